@@ -1,0 +1,3 @@
+//! Every gRPC service of the platform: messages, clients and servers, one module per service.
+
+pub mod mcproxy;

@@ -1,0 +1,11 @@
+//! MC-Proxy's administration: the generated messages, client and server (`proto/mcproxy.proto`).
+
+#![allow(
+    missing_debug_implementations,
+    unused_qualifications,
+    clippy::all,
+    clippy::unwrap_used,
+    reason = "generated"
+)]
+
+tonic::include_proto!("metacircular.mcproxy.v1");

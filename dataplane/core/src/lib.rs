@@ -1,0 +1,10 @@
+//! What MC-Proxy decides, as plain functions and state machines.
+//!
+//! No socket, no clock, no SQL, no async: bytes and times come in as values, decisions go out as values.
+//! That makes fuzzing, property tests and simulation cheap, and keeps the shell that does the I/O thin.
+
+pub mod backend;
+pub mod firewall;
+pub mod model;
+pub mod outcome;
+pub mod table;

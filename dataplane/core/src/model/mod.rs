@@ -1,0 +1,371 @@
+//! What an operator says MC-Proxy shall do: listeners, routes, backends, firewall.
+//!
+//! These types are read from TOML, kept in SQLite as JSON, and spoken over gRPC (`mc-api` converts), so
+//! that a setting has one name and one meaning everywhere. They carry no behaviour: [`validate`] refuses
+//! what makes no sense, the route table and the firewall compile them.
+//! Durations are whole milliseconds and say so in their name.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+mod validate;
+
+pub use validate::{Invalid, normalize_route};
+
+/// An address and port on which every worker accepts connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Unique name by which routes refer to it: 1 to 63 of `a-z`, `0-9`, `-`.
+    pub name: String,
+    /// Where to listen, e.g. `0.0.0.0:443` or `[::]:443` (IPv6 only: `[::]` does not take IPv4).
+    pub address: SocketAddr,
+    /// Whether connections start with a PROXY protocol header.
+    #[serde(default)]
+    pub proxy_protocol: ProxyIn,
+    /// Networks whose PROXY header is believed. With `required` and an empty list everyone is believed.
+    #[serde(default)]
+    pub trusted: Vec<IpNet>,
+    /// Time in which the PROXY header and the ClientHello must have arrived, in milliseconds.
+    #[serde(default = "default_hello_timeout_ms")]
+    pub hello_timeout_ms: u64,
+    /// Largest ClientHello, in bytes of TLS records.
+    #[serde(default = "default_max_hello_bytes")]
+    pub max_hello_bytes: u32,
+}
+
+/// Whether a listener's connections start with a PROXY protocol header (v1 or v2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyIn {
+    /// They do not: a header is garbage where TLS was expected.
+    #[default]
+    Off,
+    /// Each must; one without is refused.
+    Required,
+    /// Those from [`Listener::trusted`] may; from anyone else it is garbage.
+    Optional,
+}
+
+/// What identifies a route. No two routes share one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteKey {
+    /// [`Listener::name`].
+    pub listener: String,
+    /// `example.org`, `*.example.org` or `*` (the listener's default, also for clients that send no name).
+    /// Lower case, no trailing dot, A-labels.
+    pub name: String,
+    /// Only for clients that offer this ALPN protocol (`h2`, `acme-tls/1`); empty: whatever they offer.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub alpn: String,
+}
+
+/// Where connections for a name go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// See [`RouteKey::listener`].
+    pub listener: String,
+    /// See [`RouteKey::name`].
+    pub name: String,
+    /// See [`RouteKey::alpn`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub alpn: String,
+    /// For a name that starts with `*.`: whether the star stands for several labels, not just one.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub any_depth: bool,
+    /// Passed through or terminated.
+    #[serde(default)]
+    pub mode: Mode,
+    /// At least one.
+    pub backends: Vec<Backend>,
+    /// How one of several backends is chosen.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub balance: Balance,
+    /// Time for a TCP connection to a backend, in milliseconds.
+    #[serde(default = "default_connect_timeout_ms", skip_serializing_if = "is_default_connect_timeout_ms")]
+    pub connect_timeout_ms: u64,
+    /// Further backends that are tried when connecting fails before a byte was sent.
+    #[serde(default = "default_retries", skip_serializing_if = "is_default_retries")]
+    pub retries: u32,
+    /// A connection on which nothing moved for so long is closed, in milliseconds; 0: never.
+    #[serde(default = "default_idle_timeout_ms", skip_serializing_if = "is_default_idle_timeout_ms")]
+    pub idle_timeout_ms: u64,
+    /// A connection is closed at this age, in milliseconds; 0: never.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub total_timeout_ms: u64,
+    /// Connections at the same time; 0: no limit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_connections: u32,
+    /// Connections at the same time from one client address; 0: no limit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_connections_per_source: u32,
+    /// Active health check of each backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub check: Option<Check>,
+    /// Connect failures in a row that eject a backend; 0: never ejected.
+    #[serde(default = "default_eject_after", skip_serializing_if = "is_default_eject_after")]
+    pub eject_after: u32,
+    /// How long an ejected backend gets no connection, in milliseconds.
+    #[serde(default = "default_eject_ms", skip_serializing_if = "is_default_eject_ms")]
+    pub eject_ms: u64,
+    /// A backend that came back reaches its full share in this time, in milliseconds; 0: at once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub slow_start_ms: u64,
+}
+
+/// What becomes of a route's TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Bytes pass through; the backend terminates TLS.
+    #[default]
+    L4,
+    /// MC-Proxy terminates TLS and speaks HTTP. Not yet: such a route is kept and its connections refused.
+    L7,
+}
+
+/// How one of several backends is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// The one with the fewest connections for its weight.
+    #[default]
+    LeastConnections,
+    /// The better of two drawn at random by weight: as good with many proxies, and no herd.
+    RandomOfTwo,
+    /// By the client's address, so that one client stays with one backend while the set allows.
+    SourceHash,
+}
+
+/// A place that connections can go to. Its health and its connections are counted by address, whichever
+/// routes lead there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// IP address and port.
+    pub address: SocketAddr,
+    /// Share relative to the others, 1 to 1000.
+    #[serde(default = "default_weight", skip_serializing_if = "is_default_weight")]
+    pub weight: u32,
+    /// The PROXY protocol header it is sent.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub proxy_protocol: ProxyOut,
+    /// TLVs of a v2 header.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tlvs: TlvsOut,
+}
+
+/// The PROXY protocol header that a backend is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyOut {
+    /// None.
+    #[default]
+    Off,
+    /// The text line.
+    V1,
+    /// The binary header.
+    V2,
+}
+
+/// Which TLVs a v2 header carries (PROXY protocol, section 2.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlvsOut {
+    /// PP2_TYPE_ALPN: the first protocol that the client offered.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub alpn: bool,
+    /// PP2_TYPE_AUTHORITY: the name that the client asked for.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub authority: bool,
+    /// PP2_TYPE_UNIQUE_ID: the connection's id as in the log, or the one that came in.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unique_id: bool,
+    /// PP2_TYPE_CRC32C: a checksum over the header.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub crc32c: bool,
+    /// Passes on what came in with the client's own header: SSL, namespace and custom types as they were.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub pass: bool,
+    /// Custom types 0xE0 to 0xEF with a fixed value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub custom: Vec<CustomTlv>,
+}
+
+/// A TLV with a fixed value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CustomTlv {
+    /// 0xE0 to 0xEF (224 to 239).
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// Text, at most 255 bytes.
+    pub value: String,
+}
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// What is tried.
+    #[serde(default)]
+    pub kind: CheckKind,
+    /// Time from the start of one check to that of the next, in milliseconds.
+    #[serde(default = "default_check_interval_ms")]
+    pub interval_ms: u64,
+    /// A check that takes longer has failed, in milliseconds.
+    #[serde(default = "default_check_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Successes in a row that bring a backend up.
+    #[serde(default = "default_check_rise")]
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    #[serde(default = "default_check_fall")]
+    pub fall: u32,
+    /// TLS and HTTP: the name in the ClientHello and the Host field; empty: the route's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host: String,
+    /// HTTP: the path; 200 to 399 is a success.
+    #[serde(default = "default_check_path")]
+    pub path: String,
+}
+
+/// What an active health check tries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckKind {
+    /// A TCP connection.
+    #[default]
+    Tcp,
+    /// A TLS handshake (the certificate is not judged: it is the client who does).
+    Tls,
+    /// `GET path` over plain HTTP/1.1.
+    Http,
+    /// `GET path` over HTTP/1.1 in TLS (the certificate is not judged).
+    Https,
+}
+
+/// Who may connect at all, judged on the address that PROXY protocol established where there is one.
+///
+/// Order: allowed networks pass whatever else is said, rate included; denied networks; allowed ASNs, denied
+/// ASNs; allowed countries, denied countries; `default`; then the rate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Firewall {
+    /// In any order: the more specific network wins, and between equals allow.
+    #[serde(default)]
+    pub rules: Vec<FirewallRule>,
+    /// What no rule decides.
+    #[serde(default)]
+    pub default: Action,
+    /// How fast one source may open connections.
+    #[serde(default)]
+    pub rate: Rate,
+}
+
+/// One rule of the firewall.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirewallRule {
+    /// Pass or refuse.
+    pub action: Action,
+    /// Who.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// Why, for the next person.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
+
+/// Whom a firewall rule is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// A network, e.g. `192.0.2.0/24`.
+    Cidr(IpNet),
+    /// A country of the GeoIP database, ISO 3166-1 alpha-2 in upper case.
+    Country(String),
+    /// An autonomous system of the ASN database.
+    Asn(u32),
+}
+
+/// Pass or refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Pass.
+    #[default]
+    Allow,
+    /// Refuse.
+    Deny,
+}
+
+/// How fast one source may open connections: a token bucket per address and one per prefix.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rate {
+    /// Connections per second and address; 0: no limit.
+    pub per_address: u32,
+    /// Connections that an address may open at once beyond its rate; 0: as many as `per_address`.
+    pub address_burst: u32,
+    /// Connections per second and prefix (/24 of IPv4, /48 of IPv6); 0: no limit.
+    pub per_prefix: u32,
+    /// Connections that a prefix may open at once beyond its rate; 0: as many as `per_prefix`.
+    pub prefix_burst: u32,
+}
+
+impl Route {
+    /// What identifies this route.
+    #[must_use]
+    pub fn key(&self) -> RouteKey {
+        RouteKey { listener: self.listener.clone(), name: self.name.clone(), alpn: self.alpn.clone() }
+    }
+}
+
+impl std::fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.listener, self.name)?;
+        if self.alpn.is_empty() { Ok(()) } else { write!(f, "#{}", self.alpn) }
+    }
+}
+
+/// Names a default once, for reading a field that is absent and for leaving it out when it is written.
+macro_rules! defaults {
+    ($($name:ident, $is:ident: $ty:ty = $value:expr;)*) => {$(
+        const fn $name() -> $ty { $value }
+        #[allow(dead_code, reason = "not every default is left out when written")]
+        fn $is(value: &$ty) -> bool { *value == $name() }
+    )*};
+}
+
+defaults! {
+    default_hello_timeout_ms, is_default_hello_timeout_ms: u64 = 10_000;
+    default_max_hello_bytes, is_default_max_hello_bytes: u32 = 64 * 1024;
+    default_connect_timeout_ms, is_default_connect_timeout_ms: u64 = 5_000;
+    default_retries, is_default_retries: u32 = 2;
+    default_idle_timeout_ms, is_default_idle_timeout_ms: u64 = 600_000;
+    default_eject_after, is_default_eject_after: u32 = 5;
+    default_eject_ms, is_default_eject_ms: u64 = 10_000;
+    default_weight, is_default_weight: u32 = 1;
+    default_check_interval_ms, is_default_check_interval_ms: u64 = 5_000;
+    default_check_timeout_ms, is_default_check_timeout_ms: u64 = 2_000;
+    default_check_rise, is_default_check_rise: u32 = 2;
+    default_check_fall, is_default_check_fall: u32 = 3;
+}
+
+fn default_check_path() -> String {
+    "/".to_owned()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

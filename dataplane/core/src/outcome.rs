@@ -1,0 +1,163 @@
+//! Every way in which a connection can end: one closed list, so that the log, the metrics and the events
+//! use the same words and the number of label values is bounded.
+
+use serde::Serialize;
+
+/// How a connection ended. The name in snake case is its word in log and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Outcome {
+    /// Both sides finished.
+    Completed,
+    /// The client reset the connection.
+    ClientReset,
+    /// The backend reset the connection.
+    BackendReset,
+    /// Nothing moved for the route's idle timeout.
+    IdleTimeout,
+    /// The connection reached the route's greatest age.
+    TotalTimeout,
+    /// An operator closed it, or its route was removed with "kill".
+    Killed,
+    /// The proxy stopped and its drain time was over.
+    Drained,
+    /// No route for the name.
+    NoRoute,
+    /// The route terminates TLS, which this version cannot.
+    L7Unsupported,
+    /// PROXY header or ClientHello did not arrive in time.
+    HelloTimeout,
+    /// The client closed before its ClientHello was complete.
+    HelloIncomplete,
+    /// The ClientHello is larger than the listener allows.
+    HelloTooLarge,
+    /// What came is TLS but not a well-formed ClientHello.
+    HelloMalformed,
+    /// What came is no TLS.
+    NotTls,
+    /// What came is HTTP without TLS.
+    PlainHttp,
+    /// The PROXY header that must come did not.
+    ProxyMissing,
+    /// The PROXY header is malformed, or its checksum is wrong.
+    ProxyInvalid,
+    /// The peer may not speak for others, and the listener requires a PROXY header.
+    ProxyUntrusted,
+    /// A denied network.
+    DeniedCidr,
+    /// A denied autonomous system.
+    DeniedAsn,
+    /// A denied country.
+    DeniedCountry,
+    /// Not allowed by any rule, and the default is deny.
+    DeniedDefault,
+    /// The address opens connections too fast.
+    RateAddress,
+    /// The address's prefix opens connections too fast.
+    RatePrefix,
+    /// The route has as many connections as it may.
+    RouteLimit,
+    /// The client has as many connections on the route as it may.
+    SourceLimit,
+    /// Every backend is down, ejected or draining.
+    NoBackend,
+    /// Connecting failed on every backend tried.
+    ConnectFailed,
+    /// Connecting took longer than the route allows on every backend tried.
+    ConnectTimeout,
+    /// The proxy itself had no descriptor or memory for it.
+    Overload,
+}
+
+impl Outcome {
+    /// Every outcome, in order of its discriminant.
+    pub const ALL: [Self; 30] = [
+        Self::Completed,
+        Self::ClientReset,
+        Self::BackendReset,
+        Self::IdleTimeout,
+        Self::TotalTimeout,
+        Self::Killed,
+        Self::Drained,
+        Self::NoRoute,
+        Self::L7Unsupported,
+        Self::HelloTimeout,
+        Self::HelloIncomplete,
+        Self::HelloTooLarge,
+        Self::HelloMalformed,
+        Self::NotTls,
+        Self::PlainHttp,
+        Self::ProxyMissing,
+        Self::ProxyInvalid,
+        Self::ProxyUntrusted,
+        Self::DeniedCidr,
+        Self::DeniedAsn,
+        Self::DeniedCountry,
+        Self::DeniedDefault,
+        Self::RateAddress,
+        Self::RatePrefix,
+        Self::RouteLimit,
+        Self::SourceLimit,
+        Self::NoBackend,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::Overload,
+    ];
+
+    /// Its word in log, metrics and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientReset => "client_reset",
+            Self::BackendReset => "backend_reset",
+            Self::IdleTimeout => "idle_timeout",
+            Self::TotalTimeout => "total_timeout",
+            Self::Killed => "killed",
+            Self::Drained => "drained",
+            Self::NoRoute => "no_route",
+            Self::L7Unsupported => "l7_unsupported",
+            Self::HelloTimeout => "hello_timeout",
+            Self::HelloIncomplete => "hello_incomplete",
+            Self::HelloTooLarge => "hello_too_large",
+            Self::HelloMalformed => "hello_malformed",
+            Self::NotTls => "not_tls",
+            Self::PlainHttp => "plain_http",
+            Self::ProxyMissing => "proxy_missing",
+            Self::ProxyInvalid => "proxy_invalid",
+            Self::ProxyUntrusted => "proxy_untrusted",
+            Self::DeniedCidr => "denied_cidr",
+            Self::DeniedAsn => "denied_asn",
+            Self::DeniedCountry => "denied_country",
+            Self::DeniedDefault => "denied_default",
+            Self::RateAddress => "rate_address",
+            Self::RatePrefix => "rate_prefix",
+            Self::RouteLimit => "route_limit",
+            Self::SourceLimit => "source_limit",
+            Self::NoBackend => "no_backend",
+            Self::ConnectFailed => "connect_failed",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Overload => "overload",
+        }
+    }
+
+    /// Whether the connection was refused before anything was relayed.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        self as u8 >= Self::NoRoute as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Outcome;
+
+    #[test]
+    fn all_is_in_order_and_words_are_those_serde_writes() {
+        for (index, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(*outcome as usize, index);
+            assert_eq!(serde_json::to_string(outcome).unwrap(), format!("\"{}\"", outcome.as_str()));
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Country and ASN of an address, from MaxMind databases.
+
+/// The databases, where configured.
+#[derive(Debug, Default)]
+pub struct GeoIp {}

@@ -1,0 +1,9 @@
+//! MC-Proxy: SNI router, firewall and reverse proxy.
+//!
+//! Workers (one io_uring runtime per core) move connections by the current [`snapshot::Snapshot`]; the admin
+//! side (one tokio runtime on its own thread) changes it. Neither waits for the other.
+
+pub mod geoip;
+pub mod snapshot;
+pub mod stats;
+pub mod workers;

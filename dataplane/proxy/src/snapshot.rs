@@ -1,0 +1,117 @@
+//! What workers see: one immutable snapshot of listeners, routes and firewall, replaced as a whole.
+//!
+//! The admin side builds the next snapshot beside the current one and publishes it by one atomic store.
+//! Workers load it once for each connection and never wait. What outlives a snapshot (counters, health,
+//! open connections) hangs in `Arc`s that the next snapshot carries on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use mc_core::backend::BackendLive;
+use mc_core::model::{Backend, Firewall, Listener, Route};
+use mc_core::table::RouteTable;
+
+use crate::geoip::GeoIp;
+use crate::stats::RouteLive;
+
+/// All that decides about a connection, at one revision.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Rises by one with every change; kept in the database.
+    pub revision: u64,
+    /// Open listeners.
+    pub listeners: Vec<Arc<ListenerEntry>>,
+    /// Routes, by [`ListenerEntry::id`].
+    pub routes: RouteTable<Arc<RouteEntry>>,
+    /// Routes in the table.
+    pub route_count: u64,
+    /// The firewall as written and as compiled.
+    pub firewall: Arc<FirewallEntry>,
+}
+
+/// A listener and what is counted of it.
+#[derive(Debug)]
+pub struct ListenerEntry {
+    /// Short name of the listener inside this process; not reused.
+    pub id: u32,
+    /// As configured.
+    pub spec: Listener,
+    /// Connections accepted, over all workers.
+    pub accepted: AtomicU64,
+}
+
+/// A route, resolved: its backends' live state and its counters at hand.
+#[derive(Debug)]
+pub struct RouteEntry {
+    /// As configured, normalized.
+    pub spec: Route,
+    /// In the order of [`Route::backends`].
+    pub backends: Vec<Arc<BackendLive>>,
+    /// Survives updates of the route.
+    pub live: Arc<RouteLive>,
+}
+
+/// The firewall as written and as compiled.
+#[derive(Debug, Default)]
+pub struct FirewallEntry {
+    /// As configured.
+    pub spec: Firewall,
+    /// As looked up.
+    pub compiled: mc_core::firewall::Compiled,
+    /// Databases for countries and ASNs, where configured.
+    pub geo: Arc<GeoIp>,
+}
+
+impl Snapshot {
+    /// The snapshot of a proxy with nothing configured.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            revision: 0,
+            listeners: Vec::new(),
+            routes: RouteTable::new(),
+            route_count: 0,
+            firewall: Arc::default(),
+        }
+    }
+}
+
+impl RouteEntry {
+    /// The backend at `index` as configured.
+    #[must_use]
+    pub fn backend(&self, index: usize) -> &Backend {
+        &self.spec.backends[index]
+    }
+}
+
+/// Hands out connection ids: unique in this process, rising per worker, readable in logs.
+#[derive(Debug)]
+pub struct ConnectionIds {
+    next: AtomicU64,
+}
+
+impl ConnectionIds {
+    /// Ids of one worker: its number in the top 16 bits.
+    #[must_use]
+    pub fn new(worker: u16) -> Self {
+        Self { next: AtomicU64::new((u64::from(worker) << 48) | 1) }
+    }
+
+    /// The next id.
+    pub fn next(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Hands out [`ListenerEntry::id`]s.
+#[derive(Debug, Default)]
+pub struct ListenerIds {
+    next: AtomicU32,
+}
+
+impl ListenerIds {
+    /// The next id.
+    pub fn next(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+}
