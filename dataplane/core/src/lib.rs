@@ -7,4 +7,5 @@ pub mod backend;
 pub mod firewall;
 pub mod model;
 pub mod outcome;
+pub mod relay;
 pub mod table;
