@@ -4,6 +4,7 @@
 //! That makes fuzzing, property tests and simulation cheap, and keeps the shell that does the I/O thin.
 
 pub mod backend;
+pub mod balance;
 pub mod firewall;
 pub mod model;
 pub mod outcome;
