@@ -4,7 +4,10 @@
 //! That makes fuzzing, property tests and simulation cheap, and keeps the shell that does the I/O thin.
 
 pub mod backend;
+pub mod client_hello;
 pub mod firewall;
+pub mod hostname;
 pub mod model;
 pub mod outcome;
+mod read;
 pub mod table;
