@@ -5,8 +5,11 @@
 
 pub mod backend;
 pub mod balance;
+pub mod client_hello;
 pub mod firewall;
+pub mod hostname;
 pub mod model;
 pub mod outcome;
+mod read;
 pub mod relay;
 pub mod table;
