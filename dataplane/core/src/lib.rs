@@ -9,5 +9,6 @@ pub mod firewall;
 pub mod hostname;
 pub mod model;
 pub mod outcome;
+pub mod proxy_protocol;
 mod read;
 pub mod table;
