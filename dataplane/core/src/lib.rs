@@ -10,6 +10,7 @@ pub mod firewall;
 pub mod hostname;
 pub mod model;
 pub mod outcome;
+pub mod proxy_protocol;
 mod read;
 pub mod relay;
 pub mod table;

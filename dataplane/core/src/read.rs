@@ -48,6 +48,11 @@ impl<'a> Reader<'a> {
         std::mem::take(&mut self.0)
     }
 
+    /// How much is left.
+    pub(crate) const fn len(self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) const fn is_empty(self) -> bool {
         self.0.is_empty()
     }
