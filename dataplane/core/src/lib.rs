@@ -6,6 +6,8 @@
 pub mod backend;
 pub mod balance;
 pub mod firewall;
+pub mod limits;
 pub mod model;
 pub mod outcome;
+pub mod rate;
 pub mod table;
