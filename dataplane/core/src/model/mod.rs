@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 mod validate;
 
-pub use validate::{Invalid, normalize_route};
+pub use validate::{Invalid, normalize_firewall, normalize_listener, normalize_route, normalize_rule};
 
 /// An address and port on which every worker accepts connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
