@@ -153,8 +153,15 @@ pub(super) fn connection(info: ConnectionInfo) -> api::Connection {
 
 /// What the firewall would say of an address, and why. Takes no token.
 pub(super) fn test_firewall(firewall: &FirewallEntry, address: IpAddr) -> api::TestFirewallReply {
-    drop((firewall, address));
-    api::TestFirewallReply { allowed: true, ..Default::default() }
+    let geo = firewall.geo.lookup(address);
+    let decision = firewall.compiled.verdict(address, || geo, None);
+    let why = decision.explain(&firewall.spec);
+    api::TestFirewallReply {
+        allowed: decision.pass(),
+        reason: decision.outcome().map_or_else(|| why.clone(), |outcome| format!("{}: {why}", outcome.as_str())),
+        country: geo.country.map(|code| String::from_utf8_lossy(&code).into_owned()).unwrap_or_default(),
+        asn: geo.asn.unwrap_or(0),
+    }
 }
 
 /// Which connections are meant.
