@@ -8,5 +8,6 @@ pub mod clock;
 pub mod geoip;
 pub mod snapshot;
 pub mod stats;
+pub mod store;
 mod worker;
 pub mod workers;
