@@ -16,10 +16,10 @@ use crate::report::{Environment, Report};
 #[derive(Args, Debug)]
 pub(crate) struct L4 {
     /// MC-Proxy's program.
-    #[arg(long, default_value = "mc-proxy")]
+    #[arg(long, default_value = "mc-proxy", env = "MC_BENCH_PROXY")]
     mc_proxy: PathBuf,
     /// Its command line.
-    #[arg(long, default_value = "mcproxyctl")]
+    #[arg(long, default_value = "mcproxyctl", env = "MC_BENCH_CTL")]
     mcproxyctl: PathBuf,
     /// nginx (Debian: nginx-light libnginx-mod-stream).
     #[arg(long, default_value = "nginx")]
@@ -28,7 +28,7 @@ pub(crate) struct L4 {
     #[arg(long, default_value = "haproxy")]
     haproxy: PathBuf,
     /// sozu (cargo install sozu@2.3.3).
-    #[arg(long, default_value = "sozu")]
+    #[arg(long, default_value = "sozu", env = "MC_BENCH_SOZU")]
     sozu: PathBuf,
     /// Times that everything is measured.
     #[arg(long, default_value_t = 5)]
