@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::cell::{Cell, FEW_ROUTES, Measured, Row, SYSCTLS, Sizes};
-use crate::peer::{Peer, Programs};
+use crate::peer::{Peer, Programs, most_connections};
 use crate::report::{Environment, Report};
 
 /// What to measure, with what.
@@ -204,7 +204,8 @@ impl L4 {
         if self.quick {
             Sizes { churn: 3_000, bulk_mib: 512, ping: 2_000, pong: 20_000, idle: 1_000, change_s: 3 }
         } else {
-            Sizes { churn: 30_000, bulk_mib: 4_096, ping: 20_000, pong: 200_000, idle: 9_000, change_s: 10 }
+            let idle = most_connections().min(9_000);
+            Sizes { churn: 30_000, bulk_mib: 4_096, ping: 20_000, pong: 200_000, idle, change_s: 10 }
         }
     }
 
@@ -244,6 +245,11 @@ impl L4 {
                 .map_or("unknown", |(_, model)| model)
                 .to_owned(),
             cores,
+            load: fs::read_to_string("/proc/loadavg")?
+                .split(' ')
+                .next()
+                .and_then(|load| load.parse().ok())
+                .unwrap_or(0.0),
             rounds: self.rounds(),
             quick: self.quick,
             sizes: self.sizes(),

@@ -180,8 +180,8 @@ impl Peer {
             ("PLACEHOLDERS", "Values"),
             ("DIR", &dir.display().to_string()),
             ("NGINX_MODULES", nginx_modules()),
-            ("FILES", &FILES.to_string()),
-            ("CONNECTIONS", &MOST_CONNECTIONS.to_string()),
+            ("FILES", &files().to_string()),
+            ("CONNECTIONS", &most_connections().to_string()),
             ("BACKLOG", &BACKLOG.to_string()),
             ("HASH_SIZE", &(routes.max(1024) * 2).to_string()),
             ("LISTEN", &site.listen.to_string()),
@@ -284,10 +284,17 @@ fn nginx_modules() -> &'static str {
     places.into_iter().find(|place| Path::new(place).is_dir()).unwrap_or(places[0])
 }
 
-/// Descriptors that a proxy counts on; the usual hard limit where the project is built is 20,000.
-const FILES: u32 = 19_900;
-/// The most connections at the same time, with room for the two descriptors of each.
-const MOST_CONNECTIONS: u32 = 9_300;
+/// Descriptors that a proxy counts on: nearly what we may have, and not more than a usual hard limit.
+fn files() -> u32 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    u32::try_from(limit.min(20_000)).expect("20,000 at most").saturating_sub(100)
+}
+
+/// The most connections at the same time: two descriptors each, and room for HAProxy's pipes.
+pub(crate) fn most_connections() -> u32 {
+    files().saturating_sub(1_300) / 2
+}
+
 /// Connections that wait to be accepted; the kernel allows net.core.somaxconn.
 const BACKLOG: u32 = 8_192;
 

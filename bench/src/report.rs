@@ -46,6 +46,8 @@ pub(crate) struct Environment {
     pub(crate) cpu: String,
     /// Cores that we may use.
     pub(crate) cores: usize,
+    /// Load average of the last minute, before: whatever else runs disturbs.
+    pub(crate) load: f64,
     /// How often everything was measured.
     pub(crate) rounds: u32,
     /// Whether sizes were cut.
@@ -122,12 +124,13 @@ impl Report {
     }
 
     fn heading(&self) -> String {
-        let Environment { date, kernel, cpu, cores, rounds, quick, versions, .. } = &self.environment;
+        let Environment { date, kernel, cpu, cores, rounds, quick, load, versions, .. } = &self.environment;
+        let busy = if *load > 0.5 { format!(" **Load average before: {load}.**") } else { String::new() };
         let versions: Vec<&str> = versions.values().map(String::as_str).collect();
         let rough = if *quick { " **Quick: rough figures.**" } else { "" };
         format!(
             "{date}, Linux {kernel}, {cpu}, {cores} cores; {}. Median of {rounds} rounds (smallest to \
-             largest).{rough}\n\n",
+             largest).{rough}{busy}\n\n",
             versions.join("; ")
         )
     }
@@ -265,6 +268,7 @@ mod tests {
             kernel: "6".to_owned(),
             cpu: "cpu".to_owned(),
             cores: 2,
+            load: 0.0,
             rounds,
             quick: false,
             sizes,

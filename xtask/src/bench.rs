@@ -29,13 +29,9 @@ pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
             "bench: building mc-proxy as it is shipped (fat LTO, one codegen unit): some minutes the first time"
         );
         run_command(repo.cargo().args(["build", "--profile", "proxy", "--package", "mc-proxy"]))?;
-        run_command(repo.cargo().args(["build", "--release", "--package", "mcproxyctl"]))?;
         setup::packages(repo, setup::FOR_BENCHMARKS)?;
         let sozu = setup::cargo_tool(repo, "sozu", SOZU)?;
-        bench
-            .env("MC_BENCH_PROXY", repo.target.join("proxy/mc-proxy"))
-            .env("MC_BENCH_CTL", repo.target.join("release/mcproxyctl"))
-            .env("MC_BENCH_SOZU", sozu);
+        bench.env("MC_BENCH_PROXY", repo.target.join("proxy/mc-proxy")).env("MC_BENCH_SOZU", sozu);
     }
     run_command(&mut bench)?;
     Ok(true)
