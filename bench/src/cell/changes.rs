@@ -66,36 +66,54 @@ fn count_lost(mut streams: Vec<TcpStream>, stop: &AtomicBool) -> u64 {
     }
 }
 
-/// Adds routes, and sees at the end that the last one is there.
+/// Adds routes, some at the same time where there are many, and sees at the end that the last ones are there.
 fn change(proxy: &Proxy, target: SocketAddr, per_second: u32, for_s: u32) -> Outcome {
+    let end = now_ns() + u64::from(for_s) * 1_000_000_000;
+    let adders = per_second.div_ceil(MOST_BY_ONE);
     let mut outcome = Outcome::default();
-    let start = now_ns();
-    let end = start + u64::from(for_s) * 1_000_000_000;
-    let step = 1_000_000_000 / u64::from(per_second);
-    let mut name = String::new();
-    let (mut due, mut index) = (start, ADDED_FROM);
-    while now_ns() < end {
+    let mut last = Vec::new();
+    std::thread::scope(|scope| {
+        let step = 1_000_000_000 * u64::from(adders) / u64::from(per_second);
+        let threads: Vec<_> =
+            (0..adders).map(|adder| scope.spawn(move || add(proxy, adder, adders, step, end))).collect();
+        for thread in threads {
+            let (added, name) = thread.join().expect("an adder returns its failures");
+            outcome.merge(added);
+            last.push(name);
+        }
+    });
+    let deadline = now_ns() + 3_000_000_000;
+    for name in last {
+        while let Err(error) = ask(target, &Hello::classic(&name)) {
+            if now_ns() > deadline {
+                outcome.first_failure.get_or_insert(format!("the route {name} is not there: {error:#}"));
+                break;
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+    outcome
+}
+
+/// Adds a route every `step` nanoseconds until `end`, and returns the name of the last.
+fn add(proxy: &Proxy, adder: u32, adders: u32, step: u64, end: u64) -> (Outcome, String) {
+    let mut outcome = Outcome::default();
+    let mut index = ADDED_FROM + adder;
+    let mut due = now_ns() + step / u64::from(adders) * u64::from(adder);
+    loop {
         sleep(Duration::from_nanos(due.saturating_sub(now_ns())));
-        name = route_name(index);
+        let name = route_name(index);
         let before = now_ns();
         let result = proxy.add_route(&name);
         outcome.each_ns.push(now_ns() - before);
         outcome.record(result.map_err(|error| format!("{error:#}")));
-        index += 1;
+        index += adders;
         // A proxy that is slower than asked is not hurried afterwards.
         due = (due + step).max(before);
-    }
-    outcome.elapsed_ns = now_ns() - start;
-    let hello = Hello::classic(&name);
-    let deadline = now_ns() + 3_000_000_000;
-    while let Err(error) = ask(target, &hello) {
-        if now_ns() > deadline {
-            outcome.first_failure.get_or_insert(format!("the last route added is not there: {error:#}"));
-            break;
+        if due >= end {
+            return (outcome, name);
         }
-        sleep(Duration::from_millis(10));
     }
-    outcome
 }
 
 /// New connections at the same time.
@@ -106,3 +124,5 @@ const STREAMS: usize = 50;
 const LOST_AFTER: Duration = Duration::from_secs(3);
 /// Number of the first route that is added.
 const ADDED_FROM: u32 = 5_000_000;
+/// Routes that one thread adds in a second.
+const MOST_BY_ONE: u32 = 25;

@@ -55,6 +55,15 @@ impl Outcome {
             }
         }
     }
+
+    /// Adds what others did at the same time.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.done += other.done;
+        self.failed += other.failed;
+        self.first_failure = self.first_failure.take().or(other.first_failure);
+        self.elapsed_ns = self.elapsed_ns.max(other.elapsed_ns);
+        self.each_ns.extend(other.each_ns);
+    }
 }
 
 /// Opens a connection to an echoing backend and sees one echo come back.
