@@ -15,6 +15,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 
 use crate::balance::stable_hash;
+use crate::rate::source;
+
+#[cfg(test)]
+mod tests;
 
 /// A backend's state, shared by every route that leads to its address.
 #[derive(Debug)]
@@ -70,7 +74,7 @@ impl BackendLive {
     pub fn new(address: SocketAddr) -> Self {
         Self {
             address,
-            hash: stable_hash(address.ip(), address.port()),
+            hash: stable_hash(source(address.ip()), address.port()),
             active: AtomicU32::new(0),
             total: AtomicU64::new(0),
             failures: AtomicU64::new(0),

@@ -8,8 +8,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mc_ebpf_abi::bucket::Source;
+use mc_ebpf_abi::mix;
+
 use crate::backend::BackendLive;
 use crate::model::Balance;
+use crate::rate::source;
 
 /// What a choice depends on, apart from the backends.
 #[derive(Clone, Copy, Debug)]
@@ -56,26 +60,16 @@ pub fn pick(choice: &Choice, backends: &[Arc<BackendLive>], weights: impl Fn(usi
     pick_among(choice, candidates(false)).or_else(|| pick_among(choice, candidates(true)))
 }
 
-/// A number for a client by which [`Balance::SourceHash`] knows it again, the same in every process: an
-/// address of IPv4 is itself, however it is written; one of IPv6 its /64, in which a host may change as it likes.
+/// A number for a client by which [`Balance::SourceHash`] knows it again: of its address of IPv4, or its /64 of
+/// IPv6. The same in every process and version.
 #[must_use]
 pub fn source_hash(client: IpAddr) -> u64 {
-    match client.to_canonical() {
-        IpAddr::V6(address) => mix(mix(high_half(address.octets())) ^ 6),
-        address @ IpAddr::V4(_) => stable_hash(address, 0),
-    }
+    stable_hash(source(client).client(), 0)
 }
 
-/// A hash of an address that is the same in every process and version.
-pub(crate) fn stable_hash(address: IpAddr, port: u16) -> u64 {
-    let (high, low) = match address {
-        IpAddr::V4(address) => (0, u64::from(address.to_bits())),
-        IpAddr::V6(address) => {
-            let octets = address.octets();
-            (high_half(octets), u64::from_be_bytes(octets.last_chunk().copied().unwrap_or_default()))
-        }
-    };
-    mix(mix(mix(high) ^ low) ^ u64::from(port))
+/// The same in every process and version.
+pub(crate) fn stable_hash(source: Source, port: u16) -> u64 {
+    mix(mix(mix(source.high) ^ source.low) ^ u64::from(port))
 }
 
 impl Tried {
@@ -182,14 +176,5 @@ fn below(random: u64, bound: u64) -> u64 {
     u64::try_from(product >> 64).expect("the upper half of a product of two words is a word")
 }
 
-fn high_half(octets: [u8; 16]) -> u64 {
-    u64::from_be_bytes(octets.first_chunk().copied().unwrap_or_default())
-}
-
-/// A step and the output function of SplitMix64 (Steele, Lea, Flood 2014): spreads every bit over all.
-pub(crate) const fn mix(word: u64) -> u64 {
-    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
-}
+#[cfg(test)]
+mod tests;

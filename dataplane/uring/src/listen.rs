@@ -18,7 +18,11 @@ const BACKLOG: i32 = 4096;
 ///
 /// # Errors
 /// The address is in use (also by a socket that would share it), not ours, or not permitted.
-pub fn bind(address: SocketAddr, count: usize, keepalive: Option<Keepalive>) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
+pub fn bind(
+    address: SocketAddr,
+    count: usize,
+    keepalive: Option<Keepalive>,
+) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
     // SO_REUSEPORT would share the port with any other program of this user that sets it too. A bind
     // without it fails where anyone listens; the port is taken for the moment between the two binds only.
     let probe = socket(address, false)?;
