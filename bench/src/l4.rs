@@ -56,22 +56,29 @@ pub(crate) struct L4 {
     write_docs: Option<PathBuf>,
 }
 
-/// Rows as they are asked for.
+/// Rows as they are asked for, and as docs/acceptance names them (`l4/new`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum RowName {
     /// New connections.
+    #[value(name = "new")]
     New,
     /// New connections with a post-quantum ClientHello.
+    #[value(name = "pq")]
     Pq,
     /// Bulk.
+    #[value(name = "bulk")]
     Bulk,
     /// Round trips.
+    #[value(name = "ping")]
     Ping,
     /// Memory of idle connections.
+    #[value(name = "idle")]
     Idle,
     /// 10, 100,000 and 1,000,000 routes.
+    #[value(name = "routes")]
     Routes,
     /// Changes under load.
+    #[value(name = "changes")]
     Changes,
 }
 

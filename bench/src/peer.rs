@@ -155,10 +155,10 @@ impl Peer {
 
     fn template(self) -> &'static str {
         match self {
-            Self::McProxy => include_str!("../peers/mc-proxy.cfg"),
-            Self::Nginx => include_str!("../peers/nginx.cfg"),
+            Self::McProxy => include_str!("../peers/mc-proxy.toml"),
+            Self::Nginx => include_str!("../peers/nginx.conf"),
             Self::Haproxy => include_str!("../peers/haproxy.cfg"),
-            Self::Sozu => include_str!("../peers/sozu.cfg"),
+            Self::Sozu => include_str!("../peers/sozu.toml"),
             Self::Direct => "",
         }
     }
