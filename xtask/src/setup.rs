@@ -27,9 +27,6 @@ const COUNTRIES_VERSION: &str = "2.3.2026061719";
 
 const CARGO_FUZZ: &str = "0.13.2";
 
-/// The file in a folder that says what the folder was made for.
-const STAMP: &str = ".made-for";
-
 /// What was found or installed.
 #[derive(Debug, Default)]
 pub(crate) struct Tools {
@@ -46,12 +43,8 @@ pub(crate) fn for_tests(repo: &Repo) -> Tools {
         let list: Vec<&str> = list.lines().chain(FOR_THE_COMMAND.iter().copied()).collect();
         packages(repo, &list)
     }));
-    let venv = python(repo).context("Python's clients and the ASN database are missing");
+    let venv = python(repo).context("Python's clients are missing");
     if let Some(venv) = tools.keep(venv) {
-        let asn = asn_database(repo, &venv).context("the ASN database is missing");
-        if let Some(asn) = tools.keep(asn) {
-            tools.env.push(("MC_ASN_MMDB", asn));
-        }
         tools.env.push(("MC_VENV", venv));
     }
     let countries = countries(repo).context("the country database is missing");
@@ -156,7 +149,7 @@ fn python(repo: &Repo) -> Result<PathBuf> {
 
 fn countries(repo: &Repo) -> Result<PathBuf> {
     let folder = repo.tools().join("npm");
-    once(&folder, STAMP, COUNTRIES_VERSION, || {
+    once(&folder, ".made-for", COUNTRIES_VERSION, || {
         eprintln!("setup: npm install {COUNTRIES}");
         let mut npm = repo.command("npm");
         npm.args(["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix"]).arg(&folder);
@@ -164,18 +157,6 @@ fn countries(repo: &Repo) -> Result<PathBuf> {
     })?;
     let file = folder.join("node_modules").join(COUNTRIES).join("geo-whois-asn-country.mmdb");
     anyhow::ensure!(file.is_file(), "{COUNTRIES} has no {}", file.display());
-    Ok(file)
-}
-
-fn asn_database(repo: &Repo, venv: &Path) -> Result<PathBuf> {
-    const SCRIPT: &str = include_str!("asn_mmdb.py");
-    let folder = repo.tools().join("asn");
-    let file = folder.join("asn.mmdb");
-    once(&folder, STAMP, SCRIPT, || {
-        let script = folder.join("asn_mmdb.py");
-        std::fs::write(&script, SCRIPT)?;
-        run(repo.command(venv.join("bin/python")).arg(&script).arg(&file))
-    })?;
     Ok(file)
 }
 
@@ -202,11 +183,11 @@ mod tests {
             made.set(made.get() + 1);
             Ok(())
         };
-        once(&folder, STAMP, "a", || anyhow::bail!("no network")).unwrap_err();
-        once(&folder, STAMP, "a", make).unwrap();
-        once(&folder, STAMP, "a", make).unwrap();
+        once(&folder, "stamp", "a", || anyhow::bail!("no network")).unwrap_err();
+        once(&folder, "stamp", "a", make).unwrap();
+        once(&folder, "stamp", "a", make).unwrap();
         assert_eq!(made.get(), 1);
-        once(&folder, STAMP, "b", make).unwrap();
+        once(&folder, "stamp", "b", make).unwrap();
         assert_eq!(made.get(), 2);
         std::fs::remove_dir_all(&folder).unwrap();
     }
