@@ -258,7 +258,9 @@ fn builder() -> Server {
 
 /// Ends when `stop` is true or nobody can make it so any more.
 fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move { stop.wait_for(|&stop| stop).await.map_or((), |_| ()) }
+    async move {
+        drop(stop.wait_for(|&stop| stop).await);
+    }
 }
 
 /// Handshakes at the same time.

@@ -70,7 +70,7 @@ pub(super) fn malformed(text: &str, file: &str, error: &toml::de::Error) -> Prob
 }
 
 /// `, did you mean `x`?` where one of `known` is near, else the list of them.
-pub(super) fn meant(word: &str, known: &[&str]) -> String {
+fn meant(word: &str, known: &[&str]) -> String {
     let near = known.iter().map(|candidate| (distance(word, candidate), candidate)).min();
     match near {
         Some((far, candidate)) if far <= (word.chars().count() / 3).max(1) => {
