@@ -93,7 +93,7 @@ fn workers() -> Arc<Workers> {
         on_ejected: Box::new(|_| {}),
     };
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
-    Arc::new(Workers::start(1, snapshot, Arc::new(policy), &LogSink::new(), None).unwrap())
+    Arc::new(Workers::start(1, snapshot, Arc::new(policy), &LogSink::open(crate::access_log::Target::Off, crate::access_log::Format::Json).unwrap(), None).unwrap())
 }
 
 fn listener(name: &str, address: &str) -> Listener {
