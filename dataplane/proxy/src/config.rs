@@ -4,7 +4,6 @@
 //! fills an empty database and is ignored afterwards: from then on the admin API is the way.
 //! A mistake is refused with file, line, column, key and remedy; nothing of a wrong file is used.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -309,14 +308,18 @@ impl Config {
 
     /// Brings the seed to its one form and refuses what makes no sense, alone or together.
     fn normalize(&mut self) -> Result<(), Invalid> {
-        if self.keepalive.idle_ms > 0 && (self.keepalive.interval_ms == 0 || self.keepalive.probes == 0) {
-            return Err(invalid("keepalive", "interval_ms and probes must be at least 1; idle_ms = 0 is off"));
+        let Keepalive { idle_ms, interval_ms, probes } = self.keepalive;
+        for (key, value) in [("interval_ms", interval_ms), ("probes", probes.into())] {
+            if idle_ms > 0 && value == 0 {
+                let problem = "0 makes no sense: write 1 or more, or idle_ms = 0 for no keepalive";
+                return Err(invalid(format!("keepalive.{key}"), problem));
+            }
         }
-        normalize_listeners(&mut self.listeners)?;
-        normalize_routes(&mut self.routes, &self.listeners)?;
+        self.listeners = each("listeners", std::mem::take(&mut self.listeners), model::normalize_listener)?;
+        self.routes = each("routes", std::mem::take(&mut self.routes), model::normalize_route)?;
         self.firewall = model::normalize_firewall(std::mem::take(&mut self.firewall))
-            .map_err(|inner| within("firewall", inner))?;
-        Ok(())
+            .map_err(|invalid| invalid.within("firewall"))?;
+        model::check_config(&self.listeners, &self.routes)
     }
 
     /// Checks that the files it refers to can be read.
@@ -362,56 +365,16 @@ impl Config {
     }
 }
 
-fn normalize_listeners(listeners: &mut [Listener]) -> Result<(), Invalid> {
-    let mut names = HashMap::new();
-    let mut addresses = HashMap::new();
-    for (index, listener) in listeners.iter_mut().enumerate() {
-        let at = format!("listeners[{index}]");
-        *listener = model::normalize_listener(listener.clone()).map_err(|inner| within(&at, inner))?;
-        if let Some(first) = names.insert(listener.name.clone(), index) {
-            let problem = format!("`{}` is already the name of listeners[{first}]: choose another", listener.name);
-            return Err(invalid(format!("{at}.name"), problem));
-        }
-        if let Some(first) = addresses.insert(listener.address, index)
-            && listener.address.port() != 0
-        {
-            let problem = format!("listeners[{first}] already listens on {}: remove one", listener.address);
-            return Err(invalid(format!("{at}.address"), problem));
-        }
-    }
-    Ok(())
-}
-
-fn normalize_routes(routes: &mut [Route], listeners: &[Listener]) -> Result<(), Invalid> {
-    let mut keys = HashMap::new();
-    for (index, route) in routes.iter_mut().enumerate() {
-        let at = || format!("routes[{index}]");
-        *route = model::normalize_route(route.clone()).map_err(|inner| within(&at(), inner))?;
-        if !listeners.iter().any(|listener| listener.name == route.listener) {
-            let names = listeners.iter().map(|listener| listener.name.as_str());
-            let problem = format!(
-                "no listener is called `{}`{}",
-                route.listener,
-                explain::meant(&route.listener, &names.collect::<Vec<_>>())
-            );
-            return Err(invalid(format!("{}.listener", at()), problem));
-        }
-        if let Some(first) = keys.insert(route.key(), index) {
-            let problem = format!("routes[{first}] is already {}: remove one", route.key());
-            return Err(invalid(format!("{}.name", at()), problem));
-        }
-    }
-    Ok(())
+/// Brings each of a list to its one form.
+fn each<T>(list: &str, all: Vec<T>, normalize: fn(T) -> Result<T, Invalid>) -> Result<Vec<T>, Invalid> {
+    let normalized = all.into_iter().enumerate().map(|(index, one)| {
+        normalize(one).map_err(|invalid| invalid.within(format_args!("{list}[{index}]")))
+    });
+    normalized.collect()
 }
 
 fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Invalid {
     Invalid { field: field.into(), problem: problem.into() }
-}
-
-/// The same mistake, seen from the whole file.
-fn within(outer: &str, inner: Invalid) -> Invalid {
-    let dot = if inner.field.is_empty() || inner.field.starts_with('[') { "" } else { "." };
-    Invalid { field: format!("{outer}{dot}{}", inner.field), problem: inner.problem }
 }
 
 fn address_or_empty<'de, D: Deserializer<'de>>(input: D) -> Result<Option<SocketAddr>, D::Error> {

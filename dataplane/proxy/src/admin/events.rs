@@ -90,8 +90,8 @@ impl Events {
             return;
         }
         let event = self.shared.event(kind, subject.into(), detail.to_string());
-        // The last watcher may have left just now.
-        self.shared.watchers.send(event).map_or((), |_| ());
+        // The last watcher may have left just now: then nobody misses it.
+        drop(self.shared.watchers.send(event));
     }
 
     /// A connection was refused: announced up to ten times a second for each outcome.

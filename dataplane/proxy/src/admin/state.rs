@@ -15,8 +15,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use mc_core::firewall::Compiled;
 use mc_core::model::{
-    Firewall, FirewallRule, Invalid, Listener, Rate, Route, RouteKey, normalize_firewall, normalize_listener,
-    normalize_route, normalize_rule,
+    Firewall, FirewallRule, Invalid, Listener, Rate, Route, RouteKey, check_config, check_route_listener,
+    normalize_firewall, normalize_listener, normalize_route, normalize_rule,
 };
 use mc_core::table::RouteTable;
 use serde_json::json;
@@ -220,7 +220,9 @@ impl State {
             let Seed { listeners, routes, firewall } = what;
             let change = Change::Seed { listeners, routes, firewall };
             revision = store.commit(&change)?;
-            let Change::Seed { listeners, routes, firewall } = change else { unreachable!("it was made above") };
+            let Change::Seed { listeners, routes, firewall } = change else {
+                unreachable!("it was made above")
+            };
             what = Seed { listeners, routes, firewall };
         }
         let built = build::all(what.routes, Vec::new(), &listeners, &Backends::new(draining))
@@ -229,7 +231,11 @@ impl State {
         let mut state = Self {
             store,
             revision,
-            configured: what.listeners.into_iter().map(|listener| (listener.name.clone(), listener)).collect(),
+            configured: what
+                .listeners
+                .into_iter()
+                .map(|listener| (listener.name.clone(), listener))
+                .collect(),
             listeners,
             view: SharedView(Arc::new(RwLock::new(built.view))),
             firewall: Arc::new(FirewallEntry { spec: what.firewall, compiled, geo: shell.geo }),
@@ -248,9 +254,13 @@ impl State {
     }
 
     /// Adds a route or replaces the one with its key; `must_exist` refuses to add. The same again is no change.
-    pub(crate) fn put_route(&mut self, route: Route, must_exist: bool) -> Result<Done<RoutePut>, ChangeError> {
+    pub(crate) fn put_route(
+        &mut self,
+        route: Route,
+        must_exist: bool,
+    ) -> Result<Done<RoutePut>, ChangeError> {
         let route = normalize_route(route)?;
-        let listener = self.listener_of(&route, "")?;
+        let listener = self.listener_of(&route)?;
         let key = route.key();
         let old = self.view.read().listing.get(&key).cloned();
         match &old {
@@ -282,7 +292,11 @@ impl State {
     }
 
     /// Removes a route; `kill` closes its connections. Says at which revision, and whether it existed.
-    pub(crate) fn remove_route(&mut self, key: RouteKey, kill: bool) -> Result<Done<(u64, bool)>, ChangeError> {
+    pub(crate) fn remove_route(
+        &mut self,
+        key: RouteKey,
+        kill: bool,
+    ) -> Result<Done<(u64, bool)>, ChangeError> {
         let key = normalize_key(key);
         let Some(old) = self.view.read().listing.get(&key).cloned() else {
             return Ok(Done::only((self.revision, false)));
@@ -415,14 +429,14 @@ impl State {
         expected: Option<u64>,
     ) -> Result<Done<u64>, ChangeError> {
         self.check_revision(expected)?;
-        check_room("firewall rules", firewall.rules.len() as u64, MAX_RULES)?;
         let firewall = normalize_firewall(firewall)?;
         if firewall == self.firewall.spec {
             return Ok(Done::only(self.revision));
         }
         let compiled = Compiled::new(&firewall);
         self.commit(&Change::SetFirewall(firewall.clone()))?;
-        let detail = json!({ "rules": firewall.rules.len(), "default": firewall.default, "rate": firewall.rate });
+        let detail =
+            json!({ "rules": firewall.rules.len(), "default": firewall.default, "rate": firewall.rate });
         let geo = Arc::clone(&self.firewall.geo);
         self.firewall = Arc::new(FirewallEntry { spec: firewall, compiled, geo });
         self.publish(self.table());
@@ -530,11 +544,9 @@ impl State {
     }
 
     /// The id of a route's listener.
-    fn listener_of(&self, route: &Route, at: &str) -> Result<u32, Invalid> {
-        self.listeners.get(&route.listener).map(|listener| listener.id).ok_or_else(|| Invalid {
-            field: format!("{at}listener"),
-            problem: format!("there is no listener `{}`: add it first, or see ListListeners", route.listener),
-        })
+    fn listener_of(&self, route: &Route) -> Result<u32, Invalid> {
+        check_route_listener(route, self.listeners.keys().map(String::as_str))?;
+        Ok(self.listeners[&route.listener].id)
     }
 
     /// Refuses an address that another listener has.
@@ -553,21 +565,14 @@ impl State {
         check_room("routes", routes.len() as u64, MAX_ROUTES)?;
         let mut normal = Vec::with_capacity(routes.len());
         for (index, route) in routes.into_iter().enumerate() {
-            let route = normalize_route(route).map_err(|invalid| Invalid {
-                field: format!("routes[{index}].{}", invalid.field),
-                problem: invalid.problem,
-            })?;
-            self.listener_of(&route, &format!("routes[{index}]."))?;
+            let route = normalize_route(route)
+                .map_err(|invalid| invalid.within(format_args!("routes[{index}]")))?;
             normal.push(route);
         }
+        let listeners: Vec<Listener> = self.configured.values().cloned().collect();
+        check_config(&listeners, &normal)?;
         normal.sort_by(|a, b| by_key(a).cmp(&by_key(b)));
-        match normal.windows(2).find(|pair| by_key(&pair[0]) == by_key(&pair[1])) {
-            Some(pair) => Err(ChangeError::Invalid(Invalid {
-                field: "routes".to_owned(),
-                problem: format!("{} is there twice: remove one", pair[0].key()),
-            })),
-            None => Ok(normal),
-        }
+        Ok(normal)
     }
 }
 
@@ -664,6 +669,3 @@ pub(crate) const MAX_ROUTES: u64 = 4_000_000;
 
 /// Listeners at the same time: each has a socket on each worker.
 const MAX_LISTENERS: u64 = 1_000;
-
-/// Firewall rules at the same time.
-const MAX_RULES: u64 = 1_000_000;

@@ -70,7 +70,7 @@ pub(super) fn malformed(text: &str, file: &str, error: &toml::de::Error) -> Prob
 }
 
 /// `, did you mean `x`?` where one of `known` is near, else the list of them.
-pub(super) fn meant(word: &str, known: &[&str]) -> String {
+fn meant(word: &str, known: &[&str]) -> String {
     let near = known.iter().map(|candidate| (distance(word, candidate), candidate)).min();
     match near {
         Some((far, candidate)) if far <= (word.chars().count() / 3).max(1) => {
@@ -211,7 +211,9 @@ fn walk<'a, 'i>(tree: &'a DeTable<'i>, path: &str) -> (Range<usize>, Option<&'a 
     let mut found = None;
     for part in path.split('.') {
         let (name, indexes) = part.split_once('[').unwrap_or((part, ""));
-        found = table.and_then(|table| table.iter().find(|(key, _)| key.get_ref() == name)).map(|(_, value)| value);
+        found = table
+            .and_then(|table| table.iter().find(|(key, _)| key.get_ref() == name))
+            .map(|(_, value)| value);
         for index in indexes.split(['[', ']']).filter_map(|index| index.parse::<usize>().ok()) {
             place = found.map_or(place, Spanned::span);
             found = found.and_then(|value| value.get_ref().as_array()?.get(index));
