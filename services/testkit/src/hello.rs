@@ -61,11 +61,8 @@ impl Hello {
         share.extend([0, 0x1D]);
         share.extend(prefixed(&[9; 32]));
         extension(&mut extensions, 51, &prefixed(&share));
-        let mut missing = self.padded_to.saturating_sub(extensions.len() + 100);
-        while missing > 4 {
-            let length = (missing - 4).min(60_000);
-            extension(&mut extensions, 21, &vec![0; length]);
-            missing -= length + 4;
+        if self.padded_to > 0 {
+            extension(&mut extensions, 21, &vec![0; self.padded_to.saturating_sub(extensions.len() + 100)]);
         }
         if !self.alpn.is_empty() {
             let list: Vec<u8> =
@@ -149,5 +146,6 @@ mod tests {
         check(&nameless, &nameless.bytes(), None, &[]);
         let large = Hello::to("a.example").post_quantum().padded_to(60 * 1024);
         assert!((60_000..62_000).contains(&large.message().len()));
+        check(&large, &large.bytes(), Some("a.example"), &[]);
     }
 }

@@ -1,6 +1,5 @@
 //! What this machine offers to tests, and addresses that no other test uses.
 
-use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,15 +16,16 @@ pub fn lacks(root: bool, tools: &[&str]) -> Option<String> {
     Some(format!("needs `{missing}` (see services/testkit/packages.txt)"))
 }
 
-/// Says that the running test is left out, past the test harness's capture.
+/// Says that the running test is left out: a line that the test command counts.
 ///
 /// # Panics
 /// With `CI=true`: there every test must run.
+#[expect(clippy::print_stdout, reason = "only tests call it, and the test harness reads it")]
 pub fn left_out(reason: &str) {
     let current = std::thread::current();
     let test = current.name().unwrap_or("?");
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{test} cannot run here: {reason}");
-    writeln!(std::io::stderr(), "LEFT OUT: {test}: {reason}").expect("standard error is open");
+    println!("LEFT OUT: {test}: {reason}");
 }
 
 /// Where a program is: in `PATH`, or where Debian keeps those for root.
@@ -70,7 +70,10 @@ pub fn heavy() -> MutexGuard<'static, ()> {
 pub fn venv() -> PathBuf {
     static MAKING: Mutex<()> = Mutex::new(());
     let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    let folder = std::env::var_os("MC_VENV").map_or_else(|| target_dir().join("venv"), PathBuf::from);
+    if let Some(folder) = std::env::var_os("MC_VENV") {
+        return folder.into();
+    }
+    let folder = target_dir().join("venv");
     let done = folder.join("requirements.txt");
     if std::fs::read_to_string(&done).is_ok_and(|text| text == crate::REQUIREMENTS) {
         return folder;
