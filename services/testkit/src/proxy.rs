@@ -321,7 +321,7 @@ impl Proxy {
             .unwrap_or_else(|error| panic!("mcproxyctl {arguments:?}: {error}: {text}"))
     }
 
-    /// The access log so far.
+    /// The access log so far. Every line has a `peer`: the client itself where the log does not say.
     ///
     /// # Panics
     /// When a line is no JSON.
@@ -329,8 +329,14 @@ impl Proxy {
     pub fn log(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.root.path().join("access.log")).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let parse =
-            |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("log line {line}: {error}"));
+        let parse = |line| {
+            let mut line: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("log line {line}: {error}"));
+            if line["peer"].is_null() {
+                line["peer"] = line["client"].clone();
+            }
+            line
+        };
         whole.lines().map(parse).collect()
     }
 
