@@ -8,6 +8,7 @@ mod backends;
 mod common;
 mod durability;
 mod firewall;
+mod grpc;
 mod lifecycle;
 mod names;
 mod proxy_protocol;
