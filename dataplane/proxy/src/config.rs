@@ -310,7 +310,10 @@ impl Config {
     /// Brings the seed to its one form and refuses what makes no sense, alone or together.
     fn normalize(&mut self) -> Result<(), Invalid> {
         if self.keepalive.idle_ms > 0 && (self.keepalive.interval_ms == 0 || self.keepalive.probes == 0) {
-            return Err(invalid("keepalive", "interval_ms and probes must be at least 1; idle_ms = 0 is off"));
+            return Err(invalid(
+                "keepalive",
+                "interval_ms and probes must be at least 1; idle_ms = 0 is off",
+            ));
         }
         normalize_listeners(&mut self.listeners)?;
         normalize_routes(&mut self.routes, &self.listeners)?;
@@ -339,7 +342,11 @@ impl Config {
             return Err(invalid("admin.socket", problem));
         }
         if let Some(tcp) = &self.admin.tcp {
-            self.check_file("admin.tcp.certificate", &tcp.certificate, "put the certificate chain there (PEM)")?;
+            self.check_file(
+                "admin.tcp.certificate",
+                &tcp.certificate,
+                "put the certificate chain there (PEM)",
+            )?;
             self.check_file("admin.tcp.key", &tcp.key, "put the private key there (PEM, mode 0600)")?;
             self.check_file("admin.tcp.token_file", &tcp.token_file, "put a token there (mode 0600)")?;
         }
@@ -369,7 +376,8 @@ fn normalize_listeners(listeners: &mut [Listener]) -> Result<(), Invalid> {
         let at = format!("listeners[{index}]");
         *listener = model::normalize_listener(listener.clone()).map_err(|inner| within(&at, inner))?;
         if let Some(first) = names.insert(listener.name.clone(), index) {
-            let problem = format!("`{}` is already the name of listeners[{first}]: choose another", listener.name);
+            let problem =
+                format!("`{}` is already the name of listeners[{first}]: choose another", listener.name);
             return Err(invalid(format!("{at}.name"), problem));
         }
         if let Some(first) = addresses.insert(listener.address, index)

@@ -70,7 +70,8 @@ impl Listing {
     /// Entries of one listener.
     pub(crate) fn of_listener(&self, listener: &str) -> impl Iterator<Item = &Arc<RouteEntry>> {
         let first = RouteKey { listener: listener.to_owned(), name: String::new(), alpn: String::new() };
-        let range = self.routes.range::<dyn Keyed, _>((Bound::Included(&first as &dyn Keyed), Bound::Unbounded));
+        let range =
+            self.routes.range::<dyn Keyed, _>((Bound::Included(&first as &dyn Keyed), Bound::Unbounded));
         range.map(|ByKey(entry)| entry).take_while(move |entry| entry.spec.listener == listener)
     }
 

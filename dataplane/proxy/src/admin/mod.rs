@@ -181,8 +181,15 @@ impl Admin {
     ///
     /// # Errors
     /// [`ChangeError::HasRoutes`] where it has routes and they are not to go with it.
-    pub async fn remove_listener(&self, name: String, with_routes: bool, kill: bool) -> Result<u64, ChangeError> {
-        self.change(move |state| state.remove_listener(&name, with_routes, kill)).await.map(|(revision, _)| revision)
+    pub async fn remove_listener(
+        &self,
+        name: String,
+        with_routes: bool,
+        kill: bool,
+    ) -> Result<u64, ChangeError> {
+        self.change(move |state| state.remove_listener(&name, with_routes, kill))
+            .await
+            .map(|(revision, _)| revision)
     }
 
     /// Replaces the firewall.
@@ -221,8 +228,15 @@ impl Admin {
     ///
     /// # Errors
     /// [`ChangeError::NoBackend`] where no route leads there.
-    pub async fn drain_backend(&self, address: SocketAddr, drain: bool, kill: bool) -> Result<u64, ChangeError> {
-        self.change(move |state| state.drain_backend(address, drain, kill)).await.map(|(revision, _)| revision)
+    pub async fn drain_backend(
+        &self,
+        address: SocketAddr,
+        drain: bool,
+        kill: bool,
+    ) -> Result<u64, ChangeError> {
+        self.change(move |state| state.drain_backend(address, drain, kill))
+            .await
+            .map(|(revision, _)| revision)
     }
 
     /// Closes the connections that match and says how many.

@@ -220,7 +220,9 @@ impl State {
             let Seed { listeners, routes, firewall } = what;
             let change = Change::Seed { listeners, routes, firewall };
             revision = store.commit(&change)?;
-            let Change::Seed { listeners, routes, firewall } = change else { unreachable!("it was made above") };
+            let Change::Seed { listeners, routes, firewall } = change else {
+                unreachable!("it was made above")
+            };
             what = Seed { listeners, routes, firewall };
         }
         let built = build::all(what.routes, Vec::new(), &listeners, &Backends::new(draining))
@@ -229,7 +231,11 @@ impl State {
         let mut state = Self {
             store,
             revision,
-            configured: what.listeners.into_iter().map(|listener| (listener.name.clone(), listener)).collect(),
+            configured: what
+                .listeners
+                .into_iter()
+                .map(|listener| (listener.name.clone(), listener))
+                .collect(),
             listeners,
             view: SharedView(Arc::new(RwLock::new(built.view))),
             firewall: Arc::new(FirewallEntry { spec: what.firewall, compiled, geo: shell.geo }),
@@ -248,7 +254,11 @@ impl State {
     }
 
     /// Adds a route or replaces the one with its key; `must_exist` refuses to add. The same again is no change.
-    pub(crate) fn put_route(&mut self, route: Route, must_exist: bool) -> Result<Done<RoutePut>, ChangeError> {
+    pub(crate) fn put_route(
+        &mut self,
+        route: Route,
+        must_exist: bool,
+    ) -> Result<Done<RoutePut>, ChangeError> {
         let route = normalize_route(route)?;
         let listener = self.listener_of(&route, "")?;
         let key = route.key();
@@ -282,7 +292,11 @@ impl State {
     }
 
     /// Removes a route; `kill` closes its connections. Says at which revision, and whether it existed.
-    pub(crate) fn remove_route(&mut self, key: RouteKey, kill: bool) -> Result<Done<(u64, bool)>, ChangeError> {
+    pub(crate) fn remove_route(
+        &mut self,
+        key: RouteKey,
+        kill: bool,
+    ) -> Result<Done<(u64, bool)>, ChangeError> {
         let key = normalize_key(key);
         let Some(old) = self.view.read().listing.get(&key).cloned() else {
             return Ok(Done::only((self.revision, false)));
@@ -422,7 +436,8 @@ impl State {
         }
         let compiled = Compiled::new(&firewall);
         self.commit(&Change::SetFirewall(firewall.clone()))?;
-        let detail = json!({ "rules": firewall.rules.len(), "default": firewall.default, "rate": firewall.rate });
+        let detail =
+            json!({ "rules": firewall.rules.len(), "default": firewall.default, "rate": firewall.rate });
         let geo = Arc::clone(&self.firewall.geo);
         self.firewall = Arc::new(FirewallEntry { spec: firewall, compiled, geo });
         self.publish(self.table());

@@ -158,7 +158,9 @@ pub(super) fn test_firewall(firewall: &FirewallEntry, address: IpAddr) -> api::T
     let why = decision.explain(&firewall.spec);
     api::TestFirewallReply {
         allowed: decision.pass(),
-        reason: decision.outcome().map_or_else(|| why.clone(), |outcome| format!("{}: {why}", outcome.as_str())),
+        reason: decision
+            .outcome()
+            .map_or_else(|| why.clone(), |outcome| format!("{}: {why}", outcome.as_str())),
         country: geo.country.map(|code| String::from_utf8_lossy(&code).into_owned()).unwrap_or_default(),
         asn: geo.asn.unwrap_or(0),
     }
@@ -171,7 +173,9 @@ pub(super) fn filter(filter: api::ConnectionFilter) -> Result<ConnectionFilter, 
         ids: filter.ids,
         listener: given(filter.listener),
         name: given(filter.name).map(|name| name.trim_end_matches('.').to_ascii_lowercase()),
-        client: given(filter.client_network).map(|text| network("filter.client_network", &text)).transpose()?,
+        client: given(filter.client_network)
+            .map(|text| network("filter.client_network", &text))
+            .transpose()?,
         backend: given(filter.backend).map(|text| socket_address("filter.backend", &text)).transpose()?,
         removed_routes: false,
     })
