@@ -8,4 +8,6 @@
     reason = "generated"
 )]
 
+pub mod convert;
+
 tonic::include_proto!("metacircular.mcproxy.v1");

@@ -4,11 +4,15 @@
 //! That makes fuzzing, property tests and simulation cheap, and keeps the shell that does the I/O thin.
 
 pub mod backend;
+pub mod balance;
 pub mod client_hello;
 pub mod firewall;
 pub mod hostname;
+pub mod limits;
 pub mod model;
 pub mod outcome;
 pub mod proxy_protocol;
+pub mod rate;
 mod read;
+pub mod relay;
 pub mod table;

@@ -3,7 +3,14 @@
 //! Workers (one io_uring runtime per core) move connections by the current [`snapshot::Snapshot`]; the admin
 //! side (one tokio runtime on its own thread) changes it. Neither waits for the other.
 
+pub mod access_log;
+pub mod admin;
+pub mod clock;
+pub mod config;
 pub mod geoip;
+pub mod health;
 pub mod snapshot;
 pub mod stats;
+pub mod store;
+mod worker;
 pub mod workers;

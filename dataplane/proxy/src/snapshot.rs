@@ -76,6 +76,21 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// The listener with this id.
+    #[must_use]
+    pub fn listener(&self, id: u32) -> Option<&Arc<ListenerEntry>> {
+        self.listeners.iter().find(|listener| listener.id == id)
+    }
+}
+
+impl ListenerEntry {
+    /// Counts an accepted connection.
+    pub fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl RouteEntry {
     /// The backend at `index` as configured.
     #[must_use]

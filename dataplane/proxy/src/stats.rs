@@ -1,8 +1,9 @@
 //! Counters that workers write and the admin side reads: relaxed atomics, no lock, bounded in number.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use mc_core::limits::SourceCounts;
 use mc_core::model::RouteKey;
 use mc_core::outcome::Outcome;
 
@@ -32,11 +33,10 @@ pub struct WorkerStats {
 pub struct RouteLive {
     /// Which route.
     pub key: RouteKey,
-    /// Connections now: the route's limit is judged by it.
-    pub active: AtomicU32,
-    /// Set when the route is gone from the table.
-    pub removed: std::sync::atomic::AtomicBool,
+    active: AtomicU32,
+    removed: AtomicBool,
     counters: OnceLock<Box<RouteCounters>>,
+    sources: OnceLock<Box<SourceCounts>>,
 }
 
 /// Counters of a route that has seen a connection.
@@ -87,9 +87,42 @@ impl RouteLive {
         Self {
             key,
             active: AtomicU32::new(0),
-            removed: std::sync::atomic::AtomicBool::new(false),
+            removed: AtomicBool::new(false),
             counters: OnceLock::new(),
+            sources: OnceLock::new(),
         }
+    }
+
+    /// Counts a connection, unless there are `limit` already (0: no limit).
+    pub fn acquire(&self, limit: u32) -> bool {
+        if limit == 0 {
+            self.active.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let more = |active| (active < limit).then_some(active + 1);
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Uncounts a connection.
+    pub fn release(&self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections now.
+    #[must_use]
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Marks the route as gone from the table.
+    pub fn remove(&self) {
+        self.removed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the route is gone from the table.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Relaxed)
     }
 
     /// The counters, made at the first connection: a million idle routes cost nothing here.
@@ -97,9 +130,28 @@ impl RouteLive {
         self.counters.get_or_init(Box::default)
     }
 
+    /// Connections by source, made where a route first has a limit for them.
+    pub fn sources(&self) -> &SourceCounts {
+        self.sources.get_or_init(Box::default)
+    }
+
     /// The counters of a route that has seen a connection.
     pub fn seen(&self) -> Option<&RouteCounters> {
         self.counters.get().map(|counters| &**counters)
+    }
+}
+
+impl RouteCounters {
+    /// Counts a connection that was routed here.
+    pub fn begun(&self) {
+        self.total.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a connection that has ended.
+    pub fn ended(&self, outcome: Outcome, bytes_in: u64, bytes_out: u64) {
+        self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -2,15 +2,26 @@
 //!
 //! Every call is a message to each worker's mailbox; a worker answers between two connections.
 
+use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use mc_core::outcome::Outcome;
+use mc_core::rate::RateTable;
+use mc_uring::socket::Keepalive;
+use mc_uring::{listen, mailbox, runtime};
+use tokio::sync::oneshot;
 
+use crate::access_log::LogSink;
 use crate::snapshot::{ListenerEntry, Snapshot};
 use crate::stats::WorkerStats;
+use crate::worker::{self, Command, Setup};
 
 /// All workers.
 #[derive(Debug)]
@@ -19,6 +30,32 @@ pub struct Workers {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// What they count, one each.
     pub stats: Vec<Arc<WorkerStats>>,
+    /// What they share besides.
+    pub policy: Arc<SharedPolicy>,
+    keepalive: Option<Keepalive>,
+    mailboxes: Vec<mailbox::Sender<Command>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What all workers share besides the snapshot.
+pub struct SharedPolicy {
+    /// How fast each source opens connections.
+    pub rates: RateTable,
+    /// Told of each refused connection; must not wait.
+    pub on_refused: Box<dyn Fn(Refused<'_>) + Send + Sync>,
+    /// Told when a backend was ejected; must not wait.
+    pub on_ejected: Box<dyn Fn(SocketAddr) + Send + Sync>,
+}
+
+/// A connection that was refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'a> {
+    /// Why.
+    pub outcome: Outcome,
+    /// The true client.
+    pub client: SocketAddr,
+    /// The name that it asked for; empty where it did not.
+    pub name: &'a str,
 }
 
 /// Sockets bound for a listener, one for each worker, not yet accepting.
@@ -26,6 +63,7 @@ pub struct Workers {
 pub struct Bound {
     /// The address, with the port that the kernel chose where 0 was asked.
     pub address: SocketAddr,
+    sockets: Vec<OwnedFd>,
 }
 
 /// Which connections a call is about. Empty parts match all.
@@ -95,27 +133,139 @@ pub enum BindError {
 }
 
 impl Workers {
+    /// Starts `count` workers with nothing to do yet.
+    ///
+    /// # Errors
+    /// The kernel gives no ring (see `cargo xtask doctor`) or no thread.
+    pub fn start(
+        count: u16,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        policy: Arc<SharedPolicy>,
+        log: &LogSink,
+        keepalive: Option<Keepalive>,
+    ) -> io::Result<Self> {
+        runtime::probe()?;
+        let mut workers = Self {
+            snapshot,
+            stats: Vec::new(),
+            policy,
+            keepalive,
+            mailboxes: Vec::new(),
+            threads: Mutex::default(),
+        };
+        for number in 0..count {
+            let (mailbox, inbox) = mailbox::mailbox()?;
+            let stats = Arc::new(WorkerStats::default());
+            let setup = Setup {
+                number,
+                snapshot: Arc::clone(&workers.snapshot),
+                stats: Arc::clone(&stats),
+                policy: Arc::clone(&workers.policy),
+                log: log.clone(),
+                keepalive,
+                inbox,
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                if let Err(error) = worker::run(setup) {
+                    tracing::error!(%error, number, "a worker has stopped");
+                }
+            })?;
+            workers.stats.push(stats);
+            workers.mailboxes.push(mailbox);
+            workers.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+        Ok(workers)
+    }
+
     /// Binds one socket for each worker: nothing is accepted until [`Self::open`].
     ///
     /// # Errors
     /// [`BindError`] says why; nothing stays bound.
     pub fn bind(&self, address: SocketAddr) -> Result<Bound, BindError> {
-        Ok(Bound { address })
+        let bound = listen::bind(address, self.mailboxes.len(), self.keepalive);
+        let (sockets, address) = bound.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse(address),
+            io::ErrorKind::AddrNotAvailable => BindError::NotOurs(address.ip()),
+            io::ErrorKind::PermissionDenied => BindError::Privileged(address),
+            _ => BindError::Other(address, error),
+        })?;
+        Ok(Bound { address, sockets })
     }
 
     /// Accepts on the bound sockets from now on. Returns when every worker does.
-    pub async fn open(&self, _listener: Arc<ListenerEntry>, _bound: Bound) {}
+    pub async fn open(&self, listener: Arc<ListenerEntry>, bound: Bound) {
+        let mut sockets = bound.sockets.into_iter();
+        let ask = |done| {
+            let socket = sockets.next().expect("there is a socket for each worker");
+            Command::Open { listener: listener.id, socket, done }
+        };
+        self.ask(ask).await;
+    }
 
     /// Stops accepting on the listener with this id, after what waits in its queues was taken.
-    pub async fn close(&self, _listener: u32) {}
+    pub async fn close(&self, listener: u32) {
+        self.ask(|done| Command::Close { listener, done }).await;
+    }
 
     /// Live connections that match, at most `limit` (0: all).
-    pub async fn list(&self, _filter: ConnectionFilter, _limit: usize) -> Vec<ConnectionInfo> {
-        Vec::new()
+    pub async fn list(&self, filter: ConnectionFilter, limit: usize) -> Vec<ConnectionInfo> {
+        let ask = |reply| Command::List { filter: filter.clone(), limit, reply };
+        let mut found = self.ask(ask).await.concat();
+        if limit > 0 {
+            found.truncate(limit);
+        }
+        found
     }
 
     /// Closes live connections that match and says how many.
-    pub async fn kill(&self, _filter: ConnectionFilter) -> u64 {
-        0
+    pub async fn kill(&self, filter: ConnectionFilter) -> u64 {
+        self.end(&filter, Outcome::Killed).await
+    }
+
+    /// Accepts nothing more and waits until no connection is left; those that are left after `time` are
+    /// closed. Says how many were.
+    pub async fn drain(&self, time: Duration) -> u64 {
+        let drained = self.ask(|done| Command::Drain { done });
+        if tokio::time::timeout(time, drained).await.is_ok() {
+            return 0;
+        }
+        let killed = self.end(&ConnectionFilter::default(), Outcome::Drained).await;
+        // They are gone when their tasks have run once more.
+        drop(tokio::time::timeout(Duration::from_secs(2), self.ask(|done| Command::Drain { done })).await);
+        killed
+    }
+
+    /// Ends the workers' threads and waits for them.
+    pub fn join(mut self) {
+        self.mailboxes.clear();
+        for thread in self.threads.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            // A worker that panicked has said so already.
+            thread.join().unwrap_or(());
+        }
+    }
+
+    async fn end(&self, filter: &ConnectionFilter, outcome: Outcome) -> u64 {
+        let ask = |reply| Command::Kill { filter: filter.clone(), outcome, reply };
+        self.ask(ask).await.into_iter().sum()
+    }
+
+    /// Asks every worker and waits for all answers.
+    async fn ask<T>(&self, mut command: impl FnMut(oneshot::Sender<T>) -> Command) -> Vec<T> {
+        let asked = self.mailboxes.iter().map(|mailbox| {
+            let (reply, answer) = oneshot::channel();
+            mailbox.send(command(reply));
+            answer
+        });
+        let mut answers = Vec::with_capacity(self.mailboxes.len());
+        for answer in asked.collect::<Vec<_>>() {
+            answers.extend(answer.await.ok());
+        }
+        answers
+    }
+}
+
+impl fmt::Debug for SharedPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedPolicy").finish_non_exhaustive()
     }
 }

@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The io_uring event loop of the stream path, and all of its unsafe code.
+//!
+//! The ring says when a socket is ready; bytes move by direct non-blocking calls (`recv`, `send`,
+//! `splice`) into one buffer per worker. A connection that waits therefore holds no buffer: two poll
+//! operations in the ring are all that it costs. `docs/decisions/0002` has the figures behind this.
+
+#![expect(unsafe_code, reason = "this crate is the fence: it turns descriptors into the ring's own handles")]
+
+pub mod listen;
+pub mod mailbox;
+pub mod pipe;
+pub mod relay;
+pub mod runtime;
+pub mod socket;
+
+pub use socket::Socket;

@@ -1,2 +1,21 @@
-//! Placeholder.
+//! What the kernel's half of the firewall and user space share: the verdict's order and the token bucket.
+//!
+//! One policy, two places of enforcement: user space compiles this for itself and the XDP programs compile it
+//! for the kernel, so that a source is judged alike wherever it is met. Hence `no_std`, no allocation, no
+//! dependency, no division at run time, no 128-bit arithmetic, no floating point, and nothing that can panic.
+//!
+//! Left out: how networks, countries and systems are looked up. Either side has its own tables and comes
+//! here with what they said.
 #![no_std]
+
+pub mod bucket;
+pub mod verdict;
+
+/// A step and the output function of SplitMix64 (Steele, Lea, Flood 2014): spreads every bit over all 64.
+#[must_use]
+pub const fn mix(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}

@@ -103,7 +103,7 @@ pub struct Route {
     /// Connections at the same time; 0: no limit.
     #[serde(default, skip_serializing_if = "is_default")]
     pub max_connections: u32,
-    /// Connections at the same time from one client address; 0: no limit.
+    /// Connections at the same time from one client: an address of IPv4, a /64 of IPv6; 0: no limit.
     #[serde(default, skip_serializing_if = "is_default")]
     pub max_connections_per_source: u32,
     /// Active health check of each backend.
@@ -163,7 +163,7 @@ pub struct Backend {
 }
 
 /// The PROXY protocol header that a backend is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyOut {
     /// None.
@@ -254,12 +254,13 @@ pub enum CheckKind {
 
 /// Who may connect at all, judged on the address that PROXY protocol established where there is one.
 ///
-/// Order: allowed networks pass whatever else is said, rate included; denied networks; allowed ASNs, denied
-/// ASNs; allowed countries, denied countries; `default`; then the rate.
+/// Order: networks, of which the longest that matches decides, and of two equal ones the one that allows;
+/// allowed ASNs, denied ASNs; allowed countries, denied countries; `default`; then the rate, of which allowed
+/// networks are exempt (`mc_ebpf_abi::verdict`, for the kernel too).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Firewall {
-    /// In any order: the more specific network wins, and between equals allow.
+    /// In any order.
     #[serde(default)]
     pub rules: Vec<FirewallRule>,
     /// What no rule decides.

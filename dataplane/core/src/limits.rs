@@ -1,0 +1,156 @@
+//! Counts the connections that each client has at the same time, for routes that limit them.
+//!
+//! One [`SourceCounts`] belongs to one route and is made when its first limited connection comes; a route without
+//! such a limit has none. What is kept is bounded by the connections that are open: an entry goes with its last
+//! one, and memory follows. The map is in shards with a lock each, held for one look-up.
+//!
+//! A client is an address of IPv4, or a /64 of IPv6 ([`Source::client`]): a limit that counted the addresses which
+//! a host may take within that would be none.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use foldhash::HashMap;
+use mc_ebpf_abi::bucket::Source;
+use mc_ebpf_abi::mix;
+
+use crate::rate::source;
+
+/// The connections of one route, by client.
+#[derive(Debug, Default)]
+pub struct SourceCounts {
+    shards: [Mutex<HashMap<Source, u32>>; SHARDS],
+}
+
+const SHARDS: usize = 16;
+
+/// A shard's map that is smaller than this is left as it is.
+const SMALL: usize = 64;
+
+impl SourceCounts {
+    /// Counts one more connection of the client, unless it has `limit` (0: none may be counted). Whether it was
+    /// counted; if so, it is matched by one [`Self::release`].
+    #[must_use]
+    pub fn acquire(&self, client: IpAddr, limit: u32) -> bool {
+        if limit == 0 {
+            return false;
+        }
+        let client = source(client).client();
+        let mut counts = self.shard(client);
+        let count = counts.entry(client).or_insert(0);
+        let fits = *count < limit;
+        if fits {
+            *count += 1;
+        }
+        fits
+    }
+
+    /// The end of a connection that was counted. One too many does nothing.
+    pub fn release(&self, client: IpAddr) {
+        let client = source(client).client();
+        let mut counts = self.shard(client);
+        match counts.get_mut(&client) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                counts.remove(&client);
+                if counts.capacity() > SMALL && counts.len() < counts.capacity() / 8 {
+                    counts.shrink_to_fit();
+                }
+            }
+        }
+    }
+
+    /// The client's connections now.
+    #[must_use]
+    pub fn count(&self, client: IpAddr) -> u32 {
+        let client = source(client).client();
+        self.shard(client).get(&client).copied().unwrap_or(0)
+    }
+
+    /// Clients that have a connection now.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
+    fn shard(&self, client: Source) -> MutexGuard<'_, HashMap<Source, u32>> {
+        let hash = mix(mix(client.high) ^ client.low);
+        lock(&self.shards[usize::from(hash.to_le_bytes()[0]) % SHARDS])
+    }
+}
+
+/// A panic under the lock cannot leave a count half changed: it is one number.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Acquires for each address in turn with limit 2 and says which were counted.
+    fn check(addresses: &[&str], expect: &[bool]) {
+        let counts = SourceCounts::default();
+        let counted: Vec<bool> = addresses.iter().map(|a| counts.acquire(a.parse().unwrap(), 2)).collect();
+        assert_eq!(counted, expect, "{addresses:?}");
+    }
+
+    #[test]
+    fn a_client_is_an_address_of_ipv4_or_a_64_of_ipv6() {
+        check(&["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"], &[true, true, false, true]);
+        check(&["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.1"], &[true, true, false]);
+        check(&["2001:db8::1", "2001:db8::2", "2001:db8::3"], &[true, true, false]);
+        check(&["2001:db8::1", "2001:db8:0:1::1", "2001:db8::1"], &[true, true, true]);
+        check(&["::192.0.2.1", "192.0.2.1", "192.0.2.1"], &[true, true, true]);
+    }
+
+    #[test]
+    fn a_released_connection_makes_room_and_nothing_is_left_behind() {
+        let counts = SourceCounts::default();
+        let client: IpAddr = "192.0.2.1".parse().unwrap();
+        assert!(counts.acquire(client, 1));
+        assert!(!counts.acquire(client, 1));
+        counts.release(client);
+        assert_eq!((counts.count(client), counts.clients()), (0, 0));
+        assert!(counts.acquire(client, 1));
+        assert!(counts.acquire(client, 5), "the limit was raised");
+        assert!(!counts.acquire(client, 1), "and lowered");
+        counts.release(client);
+        counts.release(client);
+        counts.release(client);
+        assert_eq!(counts.clients(), 0);
+        assert!(!counts.acquire(client, 0));
+        assert_eq!(counts.clients(), 0);
+    }
+
+    #[test]
+    fn memory_follows_the_connections() {
+        let counts = SourceCounts::default();
+        let clients = || (0..100_000_u32).map(|bits| IpAddr::V4(bits.into()));
+        let capacity = || counts.shards.iter().map(|shard| lock(shard).capacity()).sum::<usize>();
+        assert!(clients().all(|client| counts.acquire(client, 1)));
+        assert_eq!(counts.clients(), 100_000);
+        assert!(capacity() >= 100_000);
+        clients().for_each(|client| counts.release(client));
+        assert!(capacity() <= 2 * SHARDS * SMALL, "{}", capacity());
+    }
+
+    #[test]
+    fn threads_never_exceed_the_limit_and_lose_nothing() {
+        let counts = SourceCounts::default();
+        let client: IpAddr = "2001:db8::1".parse().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        if counts.acquire(client, 3) {
+                            assert!((1..=3).contains(&counts.count(client)));
+                            counts.release(client);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(counts.clients(), 0);
+    }
+}

@@ -1,0 +1,229 @@
+//! How fast sources open connections: token buckets that all workers share and nobody waits for.
+//!
+//! The buckets and their arithmetic are [`mc_ebpf_abi::bucket`]'s; here they lie in atomics. A worker reads its
+//! set, decides on the copy and exchanges one word; where another was faster it decides again, and after
+//! [`ATTEMPTS`] lost races the connection passes. So a race can let a connection pass that was too fast, and,
+//! in the instant in which a bucket changes hands, judge one by the bucket before; every state that it can
+//! leave is a valid one.
+//!
+//! 4 MiB for a quarter of a million buckets, allocated when they are first needed.
+
+use std::net::IpAddr;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use mc_ebpf_abi::bucket::{Entry, Limit, Place, SETS, Scope, Set, Source, take};
+
+use crate::model::Rate;
+
+/// The buckets of all sources, kept while the firewall's rules change.
+#[derive(Debug)]
+pub struct RateTable {
+    seed: u64,
+    sets: OnceLock<Box<[SharedSet]>>,
+}
+
+/// What is taken, worked out from [`Rate`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of each address; `None`: no limit.
+    pub address: Option<Limit>,
+    /// Of each /24 or /48; `None`: no limit.
+    pub prefix: Option<Limit>,
+}
+
+/// The table and the time: what a verdict needs in order to take tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Rates<'a> {
+    /// Where the buckets are.
+    pub table: &'a RateTable,
+    /// The time in nanoseconds on a clock that never goes back and that all workers share.
+    pub now_ns: u64,
+}
+
+/// [`Set`] in atomics, in a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct SharedSet([SharedEntry; 4]);
+
+/// [`Entry`] in atomics.
+#[derive(Debug, Default)]
+struct SharedEntry {
+    tag: AtomicU64,
+    full_at_ns: AtomicU64,
+}
+
+/// Races for one bucket that a connection loses before it passes.
+const ATTEMPTS: u32 = 16;
+
+impl RateTable {
+    /// A table in which every bucket is full. `seed` is random and secret, so that nobody can choose a source
+    /// that shares a bucket with another.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, sets: OnceLock::new() }
+    }
+
+    /// Allocates the buckets: called when a rate is configured, so that no worker has to at the first token.
+    pub fn prepare(&self) {
+        self.sets();
+    }
+
+    /// Takes a token from the source's bucket. Whether there was one.
+    pub fn take(&self, source: Source, scope: Scope, now_ns: u64, limit: &Limit) -> bool {
+        let Place { set, tag } = source.place(scope, self.seed);
+        self.sets()[set as usize % SETS].take(tag, now_ns, limit)
+    }
+
+    fn sets(&self) -> &[SharedSet] {
+        self.sets.get_or_init(|| std::iter::repeat_with(SharedSet::default).take(SETS).collect())
+    }
+}
+
+impl Limits {
+    /// What [`Rate`] says.
+    #[must_use]
+    pub fn new(rate: &Rate) -> Self {
+        Self {
+            address: Limit::new(rate.per_address, rate.address_burst),
+            prefix: Limit::new(rate.per_prefix, rate.prefix_burst),
+        }
+    }
+
+    /// Whether there is no limit at all.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.address.is_none() && self.prefix.is_none()
+    }
+}
+
+impl Rates<'_> {
+    /// Takes a token where there is a limit. Whether there was one.
+    pub(crate) fn take(&self, source: Source, scope: Scope, limit: Option<&Limit>) -> bool {
+        limit.is_none_or(|limit| self.table.take(source, scope, self.now_ns, limit))
+    }
+}
+
+impl SharedSet {
+    fn take(&self, tag: u64, now_ns: u64, limit: &Limit) -> bool {
+        for _ in 0..ATTEMPTS {
+            let set = Set(std::array::from_fn(|index| self.0[index].load()));
+            let (index, bucket) = set.bucket(tag);
+            let (full_at_ns, taken) = take(bucket.full_at_ns, now_ns, limit);
+            if !taken {
+                return false;
+            }
+            let seen = set.0[index];
+            let slot = &self.0[index];
+            if seen.tag == tag {
+                if slot.full_at_ns.compare_exchange(seen.full_at_ns, full_at_ns, Relaxed, Relaxed).is_ok() {
+                    return true;
+                }
+            } else if slot.tag.compare_exchange(seen.tag, tag, Relaxed, Relaxed).is_ok() {
+                // Not exchanged: what the one who makes room writes at this moment must not become ours.
+                slot.full_at_ns.store(full_at_ns, Relaxed);
+                return true;
+            }
+        }
+        true
+    }
+}
+
+impl SharedEntry {
+    fn load(&self) -> Entry {
+        Entry { tag: self.tag.load(Relaxed), full_at_ns: self.full_at_ns.load(Relaxed) }
+    }
+}
+
+/// An address as the buckets know it: one of IPv4 is itself, however it is written.
+#[must_use]
+pub fn source(address: IpAddr) -> Source {
+    match address.to_canonical() {
+        IpAddr::V4(address) => Source::v4(address.to_bits()),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, e, f, g, h] = address.segments().map(u64::from);
+            Source::v6(a << 48 | b << 32 | c << 16 | d, e << 48 | f << 32 | g << 16 | h)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Admits `takes` of `address` at one moment.
+    fn admitted(table: &RateTable, address: &str, now_ns: u64, takes: u32, limit: &Limit) -> u32 {
+        let source = source(address.parse().unwrap());
+        let taken = (0..takes).filter(|_| table.take(source, Scope::Address, now_ns, limit)).count();
+        u32::try_from(taken).unwrap()
+    }
+
+    #[test]
+    fn each_address_has_its_own_bucket_however_it_is_written() {
+        let table = RateTable::new(7);
+        let limit = Limit::new(10, 5).unwrap();
+        assert_eq!(admitted(&table, "192.0.2.1", SECOND, 9, &limit), 5);
+        assert_eq!(admitted(&table, "192.0.2.2", SECOND, 9, &limit), 5);
+        assert_eq!(admitted(&table, "::ffff:192.0.2.1", SECOND, 9, &limit), 0);
+        assert_eq!(admitted(&table, "2001:db8::1", SECOND, 9, &limit), 5);
+        assert_eq!(admitted(&table, "2001:db8::2", SECOND, 9, &limit), 5);
+        assert_eq!(admitted(&table, "192.0.2.1", SECOND + SECOND / 5, 9, &limit), 2);
+    }
+
+    #[test]
+    fn a_table_in_atomics_decides_as_the_plain_one() {
+        let limit = Limit::new(3, 2).unwrap();
+        let (shared, mut plain) = (SharedSet::default(), Set::default());
+        let mut random = 1;
+        let mut refused = 0;
+        for step in 0..10_000 {
+            random = mc_ebpf_abi::mix(random);
+            let (tag, now) = (1 + random % 7, SECOND + step * SECOND / 20);
+            let taken = shared.take(tag, now, &limit);
+            assert_eq!(taken, mc_ebpf_abi::bucket::take_in_set(&mut plain, tag, now, &limit), "step {step}");
+            refused += u32::from(!taken);
+        }
+        assert!((1000..9000).contains(&refused), "{refused} refused: the test says little");
+    }
+
+    #[test]
+    fn a_flood_of_others_does_not_free_the_one_who_is_held_back() {
+        let table = RateTable::new(7);
+        let limit = Limit::new(1, 3).unwrap();
+        assert_eq!(admitted(&table, "192.0.2.1", SECOND, 5, &limit), 3);
+        for bits in 0..1_000_000 {
+            table.take(Source::v4(bits), Scope::Address, SECOND, &limit);
+        }
+        assert_eq!(admitted(&table, "192.0.2.1", SECOND, 5, &limit), 0);
+    }
+
+    #[test]
+    fn threads_together_get_rate_times_time_and_the_burst() {
+        let table = RateTable::new(7);
+        let limit = Limit::new(1000, 100).unwrap();
+        let (clock, taken, start) = (AtomicU64::new(SECOND), AtomicU32::new(0), Barrier::new(4));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..50_000 {
+                        let now = clock.fetch_add(10_000, Relaxed);
+                        taken.fetch_add(
+                            u32::from(table.take(Source::v4(1), Scope::Address, now, &limit)),
+                            Relaxed,
+                        );
+                    }
+                });
+            }
+        });
+        // 200,000 steps of 10 us: 2 s. Times are taken before the token: a thread may come late with an early one.
+        let taken = taken.into_inner();
+        assert!((2000..=2100 + 4).contains(&taken), "{taken}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Opens the database file: judged before anything is written to it, then locked down and brought up to date.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::StoreError;
+
+/// "MCPX": says whose database it is, to us and to `file`.
+pub(super) const APPLICATION_ID: i64 = 0x4d43_5058;
+
+/// Each brings a database from the version that is its index to the next. They only go forward.
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+
+/// The version that this program writes.
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+
+/// How long a statement waits for someone who reads the database from outside.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Bytes of log that are kept for reuse after a large change.
+const KEPT_LOG: i64 = 4 << 20;
+
+/// A planted fault, for the tests that must notice it: acknowledges before the disk has the change.
+const SYNCHRONOUS: &str = if cfg!(feature = "planted-early-ack") { "OFF" } else { "FULL" };
+
+/// The database, ready for use, and the lock that keeps others away.
+pub(super) fn open(path: &Path) -> Result<(Connection, File), StoreError> {
+    prepare(path)?;
+    let lock = lock(path)?;
+    let mut connection = connect(path)?;
+    restrict(path)?;
+    configure(&mut connection, path)?;
+    Ok((connection, lock))
+}
+
+/// Sees that there is a file; makes an empty one, ours alone to read, where there is none.
+fn prepare(path: &Path) -> Result<(), StoreError> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => return Err(StoreError::NotAFile(path.to_owned())),
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(StoreError::io("look at", path, error)),
+    }
+    let directory = directory(path);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| StoreError::io("create the directory", directory, error))?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| StoreError::io("create", path, error))?;
+    // The name must be as durable as what is written under it.
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| StoreError::io("write the directory", directory, error))
+}
+
+/// Keeps a second process away. SQLite's own locks would also keep those away who only read.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&name)
+        .map_err(|error| StoreError::io("open", &name, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &name, error)),
+    }
+}
+
+/// Opens what is there and judges whose it is. A database that is refused stays as it is, byte for byte:
+/// without the flag, closing it would move its log into it.
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let sqlite = |error| StoreError::sqlite(path, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
+    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    let number =
+        |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let (id, found) = (number("application_id")?, number("user_version")?);
+    let empty = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
+        .map_err(sqlite)?
+        == 0;
+    if id != APPLICATION_ID && !(empty && id == 0 && found == 0) {
+        return Err(StoreError::OtherApplication { path: path.to_owned(), id });
+    }
+    if found > VERSION {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
+    }
+    if connection.is_readonly("main").map_err(sqlite)? {
+        return Err(StoreError::ReadOnly(path.to_owned()));
+    }
+    Ok(connection)
+}
+
+/// Ours alone to read, as SQLite then makes its log.
+fn restrict(path: &Path) -> Result<(), StoreError> {
+    let io = |error| StoreError::io("restrict the access to", path, error);
+    let mode = fs::metadata(path).map_err(io)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(io)
+}
+
+/// Sets what holds for a connection, and brings the database to this version.
+fn configure(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let sqlite = |error| StoreError::sqlite(path, error);
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
+    connection.pragma_update(None, "synchronous", SYNCHRONOUS).map_err(sqlite)?;
+    connection.pragma_update(None, "foreign_keys", true).map_err(sqlite)?;
+    connection.pragma_update(None, "journal_size_limit", KEPT_LOG).map_err(sqlite)?;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
+    let Some(missing) = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) else {
+        return Err(StoreError::corrupt(path, format_args!("its version is {found}")));
+    };
+    if !missing.is_empty() {
+        migrate(connection, missing).map_err(sqlite)?;
+        // Into the file itself, so that its header says what it is even to those who do not read the log.
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sqlite)?;
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
+    Ok(())
+}
+
+/// All missing versions in one transaction.
+fn migrate(connection: &mut Connection, missing: &[&str]) -> Result<(), rusqlite::Error> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in missing {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+/// The directory that the file is in.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,259 @@
+//! A worker's live connections: what is known of each, and when each must be looked at.
+//!
+//! One thread owns all of it, so nothing is locked. A connection that waits has one entry here and one
+//! task; the sweep reads a dense array of times and touches only the connections that are due.
+
+use std::cell::{Cell, RefCell};
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mc_core::backend::BackendLive;
+use mc_core::outcome::Outcome;
+use mc_uring::Socket;
+use mc_uring::relay::Flow;
+
+use crate::snapshot::{ListenerEntry, RouteEntry};
+use crate::workers::{ConnectionFilter, ConnectionInfo};
+
+/// What a worker knows of a live connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: u64,
+    pub(super) slot: Cell<usize>,
+    pub(super) listener: Arc<ListenerEntry>,
+    pub(super) peer: SocketAddr,
+    /// The true client: the peer, or whom its PROXY header names.
+    pub(super) client: Cell<SocketAddr>,
+    pub(super) socket: Socket,
+    pub(super) backend_socket: RefCell<Option<Rc<Socket>>>,
+    pub(super) target: RefCell<Target>,
+    pub(super) phase: Cell<Phase>,
+    /// When the phase must be over, in milliseconds of the worker's clock.
+    pub(super) deadline_ms: Cell<u64>,
+    pub(super) started_us: u64,
+    pub(super) hello_us: Cell<u32>,
+    pub(super) connect_us: Cell<u32>,
+    /// From the client.
+    pub(super) up: Flow,
+    /// To the client.
+    pub(super) down: Flow,
+    /// Set by whoever ends the connection from outside its task.
+    pub(super) stop: Cell<Option<Outcome>>,
+    /// Set when the current attempt to connect has taken too long.
+    pub(super) attempt_over: Cell<bool>,
+}
+
+/// Where a connection wants to go, as far as known.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    /// The name that the client asked for.
+    pub(super) name: Box<str>,
+    /// The first protocol that the client offers.
+    pub(super) alpn: Box<[u8]>,
+    pub(super) route: Option<Arc<RouteEntry>>,
+    pub(super) backend: Option<Arc<BackendLive>>,
+    /// What was wrong, for the log.
+    pub(super) detail: Box<str>,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// PROXY header and ClientHello are read.
+    Hello,
+    /// A backend is connected.
+    Connect,
+    /// Bytes are relayed.
+    Relay,
+    /// A refusal was sent; what still comes is thrown away.
+    Refused,
+}
+
+/// Never.
+pub(super) const NEVER: u64 = u64::MAX;
+
+impl Connection {
+    /// Ends the connection from outside its task.
+    pub(super) fn stop(&self, outcome: Outcome) {
+        if self.stop.get().is_some() {
+            return;
+        }
+        self.stop.set(Some(outcome));
+        self.socket.shutdown(Shutdown::Both);
+        if let Some(backend) = &*self.backend_socket.borrow() {
+            backend.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// When bytes last moved, or the connection began.
+    fn moved_ms(&self) -> u64 {
+        self.up.moved_ms.get().max(self.down.moved_ms.get()).max(self.started_us / 1000)
+    }
+
+    /// Ends what is over at `now_ms`; says when to look again.
+    fn due(&self, now_ms: u64) -> u64 {
+        let deadline = self.deadline_ms.get();
+        match self.phase.get() {
+            _ if self.stop.get().is_some() => NEVER,
+            Phase::Hello if now_ms >= deadline => {
+                // Reading ends, so that the task wakes; writing goes on, so that it can answer.
+                self.stop.set(Some(Outcome::HelloTimeout));
+                self.socket.shutdown(Shutdown::Read);
+                NEVER
+            }
+            Phase::Connect if now_ms >= deadline => {
+                self.attempt_over.set(true);
+                if let Some(backend) = &*self.backend_socket.borrow() {
+                    backend.shutdown(Shutdown::Both);
+                }
+                NEVER
+            }
+            Phase::Relay => self.relay_due(now_ms),
+            Phase::Refused if now_ms >= deadline => {
+                self.socket.shutdown(Shutdown::Both);
+                NEVER
+            }
+            Phase::Hello | Phase::Connect | Phase::Refused => deadline,
+        }
+    }
+
+    fn relay_due(&self, now_ms: u64) -> u64 {
+        let deadline = self.deadline_ms.get();
+        if now_ms >= deadline {
+            self.stop(Outcome::TotalTimeout);
+            return NEVER;
+        }
+        let idle_ms = self.target.borrow().route.as_ref().map_or(0, |route| route.spec.idle_timeout_ms);
+        if idle_ms == 0 {
+            return deadline;
+        }
+        let idle_at = self.moved_ms() + idle_ms;
+        if now_ms >= idle_at {
+            self.stop(Outcome::IdleTimeout);
+            return NEVER;
+        }
+        idle_at.min(deadline)
+    }
+
+    /// Whether `filter` means this connection.
+    fn matches(&self, filter: &ConnectionFilter) -> bool {
+        let target = self.target.borrow();
+        let backend = target.backend.as_ref().map(|backend| backend.address);
+        let removed = target.route.as_ref().is_some_and(|route| route.live.is_removed());
+        (filter.ids.is_empty() || filter.ids.contains(&self.id))
+            && filter.listener.as_ref().is_none_or(|name| *name == self.listener.spec.name)
+            && filter.name.as_ref().is_none_or(|name| **name == *target.name)
+            && filter.client.is_none_or(|network| network.contains(&self.client.get().ip()))
+            && filter.backend.is_none_or(|wanted| backend == Some(wanted))
+            && (!filter.removed_routes || removed)
+    }
+
+    fn info(&self, now_ms: u64) -> ConnectionInfo {
+        let target = self.target.borrow();
+        ConnectionInfo {
+            id: self.id,
+            client: self.client.get(),
+            peer: self.peer,
+            listener: self.listener.spec.name.clone(),
+            name: target.name.to_string(),
+            route: target.route.as_ref().map_or_else(String::new, |route| route.spec.name.clone()),
+            backend: target.backend.as_ref().map(|backend| backend.address),
+            age: Duration::from_millis(now_ms.saturating_sub(self.started_us / 1000)),
+            idle: Duration::from_millis(now_ms.saturating_sub(self.moved_ms())),
+            bytes_in: self.up.bytes.get(),
+            bytes_out: self.down.bytes.get(),
+            phase: match self.phase.get() {
+                Phase::Hello => "hello",
+                Phase::Connect => "connect",
+                Phase::Relay => "relay",
+                Phase::Refused => "refused",
+            },
+        }
+    }
+}
+
+/// The live connections of one worker.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    slots: RefCell<Slots>,
+}
+
+#[derive(Debug, Default)]
+struct Slots {
+    // When each is due; `NEVER` for empty slots. Apart from the connections, so that a sweep stays dense.
+    due_ms: Vec<u64>,
+    connections: Vec<Option<Rc<Connection>>>,
+    free: Vec<usize>,
+}
+
+impl Table {
+    /// Adds a connection, due at its deadline.
+    pub(super) fn insert(&self, connection: Rc<Connection>) {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.free.pop().unwrap_or_else(|| {
+            slots.due_ms.push(NEVER);
+            slots.connections.push(None);
+            slots.connections.len() - 1
+        });
+        connection.slot.set(slot);
+        slots.due_ms[slot] = connection.deadline_ms.get();
+        slots.connections[slot] = Some(connection);
+    }
+
+    /// Forgets a connection.
+    pub(super) fn remove(&self, connection: &Connection) {
+        let mut slots = self.slots.borrow_mut();
+        let slot = connection.slot.get();
+        slots.due_ms[slot] = NEVER;
+        slots.connections[slot] = None;
+        slots.free.push(slot);
+    }
+
+    /// Enters a phase that must be over at `deadline_ms`, and is looked at no later than `look_ms`.
+    pub(super) fn enter(&self, connection: &Connection, phase: Phase, deadline_ms: u64, look_ms: u64) {
+        connection.phase.set(phase);
+        connection.deadline_ms.set(deadline_ms);
+        self.slots.borrow_mut().due_ms[connection.slot.get()] = look_ms.min(deadline_ms);
+    }
+
+    /// Number of live connections.
+    pub(super) fn len(&self) -> usize {
+        let slots = self.slots.borrow();
+        slots.connections.len() - slots.free.len()
+    }
+
+    /// Ends what is over.
+    pub(super) fn sweep(&self, now_ms: u64) {
+        let mut slots = self.slots.borrow_mut();
+        let Slots { due_ms, connections, .. } = &mut *slots;
+        for (due, connection) in due_ms.iter_mut().zip(connections) {
+            if *due <= now_ms
+                && let Some(connection) = connection
+            {
+                *due = connection.due(now_ms);
+            }
+        }
+    }
+
+    /// Connections that match, at most `limit` (0: all).
+    pub(super) fn list(&self, filter: &ConnectionFilter, limit: usize, now_ms: u64) -> Vec<ConnectionInfo> {
+        let slots = self.slots.borrow();
+        let live = slots.connections.iter().flatten().filter(|connection| connection.matches(filter));
+        live.take(if limit == 0 { usize::MAX } else { limit }).map(|live| live.info(now_ms)).collect()
+    }
+
+    /// Ends connections that match; says how many.
+    pub(super) fn kill(&self, filter: &ConnectionFilter, outcome: Outcome) -> u64 {
+        let slots = self.slots.borrow();
+        let mut killed = 0;
+        for connection in slots.connections.iter().flatten() {
+            if connection.stop.get().is_none() && connection.matches(filter) {
+                connection.stop(outcome);
+                killed += 1;
+            }
+        }
+        killed
+    }
+}

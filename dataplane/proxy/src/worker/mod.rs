@@ -1,0 +1,230 @@
+//! A worker: one thread, one ring, its own connections; nothing shared but snapshots and counters.
+//!
+//! It accepts on its own socket of every listener, serves each connection in a task of its own, answers
+//! the admin side's commands, and ten times a second looks for connections whose time is over.
+
+mod connect;
+mod connection;
+mod hello;
+mod serve;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Cache};
+use mc_core::outcome::Outcome;
+use mc_uring::mailbox::Receiver;
+use mc_uring::socket::Keepalive;
+use mc_uring::{Socket, listen, relay, runtime};
+use tokio::sync::oneshot;
+
+use crate::access_log::LogSink;
+use crate::clock;
+use crate::snapshot::{ConnectionIds, Snapshot};
+use crate::stats::WorkerStats;
+use crate::workers::{ConnectionFilter, ConnectionInfo, Refused, SharedPolicy};
+use connection::Table;
+
+/// What a worker is started with.
+pub(crate) struct Setup {
+    pub(crate) number: u16,
+    pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) policy: Arc<SharedPolicy>,
+    pub(crate) log: LogSink,
+    pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) inbox: Receiver<Command>,
+}
+
+/// What the admin side asks of a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Accept on this socket for the listener with this id.
+    Open { listener: u32, socket: OwnedFd, done: oneshot::Sender<()> },
+    /// Take what waits on the listener's socket, then close it.
+    Close { listener: u32, done: oneshot::Sender<()> },
+    /// Say which connections match.
+    List { filter: ConnectionFilter, limit: usize, reply: oneshot::Sender<Vec<ConnectionInfo>> },
+    /// End the connections that match.
+    Kill { filter: ConnectionFilter, outcome: Outcome, reply: oneshot::Sender<u64> },
+    /// Close every listener; answer when no connection is left.
+    Drain { done: oneshot::Sender<()> },
+}
+
+/// The worker's own state, shared by its tasks.
+struct Worker {
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    stats: Arc<WorkerStats>,
+    policy: Arc<SharedPolicy>,
+    keepalive: Option<Keepalive>,
+    ids: ConnectionIds,
+    connections: Table,
+    shared: relay::Shared,
+    random: RefCell<fastrand::Rng>,
+    listeners: RefCell<HashMap<u32, Rc<Accepting>>>,
+    log: serve::Log,
+    draining: RefCell<Vec<oneshot::Sender<()>>>,
+}
+
+/// A listener's socket on this worker.
+#[derive(Debug)]
+struct Accepting {
+    socket: Socket,
+    closing: Cell<bool>,
+    closed: RefCell<Option<oneshot::Sender<()>>>,
+}
+
+/// How often connections are looked at whose time may be over.
+const SWEEP: Duration = Duration::from_millis(100);
+
+/// Bytes of the worker's buffer: what one `recv` can bring.
+const BUFFER: usize = 64 * 1024;
+
+/// Connections taken in one go before those taken have their turn.
+const ACCEPT_BATCH: usize = 64;
+
+/// Connections taken at most when a listener closes: more than its queue can hold.
+const ACCEPT_LAST: usize = 8192;
+
+/// How long a worker waits when it has no descriptor left for a client.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs a worker on this thread until it has drained.
+///
+/// # Errors
+/// The kernel gives no ring.
+pub(crate) fn run(setup: Setup) -> io::Result<()> {
+    runtime::block_on(async move {
+        let inbox = setup.inbox.on_ring()?;
+        let worker = Rc::new(Worker {
+            snapshot: RefCell::new(Cache::new(setup.snapshot)),
+            stats: setup.stats,
+            policy: setup.policy,
+            keepalive: setup.keepalive,
+            ids: ConnectionIds::new(setup.number),
+            connections: Table::default(),
+            shared: relay::Shared::new(BUFFER),
+            random: RefCell::new(fastrand::Rng::new()),
+            listeners: RefCell::default(),
+            log: serve::Log::new(setup.log),
+            draining: RefCell::default(),
+        });
+        worker.shared.now_ms.set(clock::millis());
+        runtime::spawn(sweep(Rc::clone(&worker)));
+        while let Some(command) = inbox.next().await {
+            worker.obey(command);
+        }
+        worker.log.flush();
+        Ok(())
+    })?
+}
+
+/// Keeps the coarse clock, ends what is over, hands the log over.
+async fn sweep(worker: Rc<Worker>) {
+    loop {
+        runtime::sleep(SWEEP).await;
+        let now_ms = clock::millis();
+        worker.shared.now_ms.set(now_ms);
+        worker.connections.sweep(now_ms);
+        worker.log.flush();
+        if worker.connections.len() == 0 {
+            for done in worker.draining.borrow_mut().drain(..) {
+                done.send(()).unwrap_or(());
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn obey(self: &Rc<Self>, command: Command) {
+        match command {
+            Command::Open { listener, socket, done } => {
+                match Socket::new(socket) {
+                    Ok(socket) => self.open(listener, socket),
+                    Err(error) => tracing::error!(%error, "a listener's socket cannot be put on the ring"),
+                }
+                done.send(()).unwrap_or(());
+            }
+            Command::Close { listener, done } => self.close(listener, Some(done)),
+            Command::List { filter, limit, reply } => {
+                let found = self.connections.list(&filter, limit, clock::millis());
+                reply.send(found).unwrap_or(());
+            }
+            Command::Kill { filter, outcome, reply } => {
+                reply.send(self.connections.kill(&filter, outcome)).unwrap_or(());
+            }
+            Command::Drain { done } => {
+                let open: Vec<u32> = self.listeners.borrow().keys().copied().collect();
+                for listener in open {
+                    self.close(listener, None);
+                }
+                self.draining.borrow_mut().push(done);
+            }
+        }
+    }
+
+    fn open(self: &Rc<Self>, listener: u32, socket: Socket) {
+        let accepting = Rc::new(Accepting { socket, closing: Cell::new(false), closed: RefCell::new(None) });
+        self.listeners.borrow_mut().insert(listener, Rc::clone(&accepting));
+        runtime::spawn(accept(Rc::clone(self), listener, accepting));
+    }
+
+    fn close(self: &Rc<Self>, listener: u32, done: Option<oneshot::Sender<()>>) {
+        let Some(accepting) = self.listeners.borrow_mut().remove(&listener) else {
+            // It was never opened here: done.
+            return done.map_or((), |done| done.send(()).unwrap_or(()));
+        };
+        accepting.closing.set(true);
+        *accepting.closed.borrow_mut() = done;
+        // What waits in the queue is taken before the socket is shut, which wakes the accepting task.
+        self.take_waiting(listener, &accepting.socket, ACCEPT_LAST);
+        accepting.socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Takes up to `most` waiting connections; `false`: there is no descriptor for more.
+    fn take_waiting(self: &Rc<Self>, listener: u32, socket: &Socket, most: usize) -> bool {
+        for _ in 0..most {
+            match listen::accept(socket) {
+                Ok((fd, peer)) => self.admit(listener, fd, peer),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput => return true,
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    _ => {
+                        self.stats.outcomes[Outcome::Overload as usize].add(1);
+                        return false;
+                    }
+                },
+            }
+        }
+        true
+    }
+
+    /// The snapshot that decides now.
+    fn snapshot<R>(&self, look: impl FnOnce(&Snapshot) -> R) -> R {
+        look(self.snapshot.borrow_mut().load())
+    }
+
+    fn refused(&self, refused: Refused) {
+        (self.policy.on_refused)(refused);
+    }
+}
+
+/// Accepts on one socket until it is closed.
+async fn accept(worker: Rc<Worker>, listener: u32, accepting: Rc<Accepting>) {
+    while accepting.socket.readable().await.is_ok() && !accepting.closing.get() {
+        if !worker.take_waiting(listener, &accepting.socket, ACCEPT_BATCH) {
+            runtime::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+    let done = accepting.closed.borrow_mut().take();
+    // This is the last reference: the port is free when the caller hears of it.
+    drop(accepting);
+    if let Some(done) = done {
+        done.send(()).unwrap_or(());
+    }
+}

@@ -1,0 +1,262 @@
+//! A connection's life, from accept to the line in the log.
+
+use std::cell::{Cell, RefCell};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mc_core::outcome::Outcome;
+use mc_uring::relay::{self, Failure};
+use mc_uring::{Socket, runtime};
+
+use super::Worker;
+use super::connect::connect;
+use super::connection::{Connection, NEVER, Phase, Target};
+use super::hello::{Refusal, Reply, Routed, hello};
+use crate::access_log::{LogSink, Record};
+use crate::clock;
+use crate::snapshot::RouteEntry;
+use crate::stats::RouteLive;
+use crate::workers::Refused;
+
+/// How long a refused client may take to hear why.
+const REFUSED_MS: u64 = 1_000;
+
+/// Log bytes that are handed over at once.
+const LOG_BATCH: usize = 32 * 1024;
+
+/// A worker's part of the access log.
+pub(super) struct Log {
+    sink: LogSink,
+    lines: RefCell<Vec<u8>>,
+}
+
+/// Counts a connection on its route, and the client's on it, for as long as it lives.
+struct OnRoute {
+    live: Arc<RouteLive>,
+    source: Option<std::net::IpAddr>,
+}
+
+impl Worker {
+    /// Takes a new connection and serves it in a task of its own.
+    pub(super) fn admit(self: &Rc<Self>, listener: u32, fd: OwnedFd, peer: SocketAddr) {
+        let Some(entry) = self.snapshot(|snapshot| snapshot.listener(listener).map(Arc::clone)) else {
+            // The listener was removed a moment ago.
+            return;
+        };
+        let Ok(socket) = Socket::new(fd) else { return };
+        self.stats.accepted.add(1);
+        entry.count_accepted();
+        let started_us = clock::micros();
+        let deadline_ms = started_us / 1000 + entry.spec.hello_timeout_ms;
+        let connection = Rc::new(Connection {
+            id: self.ids.next(),
+            slot: Cell::new(0),
+            listener: entry,
+            peer,
+            client: Cell::new(peer),
+            socket,
+            backend_socket: RefCell::new(None),
+            target: RefCell::new(Target::default()),
+            phase: Cell::new(Phase::Hello),
+            deadline_ms: Cell::new(deadline_ms),
+            started_us,
+            hello_us: Cell::new(0),
+            connect_us: Cell::new(0),
+            up: relay::Flow::default(),
+            down: relay::Flow::default(),
+            stop: Cell::new(None),
+            attempt_over: Cell::new(false),
+        });
+        self.connections.insert(Rc::clone(&connection));
+        runtime::spawn(serve(Rc::clone(self), connection));
+    }
+
+    /// Counts and logs a connection that has ended, and forgets it.
+    fn finish(&self, connection: &Connection, outcome: Outcome) {
+        self.connections.remove(connection);
+        let duration_us = clock::micros() - connection.started_us;
+        let (up, down) = (connection.up.bytes.get(), connection.down.bytes.get());
+        let stats = &self.stats;
+        stats.closed.add(1);
+        stats.bytes_in.add(up);
+        stats.bytes_out.add(down);
+        stats.outcomes[outcome as usize].add(1);
+        stats.duration.record_us(duration_us);
+        let target = connection.target.borrow();
+        if let Some(route) = &target.route {
+            route.live.counters().ended(outcome, up, down);
+        }
+        self.log.write(&Record {
+            id: connection.id,
+            unix_ms: clock::unix_millis(),
+            client: connection.client.get(),
+            peer: connection.peer,
+            listener: &connection.listener.spec.name,
+            name: &target.name,
+            alpn: &target.alpn,
+            route: target.route.as_ref().map_or("", |route| &route.spec.name),
+            backend: target.backend.as_ref().map(|backend| backend.address),
+            outcome,
+            detail: &target.detail,
+            bytes_in: up,
+            bytes_out: down,
+            hello_us: connection.hello_us.get().into(),
+            connect_us: connection.connect_us.get().into(),
+            duration_us,
+        });
+        if outcome.is_refusal() {
+            self.refused(Refused { outcome, client: connection.client.get(), name: &target.name });
+        }
+    }
+}
+
+/// Serves one connection.
+async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
+    let outcome = match hello(&worker, &connection).await {
+        Ok(routed) => forward(&worker, &connection, routed).await,
+        Err(refusal) => Err(refusal),
+    };
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(refusal) => {
+            refuse(&worker, &connection, refusal.reply).await;
+            refusal.outcome
+        }
+    };
+    worker.finish(&connection, connection.stop.get().unwrap_or(outcome));
+}
+
+/// Connects and relays; says how it ended.
+async fn forward(worker: &Worker, connection: &Connection, routed: Routed) -> Result<Outcome, Refusal> {
+    let hello_us = clock::micros() - connection.started_us;
+    connection.hello_us.set(u32::try_from(hello_us).unwrap_or(u32::MAX));
+    worker.stats.hello_time.record_us(hello_us);
+    let route = Arc::clone(&routed.route);
+    let _on_route = OnRoute::take(&route, connection)?;
+    let (backend, _on_backend) = match connect(worker, connection, routed).await {
+        Ok(connected) => connected,
+        Err(outcome) => return Err(Refusal::told(outcome)),
+    };
+    let connect_us = clock::micros() - connection.started_us - hello_us;
+    connection.connect_us.set(u32::try_from(connect_us).unwrap_or(u32::MAX));
+    worker.stats.connect_time.record_us(connect_us);
+    enter_relay(worker, connection, &route);
+    drop(route);
+    let end =
+        relay::relay(&worker.shared, &connection.socket, &backend, &connection.up, &connection.down).await;
+    Ok(match (connection.stop.get(), end) {
+        (None, Ok(())) => Outcome::Completed,
+        // A reset is passed on as a reset.
+        (None, Err(Failure::Client(_))) => {
+            backend.reset_on_close();
+            Outcome::ClientReset
+        }
+        (None, Err(Failure::Backend(_))) => {
+            connection.socket.reset_on_close();
+            Outcome::BackendReset
+        }
+        (Some(outcome), _) => {
+            if outcome == Outcome::Killed {
+                connection.socket.reset_on_close();
+                backend.reset_on_close();
+            }
+            outcome
+        }
+    })
+}
+
+/// From here on only the route's timeouts end the connection.
+fn enter_relay(worker: &Worker, connection: &Connection, route: &RouteEntry) {
+    let started_ms = connection.started_us / 1000;
+    let deadline = match route.spec.total_timeout_ms {
+        0 => NEVER,
+        total => started_ms + total,
+    };
+    let look = match route.spec.idle_timeout_ms {
+        0 => NEVER,
+        idle => worker.shared.now_ms.get() + idle,
+    };
+    connection.down.moved_ms.set(worker.shared.now_ms.get());
+    worker.connections.enter(connection, Phase::Relay, deadline, look);
+}
+
+/// Tells a client that it was refused, and waits a moment for it to hear: a close with bytes unread would
+/// be a reset that overtakes the answer.
+async fn refuse(worker: &Worker, connection: &Connection, reply: Reply) {
+    let Reply::Bytes(bytes) = reply else {
+        connection.socket.reset_on_close();
+        return;
+    };
+    if bytes.is_empty() || connection.socket.send(bytes).is_err() {
+        return;
+    }
+    connection.socket.shutdown(Shutdown::Write);
+    let deadline = clock::millis() + REFUSED_MS;
+    worker.connections.enter(connection, Phase::Refused, deadline, deadline);
+    loop {
+        let ended = worker.shared.with_buffer(|buffer| match connection.socket.recv(buffer) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        });
+        if ended || connection.socket.readable().await.is_err() {
+            return;
+        }
+    }
+}
+
+impl OnRoute {
+    /// Counts the connection on its route, unless that has as many as it may.
+    fn take(route: &RouteEntry, connection: &Connection) -> Result<Self, Refusal> {
+        let live = &route.live;
+        let refuse = |outcome| Err(Refusal::told(outcome));
+        if !live.acquire(route.spec.max_connections) {
+            return refuse(Outcome::RouteLimit);
+        }
+        let mut on_route = Self { live: Arc::clone(live), source: None };
+        if route.spec.max_connections_per_source > 0 {
+            let source = connection.client.get().ip();
+            if !live.sources().acquire(source, route.spec.max_connections_per_source) {
+                return refuse(Outcome::SourceLimit);
+            }
+            on_route.source = Some(source);
+        }
+        live.counters().begun();
+        Ok(on_route)
+    }
+}
+
+impl Drop for OnRoute {
+    fn drop(&mut self) {
+        self.live.release();
+        if let Some(source) = self.source {
+            self.live.sources().release(source);
+        }
+    }
+}
+
+impl Log {
+    pub(super) fn new(sink: LogSink) -> Self {
+        Self { sink, lines: RefCell::default() }
+    }
+
+    fn write(&self, record: &Record<'_>) {
+        let full = {
+            let mut lines = self.lines.borrow_mut();
+            self.sink.write(record, &mut lines);
+            lines.len() >= LOG_BATCH
+        };
+        if full {
+            self.flush();
+        }
+    }
+
+    /// Hands what was written to the thread that has the file.
+    pub(super) fn flush(&self) {
+        let mut lines = self.lines.borrow_mut();
+        if !lines.is_empty() {
+            *lines = self.sink.submit(std::mem::take(&mut *lines));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `cargo xtask bench`: builds what is measured, installs what it is measured beside, and runs `mc-bench`.
+
+use anyhow::Result;
+
+use crate::repo::{Repo, run as run_command};
+use crate::setup;
+
+/// The version whose figures the ratios are taken from.
+const SOZU: &str = "2.3.3";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// `l4`, and what `mc-bench l4 --help` lists.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    args: Vec<String>,
+}
+
+/// Runs the benchmark; its table and JSON are its own.
+///
+/// # Errors
+/// Something does not build, cannot be installed, or the benchmark failed.
+pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
+    let asks_for_help = args.args.iter().any(|arg| matches!(arg.as_str(), "--help" | "-h"));
+    run_command(repo.cargo().args(["build", "--release", "--package", "mc-bench"]))?;
+    let mut bench = repo.command(repo.target.join("release/mc-bench"));
+    bench.args(&args.args);
+    if !asks_for_help {
+        eprintln!(
+            "bench: building mc-proxy as it is shipped (fat LTO, one codegen unit): some minutes the first time"
+        );
+        run_command(repo.cargo().args(["build", "--profile", "proxy", "--package", "mc-proxy"]))?;
+        setup::packages(repo, setup::FOR_BENCHMARKS)?;
+        let sozu = setup::cargo_tool(repo, "sozu", SOZU)?;
+        bench.env("MC_BENCH_PROXY", repo.target.join("proxy/mc-proxy"));
+        bench.env("MC_BENCH_CTL", repo.target.join("proxy/mcproxyctl"));
+        bench.env("MC_BENCH_SOZU", sozu);
+    }
+    run_command(&mut bench)?;
+    Ok(true)
+}
