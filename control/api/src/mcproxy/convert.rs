@@ -11,14 +11,20 @@ fn parse<T: std::str::FromStr>(field: &str, text: &str, remedy: &str) -> Result<
 }
 
 fn pick<T: Copy>(field: &str, value: i32, all: &[T]) -> Result<T, Invalid> {
-    usize::try_from(value).ok().and_then(|at| all.get(at)).copied().ok_or_else(|| bad(field, format!("{value} is not known")))
+    usize::try_from(value)
+        .ok()
+        .and_then(|at| all.get(at))
+        .copied()
+        .ok_or_else(|| bad(field, format!("{value} is not known")))
 }
 
 const MODES: [model::Mode; 2] = [model::Mode::L4, model::Mode::L7];
-const BALANCES: [model::Balance; 3] = [model::Balance::LeastConnections, model::Balance::RandomOfTwo, model::Balance::SourceHash];
+const BALANCES: [model::Balance; 3] =
+    [model::Balance::LeastConnections, model::Balance::RandomOfTwo, model::Balance::SourceHash];
 const OUTS: [model::ProxyOut; 3] = [model::ProxyOut::Off, model::ProxyOut::V1, model::ProxyOut::V2];
 const INS: [model::ProxyIn; 3] = [model::ProxyIn::Off, model::ProxyIn::Required, model::ProxyIn::Optional];
-const KINDS: [model::CheckKind; 4] = [model::CheckKind::Tcp, model::CheckKind::Tls, model::CheckKind::Http, model::CheckKind::Https];
+const KINDS: [model::CheckKind; 4] =
+    [model::CheckKind::Tcp, model::CheckKind::Tls, model::CheckKind::Http, model::CheckKind::Https];
 
 fn at<T: PartialEq>(value: &T, all: &[T]) -> i32 {
     all.iter().position(|v| v == value).unwrap_or(0) as i32
@@ -40,10 +46,21 @@ impl TryFrom<super::Route> for model::Route {
                 .map(|(i, b)| {
                     let tlvs = b.tlvs.unwrap_or_default();
                     Ok(model::Backend {
-                        address: parse(&format!("backends[{i}].address"), &b.address, "is no address with a port")?,
+                        address: parse(
+                            &format!("backends[{i}].address"),
+                            &b.address,
+                            "is no address with a port",
+                        )?,
                         weight: b.weight.unwrap_or(1),
                         proxy_protocol: pick("proxy_protocol", b.proxy_protocol, &OUTS)?,
-                        tlvs: model::TlvsOut { alpn: tlvs.alpn, authority: tlvs.authority, unique_id: tlvs.unique_id, crc32c: tlvs.crc32c, pass: tlvs.pass, custom: Vec::new() },
+                        tlvs: model::TlvsOut {
+                            alpn: tlvs.alpn,
+                            authority: tlvs.authority,
+                            unique_id: tlvs.unique_id,
+                            crc32c: tlvs.crc32c,
+                            pass: tlvs.pass,
+                            custom: Vec::new(),
+                        },
                     })
                 })
                 .collect::<Result<_, Invalid>>()?,
@@ -86,7 +103,12 @@ impl From<&model::Route> for super::Route {
             backends: r
                 .backends
                 .iter()
-                .map(|b| super::Backend { address: b.address.to_string(), weight: Some(b.weight), proxy_protocol: at(&b.proxy_protocol, &OUTS), tlvs: None })
+                .map(|b| super::Backend {
+                    address: b.address.to_string(),
+                    weight: Some(b.weight),
+                    proxy_protocol: at(&b.proxy_protocol, &OUTS),
+                    tlvs: None,
+                })
                 .collect(),
             balance: at(&r.balance, &BALANCES),
             connect_timeout_ms: Some(r.connect_timeout_ms),
@@ -110,7 +132,11 @@ impl TryFrom<super::Listener> for model::Listener {
             name: l.name,
             address: parse("address", &l.address, "is no address with a port")?,
             proxy_protocol: pick("proxy_protocol", l.proxy_protocol, &INS)?,
-            trusted: l.trusted.iter().map(|t| parse("trusted", t, "is no network")).collect::<Result<_, _>>()?,
+            trusted: l
+                .trusted
+                .iter()
+                .map(|t| parse("trusted", t, "is no network"))
+                .collect::<Result<_, _>>()?,
             hello_timeout_ms: l.hello_timeout_ms.unwrap_or(10_000),
             max_hello_bytes: l.max_hello_bytes.unwrap_or(65_536),
         })
@@ -168,7 +194,12 @@ impl From<&model::FirewallRule> for super::FirewallRule {
 
 impl From<super::Rate> for model::Rate {
     fn from(r: super::Rate) -> Self {
-        Self { per_address: r.per_address, address_burst: r.address_burst, per_prefix: r.per_prefix, prefix_burst: r.prefix_burst }
+        Self {
+            per_address: r.per_address,
+            address_burst: r.address_burst,
+            per_prefix: r.per_prefix,
+            prefix_burst: r.prefix_burst,
+        }
     }
 }
 
@@ -188,7 +219,12 @@ impl From<&model::Firewall> for super::Firewall {
         Self {
             rules: f.rules.iter().map(Into::into).collect(),
             default_action: if f.default == model::Action::Allow { 1 } else { 2 },
-            rate: Some(super::Rate { per_address: f.rate.per_address, address_burst: f.rate.address_burst, per_prefix: f.rate.per_prefix, prefix_burst: f.rate.prefix_burst }),
+            rate: Some(super::Rate {
+                per_address: f.rate.per_address,
+                address_burst: f.rate.address_burst,
+                per_prefix: f.rate.per_prefix,
+                prefix_burst: f.rate.prefix_burst,
+            }),
         }
     }
 }

@@ -107,7 +107,8 @@ impl Backends {
 
     /// Every address that is used or drains, in order.
     pub(crate) fn list(&self) -> Vec<BackendUse> {
-        let unused = self.draining.iter().map(|&address| (address, BackendUse { address, live: None, routes: 0 }));
+        let unused =
+            self.draining.iter().map(|&address| (address, BackendUse { address, live: None, routes: 0 }));
         let mut all: BTreeMap<SocketAddr, BackendUse> = unused.collect();
         for (&address, used) in &self.live {
             let live = Some(Arc::clone(&used.live));

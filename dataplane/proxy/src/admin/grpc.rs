@@ -104,7 +104,10 @@ impl AdminApi for Api {
         }
         // No message at all is a broken client, not the wish to remove everything.
         let Some((expected, kill)) = first else {
-            return Err(missing("routes", "no message came: send at least one, without routes to remove all"));
+            return Err(missing(
+                "routes",
+                "no message came: send at least one, without routes to remove all",
+            ));
         };
         let done = self.admin.replace_routes(routes, expected, kill).await.map_err(refused)?;
         Ok(Response::new(api::ReplaceRoutesReply {
@@ -162,15 +165,21 @@ impl AdminApi for Api {
         change(self.admin.set_rate(rate.into()).await)
     }
 
-    async fn test_firewall(&self, request: Request<api::TestFirewallRequest>) -> Reply<api::TestFirewallReply> {
+    async fn test_firewall(
+        &self,
+        request: Request<api::TestFirewallRequest>,
+    ) -> Reply<api::TestFirewallReply> {
         let text = request.into_inner().address;
-        let address = text.parse().map_err(|_| {
+        let address = text.parse().map_err(|_unparsed| {
             missing("address", &format!("`{text}` is no IP address: write 192.0.2.1 or 2001:db8::1"))
         })?;
         Ok(Response::new(answer::test_firewall(&self.admin.snapshot().firewall, address)))
     }
 
-    async fn list_backends(&self, _request: Request<api::ListBackendsRequest>) -> Reply<api::ListBackendsReply> {
+    async fn list_backends(
+        &self,
+        _request: Request<api::ListBackendsRequest>,
+    ) -> Reply<api::ListBackendsReply> {
         Ok(Response::new(answer::backends(&self.admin)))
     }
 
@@ -209,7 +218,10 @@ impl AdminApi for Api {
         let request = request.into_inner();
         let filter = request.filter.unwrap_or_default();
         if !request.all && filter == api::ConnectionFilter::default() {
-            return Err(missing("filter", "is empty, which would close every connection: set all if that is meant"));
+            return Err(missing(
+                "filter",
+                "is empty, which would close every connection: set all if that is meant",
+            ));
         }
         let filter = answer::filter(filter).map_err(invalid)?;
         let killed = self.admin.kill(filter).await;
@@ -227,7 +239,10 @@ impl AdminApi for Api {
         stats.map(Response::new).map_err(|_stopped| refused(ChangeError::Stopping))
     }
 
-    async fn watch_events(&self, _request: Request<api::WatchEventsRequest>) -> Reply<Self::WatchEventsStream> {
+    async fn watch_events(
+        &self,
+        _request: Request<api::WatchEventsRequest>,
+    ) -> Reply<Self::WatchEventsStream> {
         let Some(mut watch) = self.admin.events().watch() else {
             return Err(refused(ChangeError::TooMany { what: "watchers", limit: MAX_WATCHERS as u64 }));
         };
@@ -293,9 +308,10 @@ fn kills(disposition: i32) -> Result<bool, Status> {
     match api::Disposition::try_from(disposition) {
         Ok(api::Disposition::Drain) => Ok(false),
         Ok(api::Disposition::Kill) => Ok(true),
-        Err(_) => {
-            Err(missing("connections", &format!("{disposition} is not known: 0 lets them drain, 1 closes them")))
-        }
+        Err(_) => Err(missing(
+            "connections",
+            &format!("{disposition} is not known: 0 lets them drain, 1 closes them"),
+        )),
     }
 }
 

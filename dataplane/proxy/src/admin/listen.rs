@@ -1,6 +1,5 @@
 //! Where the admin API is served: a Unix socket that only its owner can open, and TCP with TLS and a token.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -93,10 +92,9 @@ impl Sockets {
     pub(crate) async fn serve(self, admin: Admin, stop: watch::Receiver<bool>) {
         let Self { unix, path, tcp } = self;
         let service = grpc::service(admin);
-        let over_unix = builder().add_service(service.clone()).serve_with_incoming_shutdown(
-            UnixListenerStream::new(unix),
-            stopped(stop.clone()),
-        );
+        let over_unix = builder()
+            .add_service(service.clone())
+            .serve_with_incoming_shutdown(UnixListenerStream::new(unix), stopped(stop.clone()));
         let over_tcp = async {
             let Some(Tcp { listener, tls, token }) = tcp else { return Ok(()) };
             let service = InterceptedService::new(service, move |request| grpc::authorize(&token, request));
@@ -143,7 +141,10 @@ impl Tcp {
 
 impl std::fmt::Debug for Tcp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tcp").field("listener", &self.listener).field("token", &self.token).finish_non_exhaustive()
+        f.debug_struct("Tcp")
+            .field("listener", &self.listener)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,8 +201,8 @@ fn tls(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ListenError> {
         let problem = "there is no certificate in it: put the chain there, PEM".to_owned();
         return Err(wrong("admin.tcp.certificate", certificate, problem));
     }
-    let secret = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| wrong("admin.tcp.key", key, error.to_string()))?;
+    let secret =
+        PrivateKeyDer::from_pem_file(key).map_err(|error| wrong("admin.tcp.key", key, error.to_string()))?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -238,7 +239,9 @@ async fn accept(
             match shaken {
                 // The server may have stopped meanwhile.
                 Ok(Ok(stream)) => accepted.send(Ok(stream)).await.unwrap_or(()),
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake of an admin connection failed"),
+                Ok(Err(error)) => {
+                    tracing::debug!(%peer, %error, "TLS handshake of an admin connection failed")
+                }
                 Err(_late) => tracing::debug!(%peer, "TLS handshake of an admin connection took too long"),
             }
         });
@@ -253,10 +256,8 @@ fn builder() -> Server {
 }
 
 /// Ends when `stop` is true or nobody can make it so any more.
-fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        drop(stop.wait_for(|&stop| stop).await);
-    }
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    drop(stop.wait_for(|&stop| stop).await);
 }
 
 /// Handshakes at the same time.

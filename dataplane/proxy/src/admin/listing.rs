@@ -22,6 +22,7 @@ pub(crate) struct Listing {
 
 impl Listing {
     /// All of `entries` at once: fast where they are in order already.
+    #[expect(clippy::mutable_key_type, reason = "counters change, keys do not")]
     pub(crate) fn build(entries: impl IntoIterator<Item = Arc<RouteEntry>>) -> Self {
         let routes: BTreeSet<ByKey> = entries.into_iter().map(ByKey).collect();
         let mut by_listener: HashMap<String, u64> = HashMap::new();
@@ -70,7 +71,8 @@ impl Listing {
     /// Entries of one listener.
     pub(crate) fn of_listener(&self, listener: &str) -> impl Iterator<Item = &Arc<RouteEntry>> {
         let first = RouteKey { listener: listener.to_owned(), name: String::new(), alpn: String::new() };
-        let range = self.routes.range::<dyn Keyed, _>((Bound::Included(&first as &dyn Keyed), Bound::Unbounded));
+        let range =
+            self.routes.range::<dyn Keyed, _>((Bound::Included(&first as &dyn Keyed), Bound::Unbounded));
         range.map(|ByKey(entry)| entry).take_while(move |entry| entry.spec.listener == listener)
     }
 

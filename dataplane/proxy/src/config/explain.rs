@@ -211,7 +211,9 @@ fn walk<'a, 'i>(tree: &'a DeTable<'i>, path: &str) -> (Range<usize>, Option<&'a 
     let mut found = None;
     for part in path.split('.') {
         let (name, indexes) = part.split_once('[').unwrap_or((part, ""));
-        found = table.and_then(|table| table.iter().find(|(key, _)| key.get_ref() == name)).map(|(_, value)| value);
+        found = table
+            .and_then(|table| table.iter().find(|(key, _)| key.get_ref() == name))
+            .map(|(_, value)| value);
         for index in indexes.split(['[', ']']).filter_map(|index| index.parse::<usize>().ok()) {
             place = found.map_or(place, Spanned::span);
             found = found.and_then(|value| value.get_ref().as_array()?.get(index));

@@ -158,7 +158,9 @@ pub(super) fn test_firewall(firewall: &FirewallEntry, address: IpAddr) -> api::T
     let why = decision.explain(&firewall.spec);
     api::TestFirewallReply {
         allowed: decision.pass(),
-        reason: decision.outcome().map_or_else(|| why.clone(), |outcome| format!("{}: {why}", outcome.as_str())),
+        reason: decision
+            .outcome()
+            .map_or_else(|| why.clone(), |outcome| format!("{}: {why}", outcome.as_str())),
         country: geo.country.map(|code| String::from_utf8_lossy(&code).into_owned()).unwrap_or_default(),
         asn: geo.asn.unwrap_or(0),
     }
@@ -171,7 +173,9 @@ pub(super) fn filter(filter: api::ConnectionFilter) -> Result<ConnectionFilter, 
         ids: filter.ids,
         listener: given(filter.listener),
         name: given(filter.name).map(|name| name.trim_end_matches('.').to_ascii_lowercase()),
-        client: given(filter.client_network).map(|text| network("filter.client_network", &text)).transpose()?,
+        client: given(filter.client_network)
+            .map(|text| network("filter.client_network", &text))
+            .transpose()?,
         backend: given(filter.backend).map(|text| socket_address("filter.backend", &text)).transpose()?,
         removed_routes: false,
     })
@@ -179,7 +183,7 @@ pub(super) fn filter(filter: api::ConnectionFilter) -> Result<ConnectionFilter, 
 
 /// An address with a port.
 pub(super) fn socket_address(field: &str, text: &str) -> Result<SocketAddr, Invalid> {
-    text.parse().map_err(|_| Invalid {
+    text.parse().map_err(|_unparsed| Invalid {
         field: field.to_owned(),
         problem: format!("`{text}` is no address with a port: write 192.0.2.1:443 or [2001:db8::1]:443"),
     })
@@ -188,7 +192,7 @@ pub(super) fn socket_address(field: &str, text: &str) -> Result<SocketAddr, Inva
 /// A network, or one address.
 fn network(field: &str, text: &str) -> Result<IpNet, Invalid> {
     let one = |_| text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(one).map_err(|_| Invalid {
+    text.parse::<IpNet>().or_else(one).map_err(|_unparsed| Invalid {
         field: field.to_owned(),
         problem: format!("`{text}` is no network: write 192.0.2.0/24, 2001:db8::/32 or one address"),
     })
