@@ -192,6 +192,13 @@ pub fn id_text(id: u64) -> String {
     format!("{id:016x}")
 }
 
+/// A time in milliseconds since 1970 as its date: `2026-11-23`.
+#[must_use]
+pub fn date_text(unix_ms: u64) -> String {
+    let (year, month, day) = civil(unix_ms / 86_400_000);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 impl Writer {
     fn recycle(&self, mut buffer: Vec<u8>) {
         buffer.clear();

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod geoip;
+pub mod health;
 pub mod snapshot;
 pub mod stats;
 pub mod store;

@@ -99,9 +99,9 @@ fn set_up_log(config: &Config) {
 /// Runs until a signal says to stop.
 fn run(config: &Config) -> anyhow::Result<()> {
     raise_descriptor_limit();
-    let geo = Arc::new(open_geo(config)?);
+    let geo = Arc::new(GeoIp::default());
     let log = open_access_log(config)?;
-    let events = Events::new();
+    let events = Events::default();
     let workers = Arc::new(start_workers(config, &log, &events)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(operate(config, &workers, geo, events, &log))?;
@@ -126,7 +126,6 @@ async fn operate(
     let mut hangup = signal(SignalKind::hangup())?;
     let service = Service::open(config, Arc::clone(workers), geo, events).await?;
     let (stop, stopped) = watch::channel(false);
-    let admin = service.admin().clone();
     let served = tokio::spawn(service.run(stopped));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = workers.stats.len(), "running");
     loop {
@@ -135,7 +134,6 @@ async fn operate(
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 log.reopen();
-                reload_geo(config, &admin).await;
             }
         }
     }
@@ -157,7 +155,7 @@ fn start_workers(config: &Config, log: &LogSink, events: &Events) -> anyhow::Res
     let policy = Arc::new(SharedPolicy {
         rates: RateTable::new(fastrand::u64(..)),
         on_refused: Box::new(move |it| refused.refused(it.outcome, it.client.ip(), it.name)),
-        on_ejected: Box::new(move |address| ejected.ejected(address)),
+        on_ejected: Box::new(move |address| drop((address, &ejected))),
     });
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
