@@ -5,7 +5,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
@@ -37,8 +38,7 @@ impl Proxy {
             if let Some(status) = self.0.try_wait().context("cannot watch mc-proxy")? {
                 bail!("mc-proxy did not start: {status}");
             }
-            let admin = UnixStream::connect(site.socket()).await;
-            if admin.is_ok() && TcpStream::connect(local(site.port)).await.is_ok() {
+            if greet(&site.socket()).await.is_ok() {
                 return Ok(());
             }
             sleep(Duration::from_millis(50)).await;
@@ -61,6 +61,17 @@ impl Proxy {
             self.0.kill().await.ok();
         }
     }
+}
+
+/// Waits until the admin server answers, which it does when everything else is up. Its socket is there before, and a
+/// connection to a listener would be in the log.
+async fn greet(socket: &Path) -> std::io::Result<()> {
+    /// HTTP/2's client preface and an empty SETTINGS frame (RFC 9113, section 3.4).
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(PREFACE).await?;
+    timeout(Duration::from_secs(5), stream.read_u8()).await??;
+    Ok(())
 }
 
 fn configuration(site: &Site, ipv6: bool) -> String {
