@@ -24,8 +24,8 @@ impl Grpc {
             let socket = socket.clone();
             async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
         });
-        let connecting = Endpoint::from_static("http://admin").connect_with_connector(connector);
-        let channel = runtime.block_on(connecting).unwrap();
+        let endpoint = Endpoint::from_static("http://admin");
+        let channel = runtime.block_on(endpoint.connect_with_connector(connector)).unwrap();
         Self { runtime, client: AdminClient::new(channel) }
     }
 
