@@ -359,7 +359,7 @@ fn over_tcp_the_token_is_wanted() {
     let ca_file = ca.write(folder.path());
     let token = folder.path().join("token");
     std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
-    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     let address = fresh_address();
     let proxy = Proxy::start(Config::new().listener("web").toml(&format!(
         "[admin.tcp]\nlisten_addr = \"{address}\"\ncertificate = \"{}\"\nkey = \"{}\"\ntoken_file = \"{}\"",
@@ -378,7 +378,7 @@ fn over_tcp_the_token_is_wanted() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let wrong = folder.path().join("wrong");
     std::fs::write(&wrong, "0123456789abcdef0123456789abcdeX").unwrap();
-    std::fs::set_permissions(&wrong, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o600)).unwrap();
     let output = ask(&wrong);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("token"), "{output:?}");
