@@ -45,7 +45,7 @@ pub(crate) struct Reach {
     #[arg(long, global = true, value_name = "PATH", env = "MCPROXY_SOCKET", default_value = "/srv/mc-proxy/mc-proxy.sock")]
     pub(crate) socket: PathBuf,
     /// The proxy's TCP address instead, with --ca and --token-file.
-    #[arg(long, global = true, value_name = "URL", env = "MCPROXY_ADDRESS")]
+    #[arg(id = "url", long = "address", global = true, value_name = "URL", env = "MCPROXY_ADDRESS")]
     pub(crate) address: Option<String>,
     /// PEM file of the CA of the proxy's certificate.
     #[arg(long, global = true, value_name = "FILE", env = "MCPROXY_CA")]
@@ -422,4 +422,35 @@ pub(crate) enum Connection {
         #[arg(long)]
         all: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every example of every help text is a command line that is understood.
+    #[test]
+    fn every_example_can_be_typed() {
+        let mut examples = 0;
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            let Some(help) = command.get_after_help() else { continue };
+            let help = help.to_string().replace("\\\n", " ");
+            for line in help.lines().filter_map(|line| line.trim().strip_prefix("mcproxyctl")) {
+                let words = line.split(['|', '>']).next().unwrap_or_default().replace('\'', "");
+                let parsed = Cli::try_parse_from(std::iter::once("mcproxyctl").chain(words.split_whitespace()));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                examples += 1;
+            }
+        }
+        assert!(examples > 25, "{examples} examples were found");
+    }
 }

@@ -11,7 +11,7 @@ pub(crate) enum Error {
     Connect(#[from] ConnectError),
     /// The proxy refused; its message says what and why.
     #[error("{}", .0.message())]
-    Refused(#[from] Status),
+    Refused(Status),
     /// Arguments that do not go together.
     #[error("{0}")]
     Usage(String),
@@ -24,6 +24,13 @@ pub(crate) enum Error {
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[from] std::io::Error),
+}
+
+// Not a source: its own `Display` would say the message a second time.
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        Self::Refused(status)
+    }
 }
 
 impl Error {
