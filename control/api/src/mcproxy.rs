@@ -4,6 +4,7 @@
     missing_debug_implementations,
     unused_qualifications,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     clippy::unwrap_used,
     reason = "generated"
 )]

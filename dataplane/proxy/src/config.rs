@@ -342,7 +342,11 @@ impl Config {
             return Err(invalid("admin.socket", problem));
         }
         if let Some(tcp) = &self.admin.tcp {
-            self.check_file("admin.tcp.certificate", &tcp.certificate, "put the certificate chain there (PEM)")?;
+            self.check_file(
+                "admin.tcp.certificate",
+                &tcp.certificate,
+                "put the certificate chain there (PEM)",
+            )?;
             self.check_file("admin.tcp.key", &tcp.key, "put the private key there (PEM, mode 0600)")?;
             self.check_file("admin.tcp.token_file", &tcp.token_file, "put a token there (mode 0600)")?;
         }

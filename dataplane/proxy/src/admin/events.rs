@@ -3,7 +3,7 @@
 //! Anyone may announce, from any thread, and never waits: a watcher who is too slow is told how much was
 //! lost. Refusals come at the rate of an attack, so that only a sample of them is announced.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -73,6 +73,14 @@ pub struct Watch {
 
 impl Default for Events {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Events {
+    /// Nobody watches yet.
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             shared: Arc::new(Shared {
                 watchers: broadcast::Sender::new(WATCHER_BACKLOG),
@@ -81,9 +89,7 @@ impl Default for Events {
             }),
         }
     }
-}
 
-impl Events {
     /// Announces that something happened to `subject` (a key, address or name).
     pub fn announce(&self, kind: Kind, subject: impl Into<String>, detail: &serde_json::Value) {
         if self.shared.watchers.receiver_count() == 0 {
@@ -103,6 +109,11 @@ impl Events {
         if seen < REFUSALS_A_SECOND {
             self.announce(Kind::Refused, outcome.as_str(), &json!({ "client": client, "name": name }));
         }
+    }
+
+    /// Too many connects to a backend failed.
+    pub fn ejected(&self, backend: SocketAddr) {
+        self.announce(Kind::BackendEjected, backend.to_string(), &json!({}));
     }
 
     /// A second has passed: refusals that were not announced are summed up, and counted anew.

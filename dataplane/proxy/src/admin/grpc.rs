@@ -170,7 +170,7 @@ impl AdminApi for Api {
         request: Request<api::TestFirewallRequest>,
     ) -> Reply<api::TestFirewallReply> {
         let text = request.into_inner().address;
-        let address = text.parse().map_err(|_| {
+        let address = text.parse().map_err(|_unparsed| {
             missing("address", &format!("`{text}` is no IP address: write 192.0.2.1 or 2001:db8::1"))
         })?;
         Ok(Response::new(answer::test_firewall(&self.admin.snapshot().firewall, address)))

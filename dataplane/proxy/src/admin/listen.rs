@@ -1,6 +1,5 @@
 //! Where the admin API is served: a Unix socket that only its owner can open, and TCP with TLS and a token.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -257,10 +256,8 @@ fn builder() -> Server {
 }
 
 /// Ends when `stop` is true or nobody can make it so any more.
-fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        drop(stop.wait_for(|&stop| stop).await);
-    }
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    drop(stop.wait_for(|&stop| stop).await);
 }
 
 /// Handshakes at the same time.

@@ -22,6 +22,7 @@ pub(crate) struct Listing {
 
 impl Listing {
     /// All of `entries` at once: fast where they are in order already.
+    #[expect(clippy::mutable_key_type, reason = "counters change, keys do not")]
     pub(crate) fn build(entries: impl IntoIterator<Item = Arc<RouteEntry>>) -> Self {
         let routes: BTreeSet<ByKey> = entries.into_iter().map(ByKey).collect();
         let mut by_listener: HashMap<String, u64> = HashMap::new();

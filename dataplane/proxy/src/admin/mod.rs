@@ -16,9 +16,9 @@ use tokio::sync::{Mutex, watch};
 use crate::clock;
 use crate::config::Config;
 use crate::geoip::GeoIp;
-use crate::snapshot::{ListenerEntry, RouteEntry, Snapshot};
+use crate::snapshot::{RouteEntry, Snapshot};
 use crate::store::Store;
-use crate::workers::{Bound, ConnectionFilter, ConnectionInfo, Workers};
+use crate::workers::{ConnectionFilter, ConnectionInfo, Workers};
 
 pub mod auth;
 mod backends;
@@ -39,7 +39,7 @@ pub use listen::ListenError;
 pub use state::{ListenerPut, RoutePut, RoutesReplaced, StartError};
 
 use events::Kind;
-use state::{Done, Seed, SharedView, Shell, State};
+use state::{Done, Opening, Seed, SharedView, Shell, State};
 
 /// The state, for everyone who reads or changes it. A clone is the same state.
 #[derive(Clone)]
@@ -115,7 +115,7 @@ impl Service {
 }
 
 impl Admin {
-    async fn new(state: State, bound: Vec<(Arc<ListenerEntry>, Bound)>, shell: Shell) -> Self {
+    async fn new(state: State, bound: Vec<Opening>, shell: Shell) -> Self {
         for (entry, sockets) in bound {
             tracing::info!(listener = entry.spec.name, address = %entry.spec.address, "listening");
             shell.workers.open(entry, sockets).await;
@@ -237,6 +237,18 @@ impl Admin {
         self.change(move |state| state.drain_backend(address, drain, kill))
             .await
             .map(|(revision, _)| revision)
+    }
+
+    /// Judges by other GeoIP databases from now on.
+    ///
+    /// # Errors
+    /// [`ChangeError::Stopping`] only.
+    pub async fn set_geo(&self, geo: Arc<GeoIp>) -> Result<(), ChangeError> {
+        let set = move |state: &mut State| {
+            state.set_geo(geo);
+            Ok(Done::only(()))
+        };
+        self.change(set).await.map(drop)
     }
 
     /// Closes the connections that match and says how many.

@@ -74,7 +74,10 @@ fn values_of_the_wrong_type() {
     );
     check("[server]\nroot = 1", "2:8: server.root: expected a string in quotes, found integer `1`");
     check("server = 1", "1:10: server: expected a table, found integer `1`");
-    check("[metrics]\nlisten_addr = 1", "2:15: metrics.listen_addr: expected a string in quotes, found integer `1`");
+    check(
+        "[metrics]\nlisten_addr = 1",
+        "2:15: metrics.listen_addr: expected a string in quotes, found integer `1`",
+    );
     check(
         "[firewall]\nrate = { per_address = -1 }",
         "2:24: firewall.rate.per_address: expected a whole number from 0 to 4294967295, found integer `-1`",
@@ -87,11 +90,11 @@ fn values_of_the_wrong_type() {
         "backends = [{ address = \"1.2.3.4:5\", weight = 1.5 }]",
         "47: routes[0].backends[0].weight: expected a whole number from 0 to 4294967295, found floating point `1.5`",
     );
-    check_route("any_depth = \"yes\"", "13: routes[0].any_depth: expected true or false, found string \"yes\"");
-    check_rule(
-        "asn = \"10\"",
-        "7: firewall.rules[0].asn: expected a whole number from 0 to 4294967295",
+    check_route(
+        "any_depth = \"yes\"",
+        "13: routes[0].any_depth: expected true or false, found string \"yes\"",
     );
+    check_rule("asn = \"10\"", "7: firewall.rules[0].asn: expected a whole number from 0 to 4294967295");
     check_rule("cidr = 10", "8: firewall.rules[0].cidr: expected a string in quotes, found integer");
 }
 
@@ -123,7 +126,10 @@ fn missing_keys() {
 fn words_that_are_not_known() {
     check("[log]\nlevel = \"inof\"", "2:9: log.level: unknown value `inof`, did you mean `info`?");
     check("[log]\nformat = \"xml\"", "2:10: log.format: unknown value `xml`: known are auto, json, text");
-    check("[access_log]\nformat = \"jsn\"", "2:10: access_log.format: unknown value `jsn`, did you mean `json`?");
+    check(
+        "[access_log]\nformat = \"jsn\"",
+        "2:10: access_log.format: unknown value `jsn`, did you mean `json`?",
+    );
     check(
         &format!("{LISTENER}proxy_protocol = \"requird\""),
         "4:18: listeners[0].proxy_protocol: unknown value `requird`, did you mean `required`?",
@@ -134,8 +140,14 @@ fn words_that_are_not_known() {
 fn addresses_and_networks() {
     let wrong = "is no address with a port: write \"192.0.2.1:443\" or \"[2001:db8::1]:443\"";
     check_listener("address = \"127.0.0.1\"", &format!("11: listeners[0].address: \"127.0.0.1\" {wrong}"));
-    check_listener("address = \"localhost:443\"", &format!("11: listeners[0].address: \"localhost:443\" {wrong}"));
-    check_listener("address = \"127.0.0.1:65536\"", &format!("11: listeners[0].address: \"127.0.0.1:65536\" {wrong}"));
+    check_listener(
+        "address = \"localhost:443\"",
+        &format!("11: listeners[0].address: \"localhost:443\" {wrong}"),
+    );
+    check_listener(
+        "address = \"127.0.0.1:65536\"",
+        &format!("11: listeners[0].address: \"127.0.0.1:65536\" {wrong}"),
+    );
     check_listener("address = 5", &format!("11: listeners[0].address: 5 {wrong}"));
     check("[metrics]\nlisten_addr = \"x\"", &format!("2:15: metrics.listen_addr: \"x\" {wrong}"));
     check(
@@ -180,10 +192,7 @@ fn what_makes_no_sense_is_placed_where_it_is_written() {
         &with(":5\"", ":5\", weight = 0"),
         "7:47: routes[0].backends[0].weight: 0 is out of range: write 1 to 1000",
     );
-    check(
-        &with("{ address = \"1.2.3.4:5\" }", ""),
-        "7:12: routes[0].backends: 0 backends: write 1 to 256",
-    );
+    check(&with("{ address = \"1.2.3.4:5\" }", ""), "7:12: routes[0].backends: 0 backends: write 1 to 256");
     check(
         "[[firewall.rules]]\naction = \"deny\"\ncountry = \"Germany\"",
         "3:11: firewall.rules[0].country: \"Germany\" is no country: write two letters of ISO 3166-1, e.g. DE",
@@ -213,7 +222,8 @@ fn the_empty_file_is_a_configuration() {
 
 #[test]
 fn values_have_their_meaning() {
-    let text = "[metrics]\nlisten_addr = \"\"\n[access_log]\npath = \"\"\n[keepalive]\nidle_ms = 0\nprobes = 0";
+    let text =
+        "[metrics]\nlisten_addr = \"\"\n[access_log]\npath = \"\"\n[keepalive]\nidle_ms = 0\nprobes = 0";
     let config = Config::parse(text, "c.toml").unwrap();
     assert_eq!((config.metrics.listen_addr, config.access_log.path), (None, Destination::Off));
     let text = "[server]\nroot = \"/x\"\ndatabase = \"a.db\"\n[admin]\nsocket = \"/run/s\"\n[access_log]\npath = \"a.log\"";
@@ -228,7 +238,10 @@ fn the_example_states_the_defaults() {
     let example = Config::parse(text, "mc-proxy.toml").unwrap();
     assert_eq!(format!("{example:?}"), format!("{:?}", Config::default()), "as it is, it changes nothing");
     // Each line that is commented out with `#` and no blank is one that may be used.
-    let mut lines: Vec<&str> = text.lines().map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line)).collect();
+    let mut lines: Vec<&str> = text
+        .lines()
+        .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+        .collect();
     lines.retain(|line| !line.starts_with('#'));
     let full = Config::parse(&lines.join("\n"), "mc-proxy.toml").unwrap();
     assert!(full.admin.tcp.is_some() && full.geoip.asn_database.is_some());
@@ -264,7 +277,11 @@ fn files_that_are_not_there() {
          fetch it (see docs/mc-proxy.md) or remove the key"
     );
     let long = format!("[admin]\nsocket = \"/{}\"", "x".repeat(107));
-    assert!(load(dir, &long).unwrap_err().ends_with("has 108 bytes and a socket's path at most 107: choose a shorter one"));
+    assert!(
+        load(dir, &long)
+            .unwrap_err()
+            .ends_with("has 108 bytes and a socket's path at most 107: choose a shorter one")
+    );
     let missing = Config::load(&dir.join("d.toml"), None).unwrap_err().to_string();
     assert!(missing.ends_with("d.toml: name one that exists with --config"), "{missing}");
     let error = Config::load(&dir.join("c.toml"), Some(&dir.join("none"))).unwrap_err().to_string();

@@ -209,7 +209,7 @@ impl Worker {
         look(self.snapshot.borrow_mut().load())
     }
 
-    fn refused(&self, refused: Refused) {
+    fn refused(&self, refused: Refused<'_>) {
         (self.policy.on_refused)(refused);
     }
 }

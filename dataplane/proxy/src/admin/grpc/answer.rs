@@ -183,7 +183,7 @@ pub(super) fn filter(filter: api::ConnectionFilter) -> Result<ConnectionFilter, 
 
 /// An address with a port.
 pub(super) fn socket_address(field: &str, text: &str) -> Result<SocketAddr, Invalid> {
-    text.parse().map_err(|_| Invalid {
+    text.parse().map_err(|_unparsed| Invalid {
         field: field.to_owned(),
         problem: format!("`{text}` is no address with a port: write 192.0.2.1:443 or [2001:db8::1]:443"),
     })
@@ -192,7 +192,7 @@ pub(super) fn socket_address(field: &str, text: &str) -> Result<SocketAddr, Inva
 /// A network, or one address.
 fn network(field: &str, text: &str) -> Result<IpNet, Invalid> {
     let one = |_| text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>().or_else(one).map_err(|_| Invalid {
+    text.parse::<IpNet>().or_else(one).map_err(|_unparsed| Invalid {
         field: field.to_owned(),
         problem: format!("`{text}` is no network: write 192.0.2.0/24, 2001:db8::/32 or one address"),
     })

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::state::Commit;
 use super::*;
-use crate::access_log::LogSink;
+use crate::access_log::{Format, LogSink, Target};
 use crate::store::{Change, StoreError};
 use crate::workers::SharedPolicy;
 
@@ -87,13 +87,11 @@ impl Site {
 }
 
 fn workers() -> Arc<Workers> {
-    let policy = SharedPolicy {
-        rates: RateTable::new(1),
-        on_refused: Box::new(|_| {}),
-        on_ejected: Box::new(|_| {}),
-    };
+    let policy =
+        SharedPolicy { rates: RateTable::new(1), on_refused: Box::new(|_| {}), on_ejected: Box::new(|_| {}) };
+    let log = LogSink::open(Target::Off, Format::Json).unwrap();
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
-    Arc::new(Workers::start(1, snapshot, Arc::new(policy), &LogSink::open(crate::access_log::Target::Off, crate::access_log::Format::Json).unwrap(), None).unwrap())
+    Arc::new(Workers::start(1, snapshot, Arc::new(policy), &log, None).unwrap())
 }
 
 fn listener(name: &str, address: &str) -> Listener {

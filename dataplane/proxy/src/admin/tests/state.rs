@@ -36,7 +36,9 @@ async fn backends_are_shared_and_go_with_their_last_route() {
     let site = Site::new(&["a.example.org", "b.example.org"]).await;
     let (a, b) = (site.lookup("a.example.org").unwrap(), site.lookup("b.example.org").unwrap());
     assert!(Arc::ptr_eq(&a.backends[0], &b.backends[0]));
-    let used = || site.admin.backends().iter().map(|used| (used.address.to_string(), used.routes)).collect::<Vec<_>>();
+    let used = || {
+        site.admin.backends().iter().map(|used| (used.address.to_string(), used.routes)).collect::<Vec<_>>()
+    };
     assert_eq!(used(), [("192.0.2.1:443".to_owned(), 2)]);
     site.admin.update_route(route("a.example.org", "192.0.2.2:443")).await.unwrap();
     assert_eq!(used(), [("192.0.2.1:443".to_owned(), 1), ("192.0.2.2:443".to_owned(), 1)]);
@@ -156,7 +158,10 @@ async fn an_address_that_cannot_be_had_changes_nothing() {
         errors.push(site.admin.add_listener(listener("api", &address)).await.unwrap_err().to_string());
         errors.push(site.admin.add_listener(listener("web", &address)).await.unwrap_err().to_string());
     }
-    assert!(errors[0].starts_with("listener `api`: 127.0.0.1:") && errors[0].contains("is in use"), "{errors:?}");
+    assert!(
+        errors[0].starts_with("listener `api`: 127.0.0.1:") && errors[0].contains("is in use"),
+        "{errors:?}"
+    );
     assert!(errors[2].contains("192.0.2.1 is not an address of this machine"), "{errors:?}");
     let other = site.admin.add_listener(listener("b", "127.0.0.3:0")).await.unwrap();
     let address = TcpListener::bind("127.0.0.3:0").await.unwrap().local_addr().unwrap().to_string();
@@ -183,13 +188,19 @@ async fn what_cannot_be_stored_is_not_done() {
         admin.add_listener(listener("api", &free.to_string())).await.map(drop),
         admin.add_listener(moved).await.map(drop),
         admin.remove_listener("web".to_owned(), true, true).await.map(drop),
-        admin.set_firewall(Firewall { default: mc_core::model::Action::Deny, ..Default::default() }, None).await.map(drop),
+        admin
+            .set_firewall(Firewall { default: mc_core::model::Action::Deny, ..Default::default() }, None)
+            .await
+            .map(drop),
         admin.add_rule(rule("deny", "192.0.2.0/24")).await.map(drop),
         admin.drain_backend(backend, true, true).await.map(drop),
     ];
     for error in errors {
         let text = error.unwrap_err().to_string();
-        assert!(text.starts_with("the change could not be stored, and was not made: no space left"), "{text}");
+        assert!(
+            text.starts_with("the change could not be stored, and was not made: no space left"),
+            "{text}"
+        );
     }
     assert!(Arc::ptr_eq(&before, &site.admin.snapshot()), "not even published anew");
     assert_eq!(site.names(), ["a.example.org"]);
@@ -208,7 +219,8 @@ async fn only_an_empty_database_is_seeded() {
     site.admin.add_rule(rule("deny", "192.0.2.0/24")).await.unwrap();
     site.admin.remove_route(key("a.example.org"), false).await.unwrap();
     let revision = site.revision();
-    let seed = Seed { listeners: vec![], routes: vec![route("b.example.org", "192.0.2.1:1")], ..Seed::default() };
+    let seed =
+        Seed { listeners: vec![], routes: vec![route("b.example.org", "192.0.2.1:1")], ..Seed::default() };
     let site = site.restart(seed).await;
     assert_eq!((site.names().len(), site.revision()), (0, revision));
     assert_eq!(site.admin.snapshot().firewall.spec.rules, [rule("deny", "192.0.2.0/24")]);
@@ -224,7 +236,9 @@ async fn a_seed_that_cannot_be_is_not_stored() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let listeners = vec![listener("web", "127.0.0.1:0"), listener("api", &address)];
-    let Err(error) = Site::open(dir, Seed { listeners, ..Seed::default() }).await else { panic!("{address}") };
+    let Err(error) = Site::open(dir, Seed { listeners, ..Seed::default() }).await else {
+        panic!("{address}")
+    };
     assert!(error.to_string().starts_with(&format!("listener `api`: {address} is in use")), "{error}");
 }
 
