@@ -41,7 +41,8 @@ impl Chain {
         let folder = tempfile::tempdir().unwrap();
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         let certificate = ca.issue(&[NAME]);
-        let backend = Backend::tls_on(&backend, address("10.64.98.2:443"), "backend", &certificate, Expect::Header);
+        let backend =
+            Backend::tls_on(&backend, address("10.64.98.2:443"), "backend", &certificate, Expect::Header);
         let to = |address: &str, tlvs: &str| {
             format!("backends = [{{ address = \"{address}\", proxy_protocol = \"v2\"{tlvs} }}]")
         };
@@ -52,7 +53,11 @@ impl Chain {
                 .on(&origin_host)
                 .listener_at("web", address("10.64.97.2:443"), trust_edge)
                 .listener_at("web6", address("[fd64:97::2]:443"), trust_edge)
-                .route_lines("web", "*", &to("10.64.98.2:443", ", tlvs = { pass = true, unique_id = true, authority = true }"))
+                .route_lines(
+                    "web",
+                    "*",
+                    &to("10.64.98.2:443", ", tlvs = { pass = true, unique_id = true, authority = true }"),
+                )
                 .route_lines("web6", "*", &to("10.64.98.2:443", ", tlvs = { pass = true, unique_id = true }"))
                 .toml(origin_tables),
         );
@@ -76,7 +81,8 @@ impl Chain {
         let text = String::from_utf8_lossy(&output.stdout);
         let json = text.lines().find(|line| line.starts_with('{'));
         let errors = String::from_utf8_lossy(&output.stderr);
-        let json = json.unwrap_or_else(|| panic!("{program} {arguments:?}: {}\n{text}{errors}", output.status));
+        let json =
+            json.unwrap_or_else(|| panic!("{program} {arguments:?}: {}\n{text}{errors}", output.status));
         serde_json::from_str(json).unwrap()
     }
 
@@ -106,9 +112,8 @@ fn curl_reaches_the_backend_as_itself() {
     for family in [0, 1] {
         let connect_to = format!("{NAME}:443:{}", target(family));
         let ca = chain.ca_file.display().to_string();
-        let who = chain.run("curl", &[
-            "-sS", "--cacert", &ca, "--connect-to", &connect_to, &format!("https://{NAME}/"),
-        ]);
+        let who = chain
+            .run("curl", &["-sS", "--cacert", &ca, "--connect-to", &connect_to, &format!("https://{NAME}/")]);
         chain.check(&who, family);
         assert_eq!(who["tlvs"]["2"].as_str().unwrap_or(NAME), NAME);
     }

@@ -1,4 +1,5 @@
-//! Backends by address: one live state each, shared by every route that leads there.
+//! Backends by address: one live state each, shared by every route that leads there, and the checks that
+//! these routes want.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use foldhash::HashMap;
 use mc_core::backend::BackendLive;
 use mc_core::model::Route;
 
+use crate::health::CheckKey;
 use crate::snapshot::RouteEntry;
 
 /// Backends that routes lead to, and which addresses drain.
@@ -16,7 +18,14 @@ pub(crate) struct Backends {
     live: HashMap<SocketAddr, Used>,
     /// As stored: an address keeps its flag while no route leads there.
     draining: BTreeSet<SocketAddr>,
+    /// Checks that routes want, and how many do.
+    checks: HashMap<CheckKey, u64>,
+    /// Whether other checks are wanted since [`Self::take_checks`].
+    checks_changed: bool,
 }
+
+/// The checks that are to run, and whom they tell.
+pub(crate) type Wanted = std::collections::HashMap<CheckKey, Arc<BackendLive>>;
 
 #[derive(Debug)]
 struct Used {
@@ -38,7 +47,7 @@ pub struct BackendUse {
 impl Backends {
     /// None yet, but these addresses drain.
     pub(crate) fn new(draining: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self { live: HashMap::default(), draining: draining.into_iter().collect() }
+        Self { draining: draining.into_iter().collect(), ..Self::default() }
     }
 
     /// The same backends, with no route counted yet: for counting all routes anew.
@@ -46,7 +55,12 @@ impl Backends {
         let unused = |(&address, used): (&SocketAddr, &Used)| {
             (address, Used { live: Arc::clone(&used.live), routes: 0 })
         };
-        Self { live: self.live.iter().map(unused).collect(), draining: self.draining.clone() }
+        Self {
+            live: self.live.iter().map(unused).collect(),
+            draining: self.draining.clone(),
+            checks: HashMap::default(),
+            checks_changed: true,
+        }
     }
 
     /// Forgets addresses that no route leads to.
@@ -56,6 +70,11 @@ impl Backends {
 
     /// The states of a route's backends, in its order; made where they are new. Counts the route.
     pub(crate) fn acquire(&mut self, route: &Route, now_ms: u64) -> Vec<Arc<BackendLive>> {
+        for check in CheckKey::of(route) {
+            let wanted = self.checks.entry(check).or_default();
+            self.checks_changed |= *wanted == 0;
+            *wanted += 1;
+        }
         route.backends.iter().map(|backend| self.acquire_one(backend.address, now_ms)).collect()
     }
 
@@ -73,6 +92,15 @@ impl Backends {
 
     /// Uncounts a route that is gone; an address that no route leads to any more is forgotten.
     pub(crate) fn release(&mut self, entry: &RouteEntry) {
+        for check in CheckKey::of(&entry.spec) {
+            if let Some(wanted) = self.checks.get_mut(&check) {
+                *wanted -= 1;
+                if *wanted == 0 {
+                    self.checks.remove(&check);
+                    self.checks_changed = true;
+                }
+            }
+        }
         for backend in &entry.backends {
             if let Some(used) = self.live.get_mut(&backend.address) {
                 used.routes -= 1;
@@ -81,6 +109,15 @@ impl Backends {
                 }
             }
         }
+    }
+
+    /// All checks that are wanted, where that has changed since it was asked.
+    pub(crate) fn take_checks(&mut self) -> Option<Wanted> {
+        std::mem::take(&mut self.checks_changed).then(|| {
+            let live =
+                |check: &CheckKey| Some((check.clone(), Arc::clone(&self.live.get(&check.address)?.live)));
+            self.checks.keys().filter_map(live).collect()
+        })
     }
 
     /// Sets the flag, on the live state too.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use mc_api::mcproxy::Event;
+use mc_core::backend::Health;
 use mc_core::outcome::Outcome;
 use serde_json::json;
 use tokio::sync::broadcast;
@@ -114,6 +115,16 @@ impl Events {
     /// Too many connects to a backend failed.
     pub fn ejected(&self, backend: SocketAddr) {
         self.announce(Kind::BackendEjected, backend.to_string(), &json!({}));
+    }
+
+    /// A backend's checks took it down, or brought it up.
+    pub fn health(&self, backend: SocketAddr, health: Health, why: &str) {
+        let kind = match health {
+            Health::Down => Kind::BackendDown,
+            Health::Ejected => Kind::BackendEjected,
+            Health::Up | Health::Unknown => Kind::BackendUp,
+        };
+        self.announce(kind, backend.to_string(), &json!({ "error": why }));
     }
 
     /// A second has passed: refusals that were not announced are summed up, and counted anew.

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use mc_core::model::{Firewall, FirewallRule, Listener, Rate, Route, RouteKey};
@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, watch};
 use crate::clock;
 use crate::config::Config;
 use crate::geoip::GeoIp;
+use crate::health::{CheckErrors, Checks};
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::store::Store;
 use crate::workers::{ConnectionFilter, ConnectionInfo, Workers};
@@ -38,6 +39,7 @@ pub use events::Events;
 pub use listen::ListenError;
 pub use state::{ListenerPut, RoutePut, RoutesReplaced, StartError};
 
+use backends::Wanted;
 use events::Kind;
 use state::{Done, Opening, Seed, SharedView, Shell, State};
 
@@ -48,6 +50,8 @@ pub struct Admin {
     view: SharedView,
     workers: Arc<Workers>,
     events: Events,
+    checks: Arc<std::sync::Mutex<Checks>>,
+    check_errors: CheckErrors,
     started_ms: u64,
 }
 
@@ -115,18 +119,25 @@ impl Service {
 }
 
 impl Admin {
-    async fn new(state: State, bound: Vec<Opening>, shell: Shell) -> Self {
+    async fn new(mut state: State, bound: Vec<Opening>, shell: Shell) -> Self {
         for (entry, sockets) in bound {
             tracing::info!(listener = entry.spec.name, address = %entry.spec.address, "listening");
             shell.workers.open(entry, sockets).await;
         }
-        Self {
+        let checks = state.take_checks();
+        let events = shell.events.clone();
+        let health = Checks::new(Box::new(move |backend, health, why| events.health(backend, health, why)));
+        let admin = Self {
             view: state.view(),
             state: Arc::new(Mutex::new(state)),
             workers: shell.workers,
             events: shell.events,
+            check_errors: health.errors(),
+            checks: Arc::new(std::sync::Mutex::new(health)),
             started_ms: clock::millis(),
-        }
+        };
+        admin.sync_checks(checks);
+        admin
     }
 
     /// Adds a route or replaces the one with its key.
@@ -308,6 +319,12 @@ impl Admin {
         self.view.read().backends.list()
     }
 
+    /// Why the last check of a backend failed; `None` where it passed or there is none.
+    #[must_use]
+    pub fn check_error(&self, backend: SocketAddr) -> Option<String> {
+        self.check_errors.get(backend)
+    }
+
     /// Makes a change and does with the workers what it asks for. Says how many connections were closed.
     async fn change<T: Send + 'static>(
         &self,
@@ -319,10 +336,12 @@ impl Admin {
             let mut state = state.lock_owned().await;
             let made = tokio::task::spawn_blocking(move || {
                 let made = make(&mut state);
-                (state, made)
+                let checks = state.take_checks();
+                (state, made, checks)
             });
-            let (state, made) = made.await.map_err(|_stopped| ChangeError::Stopping)?;
+            let (state, made, checks) = made.await.map_err(|_stopped| ChangeError::Stopping)?;
             let Done { value, after } = made?;
+            admin.sync_checks(checks);
             if let Some(listener) = after.close {
                 admin.workers.close(listener).await;
             }
@@ -337,6 +356,13 @@ impl Admin {
             Ok((value, killed))
         });
         change.await.map_err(|_stopped| ChangeError::Stopping)?
+    }
+
+    /// Runs these health checks from now on, where there are others.
+    fn sync_checks(&self, wanted: Option<Wanted>) {
+        if let Some(wanted) = wanted {
+            self.checks.lock().unwrap_or_else(PoisonError::into_inner).sync(&wanted);
+        }
     }
 
     /// What is to be done each second.

@@ -17,7 +17,7 @@ use mc_core::model::{Firewall, Invalid, Listener, Route};
 use mc_core::table::RouteTable;
 use serde_json::json;
 
-use super::backends::Backends;
+use super::backends::{Backends, Wanted};
 use super::build;
 use super::error::ChangeError;
 use super::events::{Events, Kind};
@@ -251,6 +251,11 @@ impl State {
             done.after.kill = Some(ConnectionFilter { backend: Some(address), ..Default::default() });
         }
         Ok(done)
+    }
+
+    /// All health checks that are wanted, where that has changed since it was asked.
+    pub(crate) fn take_checks(&mut self) -> Option<Wanted> {
+        self.view.write().backends.take_checks()
     }
 
     /// Frees old snapshots that no worker holds any more.

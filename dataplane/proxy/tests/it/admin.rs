@@ -77,7 +77,11 @@ fn updating_wants_a_route_that_exists() {
 }
 
 /// Replaces all routes, in several messages.
-fn replace(client: &Grpc, expected: Option<u64>, routes: Vec<api::Route>) -> Result<api::ReplaceRoutesReply, Status> {
+fn replace(
+    client: &Grpc,
+    expected: Option<u64>,
+    routes: Vec<api::Route>,
+) -> Result<api::ReplaceRoutesReply, Status> {
     let mut messages: Vec<api::ReplaceRoutesRequest> = routes
         .chunks(2)
         .map(|part| api::ReplaceRoutesRequest { routes: part.to_vec(), ..Default::default() })
@@ -92,11 +96,13 @@ fn all_routes_are_replaced_at_once_or_not_at_all() {
     let proxy = to(a.address());
     let client = Grpc::connect(&proxy.socket());
     let revision = client.revision();
-    let routes = || vec![
-        route("*", &b.address().to_string()),
-        route("x.example.org", "192.0.2.1:443"),
-        route("y.example.org", "192.0.2.1:443"),
-    ];
+    let routes = || {
+        vec![
+            route("*", &b.address().to_string()),
+            route("x.example.org", "192.0.2.1:443"),
+            route("y.example.org", "192.0.2.1:443"),
+        ]
+    };
     refused(replace(&client, Some(revision + 1), routes()), Code::Aborted, &[&revision.to_string()]);
     let mut wrong = routes();
     wrong[2].backends.clear();
@@ -194,15 +200,28 @@ fn connections_are_listed_and_killed_by_what_they_are() {
     let listed = listed.as_array().or_else(|| listed["connections"].as_array()).unwrap();
     assert_eq!(listed.len(), 2);
     let this = listed.iter().find(|line| line["client"] == one.local().to_string()).unwrap();
-    assert_eq!((&this["name"], &this["route"], &this["phase"]), (&"www.example.org".into(), &"*".into(), &"relay".into()));
+    assert_eq!(
+        (&this["name"], &this["route"], &this["phase"]),
+        (&"www.example.org".into(), &"*".into(), &"relay".into())
+    );
     let kill = |filter, all| {
         let request = api::KillConnectionsRequest { filter, all };
         client.call(|mut client| async move { client.kill_connections(request).await })
     };
     refused(kill(None, false), Code::InvalidArgument, &["all"]);
-    assert_eq!(kill(Some(api::ConnectionFilter { name: "else.example".into(), ..Default::default() }), false).unwrap().killed, 0);
+    assert_eq!(
+        kill(Some(api::ConnectionFilter { name: "else.example".into(), ..Default::default() }), false)
+            .unwrap()
+            .killed,
+        0
+    );
     let network = format!("{}/32", one.local().ip());
-    assert_eq!(kill(Some(api::ConnectionFilter { client_network: network, ..Default::default() }), false).unwrap().killed, 2);
+    assert_eq!(
+        kill(Some(api::ConnectionFilter { client_network: network, ..Default::default() }), false)
+            .unwrap()
+            .killed,
+        2
+    );
     for connection in [&mut one, &mut two] {
         assert_ne!(connection.read_to_end(Duration::from_secs(5)).1, End::Silence);
     }
@@ -234,7 +253,11 @@ fn a_refused_change_leaves_everything_as_it_was() {
     refused(with(&|r| r.backends[0].address = "example.org:443".into()), wrong, &["backends[0].address"]);
     refused(with(&|r| r.backends[0].weight = Some(1001)), wrong, &["backends[0].weight", "1001"]);
     refused(with(&|r| r.balance = 99), wrong, &["balance", "99"]);
-    refused(with(&|r| r.check = Some(api::Check { interval_ms: Some(0), ..Default::default() })), wrong, &["check.interval_ms"]);
+    refused(
+        with(&|r| r.check = Some(api::Check { interval_ms: Some(0), ..Default::default() })),
+        wrong,
+        &["check.interval_ms"],
+    );
     let rule = |cidr: &str| {
         let rule = api::FirewallRule {
             action: api::Action::Deny.into(),
@@ -252,7 +275,11 @@ fn a_refused_change_leaves_everything_as_it_was() {
         client.call(|mut client| async move { client.add_listener(request).await })
     };
     refused(listener("localhost:443"), wrong, &["address", "localhost:443"]);
-    refused(listener("192.0.2.1:4433"), Code::FailedPrecondition, &["192.0.2.1", "not an address of this machine"]);
+    refused(
+        listener("192.0.2.1:4433"),
+        Code::FailedPrecondition,
+        &["192.0.2.1", "not an address of this machine"],
+    );
     refused(listener(&backend.address().to_string()), Code::FailedPrecondition, &["in use"]);
     assert_eq!((client.revision(), client.route_names()), before);
     assert_alive(&mut connection);
@@ -335,7 +362,7 @@ fn over_tcp_the_token_is_wanted() {
     let ca_file = ca.write(folder.path());
     let token = folder.path().join("token");
     std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
-    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     let address = fresh_address();
     let proxy = Proxy::start(Config::new().listener("web").toml(&format!(
         "[admin.tcp]\nlisten_addr = \"{address}\"\ncertificate = \"{}\"\nkey = \"{}\"\ntoken_file = \"{}\"",
@@ -345,14 +372,16 @@ fn over_tcp_the_token_is_wanted() {
     )));
     let ask = |token_file: &std::path::Path| -> Output {
         let mut command = Command::new(binary("mcproxyctl"));
-        command.args(["--address", &address.to_string(), "--server-name", "admin.example.org", "--ca"]).arg(&ca_file);
+        command
+            .args(["--address", &address.to_string(), "--server-name", "admin.example.org", "--ca"])
+            .arg(&ca_file);
         command.arg("--token-file").arg(token_file).args(["--json", "status"]).output().unwrap()
     };
     let output = ask(&token);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let wrong = folder.path().join("wrong");
     std::fs::write(&wrong, "0123456789abcdef0123456789abcdeX").unwrap();
-    std::fs::set_permissions(&wrong, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o600)).unwrap();
     let output = ask(&wrong);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("token"), "{output:?}");

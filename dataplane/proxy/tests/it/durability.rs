@@ -19,7 +19,11 @@ fn killed_200_times_during_writes_nothing_acknowledged_is_lost() {
     let mut acknowledged: Vec<String> = Vec::new();
     let mut moments = fastrand::Rng::with_seed(7);
     for round in 0..KILLS {
-        acknowledged.extend(write_until_killed(&mut proxy, round, Duration::from_micros(moments.u64(500..40_000))));
+        acknowledged.extend(write_until_killed(
+            &mut proxy,
+            round,
+            Duration::from_micros(moments.u64(500..40_000)),
+        ));
         proxy.restart();
         let there = Grpc::connect(&proxy.socket()).route_names();
         let lost: Vec<_> = acknowledged.iter().filter(|name| !there.contains(name)).collect();

@@ -24,8 +24,8 @@ impl Grpc {
             let socket = socket.clone();
             async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
         });
-        let connecting = Endpoint::from_static("http://admin").connect_with_connector(connector);
-        let channel = runtime.block_on(connecting).unwrap();
+        let endpoint = Endpoint::from_static("http://admin");
+        let channel = runtime.block_on(endpoint.connect_with_connector(connector)).unwrap();
         Self { runtime, client: AdminClient::new(channel) }
     }
 
@@ -54,7 +54,8 @@ impl Grpc {
     pub(crate) fn route_names(&self) -> Vec<String> {
         let mut client = self.client.clone();
         self.runtime.block_on(async move {
-            let mut stream = client.list_routes(api::ListRoutesRequest::default()).await.unwrap().into_inner();
+            let mut stream =
+                client.list_routes(api::ListRoutesRequest::default()).await.unwrap().into_inner();
             let mut names = Vec::new();
             while let Some(route) = stream.message().await.unwrap() {
                 names.push(route.name);
@@ -65,7 +66,9 @@ impl Grpc {
 
     /// The revision that runs.
     pub(crate) fn revision(&self) -> u64 {
-        self.call(|mut client| async move { client.get_status(api::GetStatusRequest {}).await }).unwrap().revision
+        self.call(|mut client| async move { client.get_status(api::GetStatusRequest {}).await })
+            .unwrap()
+            .revision
     }
 }
 

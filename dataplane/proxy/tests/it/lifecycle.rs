@@ -135,7 +135,10 @@ fn without_root_it_serves() {
     requires!(root, "setpriv");
     let backend = Backend::named("origin");
     // The build's folder may be closed to others.
-    let folder = tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let folder = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
     let program = folder.path().join("mc-proxy");
     std::fs::copy(binary("mc-proxy"), &program).unwrap();
     let config = || Config::new().program(&program).as_nobody();
@@ -182,7 +185,11 @@ fn a_port_of_another_mc_proxy_is_in_use_too() {
 #[test]
 fn an_address_that_is_not_ours_is_named() {
     let address = "192.0.2.1:4433".parse().unwrap();
-    check_fails(Config::new().listener_at("web", address, ""), 1, &["192.0.2.1", "not an address of this machine"]);
+    check_fails(
+        Config::new().listener_at("web", address, ""),
+        1,
+        &["192.0.2.1", "not an address of this machine"],
+    );
 }
 
 #[test]
@@ -206,7 +213,9 @@ fn a_database_of_a_newer_version_is_left_alone() {
 #[test]
 fn two_proxies_do_not_share_a_database() {
     let proxy = Proxy::start(Config::new().listener("web"));
-    let config = Config::new().listener("web").server(&format!("database = \"{}/mc-proxy.db\"", proxy.root().display()));
+    let config = Config::new()
+        .listener("web")
+        .server(&format!("database = \"{}/mc-proxy.db\"", proxy.root().display()));
     check_fails(config, 1, &["mc-proxy.db", "use"]);
 }
 
@@ -266,7 +275,14 @@ fn every_mistake_in_the_file_is_one_clear_line() {
     for (text, words) in cases {
         std::fs::write(&file, &text).unwrap();
         let mut command = Command::new(binary("mc-proxy"));
-        let output = command.arg("--check").arg("--config").arg(&file).arg("--root").arg(folder.path()).output().unwrap();
+        let output = command
+            .arg("--check")
+            .arg("--config")
+            .arg(&file)
+            .arg("--root")
+            .arg(folder.path())
+            .output()
+            .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "for\n{text}\n{errors}");
         check_said(&errors, &[&["mc-proxy.toml"], words].concat());
@@ -275,7 +291,8 @@ fn every_mistake_in_the_file_is_one_clear_line() {
 
 #[test]
 fn a_file_that_is_not_there_is_named() {
-    let output = Command::new(binary("mc-proxy")).args(["--config", "/nowhere/mc-proxy.toml"]).output().unwrap();
+    let output =
+        Command::new(binary("mc-proxy")).args(["--config", "/nowhere/mc-proxy.toml"]).output().unwrap();
     check_said(&String::from_utf8_lossy(&output.stderr), &["/nowhere/mc-proxy.toml"]);
     assert_eq!(output.status.code(), Some(2));
 }

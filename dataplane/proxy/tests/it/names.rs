@@ -75,7 +75,8 @@ fn plain(routes: &[(&str, &str)]) -> Site {
 #[test]
 fn the_most_specific_route_wins() {
     let any = "any_depth = true";
-    let site = plain(&[("www.example.org", ""), ("*.example.org", ""), ("*.deep.example.org", any), ("*", "")]);
+    let site =
+        plain(&[("www.example.org", ""), ("*.example.org", ""), ("*.deep.example.org", any), ("*", "")]);
     site.check_name("www.example.org", "www.example.org");
     site.check_name("mail.example.org", "*.example.org");
     site.check_name("a.mail.example.org", "*");
@@ -115,15 +116,11 @@ fn a_route_may_be_for_one_protocol_only() {
 fn routes_belong_to_their_listener() {
     let (one, two) = (Backend::named("one"), Backend::named("two"));
     let proxy = Proxy::start(
-        Config::new()
-            .listener("web")
-            .listener("other")
-            .route("www.example.org", one.address())
-            .route_lines(
-                "other",
-                "www.example.org",
-                &format!("backends = [{{ address = \"{}\" }}]", two.address()),
-            ),
+        Config::new().listener("web").listener("other").route("www.example.org", one.address()).route_lines(
+            "other",
+            "www.example.org",
+            &format!("backends = [{{ address = \"{}\" }}]", two.address()),
+        ),
     );
     for (listener, backend) in [("web", "one"), ("other", "two")] {
         let mut client = Raw::connect(proxy.address(listener));
@@ -184,18 +181,27 @@ fn real_tls_passes_through() {
     let backend = Backend::tls("origin", &ca.issue(&["www.example.org"]), Expect::Plain);
     let proxy = crate::common::to(backend.address());
     let who = Request::new(&ca, proxy.web(), "www.example.org").alpn(&["http/1.1"]).get().unwrap();
-    assert_eq!((&who["backend"], &who["sni"], &who["alpn"]), (
-        &"origin".into(),
-        &"www.example.org".into(),
-        &"http/1.1".into()
-    ));
+    assert_eq!(
+        (&who["backend"], &who["sni"], &who["alpn"]),
+        (&"origin".into(), &"www.example.org".into(), &"http/1.1".into())
+    );
 }
 
 #[test]
 fn an_unknown_name_is_told_so() {
     let site = plain(&[("www.example.org", "")]);
-    site.check_refused(&Hello::to("Nobody.example.org").bytes(), &alert(112), "no_route", "nobody.example.org");
-    site.check_refused(&Hello::to("nobody.example.net").padded_to(9000).bytes(), &alert(112), "no_route", "nobody.example.org");
+    site.check_refused(
+        &Hello::to("Nobody.example.org").bytes(),
+        &alert(112),
+        "no_route",
+        "nobody.example.org",
+    );
+    site.check_refused(
+        &Hello::to("nobody.example.net").padded_to(9000).bytes(),
+        &alert(112),
+        "no_route",
+        "nobody.example.org",
+    );
 }
 
 #[test]
@@ -250,7 +256,12 @@ fn plain_http_gets_a_400() {
 fn a_hello_larger_than_allowed_is_refused() {
     let site = site(Config::new().listener_with("web", "max_hello_bytes = 4096"), &[("*", "")]);
     site.check(&Hello::to("www.example.org").padded_to(3900).bytes(), "*");
-    site.check_refused(&Hello::to("www.example.org").padded_to(4200).bytes(), &alert(50), "hello_too_large", "");
+    site.check_refused(
+        &Hello::to("www.example.org").padded_to(4200).bytes(),
+        &alert(50),
+        "hello_too_large",
+        "",
+    );
 }
 
 #[test]

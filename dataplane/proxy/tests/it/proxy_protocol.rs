@@ -39,7 +39,11 @@ fn check_taken(proxy: &Proxy, header: &[u8], client: &str) {
         connection.send_in_pieces(&bytes, size, Duration::from_micros(300));
         let (answer, end) = connection.finish_and_read();
         // The header is for the proxy: the backend gets the hello alone.
-        assert!(answer == [b"origin\n", &hello()[..]].concat(), "{client}: {}", String::from_utf8_lossy(&answer));
+        assert!(
+            answer == [b"origin\n", &hello()[..]].concat(),
+            "{client}: {}",
+            String::from_utf8_lossy(&answer)
+        );
         assert_eq!(end, End::Fin);
         let peer = connection.local().to_string();
         let client = if client.is_empty() { &peer } else { client };
@@ -95,7 +99,11 @@ fn a_broken_header_is_refused() {
 #[test]
 fn only_trusted_networks_speak_for_others() {
     let (proxy, _backend) = listening("proxy_protocol = \"required\"\ntrusted = [\"192.0.2.0/24\"]");
-    check_refused(&proxy, &[&v1(address(CLIENT), address(REACHED)), &hello()[..]].concat(), "proxy_untrusted");
+    check_refused(
+        &proxy,
+        &[&v1(address(CLIENT), address(REACHED)), &hello()[..]].concat(),
+        "proxy_untrusted",
+    );
 }
 
 #[test]
@@ -147,7 +155,10 @@ fn tlvs_are_made_as_chosen() {
     let (who, proxy) = seen(&ca, "", &format!("proxy_protocol = \"v2\", {tlvs}"), b"");
     let line = proxy.wait_outcome("completed");
     let made = &who["tlvs"];
-    assert_eq!((&made["1"], &made["2"], &made["225"]), (&"h2".into(), &"www.example.org".into(), &"edge".into()));
+    assert_eq!(
+        (&made["1"], &made["2"], &made["225"]),
+        (&"h2".into(), &"www.example.org".into(), &"edge".into())
+    );
     assert_eq!(made["5"], line["id"], "the connection's id as in the log");
     assert_eq!(who["crc_ok"], true, "{who}");
 }
@@ -158,9 +169,15 @@ fn tlvs_that_came_are_passed_on() {
     let came = v2_with_crc(
         address(CLIENT),
         address(REACHED),
-        &[(0xEA, b"aws"), (header::UNIQUE_ID, b"from-the-edge"), (0x30, b"blue"), (header::AUTHORITY, b"outer.example")],
+        &[
+            (0xEA, b"aws"),
+            (header::UNIQUE_ID, b"from-the-edge"),
+            (0x30, b"blue"),
+            (header::AUTHORITY, b"outer.example"),
+        ],
     );
-    let to = "proxy_protocol = \"v2\", tlvs = { pass = true, unique_id = true, authority = true, crc32c = true }";
+    let to =
+        "proxy_protocol = \"v2\", tlvs = { pass = true, unique_id = true, authority = true, crc32c = true }";
     let (who, _proxy) = seen(&ca, "proxy_protocol = \"required\"", to, &came);
     assert_eq!((&who["client"], &who["destination"]), (&CLIENT.into(), &REACHED.into()));
     let passed = &who["tlvs"];
@@ -227,7 +244,11 @@ fn haproxy_and_nginx_behind_are_told_the_client() {
 }
 
 fn start(peer: &str, values: &[(&str, String)]) -> Peer {
-    if peer.starts_with("haproxy") { Peer::haproxy(peer, values, None) } else { Peer::nginx(peer, values, None) }
+    if peer.starts_with("haproxy") {
+        Peer::haproxy(peer, values, None)
+    } else {
+        Peer::nginx(peer, values, None)
+    }
 }
 
 fn certificate_values(

@@ -16,7 +16,9 @@ use mc_testkit::{fresh_address, heavy};
 use crate::common::{assert_alive, hello, open, to};
 
 /// A backend that reads the hello and then does its part of the test, once; what it returns can be waited for.
-fn scripted<T: Send + 'static>(script: impl Fn(TcpStream) -> T + Send + Sync + 'static) -> (Backend, Receiver<T>) {
+fn scripted<T: Send + 'static>(
+    script: impl Fn(TcpStream) -> T + Send + Sync + 'static,
+) -> (Backend, Receiver<T>) {
     let (done, result) = channel();
     let done = Mutex::new(done);
     let length = hello().len();
@@ -152,7 +154,9 @@ fn a_backend_that_dies_in_the_middle_ends_the_connection_and_no_other() {
     let upload = pour(&client.stream, 1 << 30, 1);
     assert!(upload.is_err(), "a gibibyte went to a dead backend");
     assert!(start.elapsed() < Duration::from_secs(5));
-    proxy.wait_log("the broken one", |line| line["name"] == "die.example.org" && line["outcome"] == "backend_reset");
+    proxy.wait_log("the broken one", |line| {
+        line["name"] == "die.example.org" && line["outcome"] == "backend_reset"
+    });
     assert_alive(&mut other);
 }
 
@@ -211,7 +215,8 @@ fn a_quiet_connection_is_closed_and_a_busy_one_is_not() {
 #[test]
 fn a_connection_ends_at_the_route_s_greatest_age() {
     let backend = Backend::named("origin");
-    let config = Config::new().listener("web").route_with("*", &[backend.address()], "total_timeout_ms = 700");
+    let config =
+        Config::new().listener("web").route_with("*", &[backend.address()], "total_timeout_ms = 700");
     let proxy = Proxy::start(config);
     let (mut client, _) = open(&proxy);
     let start = clock::now();

@@ -22,7 +22,7 @@ use crate::workers::{ConnectionFilter, ConnectionInfo};
 pub(super) fn status(admin: &Admin) -> api::Status {
     let snapshot = admin.snapshot();
     let workers = admin.workers();
-    let (country_database, asn_database) = databases(&snapshot.firewall);
+    let (country_database, asn_database) = snapshot.firewall.geo.describe();
     api::Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         revision: snapshot.revision,
@@ -63,6 +63,7 @@ pub(super) fn backends(admin: &Admin) -> api::ListBackendsReply {
             state.connections = live.active().into();
             state.total = live.total();
             state.failures = live.failures();
+            state.last_error = admin.check_error(used.address).unwrap_or_default();
             state.since_ms = now_ms.saturating_sub(live.since_ms(now_ms));
         }
         state
@@ -196,12 +197,6 @@ fn network(field: &str, text: &str) -> Result<IpNet, Invalid> {
         field: field.to_owned(),
         problem: format!("`{text}` is no network: write 192.0.2.0/24, 2001:db8::/32 or one address"),
     })
-}
-
-/// Where countries and autonomous systems come from.
-fn databases(firewall: &FirewallEntry) -> (String, String) {
-    let _ = firewall;
-    (String::new(), String::new())
 }
 
 fn health(health: Health) -> api::Health {

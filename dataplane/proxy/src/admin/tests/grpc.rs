@@ -289,6 +289,35 @@ async fn backends() {
 }
 
 #[tokio::test]
+async fn a_backend_is_checked_while_a_route_wants_it() {
+    let site = Running::new(WEB).await;
+    let mut client = site.client.clone();
+    let mut events = client.watch_events(api::WatchEventsRequest {}).await.unwrap().into_inner();
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let check =
+        api::Check { fall: Some(1), timeout_ms: Some(50), interval_ms: Some(100), ..Default::default() };
+    let checked = api::Route { check: Some(check), ..route("a.example.org", &dead) };
+    client.add_route(add(checked)).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.contains(&("backend_down".to_owned(), dead.clone())) {
+        let event = events.next().await.unwrap().unwrap();
+        seen.push((event.kind, event.subject));
+    }
+    let backend = async |client: &mut AdminClient<Channel>| {
+        client.list_backends(api::ListBackendsRequest {}).await.unwrap().into_inner().backends.remove(0)
+    };
+    let down = backend(&mut client).await;
+    assert_eq!(down.health(), api::Health::Down);
+    assert!(down.last_error.contains("refused"), "{down:?}");
+    client
+        .update_route(api::UpdateRouteRequest { route: Some(route("a.example.org", &dead)) })
+        .await
+        .unwrap();
+    let forgotten = backend(&mut client).await;
+    assert_eq!((forgotten.health(), forgotten.last_error.as_str()), (api::Health::Unknown, ""));
+}
+
+#[tokio::test]
 async fn connections_and_what_is_counted_of_them() {
     let site = Running::new(WEB).await;
     let (mut client, admin) = (site.client.clone(), site.admin.clone());
