@@ -1,9 +1,322 @@
-//! stub
+//! Country and autonomous system of an address, from databases in MaxMind's format (MMDB 2.0).
+//!
+//! A database is read into memory as a whole: a file that is replaced or truncated later cannot tear what is
+//! in use. Every record is read once when it is opened, so that a damaged file, or one that holds something
+//! else, is refused then and not by a look-up. To take a new file, open a new [`GeoIp`] and let go of the old.
+//!
+//! Records are known in the layouts of MaxMind (`country.iso_code`, else `registered_country.iso_code`;
+//! `autonomous_system_number`) and ip-location-db (`country_code`).
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
 use mc_core::firewall::Geo;
+use serde::Deserialize;
+
+use crate::rfc3339;
+
+/// The databases, where configured.
 #[derive(Debug, Default)]
-pub struct GeoIp {}
+pub struct GeoIp {
+    country: Option<Database>,
+    asn: Option<Database>,
+}
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum GeoError {
+    /// It cannot be read.
+    #[error(
+        "cannot read the GeoIP database {path}: see that it is there and that mc-proxy's user may read it"
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no such database, or damaged.
+    #[error("{path} is no sound MMDB file: download it anew")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        #[source]
+        source: Box<MaxMindDbError>,
+    },
+    /// It is a database of something else.
+    #[error("{path} (type {found:?}) has no {wanted}: name a database of {wanted} in [geoip] {setting}")]
+    WrongKind {
+        /// The file.
+        path: PathBuf,
+        /// What it says it is.
+        found: String,
+        /// What is looked for in it.
+        wanted: &'static str,
+        /// The setting that names it.
+        setting: &'static str,
+    },
+}
+
+/// One file.
+struct Database {
+    path: PathBuf,
+    reader: Reader<Vec<u8>>,
+}
+
+/// What a database is asked for.
+struct Kind<T> {
+    wanted: &'static str,
+    setting: &'static str,
+    read: fn(LookupResult<'_, Vec<u8>>) -> Result<Option<T>, MaxMindDbError>,
+}
+
+/// The parts of a record that say a country.
+#[derive(Deserialize)]
+struct CountryRecord<'a> {
+    #[serde(borrow)]
+    country_code: Option<&'a str>,
+    #[serde(borrow)]
+    country: Option<CountryPart<'a>>,
+    #[serde(borrow)]
+    registered_country: Option<CountryPart<'a>>,
+}
+
+#[derive(Deserialize)]
+struct CountryPart<'a> {
+    iso_code: Option<&'a str>,
+}
+
+/// The part of a record that says an autonomous system.
+#[derive(Deserialize)]
+struct AsnRecord {
+    autonomous_system_number: Option<u32>,
+}
+
+const COUNTRY: Kind<[u8; 2]> = Kind { wanted: "countries", setting: "country_database", read: country };
+
+const ASN: Kind<u32> = Kind { wanted: "autonomous systems", setting: "asn_database", read: asn };
+
 impl GeoIp {
-    pub fn lookup(&self, _a: std::net::IpAddr) -> Geo {
-        Geo { country: None, asn: None }
+    /// Reads the databases that are configured. Takes up to a second for a large one.
+    ///
+    /// # Errors
+    /// [`GeoError`]: which file, what is wrong with it, what to do.
+    pub fn open(country: Option<&Path>, asn: Option<&Path>) -> Result<Self, GeoError> {
+        Ok(Self {
+            country: country.map(|path| Database::open(path, &COUNTRY)).transpose()?,
+            asn: asn.map(|path| Database::open(path, &ASN)).transpose()?,
+        })
+    }
+
+    /// What the databases say of an address. IPv4 inside IPv6 is looked up as IPv4.
+    #[must_use]
+    pub fn lookup(&self, address: IpAddr) -> Geo {
+        let address = address.to_canonical();
+        Geo {
+            country: self.country.as_ref().and_then(|database| database.lookup(address, &COUNTRY)),
+            asn: self.asn.as_ref().and_then(|database| database.lookup(address, &ASN)),
+        }
+    }
+
+    /// The country database's path, type and build date; `None` where there is none.
+    #[must_use]
+    pub fn describe_country(&self) -> Option<String> {
+        self.country.as_ref().map(Database::describe)
+    }
+
+    /// The ASN database's path, type and build date; `None` where there is none.
+    #[must_use]
+    pub fn describe_asn(&self) -> Option<String> {
+        self.asn.as_ref().map(Database::describe)
+    }
+}
+
+impl Database {
+    fn open<T>(path: &Path, kind: &Kind<T>) -> Result<Self, GeoError> {
+        let bytes = std::fs::read(path).map_err(|source| GeoError::Read { path: path.to_owned(), source })?;
+        let corrupt = |source| GeoError::Corrupt { path: path.to_owned(), source: Box::new(source) };
+        let reader = Reader::from_source(bytes).map_err(corrupt)?;
+        if !holds(&reader, kind).map_err(corrupt)? {
+            return Err(GeoError::WrongKind {
+                path: path.to_owned(),
+                found: reader.metadata().database_type.clone(),
+                wanted: kind.wanted,
+                setting: kind.setting,
+            });
+        }
+        Ok(Self { path: path.to_owned(), reader })
+    }
+
+    fn lookup<T>(&self, address: IpAddr, kind: &Kind<T>) -> Option<T> {
+        // An error is an IPv6 address in a database of IPv4: nothing is known of it. Records were read before.
+        let found = self.reader.lookup(address).ok()?;
+        (kind.read)(found).ok().flatten()
+    }
+
+    fn describe(&self) -> String {
+        let metadata = self.reader.metadata();
+        let built = rfc3339::date(metadata.build_epoch);
+        format!("{} ({}, built {built})", self.path.display(), metadata.database_type)
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+/// Reads every record once, and says whether one has what is wanted.
+fn holds<T>(reader: &Reader<Vec<u8>>, kind: &Kind<T>) -> Result<bool, MaxMindDbError> {
+    let mut seen = HashSet::new();
+    let mut some = false;
+    let mut networks: u64 = 0;
+    let most = 2 * u64::from(reader.metadata().node_count) + 2;
+    for found in reader.networks(WithinOptions::default())? {
+        let found = found?;
+        networks += 1;
+        if networks > most {
+            return Err(MaxMindDbError::invalid_database("its search tree has a cycle"));
+        }
+        if found.offset().is_some_and(|offset| seen.insert(offset)) {
+            some |= (kind.read)(found)?.is_some();
+        }
+    }
+    Ok(some)
+}
+
+fn country(found: LookupResult<'_, Vec<u8>>) -> Result<Option<[u8; 2]>, MaxMindDbError> {
+    let Some(record) = found.decode::<CountryRecord<'_>>()? else { return Ok(None) };
+    let code = |part: Option<CountryPart<'_>>| two_letters(part?.iso_code?);
+    let flat = record.country_code.and_then(two_letters);
+    Ok(flat.or_else(|| code(record.country)).or_else(|| code(record.registered_country)))
+}
+
+/// A country's code in upper case; what is not of two letters names no country.
+fn two_letters(code: &str) -> Option<[u8; 2]> {
+    let code = <[u8; 2]>::try_from(code.as_bytes()).ok()?;
+    code.iter().all(u8::is_ascii_alphabetic).then(|| code.map(|byte| byte.to_ascii_uppercase()))
+}
+
+fn asn(found: LookupResult<'_, Vec<u8>>) -> Result<Option<u32>, MaxMindDbError> {
+    Ok(found.decode::<AsnRecord>()?.and_then(|record| record.autonomous_system_number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    }
+
+    fn check(geo: &GeoIp, address: &str, country: &str, asn: Option<u32>) {
+        let found = geo.lookup(address.parse().unwrap());
+        let text = found.country.map(|code| String::from_utf8(code.to_vec()).unwrap());
+        assert_eq!((text.as_deref().unwrap_or(""), found.asn), (country, asn), "{address}");
+    }
+
+    #[test]
+    fn each_layout_is_read() {
+        for name in ["country-flat.mmdb", "country-nested.mmdb"] {
+            let geo = GeoIp::open(Some(&fixture(name)), Some(&fixture("asn.mmdb"))).unwrap();
+            check(&geo, "192.0.2.200", "CH", Some(64496));
+            check(&geo, "::ffff:192.0.2.200", "CH", Some(64496));
+            check(&geo, "198.51.100.1", "JP", None);
+            check(&geo, "2001:db8:1::1", "IS", Some(4_200_000_000));
+            check(&geo, "203.0.113.1", "", None);
+            check(&geo, "192.0.3.1", "", None);
+            check(&geo, "2001:db9::1", "", None);
+        }
+    }
+
+    #[test]
+    fn a_database_of_ipv4_knows_nothing_of_ipv6() {
+        let geo = GeoIp::open(Some(&fixture("country-ipv4.mmdb")), None).unwrap();
+        check(&geo, "192.0.2.1", "CH", None);
+        check(&geo, "2001:db8::1", "", None);
+    }
+
+    #[test]
+    fn without_databases_nothing_is_known() {
+        check(&GeoIp::default(), "192.0.2.1", "", None);
+        assert_eq!(GeoIp::default().describe_country(), None);
+    }
+
+    #[test]
+    fn it_says_what_it_has() {
+        let geo = GeoIp::open(None, Some(&fixture("asn.mmdb"))).unwrap();
+        let text = geo.describe_asn().unwrap();
+        assert!(text.contains("tests/fixtures/asn.mmdb (Test-ASN, built 20"), "{text}");
+        assert!(!format!("{geo:?}").contains('['), "its bytes are not for printing");
+    }
+
+    fn refused(country: &Path) -> String {
+        let error = GeoIp::open(Some(country), None).unwrap_err();
+        assert!(error.to_string().contains(country.to_str().unwrap()), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.mmdb");
+        assert!(refused(&path).starts_with("cannot read the GeoIP database"));
+        std::fs::write(&path, "<html>404</html>").unwrap();
+        assert!(refused(&path).contains("is no sound MMDB file: download it anew"));
+        let whole = std::fs::read(fixture("country-nested.mmdb")).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 40]).unwrap();
+        assert!(refused(&path).contains("is no sound MMDB file"));
+        assert!(refused(directory.path()).starts_with("cannot read"));
+    }
+
+    #[test]
+    fn a_database_of_something_else_is_refused() {
+        let expect =
+            "(type \"Test-ASN\") has no countries: name a database of countries in [geoip] country_database";
+        assert!(refused(&fixture("asn.mmdb")).contains(expect));
+        let error = GeoIp::open(None, Some(&fixture("country-flat.mmdb"))).unwrap_err().to_string();
+        assert!(error.contains("has no autonomous systems"), "{error}");
+    }
+
+    /// Whatever is damaged, it is refused or answers; nothing panics and nothing runs for ever.
+    #[test]
+    fn damage_at_each_byte_is_survived() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.mmdb");
+        let whole = std::fs::read(fixture("country-flat.mmdb")).unwrap();
+        let mut refused = 0;
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xFF;
+            std::fs::write(&path, bytes).unwrap();
+            match GeoIp::open(Some(&path), None) {
+                Ok(geo) => {
+                    for address in ["192.0.2.1", "2001:db8::1", "::", "255.255.255.255"] {
+                        geo.lookup(address.parse().unwrap());
+                    }
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > whole.len() / 4, "{refused} of {} refused", whole.len());
+    }
+
+    #[test]
+    fn the_database_of_the_documentation_is_read() {
+        let Some(path) = std::env::var_os("MC_COUNTRY_MMDB") else {
+            return println!("left out: MC_COUNTRY_MMDB does not say where the country database is");
+        };
+        let geo = GeoIp::open(Some(Path::new(&path)), None).unwrap();
+        check(&geo, "130.59.31.80", "CH", None);
+        check(&geo, "2001:620::1", "CH", None);
+        check(&geo, "192.0.2.1", "", None);
+        println!("{}", geo.describe_country().unwrap());
     }
 }

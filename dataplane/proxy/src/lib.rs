@@ -6,6 +6,9 @@
 pub mod access_log;
 pub mod clock;
 pub mod geoip;
+pub mod health;
+pub mod metrics;
+mod rfc3339;
 pub mod snapshot;
 pub mod stats;
 pub mod store;

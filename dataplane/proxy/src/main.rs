@@ -13,7 +13,7 @@ fn main() {
         on_refused: Box::new(|r| eprintln!("{r:?}")),
         on_ejected: Box::new(|_| {}),
     });
-    let w = workers::Workers::start(1, snap.clone(), policy, &access_log::LogSink::new(), None).unwrap();
+    let w = workers::Workers::start(1, snap.clone(), policy, &access_log::LogSink::off(), None).unwrap();
     let spec: mc_core::model::Listener = toml::from_str(&format!("name='web'\naddress='{}'", a[1])).unwrap();
     let route: mc_core::model::Route =
         toml::from_str(&format!("listener='web'\nname='*'\nbackends=[{{address='{}'}}]", a[2])).unwrap();
