@@ -14,11 +14,15 @@ use load::bulk::Direction;
 use load::{Names, Outcome};
 
 mod backend;
+mod cell;
 mod clock;
 mod content;
 mod hello;
+mod l4;
 mod load;
+mod peer;
 mod proc;
+mod report;
 mod stats;
 
 /// Measures MC-Proxy and its peers side by side.
@@ -31,6 +35,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Measures the rows of the stream path, all proxies in turn.
+    L4(l4::L4),
+    /// One measurement, in the namespaces that this program was called in.
+    #[command(hide = true)]
+    Cell {
+        /// What to measure, as JSON.
+        cell: String,
+    },
     /// Serves as a backend until interrupted.
     Backend {
         /// Where to listen.
@@ -115,6 +127,12 @@ struct Target {
 fn main() -> anyhow::Result<()> {
     raise_descriptor_limit();
     match Cli::parse().command {
+        Command::L4(l4) => l4.run(),
+        Command::Cell { cell } => {
+            let cell = serde_json::from_str(&cell).context("reading what to measure")?;
+            println!("{}", serde_json::to_string(&cell::run(&cell)?)?);
+            Ok(())
+        }
         Command::Backend { listen, mode } => {
             let bound = backend::spawn(&[(listen, mode)])?;
             eprintln!("listening on {}", bound[0]);

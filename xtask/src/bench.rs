@@ -31,7 +31,9 @@ pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
         run_command(repo.cargo().args(["build", "--profile", "proxy", "--package", "mc-proxy"]))?;
         setup::packages(repo, setup::FOR_BENCHMARKS)?;
         let sozu = setup::cargo_tool(repo, "sozu", SOZU)?;
-        bench.env("MC_BENCH_PROXY", repo.target.join("proxy/mc-proxy")).env("MC_BENCH_SOZU", sozu);
+        bench.env("MC_BENCH_PROXY", repo.target.join("proxy/mc-proxy"));
+        bench.env("MC_BENCH_CTL", repo.target.join("proxy/mcproxyctl"));
+        bench.env("MC_BENCH_SOZU", sozu);
     }
     run_command(&mut bench)?;
     Ok(true)

@@ -9,36 +9,17 @@ use anyhow::{Context, Result};
 
 use crate::repo::{Repo, is_root, on_path, read, run};
 
-/// A Debian package and a program or file by which one sees that it is there, or that another
-/// distribution has it too.
-type Package = (&'static str, &'static str);
+/// What benchmarks compare with, besides what is built from crates, and what explains their figures.
+pub(crate) const FOR_BENCHMARKS: &[&str] = &["haproxy", "libnginx-mod-stream", "nginx", "linux-perf"];
 
-/// What tests start: peers, clients, and the tools that lay out networks.
-pub(crate) const FOR_TESTS: &[Package] = &[
-    ("curl", "curl"),
-    ("g++", "c++"),
-    ("gnutls-bin", "gnutls-cli"),
-    ("haproxy", "haproxy"),
-    ("iproute2", "ip"),
-    ("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"),
-    ("nginx", "nginx"),
-    ("npm", "npm"),
-    ("openssl", "openssl"),
-    ("python3-venv", "python3"),
-    ("strace", "strace"),
-    ("util-linux", "nsenter"),
-];
+/// What the test command needs besides the tests' own packages: C++ for fuzzing, npm for a database.
+const FOR_THE_COMMAND: &[&str] = &["g++", "npm"];
 
-/// What benchmarks compare with, besides what is built from crates.
-pub(crate) const FOR_BENCHMARKS: &[Package] = &[
-    ("haproxy", "haproxy"),
-    ("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"),
-    ("nginx", "nginx"),
-    ("linux-perf", "perf"),
-];
+/// Debian packages that tests need, one a line. The test kit keeps the list, which knows what it starts.
+const PACKAGES: &str = "services/testkit/packages.txt";
 
-/// Python packages: a client that tests connect with, and a writer of GeoIP databases.
-const PYTHON: &[&str] = &["mmdb_writer==0.2.7", "requests==2.34.2"];
+/// PyPI packages that tests need, as pip reads them.
+const REQUIREMENTS: &str = "services/testkit/requirements.txt";
 
 /// Countries by address, CC0, IPv4 and IPv6 in one file.
 const COUNTRIES: &str = "@ip-location-db/geo-whois-asn-country-mmdb";
@@ -58,13 +39,12 @@ pub(crate) struct Tools {
 /// Everything that the test command needs.
 pub(crate) fn for_tests(repo: &Repo) -> Tools {
     let mut tools = Tools::default();
-    tools.note(packages(repo, FOR_TESTS));
-    let venv = python(repo).context("Python's clients and the ASN database are missing");
+    tools.keep(read_list(repo, PACKAGES).and_then(|list| {
+        let list: Vec<&str> = list.lines().chain(FOR_THE_COMMAND.iter().copied()).collect();
+        packages(repo, &list)
+    }));
+    let venv = python(repo).context("Python's clients are missing");
     if let Some(venv) = tools.keep(venv) {
-        let asn = asn_database(repo, &venv).context("the ASN database is missing");
-        if let Some(asn) = tools.keep(asn) {
-            tools.env.push(("MC_ASN_MMDB", asn));
-        }
         tools.env.push(("MC_VENV", venv));
     }
     let countries = countries(repo).context("the country database is missing");
@@ -80,8 +60,8 @@ pub(crate) fn for_tests(repo: &Repo) -> Tools {
 ///
 /// # Errors
 /// Some are missing and cannot be installed: says which, and the line that installs them.
-pub(crate) fn packages(repo: &Repo, wanted: &[Package]) -> Result<()> {
-    let missing: Vec<_> = wanted.iter().filter(|(_, sign)| !is_there(sign)).map(|(name, _)| *name).collect();
+pub(crate) fn packages(repo: &Repo, wanted: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = wanted.iter().copied().filter(|package| !is_there(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -126,35 +106,50 @@ impl Tools {
     fn keep<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|error| self.missing.push(format!("{error:#}"))).ok()
     }
-
-    fn note(&mut self, result: Result<()>) {
-        self.keep(result);
-    }
 }
 
-fn is_there(sign: &str) -> bool {
-    if sign == "python3" {
+/// Whether what a Debian package brings is there, from it or from elsewhere.
+fn is_there(package: &str) -> bool {
+    if package == "python3-venv" {
         // Debian keeps what makes virtual environments in a package of its own.
         let mut probe = std::process::Command::new("python3");
         return read(probe.args(["-c", "import ensurepip, venv"])).is_ok();
     }
+    let sign = sign(package);
     if sign.starts_with('/') { Path::new(sign).exists() } else { on_path(sign) }
 }
 
+/// The program or file by which one sees that a package is there.
+fn sign(package: &str) -> &str {
+    match package {
+        "g++" => "c++",
+        "gnutls-bin" => "gnutls-cli",
+        "iproute2" => "ip",
+        "libnginx-mod-stream" => "/usr/lib/nginx/modules/ngx_stream_module.so",
+        "linux-perf" => "perf",
+        same => same,
+    }
+}
+
+fn read_list(repo: &Repo, path: &str) -> Result<String> {
+    std::fs::read_to_string(repo.root.join(path)).with_context(|| format!("cannot read {path}"))
+}
+
 fn python(repo: &Repo) -> Result<PathBuf> {
+    let wanted = read_list(repo, REQUIREMENTS)?;
     let venv = repo.tools().join("venv");
-    let wanted = PYTHON.join("\n");
-    once(&venv, &wanted, || {
-        eprintln!("setup: pip install {}", PYTHON.join(" "));
+    // The stamp's name and content are what the test kit looks for.
+    once(&venv, "requirements.txt", &wanted, || {
+        eprintln!("setup: pip install -r {REQUIREMENTS}");
         run(repo.command("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-        run(repo.command(venv.join("bin/pip")).args(["install", "--quiet"]).args(PYTHON))
+        run(repo.command(venv.join("bin/pip")).args(["install", "--quiet", "-r", REQUIREMENTS]))
     })?;
     Ok(venv)
 }
 
 fn countries(repo: &Repo) -> Result<PathBuf> {
     let folder = repo.tools().join("npm");
-    once(&folder, COUNTRIES_VERSION, || {
+    once(&folder, ".made-for", COUNTRIES_VERSION, || {
         eprintln!("setup: npm install {COUNTRIES}");
         let mut npm = repo.command("npm");
         npm.args(["install", "--silent", "--no-audit", "--no-fund", "--no-save", "--prefix"]).arg(&folder);
@@ -165,21 +160,9 @@ fn countries(repo: &Repo) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn asn_database(repo: &Repo, venv: &Path) -> Result<PathBuf> {
-    const SCRIPT: &str = include_str!("asn_mmdb.py");
-    let folder = repo.tools().join("asn");
-    let file = folder.join("asn.mmdb");
-    once(&folder, SCRIPT, || {
-        let script = folder.join("asn_mmdb.py");
-        std::fs::write(&script, SCRIPT)?;
-        run(repo.command(venv.join("bin/python")).arg(&script).arg(&file))
-    })?;
-    Ok(file)
-}
-
 /// Runs `make` unless it has succeeded in this folder for the same `wanted` before.
-fn once(folder: &Path, wanted: &str, make: impl FnOnce() -> Result<()>) -> Result<()> {
-    let stamp = folder.join(".made-for");
+fn once(folder: &Path, stamp: &str, wanted: &str, make: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stamp = folder.join(stamp);
     if std::fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
         return Ok(());
     }
@@ -200,21 +183,22 @@ mod tests {
             made.set(made.get() + 1);
             Ok(())
         };
-        once(&folder, "a", || anyhow::bail!("no network")).unwrap_err();
-        once(&folder, "a", make).unwrap();
-        once(&folder, "a", make).unwrap();
+        once(&folder, "stamp", "a", || anyhow::bail!("no network")).unwrap_err();
+        once(&folder, "stamp", "a", make).unwrap();
+        once(&folder, "stamp", "a", make).unwrap();
         assert_eq!(made.get(), 1);
-        once(&folder, "b", make).unwrap();
+        once(&folder, "stamp", "b", make).unwrap();
         assert_eq!(made.get(), 2);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn a_package_is_seen_by_its_program_or_file() {
-        let check = |sign, expect| assert_eq!(is_there(sign), expect, "{sign}");
+        let check = |package, expect| assert_eq!(is_there(package), expect, "{package}");
         check("sh", true);
         check("no-such-program", false);
         check("/proc/self/status", true);
         check("/no/such/file", false);
+        assert_eq!(sign("iproute2"), "ip");
     }
 }

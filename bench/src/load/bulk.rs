@@ -76,4 +76,19 @@ mod tests {
             assert_eq!(outcome.done, 9_000_003);
         }
     }
+
+    #[test]
+    fn a_changed_byte_is_a_failure() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            stream.read_exact(&mut [0; 517 + 8]).unwrap();
+            let mut bytes = crate::content::pattern(0, 1000).to_vec();
+            bytes[500] ^= 1;
+            stream.write_all(&bytes).unwrap();
+        });
+        let error = run(target, "a.test", Direction::Down, 1, 1000).unwrap_err();
+        assert!(error.to_string().contains("of 1000 bytes arrived"), "{error}");
+    }
 }

@@ -197,6 +197,25 @@ mod tests {
     }
 
     #[test]
+    fn another_answer_is_a_failure() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            // Right for another hello: as from a proxy that mixes connections up.
+            let other = answer(&Hello::classic("other.test").bytes);
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                stream.read_exact(&mut [0; 517]).unwrap();
+                stream.write_all(&other).unwrap();
+            }
+        });
+        let names = Names::One("a.test".to_owned());
+        let outcome = Churn { target, names, post_quantum: false, connections: 2 }.run(3).unwrap();
+        assert_eq!((outcome.done, outcome.failed), (0, 3));
+        assert!(outcome.first_failure.unwrap().contains("not the answer"));
+    }
+
+    #[test]
     fn refused_connections_are_failures() {
         let mut churn = churn(Mode::Answer);
         churn.target = "127.0.0.1:1".parse().unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::content::pattern;
+use crate::content::{ANSWER_LEN, answer, pattern};
 use crate::hello::Hello;
 
 pub(crate) mod bulk;
@@ -45,7 +45,8 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn record(&mut self, result: Result<(), String>) {
+    /// Counts one unit.
+    pub(crate) fn record(&mut self, result: Result<(), String>) {
         match result {
             Ok(()) => self.done += 1,
             Err(reason) => {
@@ -55,7 +56,7 @@ impl Outcome {
         }
     }
 
-    /// Adds what another load did at the same time.
+    /// Adds what others did at the same time.
     pub(crate) fn merge(&mut self, other: Self) {
         self.done += other.done;
         self.failed += other.failed;
@@ -73,6 +74,19 @@ pub(crate) fn open_echo(target: SocketAddr, hello: &Hello) -> anyhow::Result<Tcp
     let stream = open(target, hello)?;
     echo(&stream, 64).context("the first echo")?;
     Ok(stream)
+}
+
+/// Opens a connection to an answering backend and sees the answer to this hello.
+///
+/// # Errors
+/// The connection fails, nothing comes within a second, or not the answer.
+pub(crate) fn ask(target: SocketAddr, hello: &Hello) -> anyhow::Result<()> {
+    let mut stream = open(target, hello)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let mut got = [0; ANSWER_LEN];
+    stream.read_exact(&mut got).context("reading the answer")?;
+    ensure!(got == answer(&hello.bytes), "not the answer to this hello");
+    Ok(())
 }
 
 /// Opens a connection and sends the hello.

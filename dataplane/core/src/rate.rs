@@ -6,7 +6,7 @@
 //! in the instant in which a bucket changes hands, judge one by the bucket before; every state that it can
 //! leave is a valid one.
 //!
-//! 4 MiB for a quarter of a million buckets, allocated when the first token is taken.
+//! 4 MiB for a quarter of a million buckets, allocated when they are first needed.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -65,11 +65,19 @@ impl RateTable {
         Self { seed, sets: OnceLock::new() }
     }
 
+    /// Allocates the buckets: called when a rate is configured, so that no worker has to at the first token.
+    pub fn prepare(&self) {
+        self.sets();
+    }
+
     /// Takes a token from the source's bucket. Whether there was one.
     pub fn take(&self, source: Source, scope: Scope, now_ns: u64, limit: &Limit) -> bool {
-        let sets = self.sets.get_or_init(|| std::iter::repeat_with(SharedSet::default).take(SETS).collect());
         let Place { set, tag } = source.place(scope, self.seed);
-        sets[set as usize % SETS].take(tag, now_ns, limit)
+        self.sets()[set as usize % SETS].take(tag, now_ns, limit)
+    }
+
+    fn sets(&self) -> &[SharedSet] {
+        self.sets.get_or_init(|| std::iter::repeat_with(SharedSet::default).take(SETS).collect())
     }
 }
 

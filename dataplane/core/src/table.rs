@@ -1,9 +1,9 @@
 //! Finds the route for a listener, a name and the client's ALPN offers.
 //!
 //! The table is an immutable value that workers share: a clone is one reference count, and a change to the
-//! clone copies one path of a two-level tree (64 nodes of 64 shards) and nothing else, so that a change costs
+//! clone copies one path of a two-level tree (128 nodes of 128 shards) and nothing else, so that a change costs
 //! the same small time with ten and with a million routes and nobody ever waits for it. A look-up hashes the
-//! name once for each level at which a route may exist, allocates nothing, and touches about five cache lines
+//! name once for each level at which a route may exist, allocates nothing, and touches a handful of cache lines
 //! whatever the size.
 //!
 //! Order of a look-up: the exact name; then `*.parent`, the longest parent first (the star stands for one
@@ -70,7 +70,7 @@ impl<T: Clone> RouteTable<T> {
     /// before do not see it.
     ///
     /// # Panics
-    /// Where a name or ALPN protocol is longer than 65,535 bytes: validation allows 255.
+    /// Where a name is longer than 65,535 bytes or a protocol longer than 255: validation allows less.
     pub fn insert(&mut self, listener: u32, name: &str, alpn: &str, any_depth: bool, value: T) -> Option<T> {
         let place = self.place(listener, Level::of(name));
         self.insert_at(place, Row { listener, name, alpn, any_depth, value })
@@ -93,15 +93,18 @@ impl<T: Clone> RouteTable<T> {
 
     /// Adds many routes, each as [`Self::insert`] does: the fast way to fill a table.
     pub fn extend<'a>(&mut self, rows: impl IntoIterator<Item = Row<'a, T>>) {
-        let mut rows: Vec<(Place, Option<Row<'a, T>>)> =
-            rows.into_iter().map(|row| (self.place(row.listener, Level::of(row.name)), Some(row))).collect();
-        // In the order of the shards and within them: each is filled at its end. Stable: the last of equals wins.
-        rows.sort_by_key(|(place, _)| *place);
-        for run in rows.chunk_by_mut(|(a, _), (b, _)| a.same_shard(*b)) {
-            let text = run.iter().flat_map(|(_, row)| row).map(|row| row.name.len() + row.alpn.len()).sum();
-            self.shard_mut(run[0].0).reserve(run.len(), text);
-            for (place, row) in run {
-                if let Some(row) = row.take() {
+        let mut rows: Vec<Option<Row<'a, T>>> = rows.into_iter().map(Some).collect();
+        // In the order of the shards and within them, so that each is filled at its end; of equal keys the first
+        // comes first, and is replaced by the last.
+        let mut order: Vec<(Place, usize)> =
+            rows.iter().flatten().map(|row| self.place(row.listener, Level::of(row.name))).zip(0..).collect();
+        order.sort_unstable();
+        for run in order.chunk_by(|(a, _), (b, _)| a.same_shard(*b)) {
+            let text =
+                run.iter().flat_map(|(_, index)| &rows[*index]).map(|row| row.name.len() + row.alpn.len());
+            self.shard_mut(run[0].0).reserve(run.len(), text.sum());
+            for (place, index) in run {
+                if let Some(row) = rows[*index].take() {
                     self.insert_at(*place, row);
                 }
             }
@@ -260,26 +263,29 @@ impl<T> fmt::Debug for RouteTable<T> {
     }
 }
 
-/// Where a level's routes are: the top 12 bits of its hash name the shard, the next 32 order it within.
+/// Where a level's routes are: the top 14 bits of its hash name the shard, the next 32 order it within.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place(u64);
 
 impl Place {
     fn shard(self) -> (usize, usize) {
-        (bits(self.0, 58) as usize & 63, bits(self.0, 52) as usize & 63)
+        (bits(self.0, 57) as usize % FANOUT, bits(self.0, 50) as usize % FANOUT)
     }
 
     fn order(self) -> u32 {
-        bits(self.0, 20)
+        bits(self.0, 18)
     }
 
     fn same_shard(self, other: Self) -> bool {
-        self.0 >> 52 == other.0 >> 52
+        self.0 >> 50 == other.0 >> 50
     }
 }
 
-/// 64 children, each shared until it is changed.
-struct Node<C>([Arc<C>; 64]);
+/// Children, each shared until it is changed.
+struct Node<C>([Arc<C>; FANOUT]);
+
+/// A change with n routes copies two nodes and a shard of n / FANOUT^2.
+const FANOUT: usize = 128;
 
 impl<C> Node<C> {
     fn of(child: Arc<C>) -> Self {

@@ -4,11 +4,12 @@
 //! side (one tokio runtime on its own thread) changes it. Neither waits for the other.
 
 pub mod access_log;
+pub mod admin;
 pub mod clock;
+pub mod config;
 pub mod geoip;
 pub mod health;
 pub mod metrics;
-mod rfc3339;
 pub mod snapshot;
 pub mod stats;
 pub mod store;

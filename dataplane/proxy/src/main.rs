@@ -1,34 +1,208 @@
-//! stub
-use mc_proxy::snapshot::*;
-use mc_proxy::*;
+//! `mc-proxy`: reads its configuration, starts the workers and the admin side, and stops when it is told to.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use clap::Parser;
+use mc_core::rate::RateTable;
+use mc_proxy::access_log::{LogSink, Target};
+use mc_proxy::admin::{Events, Service};
+use mc_proxy::config::{Config, LogFormat};
+use mc_proxy::geoip::GeoIp;
+use mc_proxy::metrics;
+use mc_proxy::snapshot::Snapshot;
+use mc_proxy::workers::{SharedPolicy, Workers};
+use mc_uring::socket::Keepalive;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
 #[global_allocator]
-static A: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-fn main() {
-    let a: Vec<String> = std::env::args().collect();
-    let snap = Arc::new(arc_swap::ArcSwap::from_pointee(Snapshot::empty()));
-    let policy = Arc::new(workers::SharedPolicy {
-        rates: mc_core::rate::RateTable::new(1),
-        on_refused: Box::new(|r| eprintln!("{r:?}")),
-        on_ejected: Box::new(|_| {}),
-    });
-    let w = workers::Workers::start(1, snap.clone(), policy, &access_log::LogSink::off(), None).unwrap();
-    let spec: mc_core::model::Listener = toml::from_str(&format!("name='web'\naddress='{}'", a[1])).unwrap();
-    let route: mc_core::model::Route =
-        toml::from_str(&format!("listener='web'\nname='*'\nbackends=[{{address='{}'}}]", a[2])).unwrap();
-    let bound = w.bind(spec.address).unwrap();
-    let entry = Arc::new(ListenerEntry { id: 1, spec, accepted: AtomicU64::new(0) });
-    let mut s = Snapshot::empty();
-    s.listeners.push(entry.clone());
-    let backends =
-        route.backends.iter().map(|b| Arc::new(mc_core::backend::BackendLive::new(b.address))).collect();
-    let live = Arc::new(stats::RouteLive::new(route.key()));
-    s.routes.insert(1, "*", "", false, Arc::new(RouteEntry { spec: route, backends, live }));
-    snap.store(Arc::new(s));
-    let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    rt.block_on(w.open(entry, bound));
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// SNI router, firewall and reverse proxy.
+///
+/// Routes TLS connections by the name that the client asks for. It is operated with mcproxyctl while it runs;
+/// the listeners, routes and firewall of the configuration only fill an empty database.
+#[derive(Debug, Parser)]
+#[command(version, after_help = HELP)]
+struct Args {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", default_value = "/srv/mc-proxy/mc-proxy.toml")]
+    config: PathBuf,
+    /// Directory of everything that must not be lost, instead of `[server] root`.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Only says whether the configuration is in order.
+    #[arg(long)]
+    check: bool,
+}
+
+const HELP: &str = "\
+Signals:
+  SIGTERM, SIGINT  stop accepting, let connections end ([server] drain_timeout_ms), then stop; twice: now
+  SIGHUP           reopen the access log, reload the GeoIP databases
+
+Exit codes:
+  0  stopped as asked, or the configuration is in order
+  1  could not start, or failed
+  2  usage, or the configuration is wrong
+
+Examples:
+  mc-proxy --config ./mc-proxy.toml --root ./data
+  mc-proxy --config ./mc-proxy.toml --check";
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match Config::load(&args.config, args.root.as_deref()) {
+        Ok(config) => config,
+        Err(error) => {
+            complain(&error.into());
+            return ExitCode::from(2);
+        }
+    };
+    if args.check {
+        return ExitCode::SUCCESS;
+    }
+    set_up_log(&config);
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One line with the whole chain of causes.
+fn complain(error: &anyhow::Error) {
+    #[expect(clippy::print_stderr, reason = "the last word of a process that cannot go on")]
+    {
+        eprintln!("mc-proxy: {error:#}");
+    }
+}
+
+fn set_up_log(config: &Config) {
+    let filter = tracing_subscriber::EnvFilter::new(config.log.level.as_str());
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    match config.log.format {
+        LogFormat::Json => builder.json().init(),
+        LogFormat::Auto if !terminal => builder.json().init(),
+        LogFormat::Text | LogFormat::Auto => builder.init(),
+    }
+}
+
+/// Runs until a signal says to stop.
+fn run(config: &Config) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    let geo = Arc::new(open_geo(config)?);
+    let log = open_access_log(config)?;
+    let events = Events::default();
+    let workers = Arc::new(start_workers(config, &log, &events)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(operate(config, &workers, geo, events, &log))?;
+    drop(runtime);
+    if let Some(workers) = Arc::into_inner(workers) {
+        workers.join();
+    }
+    log.close();
+    Ok(())
+}
+
+/// The admin side's thread: serves operators, watches signals, drains at the end.
+async fn operate(
+    config: &Config,
+    workers: &Arc<Workers>,
+    geo: Arc<GeoIp>,
+    events: Events,
+    log: &LogSink,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let service = Service::open(config, Arc::clone(workers), geo, events).await?;
+    let (stop, stopped) = watch::channel(false);
+    let admin = service.admin().clone();
+    if let Some(address) = config.metrics.listen_addr {
+        let source = metrics::Source { admin: admin.clone(), log: log.clone() };
+        tokio::spawn(metrics::serve(metrics::bind(address).await?, source, stopped.clone()));
+    }
+    let served = tokio::spawn(service.run(stopped));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = workers.stats.len(), "running");
     loop {
-        std::thread::park();
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                log.reopen();
+                // What is there stays in use where the new one cannot be read.
+                match open_geo(config) {
+                    Ok(geo) => admin.set_geo(Arc::new(geo)).await?,
+                    Err(error) => tracing::error!("the GeoIP databases stay as they were: {error:#}"),
+                }
+            }
+        }
+    }
+    tracing::info!(most_ms = config.server.drain_timeout_ms, "draining");
+    let left = tokio::select! {
+        left = workers.drain(Duration::from_millis(config.server.drain_timeout_ms)) => left,
+        _ = terminate.recv() => workers.drain(Duration::ZERO).await,
+        _ = interrupt.recv() => workers.drain(Duration::ZERO).await,
+    };
+    tracing::info!(closed = left, "stopped");
+    stop.send(true).unwrap_or(());
+    served.await?;
+    Ok(())
+}
+
+fn start_workers(config: &Config, log: &LogSink, events: &Events) -> anyhow::Result<Workers> {
+    let refused = events.clone();
+    let ejected = events.clone();
+    let policy = Arc::new(SharedPolicy {
+        rates: RateTable::new(fastrand::u64(..)),
+        on_refused: Box::new(move |it| refused.refused(it.outcome, it.client.ip(), it.name)),
+        on_ejected: Box::new(move |address| ejected.ejected(address)),
+    });
+    let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = match config.server.workers {
+        0 => u16::try_from(cores).unwrap_or(u16::MAX),
+        count => count,
+    };
+    let keepalive = (config.keepalive.idle_ms > 0).then(|| Keepalive {
+        idle: Duration::from_millis(config.keepalive.idle_ms),
+        interval: Duration::from_millis(config.keepalive.interval_ms),
+        probes: config.keepalive.probes,
+    });
+    Workers::start(count, snapshot, policy, log, keepalive).context(
+        "the kernel gives no io_uring (Linux 6.1 or newer is needed, and kernel.io_uring_disabled must be 0)",
+    )
+}
+
+fn open_geo(config: &Config) -> anyhow::Result<GeoIp> {
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| config.resolve(path));
+    let (country, asn) = (path(&config.geoip.country_database), path(&config.geoip.asn_database));
+    Ok(GeoIp::open(country.as_deref(), asn.as_deref())?)
+}
+
+fn open_access_log(config: &Config) -> anyhow::Result<LogSink> {
+    let target = match &config.access_log.path {
+        Target::File(path) => Target::File(config.resolve(path)),
+        other => other.clone(),
+    };
+    LogSink::open(target, config.access_log.format).context("cannot open the access log: see [access_log] path")
+}
+
+/// Takes as many descriptors as the system lets us have: two for each connection.
+fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = limit.current, "the limit of open files stays as it is");
     }
 }

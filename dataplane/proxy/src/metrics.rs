@@ -1,1 +1,426 @@
-//! x
+//! What the proxy counts, for Prometheus: `/metrics`, and `/healthz` and `/readyz` beside it.
+//!
+//! The number of series is bounded whatever is configured and whoever connects: outcomes are a closed list,
+//! names that clients ask for are no labels, and beyond [`MOST`] routes or backends the rest is one series.
+//! Text exposition format, version 0.0.4; durations in seconds, sizes in bytes.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mc_core::backend::Health;
+use mc_core::outcome::Outcome;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::access_log::LogSink;
+use crate::admin::{Admin, BackendUse};
+use crate::clock;
+use crate::snapshot::{RouteEntry, Snapshot};
+use crate::stats::{Counter, Histogram, WorkerStats};
+
+/// Where the numbers are.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Routes, backends, workers.
+    pub admin: Admin,
+    /// Lines that were lost.
+    pub log: LogSink,
+}
+
+/// Routes, and backends, that have series of their own.
+pub const MOST: usize = 1000;
+
+/// Scrapes at the same time.
+const SCRAPERS: usize = 16;
+
+/// How long a scraper may take for its request.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// Serves until `stop` becomes true.
+pub async fn serve(listener: TcpListener, source: Source, mut stop: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(SCRAPERS));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let Ok((stream, _)) = accepted else {
+            // No descriptor left: the next may have one.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let source = source.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(request, source.clone()));
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST_TIME)
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            if let Ok(Err(error)) = tokio::time::timeout(REQUEST_TIME, connection).await {
+                tracing::debug!(%error, "a scrape failed");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn answer(request: Request<Incoming>, source: Source) -> Result<Response<String>, Infallible> {
+    let plain = |status, text: &str| (status, "text/plain; charset=utf-8", text.to_owned());
+    let (status, kind, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/metrics") => {
+            // A million routes take a moment to look through: not on the admin side's only thread.
+            let text = tokio::task::spawn_blocking(move || render(&source)).await.unwrap_or_default();
+            (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
+        }
+        (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "ok\n"),
+        (&Method::GET | &Method::HEAD, "/readyz") => {
+            let open = source.admin.snapshot().listeners.len();
+            if open > 0 {
+                plain(StatusCode::OK, "ok\n")
+            } else {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "no listener: add one with mcproxyctl listener add\n")
+            }
+        }
+        _ => plain(StatusCode::NOT_FOUND, "/metrics, /healthz and /readyz are here\n"),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    Ok(response)
+}
+
+/// All metrics as text.
+fn render(source: &Source) -> String {
+    let admin = &source.admin;
+    let snapshot = admin.snapshot();
+    let mut page = Page::default();
+    page.family("mcproxy_build_info", "gauge", "The version that runs.");
+    page.sample("mcproxy_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    page.one("mcproxy_uptime_seconds", "gauge", "Time since start.", seconds(admin.uptime_ms() * 1000));
+    page.one("mcproxy_revision", "gauge", "Revision of the configuration.", snapshot.revision);
+    page.one("mcproxy_routes", "gauge", "Routes.", snapshot.route_count);
+    page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", source.log.lost());
+    process(&mut page);
+    workers(&mut page, &admin.workers().stats);
+    listeners(&mut page, &snapshot);
+    routes(&mut page, &snapshot);
+    backends(&mut page, &admin.backends());
+    page.text
+}
+
+fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
+    let sum = |of: fn(&WorkerStats) -> &Counter| workers.iter().map(|stats| of(stats).get()).sum::<u64>();
+    page.family("mcproxy_connections_accepted_total", "counter", "Connections accepted, by worker.");
+    for (number, stats) in workers.iter().enumerate() {
+        let labels = [("worker", &*number.to_string())];
+        page.sample("mcproxy_connections_accepted_total", &labels, stats.accepted.get());
+    }
+    page.family("mcproxy_connections_active", "gauge", "Connections now, by worker.");
+    for (number, stats) in workers.iter().enumerate() {
+        // Read in this order, a connection that ends in between cannot make it negative.
+        let closed = stats.closed.get();
+        let active = stats.accepted.get().saturating_sub(closed);
+        page.sample("mcproxy_connections_active", &[("worker", &number.to_string())], active);
+    }
+    let ended = "Bytes of connections that have ended.";
+    page.one("mcproxy_received_bytes_total", "counter", ended, sum(|stats| &stats.bytes_in));
+    page.one("mcproxy_sent_bytes_total", "counter", ended, sum(|stats| &stats.bytes_out));
+    page.family("mcproxy_connections_total", "counter", "Connections that have ended, by outcome.");
+    for outcome in Outcome::ALL {
+        let count = workers.iter().map(|stats| stats.outcomes[outcome as usize].get()).sum::<u64>();
+        page.sample("mcproxy_connections_total", &[("outcome", outcome.as_str())], count);
+    }
+    let times: [(&str, &str, fn(&WorkerStats) -> &Histogram); 3] = [
+        ("mcproxy_hello_seconds", "From accept to a complete ClientHello.", |stats| &stats.hello_time),
+        ("mcproxy_connect_seconds", "From the route to a connected backend.", |stats| &stats.connect_time),
+        ("mcproxy_connection_seconds", "From accept to the end.", |stats| &stats.duration),
+    ];
+    for (name, help, of) in times {
+        page.histogram(name, help, workers.iter().map(|stats| of(stats)));
+    }
+}
+
+fn listeners(page: &mut Page, snapshot: &Snapshot) {
+    page.family("mcproxy_listener_accepted_total", "counter", "Connections accepted, by listener.");
+    for listener in &snapshot.listeners {
+        let labels = [("listener", &*listener.spec.name)];
+        page.sample("mcproxy_listener_accepted_total", &labels, listener.accepted.load(Ordering::Relaxed));
+    }
+}
+
+/// What is counted of a route, or of all that have no series of their own.
+#[derive(Default)]
+struct RouteSum {
+    active: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    outcomes: [u64; Outcome::ALL.len()],
+}
+
+impl RouteSum {
+    fn add(&mut self, entry: &RouteEntry) {
+        let Some(counters) = entry.live.seen() else { return };
+        self.active += u64::from(entry.live.active());
+        self.bytes_in += counters.bytes_in.load(Ordering::Relaxed);
+        self.bytes_out += counters.bytes_out.load(Ordering::Relaxed);
+        for (sum, count) in self.outcomes.iter_mut().zip(&counters.outcomes) {
+            *sum += count.load(Ordering::Relaxed);
+        }
+    }
+}
+
+fn routes(page: &mut Page, snapshot: &Snapshot) {
+    let mut seen: Vec<(u64, Arc<RouteEntry>)> = Vec::new();
+    for row in snapshot.routes.iter() {
+        if let Some(counters) = row.value.live.seen() {
+            seen.push((counters.total.load(Ordering::Relaxed), Arc::clone(row.value)));
+        }
+    }
+    seen.sort_unstable_by_key(|(total, entry)| (std::cmp::Reverse(*total), entry.live.key.clone()));
+    let (own, rest) = seen.split_at(seen.len().min(MOST));
+    let mut rows: Vec<([&str; 3], RouteSum)> = Vec::with_capacity(own.len() + 1);
+    for (_, entry) in own {
+        let mut sum = RouteSum::default();
+        sum.add(entry);
+        rows.push(([&entry.spec.listener, &entry.spec.name, &entry.spec.alpn], sum));
+    }
+    if !rest.is_empty() {
+        let mut sum = RouteSum::default();
+        rest.iter().for_each(|(_, entry)| sum.add(entry));
+        rows.push((["", "other", ""], sum));
+    }
+    let labels = |[listener, name, alpn]: [&'_ str; 3]| {
+        [("listener", listener.to_owned()), ("name", name.to_owned()), ("alpn", alpn.to_owned())]
+    };
+    page.family("mcproxy_route_connections_total", "counter", "Ended connections, by route and outcome.");
+    for (key, sum) in &rows {
+        for outcome in Outcome::ALL {
+            let count = sum.outcomes[outcome as usize];
+            if count > 0 {
+                let [listener, name, alpn] = *key;
+                let all =
+                    [("listener", listener), ("name", name), ("alpn", alpn), ("outcome", outcome.as_str())];
+                page.sample("mcproxy_route_connections_total", &all, count);
+            }
+        }
+    }
+    let numbers: [(&str, &str, &str, fn(&RouteSum) -> u64); 3] = [
+        ("mcproxy_route_connections_active", "gauge", "Connections now.", |sum| sum.active),
+        ("mcproxy_route_received_bytes_total", "counter", "Bytes from clients.", |sum| sum.bytes_in),
+        ("mcproxy_route_sent_bytes_total", "counter", "Bytes to clients.", |sum| sum.bytes_out),
+    ];
+    for (name, kind, help, of) in numbers {
+        page.family(name, kind, help);
+        for (key, sum) in &rows {
+            let labels = labels(*key);
+            page.sample(name, &labels.each_ref().map(|(name, value)| (*name, &**value)), of(sum));
+        }
+    }
+}
+
+fn backends(page: &mut Page, backends: &[BackendUse]) {
+    let now_ms = clock::millis();
+    let live: Vec<_> = backends.iter().filter_map(|used| used.live.as_ref()).take(MOST).collect();
+    let healthy = |health| u64::from(matches!(health, Health::Up | Health::Unknown));
+    page.family("mcproxy_backend_up", "gauge", "1 unless its checks fail or it is ejected.");
+    for backend in &live {
+        let labels = [("backend", &*backend.address.to_string())];
+        page.sample("mcproxy_backend_up", &labels, healthy(backend.health(now_ms)));
+    }
+    let numbers: [(&str, &str, &str, fn(&mc_core::backend::BackendLive) -> u64); 4] = [
+        ("mcproxy_backend_draining", "gauge", "1 while it gets no new connection.", |it| it.draining().into()),
+        ("mcproxy_backend_connections_active", "gauge", "Connections now.", |it| it.active().into()),
+        ("mcproxy_backend_connections_total", "counter", "Connections made.", |it| it.total()),
+        ("mcproxy_backend_connect_failures_total", "counter", "Connects that failed.", |it| it.failures()),
+    ];
+    for (name, kind, help, of) in numbers {
+        page.family(name, kind, help);
+        for backend in &live {
+            page.sample(name, &[("backend", &backend.address.to_string())], of(backend));
+        }
+    }
+}
+
+/// What the kernel says of this process; nothing where /proc is not there.
+fn process(page: &mut Page) {
+    let pages = |text: String| text.split_whitespace().nth(1)?.parse::<u64>().ok();
+    let page_size = rustix::param::page_size() as u64;
+    if let Some(resident) = std::fs::read_to_string("/proc/self/statm").ok().and_then(pages) {
+        let help = "Resident memory.";
+        page.one("process_resident_memory_bytes", "gauge", help, resident * page_size);
+    }
+    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+        page.one("process_open_fds", "gauge", "Open descriptors.", open.count() as u64);
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    page.one("process_max_fds", "gauge", "Most descriptors.", limit.unwrap_or(u64::MAX));
+    let ticks = |text: String| {
+        // The fields after the name, which may hold anything, in parentheses: utime and stime are 14 and 15.
+        let after = text.rsplit_once(')')?.1.to_owned();
+        let mut fields = after.split_whitespace().skip(11);
+        Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+    };
+    if let Some(ticks) = std::fs::read_to_string("/proc/self/stat").ok().and_then(ticks) {
+        let us = ticks * 1_000_000 / rustix::param::clock_ticks_per_second();
+        page.one("process_cpu_seconds_total", "counter", "Processor time.", seconds(us));
+    }
+}
+
+/// Microseconds as seconds, exactly.
+fn seconds(us: u64) -> Seconds {
+    Seconds(us)
+}
+
+struct Seconds(u64);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
+}
+
+/// A page of metrics.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+        self.family(name, kind, help);
+        self.line(format_args!("{name} {value}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
+        self.text.push_str(name);
+        for (index, (label, value)) in labels.iter().enumerate() {
+            self.text.push(if index == 0 { '{' } else { ',' });
+            self.text.push_str(label);
+            self.text.push_str("=\"");
+            for c in value.chars() {
+                match c {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    c => self.text.push(c),
+                }
+            }
+            self.text.push('"');
+        }
+        self.line(format_args!("}} {value}"));
+    }
+
+    fn histogram<'a>(&mut self, name: &str, help: &str, parts: impl Iterator<Item = &'a Histogram> + Clone) {
+        self.family(name, "histogram", help);
+        let mut count = 0;
+        for index in 0..Histogram::BUCKETS {
+            count += parts.clone().map(|part| part.buckets[index].get()).sum::<u64>();
+            match Histogram::bound_us(index) {
+                Some(bound) => {
+                    self.line(format_args!("{name}_bucket{{le=\"{}\"}} {count}", seconds(bound)));
+                }
+                None => self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}")),
+            }
+        }
+        let sum = seconds(parts.map(|part| part.sum_us.get()).sum());
+        self.line(format_args!("{name}_sum {sum}\n{name}_count {count}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        self.text.write_fmt(line).expect("writing to a String cannot fail");
+        self.text.push('\n');
+    }
+}
+
+/// Binds the address for [`serve`].
+///
+/// # Errors
+/// It is in use or not ours; the message says what to change.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        anyhow::anyhow!("cannot serve metrics on {address}: {error}; change [metrics] listen_addr, or \"\" for none")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_cannot_end_their_string() {
+        let mut page = Page::default();
+        page.sample("m", &[("a", "x\"y\\z\n"), ("b", "")], 7);
+        assert_eq!(page.text, "m{a=\"x\\\"y\\\\z\\n\",b=\"\"} 7\n");
+    }
+
+    #[test]
+    fn histograms_are_cumulative_and_end_with_all() {
+        let parts = [Histogram::default(), Histogram::default()];
+        parts[0].record_us(10);
+        parts[0].record_us(64);
+        parts[1].record_us(u64::MAX / 2);
+        let mut page = Page::default();
+        page.histogram("h", "help", parts.iter());
+        let value = |line: &str| page.text.lines().find_map(|l| l.strip_prefix(line)).unwrap().to_owned();
+        assert_eq!(value("h_bucket{le=\"0.000064\"} "), "1");
+        assert_eq!(value("h_bucket{le=\"0.000128\"} "), "2");
+        assert_eq!(value("h_bucket{le=\"67.108864\"} "), "2");
+        assert_eq!(value("h_bucket{le=\"+Inf\"} "), "3");
+        assert_eq!(value("h_count "), "3");
+    }
+
+    #[test]
+    fn workers_are_summed_and_every_outcome_has_its_series() {
+        let workers = [Arc::new(WorkerStats::default()), Arc::new(WorkerStats::default())];
+        workers[0].accepted.add(5);
+        workers[0].closed.add(2);
+        workers[1].outcomes[Outcome::NoRoute as usize].add(3);
+        let mut page = Page::default();
+        super::workers(&mut page, &workers);
+        assert!(page.text.contains("mcproxy_connections_active{worker=\"0\"} 3\n"), "{}", page.text);
+        assert!(page.text.contains("mcproxy_connections_total{outcome=\"no_route\"} 3\n"));
+        for outcome in Outcome::ALL {
+            assert!(page.text.contains(&format!("outcome=\"{}\"", outcome.as_str())));
+        }
+        assert_format(&page.text);
+    }
+
+    #[test]
+    fn what_the_kernel_says_of_this_process_is_there() {
+        let mut page = Page::default();
+        process(&mut page);
+        for name in ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"] {
+            assert!(page.text.lines().any(|line| line.starts_with(name)), "{name}: {}", page.text);
+        }
+        assert_format(&page.text);
+    }
+
+    /// Each sample belongs to the family before it and ends in a number.
+    fn assert_format(text: &str) {
+        let mut family = "";
+        for line in text.lines() {
+            if let Some(header) = line.strip_prefix("# TYPE ") {
+                family = header.split(' ').next().unwrap();
+            } else if !line.starts_with('#') {
+                assert!(line.starts_with(family), "{line} is not of {family}");
+                let value = line.rsplit(' ').next().unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+    }
+}

@@ -129,7 +129,7 @@ pub enum BindError {
     Privileged(SocketAddr),
     /// Anything else.
     #[error("cannot listen on {0}")]
-    Other(SocketAddr, #[source] std::io::Error),
+    Other(SocketAddr, #[source] io::Error),
 }
 
 impl Workers {

@@ -69,7 +69,7 @@ impl Shared {
     }
 }
 
-/// Relays until both directions have finished.
+/// Relays until both directions have finished; the caller then closes both sockets.
 ///
 /// # Errors
 /// The side that failed, and how.
@@ -90,6 +90,9 @@ pub async fn relay(
                 Side::To(error) => Failure::Backend(error),
             })?;
             up_done = true;
+            if !down_done {
+                backend.shutdown(Shutdown::Write);
+            }
         }
         if !down_done && let Poll::Ready(end) = down.as_mut().poll(cx) {
             end.map_err(|side| match side {
@@ -97,7 +100,11 @@ pub async fn relay(
                 Side::To(error) => Failure::Client(error),
             })?;
             down_done = true;
+            if !up_done {
+                client.shutdown(Shutdown::Write);
+            }
         }
+        // The direction that ends last needs no shutdown of its own: the close that follows says it.
         if up_done && down_done { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await
@@ -113,7 +120,6 @@ async fn pump(shared: &Shared, from: &Socket, to: &Socket, flow: &Flow) -> Resul
             Method::Splice => splice(shared, from, to, flow, &mut choice).await?,
         };
         if !go_on {
-            to.shutdown(Shutdown::Write);
             return Ok(());
         }
     }

@@ -8,6 +8,7 @@ mod output;
 mod report;
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -36,7 +37,7 @@ pub(crate) struct Args {
 pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let watch = Stopwatch::start();
     let mut report = Report::default();
-    let tools = if args.quick { Tools::default() } else { report.setup(repo) };
+    let mut tools = if args.quick { Tools::default() } else { report.setup(repo) };
     report.check("format", || lint::format(repo));
     report.check("clippy", || lint::clippy(repo));
     report.check("tidy", || match tidy::run(repo)? {
@@ -45,7 +46,7 @@ pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     });
     if args.quick {
         report.tests(repo, &tools, &["--lib", "--bins"]);
-    } else if report.check("build", || build(repo)) {
+    } else if report.check("build", || build(repo, &mut tools)) {
         report.tests(repo, &tools, &[]);
         report.check("demo: the lines that `cargo xtask up` prints", || up::check(repo));
     }
@@ -135,9 +136,27 @@ impl Report {
     }
 }
 
-/// Everything that tests start or are, in the one configuration that `cargo test` uses too.
-fn build(repo: &Repo) -> Result<()> {
-    run_command(repo.cargo().args(["build", "--workspace", "--all-targets"]))
+/// Everything that tests start or are, in the one configuration that `cargo test` uses too. First a mc-proxy with
+/// a planted fault, which tests must find out; in the same configuration, so that only its own crate is built twice.
+fn build(repo: &Repo, tools: &mut Tools) -> Result<()> {
+    let build = || {
+        let mut build = repo.cargo();
+        build.args(["build", "--workspace", "--all-targets"]);
+        build
+    };
+    run_command(build().args(["--features", "mc-proxy/planted-early-ack"]))?;
+    let planted = repo.target.join("xtask/mc-proxy-planted");
+    copy(&repo.target.join("debug/mc-proxy"), &planted)?;
+    tools.env.push(("MC_PLANTED_PROXY", planted));
+    run_command(&mut build())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let what = || format!("cannot copy {} to {}", from.display(), to.display());
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder).with_context(what)?;
+    }
+    std::fs::copy(from, to).map(|_| ()).with_context(what)
 }
 
 fn document(repo: &Repo) -> Result<()> {

@@ -76,7 +76,7 @@ impl Reader {
             self.section = Section::Running;
             return true;
         }
-        if let Some(reason) = line.strip_prefix("LEFT OUT: ").filter(|_| self.section != Section::Failures) {
+        if let Some(reason) = left_out(line).filter(|_| self.section != Section::Failures) {
             self.left_out.push(reason.to_owned());
             let counts = &mut self.counts[self.group as usize];
             counts.skipped += 1;
@@ -124,6 +124,13 @@ impl Reader {
     }
 }
 
+/// The test and reason of a line that says so. Written past libtest's capture, it may follow what libtest has
+/// begun to print on the line.
+fn left_out(line: &str) -> Option<&str> {
+    let (before, reason) = line.split_once("LEFT OUT: ")?;
+    (before.is_empty() || before.starts_with("test ")).then_some(reason)
+}
+
 /// `unittests src/lib.rs (target/...)` or `tests/ns_edge.rs (target/...)`.
 fn group_of(binary: &str) -> Group {
     match binary.split_once("tests/") {
@@ -168,6 +175,15 @@ mod tests {
         check(Group::Namespace, 1, 0, 1);
         check(Group::Integration, 4, 0, 0);
         check(Group::Doc, 1, 0, 0);
+    }
+
+    #[test]
+    fn a_test_left_out_is_seen_where_it_is_said() {
+        let check = |line, expect| assert_eq!(left_out(line), expect, "{line}");
+        check("LEFT OUT: edge: needs root", Some("edge: needs root"));
+        check("test edge ... LEFT OUT: edge: needs root", Some("edge: needs root"));
+        check("we read: LEFT OUT: x", None);
+        check("test edge ... ok", None);
     }
 
     #[test]

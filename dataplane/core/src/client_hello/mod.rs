@@ -169,9 +169,12 @@ impl Parser {
                 }
             }
             if payload.len() < len {
-                // The message's header is worth a look of its own: much can be refused at once by it.
-                let header = start + MESSAGE_HEADER.saturating_sub(self.message.len());
-                self.need = if total.is_none() { header.min(end) } else { end };
+                // The message's type and its header are worth a look of their own: much can be refused by them.
+                self.need = match (total, self.message.len() + payload.len()) {
+                    (Some(_), _) => end,
+                    (None, 0) => start + 1,
+                    (None, _) => end.min(start + MESSAGE_HEADER - self.message.len()),
+                };
                 return Ok(None);
             }
             if self.message.is_empty() && total == Some(len) {

@@ -149,7 +149,7 @@ fn records_that_are_refused() {
     refused(&[23, 3, 3, 0, 1, 0], Malformed::NotHandshake(23));
     refused(&[22, 3, 3, 0, 0], Malformed::EmptyRecord);
     refused(&[22, 3, 3, 0x40, 1], Malformed::RecordTooLong(0x4001));
-    refused(&[22, 3, 3, 0, 4, 2, 0, 0, 0], Malformed::NotClientHello(2));
+    refused(&[22, 3, 3, 0, 4, 2], Malformed::NotClientHello(2));
     refused(&[22, 3, 3, 0, 5, 1, 0, 0, 0], Malformed::DataAfterHello);
     refused(&[22, 3, 3, 0, 4, 1, 0, 0, 0], Malformed::Truncated("version"));
     refused(&[22, 3, 3, 0, 3, 1, 0, 0, 22, 3, 3, 0, 1, 0], Malformed::Truncated("version"));

@@ -163,7 +163,7 @@ pub struct Backend {
 }
 
 /// The PROXY protocol header that a backend is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProxyOut {
     /// None.

@@ -209,7 +209,7 @@ impl Worker {
         look(self.snapshot.borrow_mut().load())
     }
 
-    fn refused(&self, refused: Refused) {
+    fn refused(&self, refused: Refused<'_>) {
         (self.policy.on_refused)(refused);
     }
 }
@@ -224,5 +224,7 @@ async fn accept(worker: Rc<Worker>, listener: u32, accepting: Rc<Accepting>) {
     let done = accepting.closed.borrow_mut().take();
     // This is the last reference: the port is free when the caller hears of it.
     drop(accepting);
-    done.map_or((), |done| done.send(()).unwrap_or(()));
+    if let Some(done) = done {
+        done.send(()).unwrap_or(());
+    }
 }

@@ -244,7 +244,7 @@ impl Log {
     fn write(&self, record: &Record<'_>) {
         let full = {
             let mut lines = self.lines.borrow_mut();
-            self.sink.format(record, &mut lines);
+            self.sink.write(record, &mut lines);
             lines.len() >= LOG_BATCH
         };
         if full {

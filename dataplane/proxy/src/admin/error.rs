@@ -1,0 +1,78 @@
+//! Why a change was not made.
+
+use mc_core::model::{Invalid, RouteKey};
+
+use crate::store::StoreError;
+use crate::workers::BindError;
+
+/// Why a change was not made. What runs is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The request makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// There is no such route.
+    #[error("there is no route {0}: see ListRoutes, or add it with AddRoute")]
+    NoRoute(RouteKey),
+    /// There is no such listener.
+    #[error("there is no listener `{0}`: see ListListeners, or add it with AddListener")]
+    NoListener(String),
+    /// There is no such firewall rule.
+    #[error("there is no such firewall rule: see GetFirewall")]
+    NoRule,
+    /// No route leads to the backend.
+    #[error("no route leads to {0}: see ListBackends")]
+    NoBackend(std::net::SocketAddr),
+    /// Somebody else changed something in between.
+    #[error("the revision is {current} and {expected} was expected: read again, then repeat the change")]
+    Revision {
+        /// What the caller had seen.
+        expected: u64,
+        /// What is.
+        current: u64,
+    },
+    /// Routes refer to the listener.
+    #[error("{routes} routes refer to listener `{name}`: remove them first, or set with_routes")]
+    HasRoutes {
+        /// The listener.
+        name: String,
+        /// How many.
+        routes: u64,
+    },
+    /// Another listener has the address.
+    #[error("listener `{name}` already listens on {address}: choose another address, or remove it")]
+    AddressTaken {
+        /// Who has it.
+        name: String,
+        /// What it has.
+        address: std::net::SocketAddr,
+    },
+    /// More than this process is made for.
+    #[error("there may be {limit} {what} at most: remove some first")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        limit: u64,
+    },
+    /// The listener's address cannot be had.
+    #[error("listener `{name}`: {}", chain(source))]
+    Bind {
+        /// The listener.
+        name: String,
+        /// Why.
+        source: BindError,
+    },
+    /// The change could not be made durable.
+    #[error("the change could not be stored, and was not made: {}", chain(.0))]
+    Store(#[from] StoreError),
+    /// The proxy stops.
+    #[error("mc-proxy is stopping: repeat the change when it runs again")]
+    Stopping,
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

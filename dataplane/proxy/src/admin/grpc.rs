@@ -1,0 +1,365 @@
+//! The gRPC API over [`Admin`]: messages in, messages out, and the only place where a refusal becomes a status.
+//!
+//! A status' message says what is wrong with what and what to do; where one field is to blame, its path is in
+//! the metadata too (`field`), so that nobody parses text.
+
+use mc_api::mcproxy as api;
+use mc_api::mcproxy::admin_server::{Admin as AdminApi, AdminServer};
+use mc_core::model::{Firewall, FirewallRule, Invalid, Listener, Route, RouteKey};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::Admin;
+use super::auth::TokenFile;
+use super::error::ChangeError;
+use super::events::MAX_WATCHERS;
+use super::state::{MAX_ROUTES, RoutePut};
+
+mod answer;
+
+/// The API as served.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    admin: Admin,
+}
+
+/// The service, with its limits.
+pub(crate) fn service(admin: Admin) -> AdminServer<Api> {
+    AdminServer::new(Api { admin }).max_decoding_message_size(MAX_MESSAGE)
+}
+
+/// Lets a request over TCP pass that carries the token.
+pub(crate) fn authorize(token: &TokenFile, request: Request<()>) -> Result<Request<()>, Status> {
+    let given = request.metadata().get("authorization").map(MetadataValue::as_encoded_bytes);
+    match token.admits(given) {
+        Ok(true) => Ok(request),
+        Ok(false) => Err(Status::unauthenticated(
+            "give the token of admin.tcp.token_file as `authorization: Bearer ...`",
+        )),
+        Err(error) => {
+            tracing::error!(%error, "no admin call over TCP is admitted");
+            Err(Status::unavailable("the proxy cannot read its token file: see its log"))
+        }
+    }
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+type Pages<T> = ReceiverStream<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl AdminApi for Api {
+    type ListRoutesStream = Pages<api::Route>;
+    type ListConnectionsStream = Pages<api::Connection>;
+    type WatchEventsStream = Pages<api::Event>;
+
+    async fn get_status(&self, _request: Request<api::GetStatusRequest>) -> Reply<api::Status> {
+        Ok(Response::new(answer::status(&self.admin)))
+    }
+
+    async fn add_route(&self, request: Request<api::AddRouteRequest>) -> Reply<api::RouteChange> {
+        let route: Route = read(required("route", request.into_inner().route)?)?;
+        route_change(self.admin.add_route(route).await)
+    }
+
+    async fn update_route(&self, request: Request<api::UpdateRouteRequest>) -> Reply<api::RouteChange> {
+        let route: Route = read(required("route", request.into_inner().route)?)?;
+        route_change(self.admin.update_route(route).await)
+    }
+
+    async fn remove_route(&self, request: Request<api::RemoveRouteRequest>) -> Reply<api::RemoveRouteReply> {
+        let request = request.into_inner();
+        let kill = kills(request.connections)?;
+        let key: RouteKey = required("key", request.key)?.into();
+        let (revision, existed, killed) = self.admin.remove_route(key, kill).await.map_err(refused)?;
+        Ok(Response::new(api::RemoveRouteReply { revision, existed, killed }))
+    }
+
+    async fn list_routes(&self, request: Request<api::ListRoutesRequest>) -> Reply<Self::ListRoutesStream> {
+        let (send, pages) = mpsc::channel(PAGE);
+        tokio::spawn(list_routes(self.admin.clone(), request.into_inner(), send));
+        Ok(Response::new(ReceiverStream::new(pages)))
+    }
+
+    async fn replace_routes(
+        &self,
+        request: Request<Streaming<api::ReplaceRoutesRequest>>,
+    ) -> Reply<api::ReplaceRoutesReply> {
+        let mut messages = request.into_inner();
+        let mut first = None;
+        let mut routes = Vec::new();
+        while let Some(message) = messages.message().await? {
+            let disposition = kills(message.connections)?;
+            first.get_or_insert((message.expected_revision, disposition));
+            for route in message.routes {
+                let index = routes.len();
+                routes.push(Route::try_from(route).map_err(|wrong| {
+                    invalid(Invalid { field: format!("routes[{index}].{}", wrong.field), ..wrong })
+                })?);
+            }
+            if routes.len() as u64 > MAX_ROUTES {
+                return Err(refused(ChangeError::TooMany { what: "routes", limit: MAX_ROUTES }));
+            }
+        }
+        // No message at all is a broken client, not the wish to remove everything.
+        let Some((expected, kill)) = first else {
+            return Err(missing(
+                "routes",
+                "no message came: send at least one, without routes to remove all",
+            ));
+        };
+        let done = self.admin.replace_routes(routes, expected, kill).await.map_err(refused)?;
+        Ok(Response::new(api::ReplaceRoutesReply {
+            revision: done.revision,
+            added: done.added,
+            updated: done.updated,
+            removed: done.removed,
+        }))
+    }
+
+    async fn add_listener(&self, request: Request<api::AddListenerRequest>) -> Reply<api::ListenerChange> {
+        let listener: Listener = read(required("listener", request.into_inner().listener)?)?;
+        let put = self.admin.add_listener(listener).await.map_err(refused)?;
+        let listener = Some((&put.listener).into());
+        Ok(Response::new(api::ListenerChange { revision: put.revision, created: put.created, listener }))
+    }
+
+    async fn remove_listener(&self, request: Request<api::RemoveListenerRequest>) -> Reply<api::Change> {
+        let request = request.into_inner();
+        let kill = kills(request.connections)?;
+        change(self.admin.remove_listener(request.name, request.with_routes, kill).await)
+    }
+
+    async fn list_listeners(
+        &self,
+        _request: Request<api::ListListenersRequest>,
+    ) -> Reply<api::ListListenersReply> {
+        Ok(Response::new(answer::listeners(&self.admin)))
+    }
+
+    async fn get_firewall(&self, _request: Request<api::GetFirewallRequest>) -> Reply<api::FirewallState> {
+        let snapshot = self.admin.snapshot();
+        let firewall = Some((&snapshot.firewall.spec).into());
+        Ok(Response::new(api::FirewallState { firewall, revision: snapshot.revision }))
+    }
+
+    async fn set_firewall(&self, request: Request<api::SetFirewallRequest>) -> Reply<api::Change> {
+        let request = request.into_inner();
+        let firewall: Firewall = read(required("firewall", request.firewall)?)?;
+        change(self.admin.set_firewall(firewall, request.expected_revision).await)
+    }
+
+    async fn add_firewall_rule(&self, request: Request<api::FirewallRuleRequest>) -> Reply<api::Change> {
+        let rule: FirewallRule = read(required("rule", request.into_inner().rule)?)?;
+        change(self.admin.add_rule(rule).await)
+    }
+
+    async fn remove_firewall_rule(&self, request: Request<api::FirewallRuleRequest>) -> Reply<api::Change> {
+        let rule: FirewallRule = read(required("rule", request.into_inner().rule)?)?;
+        change(self.admin.remove_rule(rule).await)
+    }
+
+    async fn set_rate(&self, request: Request<api::SetRateRequest>) -> Reply<api::Change> {
+        let rate = required("rate", request.into_inner().rate)?;
+        change(self.admin.set_rate(rate.into()).await)
+    }
+
+    async fn test_firewall(
+        &self,
+        request: Request<api::TestFirewallRequest>,
+    ) -> Reply<api::TestFirewallReply> {
+        let text = request.into_inner().address;
+        let address = text.parse().map_err(|_unparsed| {
+            missing("address", &format!("`{text}` is no IP address: write 192.0.2.1 or 2001:db8::1"))
+        })?;
+        Ok(Response::new(answer::test_firewall(&self.admin.snapshot().firewall, address)))
+    }
+
+    async fn list_backends(
+        &self,
+        _request: Request<api::ListBackendsRequest>,
+    ) -> Reply<api::ListBackendsReply> {
+        Ok(Response::new(answer::backends(&self.admin)))
+    }
+
+    async fn drain_backend(&self, request: Request<api::DrainBackendRequest>) -> Reply<api::Change> {
+        let request = request.into_inner();
+        let address = answer::socket_address("address", &request.address).map_err(invalid)?;
+        if request.kill && !request.drain {
+            return Err(missing("kill", "is only for a backend that drains: set drain, or leave kill out"));
+        }
+        change(self.admin.drain_backend(address, request.drain, request.kill).await)
+    }
+
+    async fn list_connections(
+        &self,
+        request: Request<api::ListConnectionsRequest>,
+    ) -> Reply<Self::ListConnectionsStream> {
+        let request = request.into_inner();
+        let filter = answer::filter(request.filter.unwrap_or_default()).map_err(invalid)?;
+        let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
+        let found = self.admin.connections(filter, limit).await;
+        let (send, pages) = mpsc::channel(PAGE);
+        tokio::spawn(async move {
+            for connection in found {
+                if send.send(Ok(answer::connection(connection))).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(pages)))
+    }
+
+    async fn kill_connections(
+        &self,
+        request: Request<api::KillConnectionsRequest>,
+    ) -> Reply<api::KillConnectionsReply> {
+        let request = request.into_inner();
+        let filter = request.filter.unwrap_or_default();
+        if !request.all && filter == api::ConnectionFilter::default() {
+            return Err(missing(
+                "filter",
+                "is empty, which would close every connection: set all if that is meant",
+            ));
+        }
+        let filter = answer::filter(filter).map_err(invalid)?;
+        let killed = self.admin.kill(filter).await;
+        Ok(Response::new(api::KillConnectionsReply { killed }))
+    }
+
+    async fn get_stats(&self, request: Request<api::GetStatsRequest>) -> Reply<api::Stats> {
+        let top = match request.into_inner().top {
+            0 => 100,
+            top => usize::try_from(top).unwrap_or(usize::MAX),
+        };
+        let admin = self.admin.clone();
+        // It looks at every route: not on the thread that serves.
+        let stats = tokio::task::spawn_blocking(move || answer::stats(&admin, top)).await;
+        stats.map(Response::new).map_err(|_stopped| refused(ChangeError::Stopping))
+    }
+
+    async fn watch_events(
+        &self,
+        _request: Request<api::WatchEventsRequest>,
+    ) -> Reply<Self::WatchEventsStream> {
+        let Some(mut watch) = self.admin.events().watch() else {
+            return Err(refused(ChangeError::TooMany { what: "watchers", limit: MAX_WATCHERS as u64 }));
+        };
+        let (send, events) = mpsc::channel(16);
+        tokio::spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    event = watch.next() => event,
+                    () = send.closed() => return,
+                };
+                let Some(event) = event else { return };
+                if send.send(Ok(event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(events)))
+    }
+}
+
+/// Sends routes page by page: none is held while the caller reads slowly, and each is sent at most once.
+async fn list_routes(
+    admin: Admin,
+    request: api::ListRoutesRequest,
+    send: mpsc::Sender<Result<api::Route, Status>>,
+) {
+    let named = !request.listener.is_empty();
+    let mut after = named.then(|| RouteKey {
+        listener: request.listener.clone(),
+        name: String::new(),
+        alpn: String::new(),
+    });
+    loop {
+        let page = admin.routes_after(after.as_ref(), PAGE);
+        let Some(last) = page.last() else { return };
+        after = Some(last.spec.key());
+        for entry in page {
+            if named && entry.spec.listener != request.listener {
+                return;
+            }
+            if entry.spec.name.contains(&request.name_contains)
+                && send.send(Ok((&entry.spec).into())).await.is_err()
+            {
+                return;
+            }
+        }
+        // A million routes that do not match must not keep others waiting.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A message's meaning.
+fn read<M, T: TryFrom<M, Error = Invalid>>(message: M) -> Result<T, Status> {
+    T::try_from(message).map_err(invalid)
+}
+
+fn required<T>(field: &str, value: Option<T>) -> Result<T, Status> {
+    value.ok_or_else(|| missing(field, "is missing: set it"))
+}
+
+/// Whether connections are to be closed.
+fn kills(disposition: i32) -> Result<bool, Status> {
+    match api::Disposition::try_from(disposition) {
+        Ok(api::Disposition::Drain) => Ok(false),
+        Ok(api::Disposition::Kill) => Ok(true),
+        Err(_) => Err(missing(
+            "connections",
+            &format!("{disposition} is not known: 0 lets them drain, 1 closes them"),
+        )),
+    }
+}
+
+fn route_change(put: Result<RoutePut, ChangeError>) -> Reply<api::RouteChange> {
+    let RoutePut { revision, created, changed, route } = put.map_err(refused)?;
+    Ok(Response::new(api::RouteChange { revision, created, changed, route: Some((&route).into()) }))
+}
+
+fn change(revision: Result<u64, ChangeError>) -> Reply<api::Change> {
+    Ok(Response::new(api::Change { revision: revision.map_err(refused)? }))
+}
+
+fn missing(field: &str, problem: &str) -> Status {
+    invalid(Invalid { field: field.to_owned(), problem: problem.to_owned() })
+}
+
+fn invalid(wrong: Invalid) -> Status {
+    refused(ChangeError::Invalid(wrong))
+}
+
+/// What a refusal is in gRPC.
+fn refused(error: ChangeError) -> Status {
+    let (code, field) = match &error {
+        ChangeError::Invalid(wrong) => (Code::InvalidArgument, Some(wrong.field.as_str())),
+        ChangeError::NoRoute(_) => (Code::NotFound, Some("route")),
+        ChangeError::NoListener(_) => (Code::NotFound, Some("name")),
+        ChangeError::NoRule => (Code::NotFound, Some("rule")),
+        ChangeError::NoBackend(_) => (Code::NotFound, Some("address")),
+        ChangeError::Revision { .. } => (Code::Aborted, Some("expected_revision")),
+        ChangeError::HasRoutes { .. } => (Code::FailedPrecondition, Some("with_routes")),
+        ChangeError::AddressTaken { .. } | ChangeError::Bind { .. } => {
+            (Code::FailedPrecondition, Some("listener.address"))
+        }
+        ChangeError::TooMany { .. } => (Code::ResourceExhausted, None),
+        ChangeError::Store(_) | ChangeError::Stopping => (Code::Unavailable, None),
+    };
+    if let ChangeError::Store(_) = &error {
+        tracing::error!(%error, "a change was refused");
+    }
+    let mut status = Status::new(code, error.to_string());
+    if let Some(field) = field.and_then(|field| MetadataValue::try_from(field).ok()) {
+        status.metadata_mut().insert("field", field);
+    }
+    status
+}
+
+/// Largest message that is read, in bytes: a hundred thousand routes. More come in several.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// Entries that are looked up, and at most wait to be sent, at a time.
+const PAGE: usize = 512;

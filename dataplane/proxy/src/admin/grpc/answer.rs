@@ -1,0 +1,218 @@
+//! What the API says of the running state.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use mc_api::mcproxy as api;
+use mc_core::backend::Health;
+use mc_core::model::Invalid;
+use mc_core::outcome::Outcome;
+
+use crate::admin::Admin;
+use crate::clock;
+use crate::snapshot::{FirewallEntry, RouteEntry};
+use crate::workers::{ConnectionFilter, ConnectionInfo};
+
+/// What runs.
+pub(super) fn status(admin: &Admin) -> api::Status {
+    let snapshot = admin.snapshot();
+    let workers = admin.workers();
+    let (country_database, asn_database) = snapshot.firewall.geo.describe();
+    api::Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        revision: snapshot.revision,
+        workers: u32::try_from(workers.stats.len()).unwrap_or(u32::MAX),
+        routes: snapshot.route_count,
+        listeners: u32::try_from(snapshot.listeners.len()).unwrap_or(u32::MAX),
+        connections: workers.stats.iter().map(|stats| active(stats.accepted.get(), stats.closed.get())).sum(),
+        uptime_ms: admin.uptime_ms(),
+        country_database,
+        asn_database,
+    }
+}
+
+/// Listeners and what is counted of them.
+pub(super) fn listeners(admin: &Admin) -> api::ListListenersReply {
+    let state = |listener: &Arc<crate::snapshot::ListenerEntry>| api::ListenerState {
+        listener: Some((&listener.spec).into()),
+        accepted: listener.accepted.load(Ordering::Relaxed),
+        routes: admin.routes_of(&listener.spec.name),
+    };
+    api::ListListenersReply { listeners: admin.snapshot().listeners.iter().map(state).collect() }
+}
+
+/// Backends and what is known of them.
+pub(super) fn backends(admin: &Admin) -> api::ListBackendsReply {
+    let now_ms = clock::millis();
+    let backends = admin.backends().into_iter().map(|used| {
+        let mut state = api::BackendState {
+            address: used.address.to_string(),
+            health: api::Health::Unknown.into(),
+            draining: true,
+            routes: used.routes,
+            ..Default::default()
+        };
+        if let Some(live) = used.live {
+            state.health = health(live.health(now_ms)).into();
+            state.draining = live.draining();
+            state.connections = live.active().into();
+            state.total = live.total();
+            state.failures = live.failures();
+            state.last_error = admin.check_error(used.address).unwrap_or_default();
+            state.since_ms = now_ms.saturating_sub(live.since_ms(now_ms));
+        }
+        state
+    });
+    api::ListBackendsReply { backends: backends.collect() }
+}
+
+/// Counters of all workers and of the `top` busiest routes.
+pub(super) fn stats(admin: &Admin, top: usize) -> api::Stats {
+    let snapshot = admin.snapshot();
+    let mut stats = api::Stats {
+        uptime_ms: admin.uptime_ms(),
+        revision: snapshot.revision,
+        outcomes: HashMap::with_capacity(Outcome::ALL.len()),
+        ..Default::default()
+    };
+    for (worker, counted) in (0_u32..).zip(&admin.workers().stats) {
+        let (accepted, closed) = (counted.accepted.get(), counted.closed.get());
+        stats.accepted += accepted;
+        stats.active += active(accepted, closed);
+        stats.bytes_in += counted.bytes_in.get();
+        stats.bytes_out += counted.bytes_out.get();
+        stats.workers.push(api::WorkerStats { worker, accepted, active: active(accepted, closed) });
+        for (outcome, count) in Outcome::ALL.iter().zip(&counted.outcomes) {
+            *stats.outcomes.entry(outcome.as_str().to_owned()).or_default() += count.get();
+        }
+    }
+    stats.outcomes.retain(|_, count| *count > 0);
+    stats.routes = busiest(snapshot.routes.iter().map(|row| row.value), top);
+    stats
+}
+
+/// The routes with the most connections now, then ever; none that never had one.
+fn busiest<'a>(routes: impl Iterator<Item = &'a Arc<RouteEntry>>, top: usize) -> Vec<api::RouteStats> {
+    // The least busy of the best so far is at the head, to be replaced.
+    let mut best: BinaryHeap<Reverse<(u32, u64, usize)>> = BinaryHeap::new();
+    let mut kept: Vec<&Arc<RouteEntry>> = Vec::new();
+    for entry in routes {
+        let Some(counters) = entry.live.seen() else { continue };
+        let rank = (entry.live.active(), counters.total.load(Ordering::Relaxed));
+        if best.len() < top {
+            best.push(Reverse((rank.0, rank.1, kept.len())));
+            kept.push(entry);
+        } else if let Some(mut least) = best.peek_mut()
+            && (least.0.0, least.0.1) < rank
+        {
+            let slot = least.0.2;
+            kept[slot] = entry;
+            *least = Reverse((rank.0, rank.1, slot));
+        }
+    }
+    best.into_sorted_vec().into_iter().map(|Reverse((.., slot))| route_stats(kept[slot])).collect()
+}
+
+fn route_stats(entry: &RouteEntry) -> api::RouteStats {
+    let mut stats = api::RouteStats {
+        key: Some((&entry.live.key).into()),
+        active: entry.live.active().into(),
+        ..Default::default()
+    };
+    if let Some(counters) = entry.live.seen() {
+        stats.total = counters.total.load(Ordering::Relaxed);
+        stats.bytes_in = counters.bytes_in.load(Ordering::Relaxed);
+        stats.bytes_out = counters.bytes_out.load(Ordering::Relaxed);
+        let refused = Outcome::ALL.iter().zip(&counters.outcomes).filter(|(outcome, _)| outcome.is_refusal());
+        stats.failed = refused.map(|(_, count)| count.load(Ordering::Relaxed)).sum();
+    }
+    stats
+}
+
+/// A live connection.
+pub(super) fn connection(info: ConnectionInfo) -> api::Connection {
+    api::Connection {
+        id: info.id,
+        client: info.client.to_string(),
+        peer: info.peer.to_string(),
+        listener: info.listener,
+        name: info.name,
+        route: info.route,
+        backend: info.backend.map(|address| address.to_string()).unwrap_or_default(),
+        age_ms: millis(info.age),
+        idle_ms: millis(info.idle),
+        bytes_in: info.bytes_in,
+        bytes_out: info.bytes_out,
+        phase: info.phase.to_owned(),
+    }
+}
+
+/// What the firewall would say of an address, and why. Takes no token.
+pub(super) fn test_firewall(firewall: &FirewallEntry, address: IpAddr) -> api::TestFirewallReply {
+    let geo = firewall.geo.lookup(address);
+    let decision = firewall.compiled.verdict(address, || geo, None);
+    let why = decision.explain(&firewall.spec);
+    api::TestFirewallReply {
+        allowed: decision.pass(),
+        reason: decision
+            .outcome()
+            .map_or_else(|| why.clone(), |outcome| format!("{}: {why}", outcome.as_str())),
+        country: geo.country.map(|code| String::from_utf8_lossy(&code).into_owned()).unwrap_or_default(),
+        asn: geo.asn.unwrap_or(0),
+    }
+}
+
+/// Which connections are meant.
+pub(super) fn filter(filter: api::ConnectionFilter) -> Result<ConnectionFilter, Invalid> {
+    let given = |text: String| (!text.is_empty()).then_some(text);
+    Ok(ConnectionFilter {
+        ids: filter.ids,
+        listener: given(filter.listener),
+        name: given(filter.name).map(|name| name.trim_end_matches('.').to_ascii_lowercase()),
+        client: given(filter.client_network)
+            .map(|text| network("filter.client_network", &text))
+            .transpose()?,
+        backend: given(filter.backend).map(|text| socket_address("filter.backend", &text)).transpose()?,
+        removed_routes: false,
+    })
+}
+
+/// An address with a port.
+pub(super) fn socket_address(field: &str, text: &str) -> Result<SocketAddr, Invalid> {
+    text.parse().map_err(|_unparsed| Invalid {
+        field: field.to_owned(),
+        problem: format!("`{text}` is no address with a port: write 192.0.2.1:443 or [2001:db8::1]:443"),
+    })
+}
+
+/// A network, or one address.
+fn network(field: &str, text: &str) -> Result<IpNet, Invalid> {
+    let one = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>().or_else(one).map_err(|_unparsed| Invalid {
+        field: field.to_owned(),
+        problem: format!("`{text}` is no network: write 192.0.2.0/24, 2001:db8::/32 or one address"),
+    })
+}
+
+fn health(health: Health) -> api::Health {
+    match health {
+        Health::Up => api::Health::Up,
+        Health::Down => api::Health::Down,
+        Health::Ejected => api::Health::Ejected,
+        Health::Unknown => api::Health::Unknown,
+    }
+}
+
+/// Connections that have begun and not ended: the two are read one after the other.
+fn active(accepted: u64, closed: u64) -> u64 {
+    accepted.saturating_sub(closed)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,388 @@
+//! The admin side: the state and its one writer, the gRPC API, events.
+//!
+//! It runs on one thread of its own. Reading never waits for a change that is being made durable: the writer
+//! works beside it, on a thread where waiting for a disk is allowed, and what is read is published or under a
+//! lock that is held for an instant. A change that was begun is finished, even where its caller has gone.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use mc_core::model::{Firewall, FirewallRule, Listener, Rate, Route, RouteKey};
+use serde_json::json;
+use tokio::sync::{Mutex, watch};
+
+use crate::clock;
+use crate::config::Config;
+use crate::geoip::GeoIp;
+use crate::health::{CheckErrors, Checks};
+use crate::snapshot::{RouteEntry, Snapshot};
+use crate::store::Store;
+use crate::workers::{ConnectionFilter, ConnectionInfo, Workers};
+
+pub mod auth;
+mod backends;
+mod build;
+mod error;
+pub mod events;
+mod grpc;
+mod listen;
+mod listing;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use backends::BackendUse;
+pub use error::ChangeError;
+pub use events::Events;
+pub use listen::ListenError;
+pub use state::{ListenerPut, RoutePut, RoutesReplaced, StartError};
+
+use backends::Wanted;
+use events::Kind;
+use state::{Done, Opening, Seed, SharedView, Shell, State};
+
+/// The state, for everyone who reads or changes it. A clone is the same state.
+#[derive(Clone)]
+pub struct Admin {
+    state: Arc<Mutex<State>>,
+    view: SharedView,
+    workers: Arc<Workers>,
+    events: Events,
+    checks: Arc<std::sync::Mutex<Checks>>,
+    check_errors: CheckErrors,
+    started_ms: u64,
+}
+
+/// The admin side, ready to be served: everything is open.
+#[derive(Debug)]
+pub struct Service {
+    admin: Admin,
+    sockets: listen::Sockets,
+}
+
+/// Why the admin side could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database cannot be used.
+    #[error("cannot use the database {0}")]
+    Store(PathBuf, #[source] crate::store::StoreError),
+    /// The state cannot be brought up.
+    #[error(transparent)]
+    State(#[from] StartError),
+    /// The admin socket or address cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+impl Service {
+    /// Opens the admin sockets and the database, brings up what is stored (or seeds it), and accepts
+    /// connections on every listener.
+    ///
+    /// # Errors
+    /// [`OpenError`] says what cannot be had; nothing is left open.
+    pub async fn open(
+        config: &Config,
+        workers: Arc<Workers>,
+        geo: Arc<GeoIp>,
+        events: Events,
+    ) -> Result<Self, OpenError> {
+        // First: it tells whether another one runs here already.
+        let sockets = listen::Sockets::open(config).await?;
+        let database = config.database();
+        let (store, loaded) =
+            Store::open(&database).map_err(|source| OpenError::Store(database.clone(), source))?;
+        let seed = Seed {
+            listeners: config.listeners.clone(),
+            routes: config.routes.clone(),
+            firewall: config.firewall.clone(),
+        };
+        let shell = Shell { workers, geo, events };
+        let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone())?;
+        Ok(Self { admin: Admin::new(state, bound, shell).await, sockets })
+    }
+
+    /// The state, for metrics and health checks.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// Serves until `stop` becomes true (or its sender is gone), then ends open calls within a second.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let Self { admin, sockets } = self;
+        let upkeep = tokio::spawn(admin.clone().upkeep());
+        sockets.serve(admin, stop).await;
+        upkeep.abort();
+    }
+}
+
+impl Admin {
+    async fn new(mut state: State, bound: Vec<Opening>, shell: Shell) -> Self {
+        for (entry, sockets) in bound {
+            tracing::info!(listener = entry.spec.name, address = %entry.spec.address, "listening");
+            shell.workers.open(entry, sockets).await;
+        }
+        let checks = state.take_checks();
+        let events = shell.events.clone();
+        let health = Checks::new(Box::new(move |backend, health, why| events.health(backend, health, why)));
+        let admin = Self {
+            view: state.view(),
+            state: Arc::new(Mutex::new(state)),
+            workers: shell.workers,
+            events: shell.events,
+            check_errors: health.errors(),
+            checks: Arc::new(std::sync::Mutex::new(health)),
+            started_ms: clock::millis(),
+        };
+        admin.sync_checks(checks);
+        admin
+    }
+
+    /// Adds a route or replaces the one with its key.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; so for all changes.
+    pub async fn add_route(&self, route: Route) -> Result<RoutePut, ChangeError> {
+        self.change(move |state| state.put_route(route, false)).await.map(|(put, _)| put)
+    }
+
+    /// Replaces a route that exists.
+    ///
+    /// # Errors
+    /// [`ChangeError::NoRoute`] where it does not.
+    pub async fn update_route(&self, route: Route) -> Result<RoutePut, ChangeError> {
+        self.change(move |state| state.put_route(route, true)).await.map(|(put, _)| put)
+    }
+
+    /// Removes a route; `kill` closes its connections. Says at which revision it is gone, whether it existed,
+    /// and how many connections were closed.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn remove_route(&self, key: RouteKey, kill: bool) -> Result<(u64, bool, u64), ChangeError> {
+        let ((revision, existed), killed) = self.change(move |state| state.remove_route(key, kill)).await?;
+        Ok((revision, existed, killed))
+    }
+
+    /// Replaces all routes; `expected` is the revision that the caller has seen; `kill` closes connections of
+    /// routes that are gone.
+    ///
+    /// # Errors
+    /// [`ChangeError::Revision`] where the revision is another.
+    pub async fn replace_routes(
+        &self,
+        routes: Vec<Route>,
+        expected: Option<u64>,
+        kill: bool,
+    ) -> Result<RoutesReplaced, ChangeError> {
+        self.change(move |state| state.replace_routes(routes, expected, kill)).await.map(|(result, _)| result)
+    }
+
+    /// Adds a listener or replaces the one with its name.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn add_listener(&self, listener: Listener) -> Result<ListenerPut, ChangeError> {
+        self.change(move |state| state.put_listener(listener)).await.map(|(put, _)| put)
+    }
+
+    /// Removes a listener, its routes too where `with_routes`; `kill` closes its connections.
+    ///
+    /// # Errors
+    /// [`ChangeError::HasRoutes`] where it has routes and they are not to go with it.
+    pub async fn remove_listener(
+        &self,
+        name: String,
+        with_routes: bool,
+        kill: bool,
+    ) -> Result<u64, ChangeError> {
+        self.change(move |state| state.remove_listener(&name, with_routes, kill))
+            .await
+            .map(|(revision, _)| revision)
+    }
+
+    /// Replaces the firewall.
+    ///
+    /// # Errors
+    /// [`ChangeError::Revision`] where the revision is not `expected`.
+    pub async fn set_firewall(&self, firewall: Firewall, expected: Option<u64>) -> Result<u64, ChangeError> {
+        self.change(move |state| state.set_firewall(firewall, expected)).await.map(|(revision, _)| revision)
+    }
+
+    /// Adds a firewall rule.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn add_rule(&self, rule: FirewallRule) -> Result<u64, ChangeError> {
+        self.change(move |state| state.add_rule(rule)).await.map(|(revision, _)| revision)
+    }
+
+    /// Removes a firewall rule.
+    ///
+    /// # Errors
+    /// [`ChangeError::NoRule`] where there is none.
+    pub async fn remove_rule(&self, rule: FirewallRule) -> Result<u64, ChangeError> {
+        self.change(move |state| state.remove_rule(rule)).await.map(|(revision, _)| revision)
+    }
+
+    /// Changes the firewall's rate.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn set_rate(&self, rate: Rate) -> Result<u64, ChangeError> {
+        self.change(move |state| state.set_rate(rate)).await.map(|(revision, _)| revision)
+    }
+
+    /// Takes a backend out for new connections, or back in; `kill` closes those that it has.
+    ///
+    /// # Errors
+    /// [`ChangeError::NoBackend`] where no route leads there.
+    pub async fn drain_backend(
+        &self,
+        address: SocketAddr,
+        drain: bool,
+        kill: bool,
+    ) -> Result<u64, ChangeError> {
+        self.change(move |state| state.drain_backend(address, drain, kill))
+            .await
+            .map(|(revision, _)| revision)
+    }
+
+    /// Judges by other GeoIP databases from now on.
+    ///
+    /// # Errors
+    /// [`ChangeError::Stopping`] only.
+    pub async fn set_geo(&self, geo: Arc<GeoIp>) -> Result<(), ChangeError> {
+        let set = move |state: &mut State| {
+            state.set_geo(geo);
+            Ok(Done::only(()))
+        };
+        self.change(set).await.map(drop)
+    }
+
+    /// Closes the connections that match and says how many.
+    pub async fn kill(&self, filter: ConnectionFilter) -> u64 {
+        let subject = format!("{filter:?}");
+        let killed = self.workers.kill(filter).await;
+        if killed > 0 {
+            self.events.announce(Kind::ConnectionsKilled, subject, &json!({ "killed": killed }));
+        }
+        killed
+    }
+
+    /// Live connections that match, at most `limit` (0: all).
+    pub async fn connections(&self, filter: ConnectionFilter, limit: usize) -> Vec<ConnectionInfo> {
+        self.workers.list(filter, limit).await
+    }
+
+    /// What workers see.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.workers.snapshot.load_full()
+    }
+
+    /// The workers.
+    #[must_use]
+    pub fn workers(&self) -> &Arc<Workers> {
+        &self.workers
+    }
+
+    /// Where to watch and to announce.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// Time since the state was brought up, in milliseconds.
+    #[must_use]
+    pub fn uptime_ms(&self) -> u64 {
+        clock::millis().saturating_sub(self.started_ms)
+    }
+
+    /// Up to `limit` routes that come after `key`, in order; from the first on without one.
+    #[must_use]
+    pub fn routes_after(&self, key: Option<&RouteKey>, limit: usize) -> Vec<Arc<RouteEntry>> {
+        self.view.read().listing.after(key).take(limit).cloned().collect()
+    }
+
+    /// How many routes a listener has.
+    #[must_use]
+    pub fn routes_of(&self, listener: &str) -> u64 {
+        self.view.read().listing.count(listener)
+    }
+
+    /// Backends that routes lead to or that drain, in order of their addresses.
+    #[must_use]
+    pub fn backends(&self) -> Vec<BackendUse> {
+        self.view.read().backends.list()
+    }
+
+    /// Why the last check of a backend failed; `None` where it passed or there is none.
+    #[must_use]
+    pub fn check_error(&self, backend: SocketAddr) -> Option<String> {
+        self.check_errors.get(backend)
+    }
+
+    /// Makes a change and does with the workers what it asks for. Says how many connections were closed.
+    async fn change<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(&mut State) -> Result<Done<T>, ChangeError> + Send + 'static,
+    ) -> Result<(T, u64), ChangeError> {
+        let (state, admin) = (Arc::clone(&self.state), self.clone());
+        // A task of its own: between store and publication nobody may drop it.
+        let change = tokio::spawn(async move {
+            let mut state = state.lock_owned().await;
+            let made = tokio::task::spawn_blocking(move || {
+                let made = make(&mut state);
+                let checks = state.take_checks();
+                (state, made, checks)
+            });
+            let (state, made, checks) = made.await.map_err(|_stopped| ChangeError::Stopping)?;
+            let Done { value, after } = made?;
+            admin.sync_checks(checks);
+            if let Some(listener) = after.close {
+                admin.workers.close(listener).await;
+            }
+            if let Some((listener, sockets)) = after.open {
+                admin.workers.open(listener, sockets).await;
+            }
+            drop(state);
+            let killed = match after.kill {
+                Some(filter) => admin.kill(filter).await,
+                None => 0,
+            };
+            Ok((value, killed))
+        });
+        change.await.map_err(|_stopped| ChangeError::Stopping)?
+    }
+
+    /// Runs these health checks from now on, where there are others.
+    fn sync_checks(&self, wanted: Option<Wanted>) {
+        if let Some(wanted) = wanted {
+            self.checks.lock().unwrap_or_else(PoisonError::into_inner).sync(&wanted);
+        }
+    }
+
+    /// What is to be done each second.
+    async fn upkeep(self) {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            second.tick().await;
+            self.events.tick();
+            let mut state = Arc::clone(&self.state).lock_owned().await;
+            if state.can_reap() {
+                // A panic there is not this task's to handle.
+                tokio::task::spawn_blocking(move || state.reap()).await.unwrap_or(());
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,308 @@
+//! The one writer: takes a change, makes it durable, then live.
+//!
+//! Order of every change: judged, (for a listener) bound, stored, published. What can fail comes before the
+//! store, so that a change is whole or was not made at all; what comes after cannot fail. Nothing here is
+//! async: the caller runs it where waiting for a disk is allowed, and does what [`After`] asks.
+//!
+//! Invariants: only this writes the database and publishes snapshots; a published revision is stored; an
+//! entry's counters stay the same while a route with its key exists; a change to one route copies one path of
+//! the table and nothing else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use mc_core::firewall::Compiled;
+use mc_core::model::{Firewall, Invalid, Listener, Route};
+use mc_core::table::RouteTable;
+use serde_json::json;
+
+use super::backends::{Backends, Wanted};
+use super::build;
+use super::error::ChangeError;
+use super::events::{Events, Kind};
+use super::listing::Listing;
+use crate::clock;
+use crate::geoip::GeoIp;
+use crate::snapshot::{FirewallEntry, ListenerEntry, ListenerIds, RouteEntry, Snapshot};
+use crate::store::{Change, Loaded, Store, StoreError};
+use crate::workers::{Bound, ConnectionFilter, Workers};
+
+mod firewall;
+mod listeners;
+mod routes;
+
+pub use listeners::ListenerPut;
+pub(crate) use routes::MAX_ROUTES;
+pub use routes::{RoutePut, RoutesReplaced};
+
+use listeners::bind;
+
+/// Makes changes durable. There is one implementation outside tests.
+pub(crate) trait Commit: Send {
+    /// Stores a change and says the revision that it made.
+    fn commit(&mut self, change: &Change) -> Result<u64, StoreError>;
+}
+
+impl Commit for Store {
+    fn commit(&mut self, change: &Change) -> Result<u64, StoreError> {
+        Self::commit(self, change)
+    }
+}
+
+/// What is listed without waiting for the writer.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub(crate) listing: Listing,
+    pub(crate) backends: Backends,
+}
+
+/// A [`View`] that one writes, for an instant at a time, and many read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedView(Arc<RwLock<View>>);
+
+/// The state and its one writer.
+pub(crate) struct State {
+    store: Box<dyn Commit>,
+    revision: u64,
+    /// By name; as published.
+    listeners: BTreeMap<String, Arc<ListenerEntry>>,
+    /// As configured: the address may have port 0, which is published as the kernel chose it.
+    configured: HashMap<String, Listener>,
+    view: SharedView,
+    firewall: Arc<FirewallEntry>,
+    ids: ListenerIds,
+    workers: Arc<Workers>,
+    events: Events,
+    /// Snapshots that a worker may still hold: it must not be the one that frees a million routes.
+    retired: Vec<Arc<Snapshot>>,
+}
+
+/// A listener and the sockets on which it is to accept.
+pub(crate) type Opening = (Arc<ListenerEntry>, Bound);
+
+/// What is left to do with the workers after a change, in this order.
+#[derive(Debug, Default)]
+pub(crate) struct After {
+    /// Stop accepting on this listener.
+    pub(crate) close: Option<u32>,
+    /// Accept on these sockets.
+    pub(crate) open: Option<Opening>,
+    /// Close these connections.
+    pub(crate) kill: Option<ConnectionFilter>,
+}
+
+/// A change that was made.
+#[derive(Debug)]
+pub(crate) struct Done<T> {
+    pub(crate) value: T,
+    pub(crate) after: After,
+}
+
+/// What fills an empty database.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seed {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) firewall: Firewall,
+}
+
+/// What the state acts on.
+#[derive(Clone, Debug)]
+pub(crate) struct Shell {
+    pub(crate) workers: Arc<Workers>,
+    pub(crate) geo: Arc<GeoIp>,
+    pub(crate) events: Events,
+}
+
+/// Why the state could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error("the database cannot be used")]
+    Store(#[from] StoreError),
+    /// A listener or route that cannot be.
+    #[error("the stored configuration cannot be used: {0}")]
+    Stored(Invalid),
+    /// A listener's address cannot be had.
+    #[error(transparent)]
+    Bind(ChangeError),
+}
+
+impl<T> Done<T> {
+    pub(crate) fn only(value: T) -> Self {
+        Self { value, after: After::default() }
+    }
+}
+
+impl SharedView {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, View> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, View> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seed {
+    fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.routes.is_empty() && self.firewall == Firewall::default()
+    }
+
+    fn as_long_as(&self, loaded: &Loaded) -> bool {
+        self.listeners.len() == loaded.listeners.len()
+            && self.routes.len() == loaded.routes.len()
+            && self.firewall.rules.len() == loaded.firewall.rules.len()
+    }
+}
+
+impl State {
+    /// Brings up what is stored, or where nothing ever was, the seed: binds every listener, then stores, then
+    /// publishes. The listeners are still to be opened.
+    pub(crate) fn start(
+        mut store: Box<dyn Commit>,
+        loaded: Loaded,
+        seed: Seed,
+        shell: Shell,
+    ) -> Result<(Self, Vec<Opening>), StartError> {
+        let use_seed = !loaded.seeded && loaded.listeners.is_empty() && loaded.routes.is_empty();
+        let use_seed = use_seed && !seed.is_empty();
+        if !use_seed && !seed.is_empty() && !seed.as_long_as(&loaded) {
+            tracing::info!(
+                stored_routes = loaded.routes.len(),
+                file_routes = seed.routes.len(),
+                "listeners, routes and firewall of the file only seed an empty database: not used"
+            );
+        }
+        let Loaded { mut revision, draining, .. } = loaded;
+        let mut what = Seed { listeners: loaded.listeners, routes: loaded.routes, firewall: loaded.firewall };
+        if use_seed {
+            what = seed;
+        }
+        let ids = ListenerIds::default();
+        let mut listeners = BTreeMap::new();
+        let mut bound = Vec::new();
+        for listener in &what.listeners {
+            let (entry, sockets) = bind(&shell.workers, listener, ids.next(), 0).map_err(StartError::Bind)?;
+            listeners.insert(listener.name.clone(), Arc::clone(&entry));
+            bound.push((entry, sockets));
+        }
+        if use_seed {
+            let Seed { listeners, routes, firewall } = what;
+            let change = Change::Seed { listeners, routes, firewall };
+            revision = store.commit(&change)?;
+            let Change::Seed { listeners, routes, firewall } = change else {
+                unreachable!("it was made above")
+            };
+            what = Seed { listeners, routes, firewall };
+        }
+        let built = build::all(what.routes, Vec::new(), &listeners, &Backends::new(draining))
+            .map_err(StartError::Stored)?;
+        let compiled = Compiled::new(&what.firewall);
+        let mut state = Self {
+            store,
+            revision,
+            configured: what
+                .listeners
+                .into_iter()
+                .map(|listener| (listener.name.clone(), listener))
+                .collect(),
+            listeners,
+            view: SharedView(Arc::new(RwLock::new(built.view))),
+            firewall: Arc::new(FirewallEntry { spec: what.firewall, compiled, geo: shell.geo }),
+            ids,
+            workers: shell.workers,
+            events: shell.events,
+            retired: Vec::new(),
+        };
+        state.publish(built.table);
+        Ok((state, bound))
+    }
+
+    /// What is listed without waiting for the writer.
+    pub(crate) fn view(&self) -> SharedView {
+        self.view.clone()
+    }
+
+    /// Takes a backend out for new connections, or back in; `kill` closes those that it has.
+    pub(crate) fn drain_backend(
+        &mut self,
+        address: SocketAddr,
+        drain: bool,
+        kill: bool,
+    ) -> Result<Done<u64>, ChangeError> {
+        let (known, drains) = {
+            let view = self.view.read();
+            (view.backends.is_used(address), view.backends.drains(address))
+        };
+        if !known && !drains {
+            return Err(ChangeError::NoBackend(address));
+        }
+        if drains != drain {
+            self.commit(&Change::SetDraining(address, drain))?;
+            self.view.write().backends.set_draining(address, drain, clock::millis());
+            self.publish(self.table());
+            let kind = if drain { Kind::BackendDraining } else { Kind::BackendUndrained };
+            self.events.announce(kind, address.to_string(), &json!({ "kill": kill }));
+        }
+        let mut done = Done::only(self.revision);
+        if drain && kill {
+            done.after.kill = Some(ConnectionFilter { backend: Some(address), ..Default::default() });
+        }
+        Ok(done)
+    }
+
+    /// All health checks that are wanted, where that has changed since it was asked.
+    pub(crate) fn take_checks(&mut self) -> Option<Wanted> {
+        self.view.write().backends.take_checks()
+    }
+
+    /// Frees old snapshots that no worker holds any more.
+    pub(crate) fn reap(&mut self) {
+        self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+    }
+
+    /// Whether [`Self::reap`] has work.
+    pub(crate) fn can_reap(&self) -> bool {
+        self.retired.iter().any(|snapshot| Arc::strong_count(snapshot) == 1)
+    }
+
+    /// Makes `table` and everything else what workers see.
+    fn publish(&mut self, table: RouteTable<Arc<RouteEntry>>) {
+        let next = Snapshot {
+            revision: self.revision,
+            listeners: self.listeners.values().cloned().collect(),
+            route_count: table.len() as u64,
+            routes: table,
+            firewall: Arc::clone(&self.firewall),
+        };
+        let old = self.workers.snapshot.swap(Arc::new(next));
+        self.events.set_revision(self.revision);
+        self.retired.push(old);
+        self.reap();
+    }
+
+    fn commit(&mut self, change: &Change) -> Result<(), ChangeError> {
+        self.revision = self.store.commit(change)?;
+        Ok(())
+    }
+
+    /// The table that is published, to be changed.
+    fn table(&self) -> RouteTable<Arc<RouteEntry>> {
+        self.workers.snapshot.load().routes.clone()
+    }
+
+    fn check_revision(&self, expected: Option<u64>) -> Result<(), ChangeError> {
+        match expected {
+            Some(expected) if expected != self.revision => {
+                Err(ChangeError::Revision { expected, current: self.revision })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_room(what: &'static str, count: u64, limit: u64) -> Result<(), ChangeError> {
+    if count > limit { Err(ChangeError::TooMany { what, limit }) } else { Ok(()) }
+}

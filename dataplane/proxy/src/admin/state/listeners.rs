@@ -1,0 +1,144 @@
+//! Listeners: bound before they are stored, so that an address that cannot be had changes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mc_core::model::{Listener, normalize_listener};
+use serde_json::json;
+
+use super::routes::retire;
+use super::{After, Done, Opening, State, check_room};
+use crate::admin::error::ChangeError;
+use crate::admin::events::Kind;
+use crate::snapshot::ListenerEntry;
+use crate::store::Change;
+use crate::workers::{ConnectionFilter, Workers};
+
+/// Result of adding or replacing a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerPut {
+    /// Revision at which it is live.
+    pub revision: u64,
+    /// It was not there before.
+    pub created: bool,
+    /// As published.
+    pub listener: Listener,
+}
+
+impl State {
+    /// Adds a listener or replaces the one with its name. Where the address stays, so do the sockets.
+    pub(crate) fn put_listener(&mut self, listener: Listener) -> Result<Done<ListenerPut>, ChangeError> {
+        let listener = normalize_listener(listener)?;
+        let name = listener.name.clone();
+        let old = self.listeners.get(&name).cloned();
+        if let Some(old) = &old
+            && self.configured.get(&name) == Some(&listener)
+        {
+            let put = ListenerPut { revision: self.revision, created: false, listener: old.spec.clone() };
+            return Ok(Done::only(put));
+        }
+        self.check_address(&listener)?;
+        let stays = self.configured.get(&name).is_some_and(|before| before.address == listener.address);
+        let mut after = After::default();
+        let entry = match &old {
+            Some(old) if stays => renewed(old, listener.clone()),
+            Some(old) => {
+                let (entry, sockets) = bind(&self.workers, &listener, old.id, accepted(old))?;
+                // The new sockets queue what comes until the old ones are closed.
+                after.close = Some(old.id);
+                after.open = Some((Arc::clone(&entry), sockets));
+                entry
+            }
+            None => {
+                check_room("listeners", self.listeners.len() as u64 + 1, MAX_LISTENERS)?;
+                let (entry, sockets) = bind(&self.workers, &listener, self.ids.next(), 0)?;
+                after.open = Some((Arc::clone(&entry), sockets));
+                entry
+            }
+        };
+        self.commit(&Change::PutListener(listener.clone()))?;
+        self.configured.insert(name.clone(), listener);
+        self.listeners.insert(name.clone(), Arc::clone(&entry));
+        self.publish(self.table());
+        let listener = entry.spec.clone();
+        self.events.announce(Kind::ListenerAdded, name, &json!(listener));
+        Ok(Done { value: ListenerPut { revision: self.revision, created: old.is_none(), listener }, after })
+    }
+
+    /// Removes a listener, its routes too where `with_routes`; `kill` closes its connections.
+    pub(crate) fn remove_listener(
+        &mut self,
+        name: &str,
+        with_routes: bool,
+        kill: bool,
+    ) -> Result<Done<u64>, ChangeError> {
+        let Some(listener) = self.listeners.get(name).cloned() else {
+            return Err(ChangeError::NoListener(name.to_owned()));
+        };
+        let gone: Vec<_> = self.view.read().listing.of_listener(name).cloned().collect();
+        if !gone.is_empty() && !with_routes {
+            return Err(ChangeError::HasRoutes { name: name.to_owned(), routes: gone.len() as u64 });
+        }
+        self.commit(&Change::RemoveListener { name: name.to_owned(), with_routes })?;
+        let mut table = self.table();
+        for entry in &gone {
+            table.remove(listener.id, &entry.spec.name, &entry.spec.alpn);
+        }
+        {
+            let mut view = self.view.write();
+            for entry in &gone {
+                view.listing.remove(&entry.spec.key());
+                view.backends.release(entry);
+            }
+        }
+        let mut after = retire(&gone, kill);
+        self.listeners.remove(name);
+        self.configured.remove(name);
+        self.publish(table);
+        after.close = Some(listener.id);
+        if kill {
+            after.kill = Some(ConnectionFilter { listener: Some(name.to_owned()), ..Default::default() });
+        }
+        let detail = json!({ "routes": gone.len(), "kill": kill });
+        self.events.announce(Kind::ListenerRemoved, name, &detail);
+        Ok(Done { value: self.revision, after })
+    }
+
+    /// Refuses an address that another listener has.
+    fn check_address(&self, listener: &Listener) -> Result<(), ChangeError> {
+        let taken = |other: &&Listener| other.name != listener.name && other.address == listener.address;
+        match self.configured.values().find(taken) {
+            Some(other) if listener.address.port() != 0 => {
+                Err(ChangeError::AddressTaken { name: other.name.clone(), address: other.address })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Binds a listener's sockets; its entry has the address as the kernel chose it.
+pub(super) fn bind(
+    workers: &Workers,
+    listener: &Listener,
+    id: u32,
+    accepted: u64,
+) -> Result<Opening, ChangeError> {
+    let bound = workers
+        .bind(listener.address)
+        .map_err(|source| ChangeError::Bind { name: listener.name.clone(), source })?;
+    let spec = Listener { address: bound.address, ..listener.clone() };
+    Ok((Arc::new(ListenerEntry { id, spec, accepted: accepted.into() }), bound))
+}
+
+/// A listener's entry with another setting, on the same sockets.
+fn renewed(old: &ListenerEntry, listener: Listener) -> Arc<ListenerEntry> {
+    let spec = Listener { address: old.spec.address, ..listener };
+    Arc::new(ListenerEntry { id: old.id, spec, accepted: accepted(old).into() })
+}
+
+fn accepted(entry: &ListenerEntry) -> u64 {
+    entry.accepted.load(Ordering::Relaxed)
+}
+
+/// Listeners at the same time: each has a socket on each worker.
+const MAX_LISTENERS: u64 = 1_000;

@@ -1,0 +1,358 @@
+//! The configuration file: what it may say, its defaults, and where exactly it is wrong.
+//!
+//! Everything but the seed (`[[listeners]]`, `[[routes]]`, `[firewall]`) is read at every start. The seed
+//! fills an empty database and is ignored afterwards: from then on the admin API is the way.
+//! A mistake is refused with file, line, column, key and remedy; nothing of a wrong file is used.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use mc_core::model::{self, Firewall, Invalid, Listener, Route};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::access_log::{Format, Target};
+
+mod explain;
+#[cfg(test)]
+mod tests;
+
+pub use explain::Problem;
+
+/// The configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The process.
+    pub server: Server,
+    /// How operators reach it.
+    pub admin: Admin,
+    /// Prometheus metrics.
+    pub metrics: Metrics,
+    /// What it says about itself, on standard error.
+    pub log: Log,
+    /// A line for each connection.
+    pub access_log: AccessLog,
+    /// Databases for countries and autonomous systems.
+    pub geoip: GeoIp,
+    /// TCP keepalive of clients and backends.
+    pub keepalive: Keepalive,
+    /// Seed: listeners.
+    pub listeners: Vec<Listener>,
+    /// Seed: routes.
+    pub routes: Vec<Route>,
+    /// Seed: firewall.
+    pub firewall: Firewall,
+}
+
+/// `[server]`: the process.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Directory of everything that must not be lost. Relative paths of this file start here.
+    pub root: PathBuf,
+    /// SQLite database; absent: `mc-proxy.db`.
+    pub database: Option<PathBuf>,
+    /// Worker threads; 0: one per core.
+    pub workers: u16,
+    /// Time that connections get to end by themselves after SIGTERM, in milliseconds.
+    pub drain_timeout_ms: u64,
+}
+
+/// `[admin]`: how operators reach it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Unix socket, mode 0600; absent: `mc-proxy.sock`.
+    pub socket: Option<PathBuf>,
+    /// Also over TCP, with TLS and a token.
+    pub tcp: Option<AdminTcp>,
+}
+
+/// `[admin.tcp]`: the admin API over TCP. All of it or none.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminTcp {
+    /// Where to listen.
+    pub listen_addr: SocketAddr,
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// File of mode 0600 that holds the bearer token; read at each use, so that it can be rotated.
+    pub token_file: PathBuf,
+}
+
+/// `[metrics]`: Prometheus metrics.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Where to serve `/metrics`; `None` (written `""`): nowhere.
+    #[serde(deserialize_with = "address_or_empty")]
+    pub listen_addr: Option<SocketAddr>,
+}
+
+/// `[log]`: what the process says about itself, on standard error.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The least severe line that is written.
+    pub level: Level,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// Severity of a log line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something does not work.
+    Error,
+    /// Something will not work for long.
+    Warn,
+    /// What happens to the whole.
+    #[default]
+    Info,
+    /// What happens to one connection.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// One JSON object.
+    Json,
+    /// Words.
+    Text,
+}
+
+/// `[access_log]`: a line for each connection.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessLog {
+    /// Where lines go: `"-"`, `""` or a file.
+    pub path: Target,
+    /// How a line looks.
+    pub format: Format,
+}
+
+/// `[geoip]`: databases in MaxMind's format.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GeoIp {
+    /// Country of an address.
+    pub country_database: Option<PathBuf>,
+    /// Autonomous system of an address.
+    pub asn_database: Option<PathBuf>,
+}
+
+/// `[keepalive]`: TCP keepalive of clients and backends, so that a peer that vanished is noticed.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keepalive {
+    /// Silence before the first probe, in milliseconds; 0: no keepalive.
+    pub idle_ms: u64,
+    /// Time between probes, in milliseconds.
+    pub interval_ms: u64,
+    /// Unanswered probes that end the connection.
+    pub probes: u32,
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {path}: {remedy}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something in it is wrong.
+    #[error(transparent)]
+    Wrong(#[from] Problem),
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { root: "/srv/mc-proxy".into(), database: None, workers: 0, drain_timeout_ms: 30_000 }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { listen_addr: Some(SocketAddr::from(([127, 0, 0, 1], 9091))) }
+    }
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { path: Target::Stdout, format: Format::Json }
+    }
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { idle_ms: 60_000, interval_ms: 10_000, probes: 6 }
+    }
+}
+
+impl Level {
+    /// Its word, as the `tracing` filter knows it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file and checks what it refers to. `root` takes the place of `server.root`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the first thing in it that is wrong.
+    pub fn load(path: &Path, root: Option<&Path>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            remedy: match source.kind() {
+                std::io::ErrorKind::NotFound => "name one that exists with --config",
+                std::io::ErrorKind::PermissionDenied => "let this user read it",
+                std::io::ErrorKind::InvalidData => "it must be UTF-8 text",
+                _ => "see the cause",
+            },
+            source,
+        })?;
+        let name = path.display().to_string();
+        let mut config = Self::parse(&text, &name)?;
+        if let Some(root) = root {
+            root.clone_into(&mut config.server.root);
+        }
+        config.check_files().map_err(|invalid| explain::invalid(&text, &name, &invalid))?;
+        Ok(config)
+    }
+
+    /// Reads a configuration from `text`; errors call the file `name`. Looks at no other file.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn parse(text: &str, name: &str) -> Result<Self, Problem> {
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| explain::malformed(text, name, &error))?;
+        config.normalize().map_err(|invalid| explain::invalid(text, name, &invalid))?;
+        Ok(config)
+    }
+
+    /// A path of the file: relative ones start at the root.
+    #[must_use]
+    pub fn resolve(&self, path: &Path) -> PathBuf {
+        self.server.root.join(path)
+    }
+
+    /// Where the database is.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.resolve(self.server.database.as_deref().unwrap_or(Path::new("mc-proxy.db")))
+    }
+
+    /// Where the admin socket is.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.resolve(self.admin.socket.as_deref().unwrap_or(Path::new("mc-proxy.sock")))
+    }
+
+    /// Brings the seed to its one form and refuses what makes no sense, alone or together.
+    fn normalize(&mut self) -> Result<(), Invalid> {
+        let Keepalive { idle_ms, interval_ms, probes } = self.keepalive;
+        for (key, value) in [("interval_ms", interval_ms), ("probes", probes.into())] {
+            if idle_ms > 0 && value == 0 {
+                let problem = "0 makes no sense: write 1 or more, or idle_ms = 0 for no keepalive";
+                return Err(invalid(format!("keepalive.{key}"), problem));
+            }
+        }
+        self.listeners = each("listeners", std::mem::take(&mut self.listeners), model::normalize_listener)?;
+        self.routes = each("routes", std::mem::take(&mut self.routes), model::normalize_route)?;
+        self.firewall = model::normalize_firewall(std::mem::take(&mut self.firewall))
+            .map_err(|invalid| invalid.within("firewall"))?;
+        model::check_config(&self.listeners, &self.routes)
+    }
+
+    /// Checks that the files it refers to can be read.
+    fn check_files(&self) -> Result<(), Invalid> {
+        let root = &self.server.root;
+        if !root.is_dir() {
+            let problem = format!(
+                "{} is not a directory: create it (`install -d -m 700 {0}`) or name another with --root",
+                root.display()
+            );
+            return Err(invalid("server.root", problem));
+        }
+        let socket = self.socket();
+        let length = socket.as_os_str().len();
+        if length > MAX_SOCKET_PATH {
+            let problem = format!(
+                "{} has {length} bytes and a socket's path at most {MAX_SOCKET_PATH}: choose a shorter one",
+                socket.display()
+            );
+            return Err(invalid("admin.socket", problem));
+        }
+        if let Some(tcp) = &self.admin.tcp {
+            self.check_file(
+                "admin.tcp.certificate",
+                &tcp.certificate,
+                "put the certificate chain there (PEM)",
+            )?;
+            self.check_file("admin.tcp.key", &tcp.key, "put the private key there (PEM, mode 0600)")?;
+            self.check_file("admin.tcp.token_file", &tcp.token_file, "put a token there (mode 0600)")?;
+        }
+        let remedy = "fetch it (see docs/mc-proxy.md) or remove the key";
+        if let Some(path) = &self.geoip.country_database {
+            self.check_file("geoip.country_database", path, remedy)?;
+        }
+        if let Some(path) = &self.geoip.asn_database {
+            self.check_file("geoip.asn_database", path, remedy)?;
+        }
+        Ok(())
+    }
+
+    fn check_file(&self, key: &str, path: &Path, remedy: &str) -> Result<(), Invalid> {
+        let path = self.resolve(path);
+        match std::fs::File::open(&path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(invalid(key, format!("cannot read {}: {error}: {remedy}", path.display()))),
+        }
+    }
+}
+
+/// Brings each of a list to its one form.
+fn each<T>(list: &str, all: Vec<T>, normalize: fn(T) -> Result<T, Invalid>) -> Result<Vec<T>, Invalid> {
+    let normalized = all.into_iter().enumerate().map(|(index, one)| {
+        normalize(one).map_err(|invalid| invalid.within(format_args!("{list}[{index}]")))
+    });
+    normalized.collect()
+}
+
+fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Invalid {
+    Invalid { field: field.into(), problem: problem.into() }
+}
+
+fn address_or_empty<'de, D: Deserializer<'de>>(input: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(input)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(D::Error::custom) }
+}
+
+/// What `sockaddr_un` holds, less its closing zero byte.
+const MAX_SOCKET_PATH: usize = 107;

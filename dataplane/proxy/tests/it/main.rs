@@ -1,0 +1,15 @@
+//! MC-Proxy as shipped, over real sockets: what it promises, one file for each theme.
+//!
+//! One program, so that themes run beside each other and are linked once. Tests that lay out several hosts
+//! are in `ns_chain.rs`.
+
+mod admin;
+mod backends;
+mod common;
+mod durability;
+mod firewall;
+mod grpc;
+mod lifecycle;
+mod names;
+mod proxy_protocol;
+mod relay;

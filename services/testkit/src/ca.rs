@@ -1,0 +1,107 @@
+//! A throw-away certificate authority.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// A certificate authority that lives as long as the test.
+#[derive(Debug)]
+pub struct Ca {
+    pem: String,
+    der: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate with its key.
+#[derive(Debug)]
+pub struct Certificate {
+    /// Certificate, PEM.
+    pub pem: String,
+    /// Private key, PEM.
+    pub key_pem: String,
+    der: CertificateDer<'static>,
+    key_der: Vec<u8>,
+}
+
+impl Default for Ca {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ca {
+    /// A new authority with a new key.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Throw-away test CA");
+        let key = KeyPair::generate().expect("keys can be made");
+        let cert = params.self_signed(&key).expect("the parameters are complete");
+        let (pem, der) = (cert.pem(), cert.der().clone());
+        Self { pem, der, issuer: Issuer::new(params, key) }
+    }
+
+    /// A server's certificate for these host names and IP addresses.
+    #[must_use]
+    pub fn issue(&self, names: &[&str]) -> Certificate {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names are ASCII");
+        let key = KeyPair::generate().expect("keys can be made");
+        let cert = params.signed_by(&key, &self.issuer).expect("the parameters are complete");
+        Certificate {
+            pem: cert.pem(),
+            key_pem: key.serialize_pem(),
+            der: cert.der().clone(),
+            key_der: key.serialize_der(),
+        }
+    }
+
+    /// Writes the authority's certificate for clients that read a file.
+    #[must_use]
+    pub fn write(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("ca.pem");
+        std::fs::write(&path, &self.pem).expect("the test's folder is writable");
+        path
+    }
+
+    /// What a rustls client needs to trust this authority.
+    #[must_use]
+    pub fn roots(&self) -> rustls::RootCertStore {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.der.clone()).expect("a certificate just made is well-formed");
+        roots
+    }
+}
+
+impl Certificate {
+    /// Writes `cert.pem` and `key.pem`.
+    #[must_use]
+    pub fn write(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        std::fs::write(&cert, &self.pem).expect("the test's folder is writable");
+        std::fs::write(&key, &self.key_pem).expect("the test's folder is writable");
+        (cert, key)
+    }
+
+    /// What a rustls server needs.
+    #[must_use]
+    pub fn server_config(&self, alpn: &[&str]) -> Arc<rustls::ServerConfig> {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_der.clone()));
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.der.clone()], key)
+            .expect("the key is the certificate's");
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+}
+
+/// The one provider of cryptography.
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}

@@ -1,0 +1,115 @@
+//! Networks of several hosts on one machine: namespaces joined by veth pairs.
+//!
+//! A namespace lives in a file descriptor of this process and has no name in `/run/netns`, so that nothing
+//! is left behind however a test ends.
+
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::process::net_argument;
+
+/// One host: a network namespace with its loopback up.
+#[derive(Clone, Debug)]
+pub struct Host {
+    namespace: Arc<File>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Host {
+    /// A host without neighbours. Needs root.
+    ///
+    /// # Panics
+    /// Where the kernel does not allow it.
+    #[must_use]
+    pub fn new() -> Self {
+        let make = || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("root may make network namespaces");
+            File::open("/proc/thread-self/ns/net").expect("a thread has a network namespace")
+        };
+        let namespace = std::thread::spawn(make).join().expect("making a namespace does not panic");
+        let host = Self { namespace: Arc::new(namespace) };
+        host.ip("link set lo up");
+        host
+    }
+
+    /// Joins two hosts by a cable: each gets an interface with these addresses (`10.77.1.1/24`, `fd77:1::1/64`).
+    pub fn link(&self, ours: &[&str], other: &Self, theirs: &[&str]) {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(2, Ordering::Relaxed);
+        let (here, there) = (format!("veth{number}"), format!("veth{}", number + 1));
+        self.ip(&format!("link add {here} type veth peer name {there} netns {}", other.path().display()));
+        for (host, name, addresses) in [(self, &here, ours), (other, &there, theirs)] {
+            for address in addresses {
+                // Without duplicate address detection: it would take seconds, and nobody else is there.
+                let nodad = if address.contains(':') { "nodad" } else { "" };
+                host.ip(&format!("address add {address} dev {name} {nodad}"));
+            }
+            host.ip(&format!("link set {name} up"));
+        }
+    }
+
+    /// Runs `ip` with these arguments on this host.
+    pub fn ip(&self, arguments: &str) {
+        self.run("ip", &arguments.split_whitespace().collect::<Vec<_>>());
+    }
+
+    /// Runs a program on this host to its end.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let output = self.output(program, arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{program} {arguments:?}: {}\n{out}{err}", output.status);
+        out.into_owned()
+    }
+
+    /// Runs a program on this host to its end, whatever that is.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn output(&self, program: &str, arguments: &[&str]) -> Output {
+        self.command(program).args(arguments).output().expect("nsenter is installed")
+    }
+
+    /// A command that will run on this host.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(net_argument(&self.path())).arg("--").arg(program);
+        command
+    }
+
+    /// Runs code of this process on this host: sockets that it makes belong there and stay there.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            setns(&*self.namespace, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");
+            work()
+        };
+        std::thread::scope(|scope| match scope.spawn(inside).join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// The namespace's file, for programs.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.namespace.as_raw_fd()).into()
+    }
+}

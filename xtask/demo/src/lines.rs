@@ -1,0 +1,166 @@
+//! The lines that are printed, and what each promises.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where everything is.
+pub(crate) struct Site {
+    /// Full path of mcproxyctl.
+    pub(crate) ctl: PathBuf,
+    /// The name that is routed.
+    pub(crate) name: &'static str,
+    /// Where MC-Proxy listens, on 127.0.0.1 and ::1.
+    pub(crate) port: u16,
+    pub(crate) metrics: SocketAddr,
+    /// Where the route leads at first.
+    pub(crate) first: SocketAddr,
+    /// Where it can be led to.
+    pub(crate) second: SocketAddr,
+    /// Everything that is written.
+    pub(crate) folder: PathBuf,
+}
+
+/// A line to paste into a shell.
+pub(crate) struct Line {
+    /// What it shows.
+    pub(crate) about: &'static str,
+    pub(crate) command: String,
+    pub(crate) promise: Promise,
+}
+
+/// What a line does.
+pub(crate) enum Promise {
+    /// Succeeds, and prints all of this.
+    Prints(Vec<String>),
+    /// Fails, because MC-Proxy refuses.
+    IsRefused,
+    /// Goes on until Ctrl-C, and prints this meanwhile.
+    GoesOn(Vec<String>),
+}
+
+impl Site {
+    /// MC-Proxy's admin socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.join("mc-proxy.sock")
+    }
+
+    /// Every line, in an order in which each does what it promises.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let name = self.name.to_owned();
+        let prints = |texts: &[&str]| Promise::Prints(texts.iter().map(|&text| text.to_owned()).collect());
+        let (first, second) = (self.first.to_string(), self.second.to_string());
+        let line = |about, command, promise| Line { about, command, promise };
+        vec![
+            line(
+                "A request through it",
+                self.curl(&name),
+                prints(&["\"backend\": \"first\"", &name, "127.0.0.1:"]),
+            ),
+            line(
+                "A name that it has no route for: refused",
+                self.curl("nobody.localhost"),
+                Promise::IsRefused,
+            ),
+            line("What it knows", self.ctl("status"), prints(&["routes"])),
+            line("", self.ctl("route list"), prints(&[&name, &first])),
+            line(
+                "Lead the route elsewhere while it runs",
+                self.ctl(&self.route_to(self.second)),
+                prints(&[&name]),
+            ),
+            line("The same request again", self.curl(&name), prints(&["\"backend\": \"second\""])),
+            line("", self.ctl("route list"), prints(&[&name, &second])),
+            line("And back", self.ctl(&self.route_to(self.first)), prints(&[&name])),
+            line("Who is connected", self.ctl("connection list"), prints(&[])),
+            line("A live view", self.ctl("top"), Promise::GoesOn(vec![])),
+            line(
+                "Each connection so far",
+                format!("cat {}", self.quoted("access.log")),
+                prints(&["completed", "no_route"]),
+            ),
+            line("Metrics", format!("curl --silent http://{}/metrics", self.metrics), prints(&["# TYPE"])),
+        ]
+    }
+
+    /// What a person reads.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!(
+            "MC-Proxy listens on 127.0.0.1:{0} and [::1]:{0} and leads {1} to a TLS backend.\n\
+             Lines for another terminal:\n",
+            self.port, self.name
+        );
+        for line in self.lines() {
+            if !line.about.is_empty() {
+                text += &format!("\n# {}\n", line.about);
+            }
+            text += &line.command;
+            text.push('\n');
+        }
+        text += "\nCtrl-C stops everything.";
+        text
+    }
+
+    fn curl(&self, name: &str) -> String {
+        let Self { port, .. } = self;
+        format!(
+            "curl --silent --show-error --cacert {} --resolve {name}:{port}:127.0.0.1 https://{name}:{port}/",
+            self.quoted("ca.pem")
+        )
+    }
+
+    fn ctl(&self, words: &str) -> String {
+        format!("{} --socket {} {words}", quote(&self.ctl.to_string_lossy()), self.quoted("mc-proxy.sock"))
+    }
+
+    fn route_to(&self, backend: SocketAddr) -> String {
+        format!("route add --listener web --name {} --backend {backend},proxy_protocol=v2", self.name)
+    }
+
+    fn quoted(&self, file: &str) -> String {
+        quote(&self.folder.join(file).to_string_lossy())
+    }
+}
+
+/// A word as a shell takes it.
+fn quote(word: &str) -> String {
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-:".contains(c));
+    if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(folder: &str) -> Site {
+        Site {
+            ctl: "/build/mcproxyctl".into(),
+            name: "demo.localhost",
+            port: 8443,
+            metrics: SocketAddr::from(([127, 0, 0, 1], 9091)),
+            first: SocketAddr::from(([127, 0, 0, 1], 1001)),
+            second: SocketAddr::from(([127, 0, 0, 1], 1002)),
+            folder: folder.into(),
+        }
+    }
+
+    #[test]
+    fn every_line_is_checked() {
+        let site = site("/build/up");
+        let text = site.text();
+        // What is printed is what is checked: no line of its own beside the list.
+        let printed = text
+            .lines()
+            .filter(|line| line.starts_with("curl") || line.starts_with('/') || line.starts_with("cat"));
+        let checked: Vec<_> = site.lines().into_iter().map(|line| line.command).collect();
+        assert_eq!(printed.collect::<Vec<_>>(), checked);
+    }
+
+    #[test]
+    fn words_survive_the_shell() {
+        let check = |word, expect| assert_eq!(quote(word), expect);
+        check("/a/b-c_1.pem", "/a/b-c_1.pem");
+        check("/my files/x", "'/my files/x'");
+        check("it's", "'it'\\''s'");
+        assert!(site("/my files").lines()[0].command.contains("--cacert '/my files/ca.pem'"));
+    }
+}
