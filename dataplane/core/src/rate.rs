@@ -1,9 +1,9 @@
 //! How fast sources open connections: token buckets that all workers share and nobody waits for.
 //!
 //! The buckets and their arithmetic are [`mc_ebpf_abi::bucket`]'s; here they lie in atomics. A worker reads its
-//! set, decides on the copy and exchanges one word; where another was faster it decides again, and after
-//! 16 lost races the connection passes and pays unseen. So a race can let a connection pass that was too fast, and,
-//! in the instant in which a bucket changes hands, judge one by the bucket before; every state that it can
+//! set, decides on the copy and exchanges one word; where another was faster it decides again, and after 16
+//! lost races the connection passes and pays unseen. So a race can let a connection pass that was too fast,
+//! and, in the instant in which a bucket changes hands, judge one by the bucket before; every state that it can
 //! leave is a valid one.
 //!
 //! 4 MiB for a quarter of a million buckets, allocated when they are first needed.
