@@ -195,7 +195,8 @@ fn open_access_log(config: &Config) -> anyhow::Result<LogSink> {
         Target::File(path) => Target::File(config.resolve(path)),
         other => other.clone(),
     };
-    LogSink::open(target, config.access_log.format).context("cannot open the access log: see [access_log] path")
+    LogSink::open(target, config.access_log.format)
+        .context("cannot open the access log: see [access_log] path")
 }
 
 /// Takes as many descriptors as the system lets us have: two for each connection.

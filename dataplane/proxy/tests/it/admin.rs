@@ -1,6 +1,6 @@
 //! The admin API and mcproxyctl: changes that are live when the call returns, and disturb nobody.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -196,14 +196,11 @@ fn connections_are_listed_and_killed_by_what_they_are() {
     let client = Grpc::connect(&proxy.socket());
     let (mut one, _) = open(&proxy);
     let (mut two, _) = open(&proxy);
-    let listed = proxy.ctl(&["connections", "list"]);
-    let listed = listed.as_array().or_else(|| listed["connections"].as_array()).unwrap();
+    let listed = client.connections();
     assert_eq!(listed.len(), 2);
-    let this = listed.iter().find(|line| line["client"] == one.local().to_string()).unwrap();
-    assert_eq!(
-        (&this["name"], &this["route"], &this["phase"]),
-        (&"www.example.org".into(), &"*".into(), &"relay".into())
-    );
+    let this = listed.iter().find(|line| line.client == one.local().to_string()).unwrap();
+    assert_eq!((&*this.name, &*this.route, &*this.phase), ("www.example.org", "*", "relay"));
+    assert_eq!(this.bytes_in, u64::try_from(hello().len()).unwrap());
     let kill = |filter, all| {
         let request = api::KillConnectionsRequest { filter, all };
         client.call(|mut client| async move { client.kill_connections(request).await })
