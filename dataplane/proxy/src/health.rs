@@ -50,13 +50,16 @@ struct Running {
 struct Shared {
     tls: Arc<ClientConfig>,
     errors: Mutex<HashMap<SocketAddr, String>>,
-    on_change: Box<dyn Fn(SocketAddr, Health, &str) + Send + Sync>,
+    on_change: OnChange,
 }
+
+/// Hears of a backend that went down, and why, or came up. Must not wait.
+pub type OnChange = Box<dyn Fn(SocketAddr, Health, &str) + Send + Sync>;
 
 impl Checks {
     /// No checks yet. `on_change` hears of each backend that goes down (and why) or comes up.
     #[must_use]
-    pub fn new(on_change: Box<dyn Fn(SocketAddr, Health, &str) + Send + Sync>) -> Self {
+    pub fn new(on_change: OnChange) -> Self {
         let shared = Shared { tls: Arc::new(tls_config()), errors: Mutex::default(), on_change };
         Self { running: HashMap::new(), shared: Arc::new(shared) }
     }

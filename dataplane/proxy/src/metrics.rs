@@ -16,7 +16,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mc_core::backend::Health;
+use mc_core::backend::{BackendLive, Health};
 use mc_core::outcome::Outcome;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -141,7 +141,7 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         let count = workers.iter().map(|stats| stats.outcomes[outcome as usize].get()).sum::<u64>();
         page.sample("mcproxy_connections_total", &[("outcome", outcome.as_str())], count);
     }
-    let times: [(&str, &str, fn(&WorkerStats) -> &Histogram); 3] = [
+    let times: [(&str, &str, HistogramOf); 3] = [
         ("mcproxy_hello_seconds", "From accept to a complete ClientHello.", |stats| &stats.hello_time),
         ("mcproxy_connect_seconds", "From the route to a connected backend.", |stats| &stats.connect_time),
         ("mcproxy_connection_seconds", "From accept to the end.", |stats| &stats.duration),
@@ -158,6 +158,12 @@ fn listeners(page: &mut Page, snapshot: &Snapshot) {
         page.sample("mcproxy_listener_accepted_total", &labels, listener.accepted.load(Ordering::Relaxed));
     }
 }
+
+/// A histogram of each worker.
+type HistogramOf = fn(&WorkerStats) -> &Histogram;
+
+/// A metric's name, kind and help, and where its number is.
+type NumberOf<T> = (&'static str, &'static str, &'static str, fn(&T) -> u64);
 
 /// What is counted of a route, or of all that have no series of their own.
 #[derive(Default)]
@@ -215,7 +221,7 @@ fn routes(page: &mut Page, snapshot: &Snapshot) {
             }
         }
     }
-    let numbers: [(&str, &str, &str, fn(&RouteSum) -> u64); 3] = [
+    let numbers: [NumberOf<RouteSum>; 3] = [
         ("mcproxy_route_connections_active", "gauge", "Connections now.", |sum| sum.active),
         ("mcproxy_route_received_bytes_total", "counter", "Bytes from clients.", |sum| sum.bytes_in),
         ("mcproxy_route_sent_bytes_total", "counter", "Bytes to clients.", |sum| sum.bytes_out),
@@ -238,7 +244,7 @@ fn backends(page: &mut Page, backends: &[BackendUse]) {
         let labels = [("backend", &*backend.address.to_string())];
         page.sample("mcproxy_backend_up", &labels, healthy(backend.health(now_ms)));
     }
-    let numbers: [(&str, &str, &str, fn(&mc_core::backend::BackendLive) -> u64); 4] = [
+    let numbers: [NumberOf<BackendLive>; 4] = [
         ("mcproxy_backend_draining", "gauge", "1 while it gets no new connection.", |it| {
             it.draining().into()
         }),
