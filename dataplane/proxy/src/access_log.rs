@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use mc_core::outcome::Outcome;
+use serde::Deserialize;
 
 /// A connection that has ended.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +55,8 @@ pub struct Record<'a> {
 }
 
 /// How a line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// A JSON object.
     #[default]
@@ -64,11 +66,13 @@ pub enum Format {
 }
 
 /// Where lines go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "String")]
 pub enum Target {
-    /// Nowhere.
+    /// `""`: nowhere.
     Off,
-    /// Standard output.
+    /// `"-"`: standard output.
+    #[default]
     Stdout,
     /// A file, made with mode 0640, appended to.
     File(PathBuf),
@@ -101,6 +105,16 @@ const QUEUE: usize = 256;
 
 /// Buffers kept for the next lines.
 const SPARE: usize = 8;
+
+impl From<String> for Target {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "" => Self::Off,
+            "-" => Self::Stdout,
+            _ => Self::File(text.into()),
+        }
+    }
+}
 
 impl LogSink {
     /// Opens the target and starts the thread that writes to it.

@@ -11,6 +11,8 @@ use mc_core::model::{self, Firewall, Invalid, Listener, Route};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::access_log::{Format, Target};
+
 mod explain;
 #[cfg(test)]
 mod tests;
@@ -135,33 +137,9 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
     /// Where lines go: `"-"`, `""` or a file.
-    pub path: Destination,
+    pub path: Target,
     /// How a line looks.
-    pub format: AccessFormat,
-}
-
-/// Where access log lines go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "String")]
-pub enum Destination {
-    /// `""`: nowhere.
-    Off,
-    /// `"-"`: standard output.
-    #[default]
-    Stdout,
-    /// A file, appended to.
-    File(PathBuf),
-}
-
-/// How an access log line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AccessFormat {
-    /// One JSON object.
-    #[default]
-    Json,
-    /// Words.
-    Text,
+    pub format: Format,
 }
 
 /// `[geoip]`: databases in MaxMind's format.
@@ -218,23 +196,13 @@ impl Default for Metrics {
 
 impl Default for AccessLog {
     fn default() -> Self {
-        Self { path: Destination::Stdout, format: AccessFormat::Json }
+        Self { path: Target::Stdout, format: Format::Json }
     }
 }
 
 impl Default for Keepalive {
     fn default() -> Self {
         Self { idle_ms: 60_000, interval_ms: 10_000, probes: 6 }
-    }
-}
-
-impl From<String> for Destination {
-    fn from(text: String) -> Self {
-        match text.as_str() {
-            "" => Self::Off,
-            "-" => Self::Stdout,
-            _ => Self::File(text.into()),
-        }
     }
 }
 

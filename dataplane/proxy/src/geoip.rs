@@ -1,16 +1,23 @@
-//! Country and autonomous system of an address, from databases in MaxMind's format.
+//! Country and autonomous system of an address, from databases in MaxMind's format (MMDB 2.0).
 //!
-//! A database is read into memory whole: a file that is replaced while the proxy runs cannot tear what is
-//! looked up, and a reload builds the new one beside the old.
-//! Two shapes of record are known: MaxMind's own (`country.iso_code`, `autonomous_system_number`) and that of
-//! the free databases of ip-location-db (`country_code`).
+//! A database is read into memory as a whole: a file that is replaced or truncated later cannot tear what is
+//! in use. Every record is read once when it is opened, so that a damaged file, or one that holds something
+//! else, is refused then and not by a look-up. To take a new file, open a new [`GeoIp`] and let go of the old.
+//!
+//! Records are known in the layouts of MaxMind (`country.iso_code`, else `registered_country.iso_code`;
+//! `autonomous_system_number`) and ip-location-db (`country_code`).
 
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use maxminddb::{MaxMindDbError, Reader};
+use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
 use mc_core::firewall::Geo;
 use serde::Deserialize;
+
+use crate::access_log::date_text;
 
 /// The databases, where configured.
 #[derive(Debug, Default)]
@@ -22,64 +29,103 @@ pub struct GeoIp {
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum GeoError {
-    /// No file, or no right to read it.
-    #[error("cannot read the GeoIP database {0}: check the path and its permissions")]
-    Read(PathBuf, #[source] MaxMindDbError),
+    /// It cannot be read.
+    #[error(
+        "cannot read the GeoIP database {path}: see that it is there and that mc-proxy's user may read it"
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// It is no such database, or damaged.
-    #[error("{0} is no MMDB file, or damaged: fetch it again")]
-    Corrupt(PathBuf, #[source] MaxMindDbError),
-    /// It is one, but of another kind.
-    #[error("{0} is a database of type `{1}` and says nothing about {2}: configure one that does")]
-    Kind(PathBuf, String, &'static str),
+    #[error("{path} is no sound MMDB file: download it anew")]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        #[source]
+        source: Box<MaxMindDbError>,
+    },
+    /// It is a database of something else.
+    #[error("{path} (type {found:?}) has no {wanted}: name a database of {wanted} in [geoip] {setting}")]
+    WrongKind {
+        /// The file.
+        path: PathBuf,
+        /// What it says it is.
+        found: String,
+        /// What is looked for in it.
+        wanted: &'static str,
+        /// The setting that names it.
+        setting: &'static str,
+    },
 }
 
-#[derive(Debug)]
+/// One file.
 struct Database {
     path: PathBuf,
     reader: Reader<Vec<u8>>,
 }
 
+/// What a database is asked for.
+struct Kind<T> {
+    wanted: &'static str,
+    setting: &'static str,
+    read: fn(LookupResult<'_, Vec<u8>>) -> Result<Option<T>, MaxMindDbError>,
+}
+
+/// The parts of a record that say a country.
 #[derive(Deserialize)]
 struct CountryRecord<'a> {
     #[serde(borrow)]
     country_code: Option<&'a str>,
     #[serde(borrow)]
     country: Option<CountryPart<'a>>,
+    #[serde(borrow)]
+    registered_country: Option<CountryPart<'a>>,
 }
 
 #[derive(Deserialize)]
 struct CountryPart<'a> {
-    #[serde(borrow)]
     iso_code: Option<&'a str>,
 }
 
+/// The part of a record that says an autonomous system.
 #[derive(Deserialize)]
 struct AsnRecord {
     autonomous_system_number: Option<u32>,
 }
 
+const COUNTRY: Kind<[u8; 2]> = Kind { wanted: "countries", setting: "country_database", read: country };
+
+const ASN: Kind<u32> = Kind { wanted: "autonomous systems", setting: "asn_database", read: asn };
+
 impl GeoIp {
-    /// Opens the databases that are configured.
+    /// Reads the databases that are configured. Takes up to a second for a large one.
     ///
     /// # Errors
-    /// [`GeoError`] names the file and the remedy.
+    /// [`GeoError`]: which file, what is wrong with it, what to do.
     pub fn open(country: Option<&Path>, asn: Option<&Path>) -> Result<Self, GeoError> {
-        let country = country.map(|path| Database::open(path, true)).transpose()?;
-        let asn = asn.map(|path| Database::open(path, false)).transpose()?;
-        Ok(Self { country, asn })
+        Ok(Self {
+            country: country.map(|path| Database::open(path, &COUNTRY)).transpose()?,
+            asn: asn.map(|path| Database::open(path, &ASN)).transpose()?,
+        })
     }
 
-    /// What is known of the address.
+    /// What the databases say of an address. IPv4 inside IPv6 is looked up as IPv4.
     #[must_use]
     pub fn lookup(&self, address: IpAddr) -> Geo {
         let address = address.to_canonical();
         Geo {
-            country: self.country.as_ref().and_then(|database| database.country(address)),
-            asn: self.asn.as_ref().and_then(|database| database.asn(address)),
+            country: self.country.as_ref().and_then(|database| database.lookup(address, &COUNTRY)),
+            asn: self.asn.as_ref().and_then(|database| database.lookup(address, &ASN)),
         }
     }
 
-    /// The databases of countries and of autonomous systems in words, for the status; empty where there is none.
+    /// The databases of countries and of autonomous systems in words (path, type, build date), for the status;
+    /// empty where there is none.
     #[must_use]
     pub fn describe(&self) -> (String, String) {
         let words =
@@ -89,39 +135,74 @@ impl GeoIp {
 }
 
 impl Database {
-    fn open(path: &Path, countries: bool) -> Result<Self, GeoError> {
-        let reader = Reader::open_readfile(path).map_err(|error| match error {
-            MaxMindDbError::Io(_) => GeoError::Read(path.to_owned(), error),
-            _ => GeoError::Corrupt(path.to_owned(), error),
-        })?;
-        let kind = reader.metadata().database_type.to_lowercase();
-        // `geo-whois-asn-country` is about countries: ASNs are only what it was made from.
-        let about_countries = kind.contains("country") || kind.contains("city");
-        let fits =
-            about_countries == countries && (countries || kind.contains("asn") || kind.contains("isp"));
-        if !fits {
-            let about = if countries { "countries" } else { "autonomous systems" };
-            return Err(GeoError::Kind(path.to_owned(), reader.metadata().database_type.clone(), about));
+    fn open<T>(path: &Path, kind: &Kind<T>) -> Result<Self, GeoError> {
+        let bytes = std::fs::read(path).map_err(|source| GeoError::Read { path: path.to_owned(), source })?;
+        let corrupt = |source| GeoError::Corrupt { path: path.to_owned(), source: Box::new(source) };
+        let reader = Reader::from_source(bytes).map_err(corrupt)?;
+        if !holds(&reader, kind).map_err(corrupt)? {
+            return Err(GeoError::WrongKind {
+                path: path.to_owned(),
+                found: reader.metadata().database_type.clone(),
+                wanted: kind.wanted,
+                setting: kind.setting,
+            });
         }
         Ok(Self { path: path.to_owned(), reader })
     }
 
-    fn country(&self, address: IpAddr) -> Option<[u8; 2]> {
-        let record: CountryRecord<'_> = self.reader.lookup(address).ok()?.decode().ok()??;
-        let code = record.country_code.or(record.country.and_then(|country| country.iso_code))?;
-        code.as_bytes().try_into().ok()
-    }
-
-    fn asn(&self, address: IpAddr) -> Option<u32> {
-        let record: AsnRecord = self.reader.lookup(address).ok()?.decode().ok()??;
-        record.autonomous_system_number
+    fn lookup<T>(&self, address: IpAddr, kind: &Kind<T>) -> Option<T> {
+        // An error is an IPv6 address in a database of IPv4: nothing is known of it. Records were read before.
+        let found = self.reader.lookup(address).ok()?;
+        (kind.read)(found).ok().flatten()
     }
 
     fn describe(&self) -> String {
         let metadata = self.reader.metadata();
-        let built = crate::access_log::date_text(metadata.build_epoch * 1000);
+        let built = date_text(metadata.build_epoch.saturating_mul(1000));
         format!("{} ({}, built {built})", self.path.display(), metadata.database_type)
     }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+/// Reads every record once, and says whether one has what is wanted.
+fn holds<T>(reader: &Reader<Vec<u8>>, kind: &Kind<T>) -> Result<bool, MaxMindDbError> {
+    let mut seen = HashSet::new();
+    let mut some = false;
+    let mut networks: u64 = 0;
+    let most = 2 * u64::from(reader.metadata().node_count) + 2;
+    for found in reader.networks(WithinOptions::default())? {
+        let found = found?;
+        networks += 1;
+        if networks > most {
+            return Err(MaxMindDbError::invalid_database("its search tree has a cycle"));
+        }
+        if found.offset().is_some_and(|offset| seen.insert(offset)) {
+            some |= (kind.read)(found)?.is_some();
+        }
+    }
+    Ok(some)
+}
+
+fn country(found: LookupResult<'_, Vec<u8>>) -> Result<Option<[u8; 2]>, MaxMindDbError> {
+    let Some(record) = found.decode::<CountryRecord<'_>>()? else { return Ok(None) };
+    let code = |part: Option<CountryPart<'_>>| two_letters(part?.iso_code?);
+    let flat = record.country_code.and_then(two_letters);
+    Ok(flat.or_else(|| code(record.country)).or_else(|| code(record.registered_country)))
+}
+
+/// A country's code in upper case; what is not of two letters names no country.
+fn two_letters(code: &str) -> Option<[u8; 2]> {
+    let code = <[u8; 2]>::try_from(code.as_bytes()).ok()?;
+    code.iter().all(u8::is_ascii_alphabetic).then(|| code.map(|byte| byte.to_ascii_uppercase()))
+}
+
+fn asn(found: LookupResult<'_, Vec<u8>>) -> Result<Option<u32>, MaxMindDbError> {
+    Ok(found.decode::<AsnRecord>()?.and_then(|record| record.autonomous_system_number))
 }
 
 #[cfg(test)]
@@ -140,47 +221,94 @@ mod tests {
     }
 
     #[test]
-    fn both_shapes_of_record_are_read() {
-        check("country.mmdb", "192.0.2.9", (Some(b"CH"), Some(64500)));
-        check("country.mmdb", "198.51.100.1", (Some(b"DE"), Some(64501)));
-        check("country.mmdb", "2001:db8:1::7", (Some(b"CH"), Some(64502)));
-        check("country-maxmind.mmdb", "192.0.2.9", (Some(b"CH"), Some(64500)));
-        check("country.mmdb", "203.0.113.1", (None, None));
+    fn each_layout_of_records_is_read() {
+        for name in ["country.mmdb", "country-maxmind.mmdb"] {
+            check(name, "192.0.2.9", (Some(b"CH"), Some(64500)));
+            check(name, "198.51.100.1", (Some(b"DE"), Some(64501)));
+            check(name, "2001:db8:1::7", (Some(b"CH"), Some(64502)));
+            check(name, "203.0.113.1", (None, None));
+        }
     }
 
     #[test]
     fn an_ipv4_address_written_as_ipv6_is_the_same() {
         check("country.mmdb", "::ffff:192.0.2.9", (Some(b"CH"), Some(64500)));
+        check("country-ipv4.mmdb", "::ffff:192.0.2.9", (Some(b"CH"), Some(64500)));
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = dir.path().join("text.mmdb");
-        std::fs::write(&text, "this is no database").unwrap();
-        let missing = dir.path().join("missing.mmdb");
-        assert!(matches!(GeoIp::open(Some(&missing), None), Err(GeoError::Read(path, _)) if path == missing));
-        assert!(matches!(GeoIp::open(Some(&text), None), Err(GeoError::Corrupt(path, _)) if path == text));
-        let asn = fixture("asn.mmdb");
-        assert!(
-            matches!(GeoIp::open(Some(&asn), None), Err(GeoError::Kind(_, kind, _)) if kind == "GeoLite2-ASN")
-        );
-        let country = fixture("country.mmdb");
-        assert!(matches!(GeoIp::open(None, Some(&country)), Err(GeoError::Kind(..))));
+    fn a_database_of_ipv4_knows_nothing_of_ipv6_and_a_strange_code_is_no_country() {
+        check("country-ipv4.mmdb", "2001:db8:1::7", (None, Some(64502)));
+        check("country-ipv4.mmdb", "198.51.100.1", (None, Some(64501)));
     }
 
     #[test]
-    fn a_database_cut_short_anywhere_never_panics() {
-        let whole = std::fs::read(fixture("country.mmdb")).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cut.mmdb");
-        for len in (0..whole.len()).step_by(7) {
-            std::fs::write(&path, &whole[..len]).unwrap();
-            if let Ok(geo) = GeoIp::open(Some(&path), None) {
-                // Whatever it answers, it answers.
-                let _ = geo.lookup("192.0.2.9".parse().unwrap());
+    fn without_databases_nothing_is_known() {
+        assert_eq!(GeoIp::default().lookup("192.0.2.9".parse().unwrap()), Geo::default());
+        assert_eq!(GeoIp::default().describe(), (String::new(), String::new()));
+    }
+
+    #[test]
+    fn it_says_what_it_has_and_does_not_print_it() {
+        let geo = GeoIp::open(None, Some(&fixture("asn.mmdb"))).unwrap();
+        let (country, asn) = geo.describe();
+        assert!(country.is_empty());
+        assert!(asn.contains("tests/fixtures/asn.mmdb (GeoLite2-ASN, built 20"), "{asn}");
+        assert!(format!("{geo:?}").len() < 1000, "{geo:?}");
+    }
+
+    #[track_caller]
+    fn refused(country: Option<&Path>, asn: Option<&Path>, expect: &str) {
+        let error = GeoIp::open(country, asn).unwrap_err().to_string();
+        let path = country.or(asn).unwrap();
+        assert!(error.contains(path.to_str().unwrap()) && error.contains(expect), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_database_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.mmdb");
+        refused(Some(&path), None, "cannot read the GeoIP database");
+        refused(Some(directory.path()), None, "cannot read the GeoIP database");
+        std::fs::write(&path, "<html>404</html>").unwrap();
+        refused(Some(&path), None, "is no sound MMDB file: download it anew");
+    }
+
+    #[test]
+    fn a_database_of_something_else_is_refused() {
+        let expect = "(type \"GeoLite2-ASN\") has no countries: name a database of countries in [geoip] country_database";
+        refused(Some(&fixture("asn.mmdb")), None, expect);
+        let expect =
+            "has no autonomous systems: name a database of autonomous systems in [geoip] asn_database";
+        refused(None, Some(&fixture("country.mmdb")), expect);
+    }
+
+    /// Opens a damaged database: it is refused, or answers whatever it answers; nothing panics or runs for ever.
+    fn survives(bytes: &[u8], path: &Path) -> bool {
+        std::fs::write(path, bytes).unwrap();
+        let geo = GeoIp::open(Some(path), None);
+        if let Ok(geo) = &geo {
+            for address in ["192.0.2.1", "2001:db8::1", "::", "255.255.255.255"] {
+                geo.lookup(address.parse().unwrap());
             }
         }
+        geo.is_ok()
+    }
+
+    #[test]
+    fn damage_anywhere_is_survived() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.mmdb");
+        let whole = std::fs::read(fixture("country.mmdb")).unwrap();
+        let cut = (0..whole.len()).filter(|&len| survives(&whole[..len], &path)).count();
+        assert_eq!(cut, 0, "each cut takes something off the metadata, which is at the end");
+        let flip = |at: usize| {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0xFF;
+            bytes
+        };
+        let unnoticed = (0..whole.len()).filter(|&at| survives(&flip(at), &path)).count();
+        assert!(unnoticed < whole.len() / 2, "{unnoticed} of {} flips were not noticed", whole.len());
     }
 
     #[test]

@@ -9,10 +9,11 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use clap::Parser;
 use mc_core::rate::RateTable;
-use mc_proxy::access_log::{self, LogSink};
+use mc_proxy::access_log::{LogSink, Target};
 use mc_proxy::admin::{Events, Service};
-use mc_proxy::config::{AccessFormat, Config, Destination, LogFormat};
+use mc_proxy::config::{Config, LogFormat};
 use mc_proxy::geoip::GeoIp;
+use mc_proxy::metrics;
 use mc_proxy::snapshot::Snapshot;
 use mc_proxy::workers::{SharedPolicy, Workers};
 use mc_uring::socket::Keepalive;
@@ -99,7 +100,7 @@ fn set_up_log(config: &Config) {
 /// Runs until a signal says to stop.
 fn run(config: &Config) -> anyhow::Result<()> {
     raise_descriptor_limit();
-    let geo = Arc::new(GeoIp::default());
+    let geo = Arc::new(open_geo(config)?);
     let log = open_access_log(config)?;
     let events = Events::default();
     let workers = Arc::new(start_workers(config, &log, &events)?);
@@ -126,6 +127,11 @@ async fn operate(
     let mut hangup = signal(SignalKind::hangup())?;
     let service = Service::open(config, Arc::clone(workers), geo, events).await?;
     let (stop, stopped) = watch::channel(false);
+    let admin = service.admin().clone();
+    if let Some(address) = config.metrics.listen_addr {
+        let source = metrics::Source { admin: admin.clone(), log: log.clone() };
+        tokio::spawn(metrics::serve(metrics::bind(address).await?, source, stopped.clone()));
+    }
     let served = tokio::spawn(service.run(stopped));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = workers.stats.len(), "running");
     loop {
@@ -134,6 +140,11 @@ async fn operate(
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 log.reopen();
+                // What is there stays in use where the new one cannot be read.
+                match open_geo(config) {
+                    Ok(geo) => admin.set_geo(Arc::new(geo)).await?,
+                    Err(error) => tracing::error!("the GeoIP databases stay as they were: {error:#}"),
+                }
             }
         }
     }
@@ -155,7 +166,7 @@ fn start_workers(config: &Config, log: &LogSink, events: &Events) -> anyhow::Res
     let policy = Arc::new(SharedPolicy {
         rates: RateTable::new(fastrand::u64(..)),
         on_refused: Box::new(move |it| refused.refused(it.outcome, it.client.ip(), it.name)),
-        on_ejected: Box::new(move |address| drop((address, &ejected))),
+        on_ejected: Box::new(move |address| ejected.ejected(address)),
     });
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -173,17 +184,19 @@ fn start_workers(config: &Config, log: &LogSink, events: &Events) -> anyhow::Res
     )
 }
 
+fn open_geo(config: &Config) -> anyhow::Result<GeoIp> {
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| config.resolve(path));
+    let (country, asn) = (path(&config.geoip.country_database), path(&config.geoip.asn_database));
+    Ok(GeoIp::open(country.as_deref(), asn.as_deref())?)
+}
+
 fn open_access_log(config: &Config) -> anyhow::Result<LogSink> {
-    let format = match config.access_log.format {
-        AccessFormat::Json => access_log::Format::Json,
-        AccessFormat::Text => access_log::Format::Text,
-    };
     let target = match &config.access_log.path {
-        Destination::Off => access_log::Target::Off,
-        Destination::Stdout => access_log::Target::Stdout,
-        Destination::File(path) => access_log::Target::File(config.resolve(path)),
+        Target::File(path) => Target::File(config.resolve(path)),
+        other => other.clone(),
     };
-    LogSink::open(target, format).context("cannot open the access log: see [access_log] path")
+    LogSink::open(target, config.access_log.format)
+        .context("cannot open the access log: see [access_log] path")
 }
 
 /// Takes as many descriptors as the system lets us have: two for each connection.

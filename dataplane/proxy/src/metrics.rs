@@ -239,7 +239,9 @@ fn backends(page: &mut Page, backends: &[BackendUse]) {
         page.sample("mcproxy_backend_up", &labels, healthy(backend.health(now_ms)));
     }
     let numbers: [(&str, &str, &str, fn(&mc_core::backend::BackendLive) -> u64); 4] = [
-        ("mcproxy_backend_draining", "gauge", "1 while it gets no new connection.", |it| it.draining().into()),
+        ("mcproxy_backend_draining", "gauge", "1 while it gets no new connection.", |it| {
+            it.draining().into()
+        }),
         ("mcproxy_backend_connections_active", "gauge", "Connections now.", |it| it.active().into()),
         ("mcproxy_backend_connections_total", "counter", "Connections made.", |it| it.total()),
         ("mcproxy_backend_connect_failures_total", "counter", "Connects that failed.", |it| it.failures()),
@@ -353,7 +355,9 @@ impl Page {
 /// It is in use or not ours; the message says what to change.
 pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
-        anyhow::anyhow!("cannot serve metrics on {address}: {error}; change [metrics] listen_addr, or \"\" for none")
+        anyhow::anyhow!(
+            "cannot serve metrics on {address}: {error}; change [metrics] listen_addr, or \"\" for none"
+        )
     })
 }
 

@@ -62,7 +62,8 @@ impl Hello {
         share.extend(prefixed(&[9; 32]));
         extension(&mut extensions, 51, &prefixed(&share));
         if self.padded_to > 0 {
-            extension(&mut extensions, 21, &vec![0; self.padded_to.saturating_sub(extensions.len() + 100)]);
+            let missing = self.padded_to.saturating_sub(extensions.len() + 100);
+            extension(&mut extensions, 21, &vec![0; missing]);
         }
         if !self.alpn.is_empty() {
             let list: Vec<u8> =

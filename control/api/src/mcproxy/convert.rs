@@ -1,242 +1,412 @@
-//! Stand-in for the conversions between messages and model.
+//! Between messages and the model: what was said becomes what is meant, or is refused with the field's path.
+//!
+//! Only the form is judged here (is it an address, is the number known); whether it makes sense is judged by
+//! `mc_core::model`. Absent optional fields take the model's defaults.
+
+use std::str::FromStr;
 
 use mc_core::model::{self, Invalid};
 
-fn bad(field: &str, problem: impl Into<String>) -> Invalid {
-    Invalid { field: field.to_owned(), problem: problem.into() }
+use super::firewall_rule::Subject;
+use super::{Backend, Check, CustomTlv, Firewall, FirewallRule, Listener, Rate, Route, RouteKey, TlvsOut};
+
+/// A message's numbers and the model's words for them, in the order of the numbers.
+trait Words: Sized + Copy + PartialEq + 'static {
+    const WORDS: &'static [Self];
+
+    fn number(self) -> i32 {
+        let at = Self::WORDS.iter().position(|word| *word == self).expect("every word has its number");
+        i32::try_from(at).expect("there are few words")
+    }
+
+    fn of(number: i32, field: &str) -> Result<Self, Invalid> {
+        let word = usize::try_from(number).ok().and_then(|at| Self::WORDS.get(at)).copied();
+        let most = Self::WORDS.len() - 1;
+        word.ok_or_else(|| invalid(field, format!("{number} is not known here; 0 to {most} are")))
+    }
 }
 
-fn parse<T: std::str::FromStr>(field: &str, text: &str, remedy: &str) -> Result<T, Invalid> {
-    text.parse().map_err(|_| bad(field, format!("`{text}` {remedy}")))
+impl Words for model::Mode {
+    const WORDS: &'static [Self] = &[Self::L4, Self::L7];
 }
 
-fn pick<T: Copy>(field: &str, value: i32, all: &[T]) -> Result<T, Invalid> {
-    usize::try_from(value)
-        .ok()
-        .and_then(|at| all.get(at))
-        .copied()
-        .ok_or_else(|| bad(field, format!("{value} is not known")))
+impl Words for model::Balance {
+    const WORDS: &'static [Self] = &[Self::LeastConnections, Self::RandomOfTwo, Self::SourceHash];
 }
 
-const MODES: [model::Mode; 2] = [model::Mode::L4, model::Mode::L7];
-const BALANCES: [model::Balance; 3] =
-    [model::Balance::LeastConnections, model::Balance::RandomOfTwo, model::Balance::SourceHash];
-const OUTS: [model::ProxyOut; 3] = [model::ProxyOut::Off, model::ProxyOut::V1, model::ProxyOut::V2];
-const INS: [model::ProxyIn; 3] = [model::ProxyIn::Off, model::ProxyIn::Required, model::ProxyIn::Optional];
-const KINDS: [model::CheckKind; 4] =
-    [model::CheckKind::Tcp, model::CheckKind::Tls, model::CheckKind::Http, model::CheckKind::Https];
-
-fn at<T: PartialEq>(value: &T, all: &[T]) -> i32 {
-    all.iter().position(|v| v == value).unwrap_or(0) as i32
+impl Words for model::ProxyOut {
+    const WORDS: &'static [Self] = &[Self::Off, Self::V1, Self::V2];
 }
 
-impl TryFrom<super::Route> for model::Route {
+impl Words for model::ProxyIn {
+    const WORDS: &'static [Self] = &[Self::Off, Self::Required, Self::Optional];
+}
+
+impl Words for model::CheckKind {
+    const WORDS: &'static [Self] = &[Self::Tcp, Self::Tls, Self::Http, Self::Https];
+}
+
+impl TryFrom<Route> for model::Route {
     type Error = Invalid;
-    fn try_from(r: super::Route) -> Result<Self, Invalid> {
+
+    fn try_from(route: Route) -> Result<Self, Invalid> {
+        let backends = route.backends.into_iter().enumerate();
+        let backends = backends.map(|(index, backend)| backend_of(backend, &format!("backends[{index}]")));
         Ok(Self {
-            listener: r.listener,
-            name: r.name,
-            alpn: r.alpn,
-            any_depth: r.any_depth,
-            mode: pick("mode", r.mode, &MODES)?,
-            backends: r
-                .backends
-                .into_iter()
-                .enumerate()
-                .map(|(i, b)| {
-                    let tlvs = b.tlvs.unwrap_or_default();
-                    Ok(model::Backend {
-                        address: parse(
-                            &format!("backends[{i}].address"),
-                            &b.address,
-                            "is no address with a port",
-                        )?,
-                        weight: b.weight.unwrap_or(1),
-                        proxy_protocol: pick("proxy_protocol", b.proxy_protocol, &OUTS)?,
-                        tlvs: model::TlvsOut {
-                            alpn: tlvs.alpn,
-                            authority: tlvs.authority,
-                            unique_id: tlvs.unique_id,
-                            crc32c: tlvs.crc32c,
-                            pass: tlvs.pass,
-                            custom: Vec::new(),
-                        },
-                    })
-                })
-                .collect::<Result<_, Invalid>>()?,
-            balance: pick("balance", r.balance, &BALANCES)?,
-            connect_timeout_ms: r.connect_timeout_ms.unwrap_or(5_000),
-            retries: r.retries.unwrap_or(2),
-            idle_timeout_ms: r.idle_timeout_ms.unwrap_or(600_000),
-            total_timeout_ms: r.total_timeout_ms,
-            max_connections: r.max_connections,
-            max_connections_per_source: r.max_connections_per_source,
-            check: r
-                .check
-                .map(|c| {
-                    Ok::<_, Invalid>(model::Check {
-                        kind: pick("check.kind", c.kind, &KINDS)?,
-                        interval_ms: c.interval_ms.unwrap_or(5_000),
-                        timeout_ms: c.timeout_ms.unwrap_or(2_000),
-                        rise: c.rise.unwrap_or(2),
-                        fall: c.fall.unwrap_or(3),
-                        host: c.host,
-                        path: c.path.unwrap_or("/".into()),
-                    })
-                })
-                .transpose()?,
-            eject_after: r.eject_after.unwrap_or(5),
-            eject_ms: r.eject_ms.unwrap_or(10_000),
-            slow_start_ms: r.slow_start_ms,
+            listener: route.listener,
+            name: route.name,
+            alpn: route.alpn,
+            any_depth: route.any_depth,
+            mode: Words::of(route.mode, "mode")?,
+            backends: backends.collect::<Result<_, _>>()?,
+            balance: Words::of(route.balance, "balance")?,
+            connect_timeout_ms: route.connect_timeout_ms.unwrap_or(model::default_connect_timeout_ms()),
+            retries: route.retries.unwrap_or(model::default_retries()),
+            idle_timeout_ms: route.idle_timeout_ms.unwrap_or(model::default_idle_timeout_ms()),
+            total_timeout_ms: route.total_timeout_ms,
+            max_connections: route.max_connections,
+            max_connections_per_source: route.max_connections_per_source,
+            check: route.check.map(check_of).transpose()?,
+            eject_after: route.eject_after.unwrap_or(model::default_eject_after()),
+            eject_ms: route.eject_ms.unwrap_or(model::default_eject_ms()),
+            slow_start_ms: route.slow_start_ms,
         })
     }
 }
 
-impl From<&model::Route> for super::Route {
-    fn from(r: &model::Route) -> Self {
+fn backend_of(backend: Backend, path: &str) -> Result<model::Backend, Invalid> {
+    let tlvs = backend.tlvs.unwrap_or_default();
+    let custom = tlvs.custom.into_iter().enumerate().map(|(index, tlv)| {
+        let field = format!("{path}.tlvs.custom[{index}].type");
+        let kind = u8::try_from(tlv.r#type);
+        let kind = kind.map_err(|_out| invalid(&field, format!("{} is not 224 to 239", tlv.r#type)))?;
+        Ok(model::CustomTlv { kind, value: tlv.value })
+    });
+    Ok(model::Backend {
+        address: parse(&backend.address, &format!("{path}.address"), "an address and port, e.g. 10.0.0.2:8443")?,
+        weight: backend.weight.unwrap_or(model::default_weight()),
+        proxy_protocol: Words::of(backend.proxy_protocol, &format!("{path}.proxy_protocol"))?,
+        tlvs: model::TlvsOut {
+            alpn: tlvs.alpn,
+            authority: tlvs.authority,
+            unique_id: tlvs.unique_id,
+            crc32c: tlvs.crc32c,
+            pass: tlvs.pass,
+            custom: custom.collect::<Result<_, Invalid>>()?,
+        },
+    })
+}
+
+fn check_of(check: Check) -> Result<model::Check, Invalid> {
+    Ok(model::Check {
+        kind: Words::of(check.kind, "check.kind")?,
+        interval_ms: check.interval_ms.unwrap_or(model::default_check_interval_ms()),
+        timeout_ms: check.timeout_ms.unwrap_or(model::default_check_timeout_ms()),
+        rise: check.rise.unwrap_or(model::default_check_rise()),
+        fall: check.fall.unwrap_or(model::default_check_fall()),
+        host: check.host,
+        path: check.path.unwrap_or_else(|| "/".to_owned()),
+    })
+}
+
+impl From<&model::Route> for Route {
+    fn from(route: &model::Route) -> Self {
         Self {
-            listener: r.listener.clone(),
-            name: r.name.clone(),
-            alpn: r.alpn.clone(),
-            any_depth: r.any_depth,
-            mode: at(&r.mode, &MODES),
-            backends: r
-                .backends
-                .iter()
-                .map(|b| super::Backend {
-                    address: b.address.to_string(),
-                    weight: Some(b.weight),
-                    proxy_protocol: at(&b.proxy_protocol, &OUTS),
-                    tlvs: None,
-                })
-                .collect(),
-            balance: at(&r.balance, &BALANCES),
-            connect_timeout_ms: Some(r.connect_timeout_ms),
-            retries: Some(r.retries),
-            idle_timeout_ms: Some(r.idle_timeout_ms),
-            total_timeout_ms: r.total_timeout_ms,
-            max_connections: r.max_connections,
-            max_connections_per_source: r.max_connections_per_source,
-            check: None,
-            eject_after: Some(r.eject_after),
-            eject_ms: Some(r.eject_ms),
-            slow_start_ms: r.slow_start_ms,
+            listener: route.listener.clone(),
+            name: route.name.clone(),
+            alpn: route.alpn.clone(),
+            any_depth: route.any_depth,
+            mode: route.mode.number(),
+            backends: route.backends.iter().map(Backend::from).collect(),
+            balance: route.balance.number(),
+            connect_timeout_ms: Some(route.connect_timeout_ms),
+            retries: Some(route.retries),
+            idle_timeout_ms: Some(route.idle_timeout_ms),
+            total_timeout_ms: route.total_timeout_ms,
+            max_connections: route.max_connections,
+            max_connections_per_source: route.max_connections_per_source,
+            check: route.check.as_ref().map(Check::from),
+            eject_after: Some(route.eject_after),
+            eject_ms: Some(route.eject_ms),
+            slow_start_ms: route.slow_start_ms,
         }
     }
 }
 
-impl TryFrom<super::Listener> for model::Listener {
-    type Error = Invalid;
-    fn try_from(l: super::Listener) -> Result<Self, Invalid> {
-        Ok(Self {
-            name: l.name,
-            address: parse("address", &l.address, "is no address with a port")?,
-            proxy_protocol: pick("proxy_protocol", l.proxy_protocol, &INS)?,
-            trusted: l
-                .trusted
-                .iter()
-                .map(|t| parse("trusted", t, "is no network"))
-                .collect::<Result<_, _>>()?,
-            hello_timeout_ms: l.hello_timeout_ms.unwrap_or(10_000),
-            max_hello_bytes: l.max_hello_bytes.unwrap_or(65_536),
-        })
-    }
-}
-
-impl From<&model::Listener> for super::Listener {
-    fn from(l: &model::Listener) -> Self {
+impl From<&model::Backend> for Backend {
+    fn from(backend: &model::Backend) -> Self {
+        let tlvs = &backend.tlvs;
+        let custom =
+            |tlv: &model::CustomTlv| CustomTlv { r#type: tlv.kind.into(), value: tlv.value.clone() };
         Self {
-            name: l.name.clone(),
-            address: l.address.to_string(),
-            proxy_protocol: at(&l.proxy_protocol, &INS),
-            trusted: l.trusted.iter().map(ToString::to_string).collect(),
-            hello_timeout_ms: Some(l.hello_timeout_ms),
-            max_hello_bytes: Some(l.max_hello_bytes),
-        }
-    }
-}
-
-impl TryFrom<super::FirewallRule> for model::FirewallRule {
-    type Error = Invalid;
-    fn try_from(r: super::FirewallRule) -> Result<Self, Invalid> {
-        use super::firewall_rule::Subject;
-        Ok(Self {
-            action: match r.action {
-                1 => model::Action::Allow,
-                2 => model::Action::Deny,
-                _ => return Err(bad("action", "must be allow or deny")),
-            },
-            subject: match r.subject {
-                Some(Subject::Cidr(c)) => model::Subject::Cidr(parse("cidr", &c, "is no network")?),
-                Some(Subject::Country(c)) => model::Subject::Country(c),
-                Some(Subject::Asn(a)) => model::Subject::Asn(a),
-                None => return Err(bad("subject", "one of cidr, country, asn")),
-            },
-            comment: r.comment,
-        })
-    }
-}
-
-impl From<&model::FirewallRule> for super::FirewallRule {
-    fn from(r: &model::FirewallRule) -> Self {
-        use super::firewall_rule::Subject;
-        Self {
-            action: if r.action == model::Action::Allow { 1 } else { 2 },
-            subject: Some(match &r.subject {
-                model::Subject::Cidr(c) => Subject::Cidr(c.to_string()),
-                model::Subject::Country(c) => Subject::Country(c.clone()),
-                model::Subject::Asn(a) => Subject::Asn(*a),
-            }),
-            comment: r.comment.clone(),
-        }
-    }
-}
-
-impl From<super::Rate> for model::Rate {
-    fn from(r: super::Rate) -> Self {
-        Self {
-            per_address: r.per_address,
-            address_burst: r.address_burst,
-            per_prefix: r.per_prefix,
-            prefix_burst: r.prefix_burst,
-        }
-    }
-}
-
-impl TryFrom<super::Firewall> for model::Firewall {
-    type Error = Invalid;
-    fn try_from(f: super::Firewall) -> Result<Self, Invalid> {
-        Ok(Self {
-            rules: f.rules.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            default: if f.default_action == 2 { model::Action::Deny } else { model::Action::Allow },
-            rate: f.rate.unwrap_or_default().into(),
-        })
-    }
-}
-
-impl From<&model::Firewall> for super::Firewall {
-    fn from(f: &model::Firewall) -> Self {
-        Self {
-            rules: f.rules.iter().map(Into::into).collect(),
-            default_action: if f.default == model::Action::Allow { 1 } else { 2 },
-            rate: Some(super::Rate {
-                per_address: f.rate.per_address,
-                address_burst: f.rate.address_burst,
-                per_prefix: f.rate.per_prefix,
-                prefix_burst: f.rate.prefix_burst,
+            address: backend.address.to_string(),
+            weight: Some(backend.weight),
+            proxy_protocol: backend.proxy_protocol.number(),
+            tlvs: (*tlvs != model::TlvsOut::default()).then(|| TlvsOut {
+                alpn: tlvs.alpn,
+                authority: tlvs.authority,
+                unique_id: tlvs.unique_id,
+                crc32c: tlvs.crc32c,
+                pass: tlvs.pass,
+                custom: tlvs.custom.iter().map(custom).collect(),
             }),
         }
     }
 }
 
-impl From<super::RouteKey> for model::RouteKey {
-    fn from(k: super::RouteKey) -> Self {
-        Self { listener: k.listener, name: k.name, alpn: k.alpn }
+impl From<&model::Check> for Check {
+    fn from(check: &model::Check) -> Self {
+        Self {
+            kind: check.kind.number(),
+            interval_ms: Some(check.interval_ms),
+            timeout_ms: Some(check.timeout_ms),
+            rise: Some(check.rise),
+            fall: Some(check.fall),
+            host: check.host.clone(),
+            path: Some(check.path.clone()),
+        }
     }
 }
 
-impl From<&model::RouteKey> for super::RouteKey {
-    fn from(k: &model::RouteKey) -> Self {
-        Self { listener: k.listener.clone(), name: k.name.clone(), alpn: k.alpn.clone() }
+impl TryFrom<Listener> for model::Listener {
+    type Error = Invalid;
+
+    fn try_from(listener: Listener) -> Result<Self, Invalid> {
+        let network = |(index, text): (usize, &String)| {
+            parse(text, &format!("trusted[{index}]"), "a network, e.g. 10.0.0.0/8")
+        };
+        Ok(Self {
+            name: listener.name,
+            address: parse(&listener.address, "address", "an address and port, e.g. 0.0.0.0:443")?,
+            proxy_protocol: Words::of(listener.proxy_protocol, "proxy_protocol")?,
+            trusted: listener.trusted.iter().enumerate().map(network).collect::<Result<_, _>>()?,
+            hello_timeout_ms: listener.hello_timeout_ms.unwrap_or(model::default_hello_timeout_ms()),
+            max_hello_bytes: listener.max_hello_bytes.unwrap_or(model::default_max_hello_bytes()),
+        })
+    }
+}
+
+impl From<&model::Listener> for Listener {
+    fn from(listener: &model::Listener) -> Self {
+        Self {
+            name: listener.name.clone(),
+            address: listener.address.to_string(),
+            proxy_protocol: listener.proxy_protocol.number(),
+            trusted: listener.trusted.iter().map(ToString::to_string).collect(),
+            hello_timeout_ms: Some(listener.hello_timeout_ms),
+            max_hello_bytes: Some(listener.max_hello_bytes),
+        }
+    }
+}
+
+impl TryFrom<FirewallRule> for model::FirewallRule {
+    type Error = Invalid;
+
+    fn try_from(rule: FirewallRule) -> Result<Self, Invalid> {
+        let subject = match rule.subject {
+            Some(Subject::Cidr(text)) => {
+                model::Subject::Cidr(parse(&text, "cidr", "a network, e.g. 192.0.2.0/24")?)
+            }
+            Some(Subject::Country(code)) => model::Subject::Country(code),
+            Some(Subject::Asn(number)) => model::Subject::Asn(number),
+            None => return Err(invalid("subject", "is missing; say cidr, country or asn".to_owned())),
+        };
+        let action = match rule.action {
+            0 => return Err(invalid("action", "is missing; say allow or deny".to_owned())),
+            number => action_of(number, "action")?,
+        };
+        Ok(Self { action, subject, comment: rule.comment })
+    }
+}
+
+impl From<&model::FirewallRule> for FirewallRule {
+    fn from(rule: &model::FirewallRule) -> Self {
+        let subject = match &rule.subject {
+            model::Subject::Cidr(network) => Subject::Cidr(network.to_string()),
+            model::Subject::Country(code) => Subject::Country(code.clone()),
+            model::Subject::Asn(number) => Subject::Asn(*number),
+        };
+        Self { action: number_of(rule.action), subject: Some(subject), comment: rule.comment.clone() }
+    }
+}
+
+impl TryFrom<Firewall> for model::Firewall {
+    type Error = Invalid;
+
+    fn try_from(firewall: Firewall) -> Result<Self, Invalid> {
+        let rule = |(index, rule)| {
+            model::FirewallRule::try_from(rule).map_err(|invalid: Invalid| Invalid {
+                field: format!("rules[{index}].{}", invalid.field),
+                problem: invalid.problem,
+            })
+        };
+        Ok(Self {
+            rules: firewall.rules.into_iter().enumerate().map(rule).collect::<Result<_, _>>()?,
+            default: action_of(firewall.default_action, "default_action")?,
+            rate: firewall.rate.unwrap_or_default().into(),
+        })
+    }
+}
+
+impl From<&model::Firewall> for Firewall {
+    fn from(firewall: &model::Firewall) -> Self {
+        Self {
+            rules: firewall.rules.iter().map(FirewallRule::from).collect(),
+            default_action: number_of(firewall.default),
+            rate: Some(Rate::from(&firewall.rate)),
+        }
+    }
+}
+
+impl From<Rate> for model::Rate {
+    fn from(rate: Rate) -> Self {
+        Self {
+            per_address: rate.per_address,
+            address_burst: rate.address_burst,
+            per_prefix: rate.per_prefix,
+            prefix_burst: rate.prefix_burst,
+        }
+    }
+}
+
+impl From<&model::Rate> for Rate {
+    fn from(rate: &model::Rate) -> Self {
+        Self {
+            per_address: rate.per_address,
+            address_burst: rate.address_burst,
+            per_prefix: rate.per_prefix,
+            prefix_burst: rate.prefix_burst,
+        }
+    }
+}
+
+impl From<RouteKey> for model::RouteKey {
+    fn from(key: RouteKey) -> Self {
+        Self { listener: key.listener, name: key.name, alpn: key.alpn }
+    }
+}
+
+impl From<&model::RouteKey> for RouteKey {
+    fn from(key: &model::RouteKey) -> Self {
+        Self { listener: key.listener.clone(), name: key.name.clone(), alpn: key.alpn.clone() }
+    }
+}
+
+/// 0, which is what an absent field reads as, is the model's default.
+fn action_of(number: i32, field: &str) -> Result<model::Action, Invalid> {
+    match number {
+        0 => Ok(model::Action::default()),
+        1 => Ok(model::Action::Allow),
+        2 => Ok(model::Action::Deny),
+        _ => Err(invalid(field, format!("{number} is not known here; 1 is allow, 2 is deny"))),
+    }
+}
+
+const fn number_of(action: model::Action) -> i32 {
+    match action {
+        model::Action::Allow => 1,
+        model::Action::Deny => 2,
+    }
+}
+
+fn parse<T: FromStr>(text: &str, field: &str, wanted: &str) -> Result<T, Invalid> {
+    text.parse().map_err(|_other| invalid(field, format!("`{text}` is not {wanted}")))
+}
+
+fn invalid(field: &str, problem: String) -> Invalid {
+    Invalid { field: field.to_owned(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn backend() -> impl Strategy<Value = model::Backend> {
+        let tlvs = (any::<[bool; 5]>(), proptest::collection::vec((224_u8..=239, "[a-z]{0,9}"), 0..3));
+        (any::<std::net::SocketAddr>(), 1_u32..1000, 0..3_i32, tlvs).prop_map(|(address, weight, form, tlvs)| {
+            let ([alpn, authority, unique_id, crc32c, pass], custom) = tlvs;
+            let custom = custom.into_iter().map(|(kind, value)| model::CustomTlv { kind, value }).collect();
+            let tlvs = model::TlvsOut { alpn, authority, unique_id, crc32c, pass, custom };
+            // The scope and flow of an IPv6 address are not spoken of.
+            let address = std::net::SocketAddr::new(address.ip(), address.port());
+            model::Backend { address, weight, proxy_protocol: Words::of(form, "").unwrap(), tlvs }
+        })
+    }
+
+    fn check() -> impl Strategy<Value = model::Check> {
+        (0..4_i32, any::<[u64; 2]>(), any::<[u32; 2]>(), "[a-z]{0,9}", "/[a-z]{0,9}").prop_map(
+            |(kind, [interval_ms, timeout_ms], [rise, fall], host, path)| model::Check {
+                kind: Words::of(kind, "").unwrap(),
+                interval_ms,
+                timeout_ms,
+                rise,
+                fall,
+                host,
+                path,
+            },
+        )
+    }
+
+    fn route() -> impl Strategy<Value = model::Route> {
+        let texts = ("[a-z]{1,9}", "[a-z.]{1,20}", "[a-z]{0,5}");
+        let words = (any::<bool>(), 0..2_i32, 0..3_i32);
+        let rest = (any::<[u64; 5]>(), any::<[u32; 4]>(), proptest::option::of(check()));
+        (texts, words, proptest::collection::vec(backend(), 0..4), rest).prop_map(
+            |((listener, name, alpn), (any_depth, mode, balance), backends, (ms, numbers, check))| {
+                model::Route {
+                    listener,
+                    name,
+                    alpn,
+                    any_depth,
+                    mode: Words::of(mode, "").unwrap(),
+                    backends,
+                    balance: Words::of(balance, "").unwrap(),
+                    connect_timeout_ms: ms[0],
+                    retries: numbers[0],
+                    idle_timeout_ms: ms[1],
+                    total_timeout_ms: ms[2],
+                    max_connections: numbers[1],
+                    max_connections_per_source: numbers[2],
+                    check,
+                    eject_after: numbers[3],
+                    eject_ms: ms[3],
+                    slow_start_ms: ms[4],
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn routes_survive_the_way_there_and_back(route in route()) {
+            prop_assert_eq!(model::Route::try_from(Route::from(&route)).unwrap(), route);
+        }
+    }
+
+    #[test]
+    fn absent_fields_take_the_defaults_that_toml_takes() {
+        let backends = vec![Backend { address: "10.0.0.2:443".to_owned(), ..Backend::default() }];
+        let message = Route { listener: "web".into(), name: "a".into(), backends, ..Route::default() };
+        let json = r#"{"listener":"web","name":"a","backends":[{"address":"10.0.0.2:443"}]}"#;
+        let expect: model::Route = serde_json::from_str(json).unwrap();
+        assert_eq!(model::Route::try_from(message).unwrap(), expect);
+    }
+
+    #[test]
+    fn what_is_refused_is_named() {
+        let check = |message: Route, field: &str| {
+            assert_eq!(model::Route::try_from(message).unwrap_err().field, field);
+        };
+        check(Route { mode: 7, ..Route::default() }, "mode");
+        check(Route { backends: vec![Backend::default()], ..Route::default() }, "backends[0].address");
+        check(Route { check: Some(Check { kind: -1, ..Check::default() }), ..Route::default() }, "check.kind");
+        let rule = FirewallRule { action: 2, ..FirewallRule::default() };
+        assert_eq!(model::FirewallRule::try_from(rule.clone()).unwrap_err().field, "subject");
+        let firewall = Firewall { rules: vec![rule], ..Firewall::default() };
+        assert_eq!(model::Firewall::try_from(firewall).unwrap_err().field, "rules[0].subject");
+        let listener = Listener { address: "[::]:443".into(), trusted: vec!["x".into()], ..Listener::default() };
+        assert_eq!(model::Listener::try_from(listener).unwrap_err().field, "trusted[0]");
     }
 }

@@ -340,7 +340,9 @@ impl std::fmt::Display for RouteKey {
 /// Names a default once, for reading a field that is absent and for leaving it out when it is written.
 macro_rules! defaults {
     ($($name:ident, $is:ident: $ty:ty = $value:expr;)*) => {$(
-        const fn $name() -> $ty { $value }
+        /// The default of the field of this name.
+        #[must_use]
+        pub const fn $name() -> $ty { $value }
         #[allow(dead_code, reason = "not every default is left out when written")]
         fn $is(value: &$ty) -> bool { *value == $name() }
     )*};

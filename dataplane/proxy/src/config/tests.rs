@@ -215,7 +215,7 @@ fn the_empty_file_is_a_configuration() {
     assert_eq!(config.metrics.listen_addr, Some("127.0.0.1:9091".parse().unwrap()));
     assert_eq!((config.server.workers, config.server.drain_timeout_ms), (0, 30_000));
     assert_eq!((config.log.level, config.log.format), (Level::Info, LogFormat::Auto));
-    assert_eq!((config.access_log.path, config.access_log.format), (Destination::Stdout, AccessFormat::Json));
+    assert_eq!((config.access_log.path, config.access_log.format), (Target::Stdout, Format::Json));
     assert_eq!(config.keepalive, Keepalive { idle_ms: 60_000, interval_ms: 10_000, probes: 6 });
     assert!(config.admin.tcp.is_none() && config.geoip.country_database.is_none());
 }
@@ -225,11 +225,11 @@ fn values_have_their_meaning() {
     let text =
         "[metrics]\nlisten_addr = \"\"\n[access_log]\npath = \"\"\n[keepalive]\nidle_ms = 0\nprobes = 0";
     let config = Config::parse(text, "c.toml").unwrap();
-    assert_eq!((config.metrics.listen_addr, config.access_log.path), (None, Destination::Off));
+    assert_eq!((config.metrics.listen_addr, config.access_log.path), (None, Target::Off));
     let text = "[server]\nroot = \"/x\"\ndatabase = \"a.db\"\n[admin]\nsocket = \"/run/s\"\n[access_log]\npath = \"a.log\"";
     let config = Config::parse(text, "c.toml").unwrap();
     assert_eq!((config.database(), config.socket()), ("/x/a.db".into(), "/run/s".into()));
-    assert_eq!(config.access_log.path, Destination::File("a.log".into()));
+    assert_eq!(config.access_log.path, Target::File("a.log".into()));
 }
 
 #[test]

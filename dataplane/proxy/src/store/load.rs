@@ -33,14 +33,13 @@ impl Default for Typical {
 impl Typical {
     /// The route with this key and this one backend.
     fn with(&self, listener: &str, name: &str, alpn: &str, address: SocketAddr) -> Route {
-        let mut route = self.route.clone();
-        route.listener.push_str(listener);
-        route.name.push_str(name);
-        route.alpn.push_str(alpn);
-        let mut backend = self.backend.clone();
-        backend.address = address;
-        route.backends = vec![backend];
-        route
+        Route {
+            listener: listener.to_owned(),
+            name: name.to_owned(),
+            alpn: alpn.to_owned(),
+            backends: vec![Backend { address, ..self.backend.clone() }],
+            ..self.route.clone()
+        }
     }
 
     /// The address of its backend, where nothing else about the route is special.
@@ -62,18 +61,28 @@ pub(super) fn all(connection: &Connection, typical: &Typical, path: &Path) -> Re
     let revision = u64::try_from(revision)
         .map_err(|_| StoreError::corrupt(path, format_args!("its revision is {revision}")))?;
     let firewall = json("the firewall", &firewall, path)?;
-    let listeners = rows(connection, "SELECT name, spec FROM listeners ORDER BY name", path, |row| {
+    let mut listeners = Vec::new();
+    each_row(connection, "SELECT name, spec FROM listeners ORDER BY name", path, |row| {
         let name = text(row, 0, path)?;
-        json(&format!("listener {name}"), text(row, 1, path)?, path)
+        listeners.push(json(&format!("listener {name}"), text(row, 1, path)?, path)?);
+        Ok(())
     })?;
-    let draining = rows(connection, "SELECT address FROM draining ORDER BY address", path, |row| {
+    let mut draining = Vec::new();
+    each_row(connection, "SELECT address FROM draining ORDER BY address", path, |row| {
         let address = text(row, 0, path)?;
-        address.parse().map_err(|_| {
+        draining.push(address.parse().map_err(|_| {
             StoreError::corrupt(path, format_args!("{address} is no address of a draining backend"))
-        })
+        })?);
+        Ok(())
     })?;
+    let count: i64 =
+        connection.query_row("SELECT count(*) FROM routes", [], |row| row.get(0)).map_err(sqlite)?;
+    let mut routes = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
     let query = "SELECT listener, name, alpn, spec FROM routes ORDER BY listener, name, alpn";
-    let routes = rows(connection, query, path, |row| route(row, typical, path))?;
+    each_row(connection, query, path, |row| {
+        routes.push(route(row, typical, path)?);
+        Ok(())
+    })?;
     Ok(Loaded { revision, listeners, routes, firewall, draining, seeded })
 }
 
@@ -96,21 +105,20 @@ fn route(row: &Row<'_>, typical: &Typical, path: &Path) -> Result<Route, StoreEr
     Ok(route)
 }
 
-/// Each row of a query, read by `read`.
-fn rows<T>(
+/// Reads each row of a query.
+fn each_row(
     connection: &Connection,
     query: &str,
     path: &Path,
-    mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
-) -> Result<Vec<T>, StoreError> {
+    mut read: impl FnMut(&Row<'_>) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let sqlite = |error| StoreError::sqlite(path, error);
     let mut statement = connection.prepare(query).map_err(sqlite)?;
     let mut rows = statement.query([]).map_err(sqlite)?;
-    let mut all = Vec::new();
     while let Some(row) = rows.next().map_err(sqlite)? {
-        all.push(read(row)?);
+        read(row)?;
     }
-    Ok(all)
+    Ok(())
 }
 
 /// A column's text, not copied.

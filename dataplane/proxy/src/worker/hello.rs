@@ -156,7 +156,7 @@ impl Beginning {
             ProxyIn::Optional => Proxy::Over,
         };
         if proxy == Proxy::Over {
-            judge(worker, peer)?;
+            judge(worker, peer, true)?;
         }
         let parser = client_hello::Parser::new(usize::try_from(spec.max_hello_bytes).unwrap_or(usize::MAX));
         Ok(Self { parser, proxy, skip: 0, incoming: None })
@@ -193,12 +193,16 @@ impl Beginning {
                 return Err(Refusal::reset(Outcome::ProxyMissing));
             }
             // A trusted peer that speaks for itself.
-            Ok(proxy_protocol::Progress::NotProxy) => {}
+            Ok(proxy_protocol::Progress::NotProxy) => judge_peer(worker, connection)?,
             Ok(proxy_protocol::Progress::Done { header, len }) => {
                 self.skip = len;
-                if let Some(addresses) = header.addresses {
-                    connection.client.set(addresses.source);
-                    judge(worker, addresses.source.ip())?;
+                match header.addresses {
+                    Some(addresses) => {
+                        connection.client.set(addresses.source);
+                        judge(worker, addresses.source.ip(), true)?;
+                    }
+                    // A header that names nobody leaves the peer to be judged.
+                    None => judge_peer(worker, connection)?,
                 }
                 self.incoming = Some(Box::new(header));
             }
@@ -212,15 +216,21 @@ impl Beginning {
     }
 }
 
-/// Asks the firewall.
-fn judge(worker: &Worker, address: IpAddr) -> Result<(), Refusal> {
-    let verdict = worker.snapshot(|snapshot| {
+/// Asks the firewall about a peer that may speak for others, but speaks for itself: it is exempt from the
+/// rate where the listener trusts it by name.
+fn judge_peer(worker: &Worker, connection: &Connection) -> Result<(), Refusal> {
+    judge(worker, connection.peer.ip(), connection.listener.spec.trusted.is_empty())
+}
+
+/// Asks the firewall about an address, `rated` or not.
+fn judge(worker: &Worker, address: IpAddr, rated: bool) -> Result<(), Refusal> {
+    let decision = worker.snapshot(|snapshot| {
         let firewall = &snapshot.firewall;
         let rates = || Rates { table: &worker.policy.rates, now_ns: clock::nanos() };
-        let rates = firewall.compiled.needs_rate().then(rates);
+        let rates = (rated && firewall.compiled.needs_rate()).then(rates);
         firewall.compiled.verdict(address, || firewall.geo.lookup(address), rates)
     });
-    match verdict.outcome() {
+    match decision.outcome() {
         None => Ok(()),
         Some(outcome) => Err(Refusal::reset(outcome)),
     }

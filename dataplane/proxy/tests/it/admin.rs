@@ -1,6 +1,6 @@
 //! The admin API and mcproxyctl: changes that are live when the call returns, and disturb nobody.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -196,14 +196,11 @@ fn connections_are_listed_and_killed_by_what_they_are() {
     let client = Grpc::connect(&proxy.socket());
     let (mut one, _) = open(&proxy);
     let (mut two, _) = open(&proxy);
-    let listed = proxy.ctl(&["connections", "list"]);
-    let listed = listed.as_array().or_else(|| listed["connections"].as_array()).unwrap();
+    let listed = client.connections();
     assert_eq!(listed.len(), 2);
-    let this = listed.iter().find(|line| line["client"] == one.local().to_string()).unwrap();
-    assert_eq!(
-        (&this["name"], &this["route"], &this["phase"]),
-        (&"www.example.org".into(), &"*".into(), &"relay".into())
-    );
+    let this = listed.iter().find(|line| line.client == one.local().to_string()).unwrap();
+    assert_eq!((&*this.name, &*this.route, &*this.phase), ("www.example.org", "*", "relay"));
+    assert_eq!(this.bytes_in, u64::try_from(hello().len()).unwrap());
     let kill = |filter, all| {
         let request = api::KillConnectionsRequest { filter, all };
         client.call(|mut client| async move { client.kill_connections(request).await })
@@ -362,7 +359,7 @@ fn over_tcp_the_token_is_wanted() {
     let ca_file = ca.write(folder.path());
     let token = folder.path().join("token");
     std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
-    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
     let address = fresh_address();
     let proxy = Proxy::start(Config::new().listener("web").toml(&format!(
         "[admin.tcp]\nlisten_addr = \"{address}\"\ncertificate = \"{}\"\nkey = \"{}\"\ntoken_file = \"{}\"",
@@ -381,7 +378,7 @@ fn over_tcp_the_token_is_wanted() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let wrong = folder.path().join("wrong");
     std::fs::write(&wrong, "0123456789abcdef0123456789abcdeX").unwrap();
-    std::fs::set_permissions(&wrong, PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o600)).unwrap();
     let output = ask(&wrong);
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("token"), "{output:?}");

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mc_api::mcproxy::Health;
 use mc_testkit::backend::{Backend, Expect};
 use mc_testkit::ca::Ca;
 use mc_testkit::client::{End, Raw};
@@ -15,6 +16,7 @@ use mc_testkit::proxy::{Config, Proxy};
 use mc_testkit::{clock, fresh_address, fresh_ip, requires};
 
 use crate::common::{alert, ask, assert_alive, greet, hello, open, wait_counted};
+use crate::grpc::Grpc;
 
 /// A proxy whose every name leads to these backends, with these lines in the route.
 fn among(backends: &[SocketAddr], lines: &str) -> Proxy {
@@ -33,6 +35,10 @@ fn spread(proxy: &Proxy, connections: usize) -> (Vec<Raw>, HashMap<String, usize
     (held, counts)
 }
 
+fn client(proxy: &Proxy) -> Grpc {
+    Grpc::connect(&proxy.socket())
+}
+
 fn weighted(a: &Backend, b: &Backend, balance: &str) -> Proxy {
     let lines = format!(
         "backends = [{{ address = \"{}\", weight = 1 }}, {{ address = \"{}\", weight = 3 }}]\nbalance = \"{balance}\"",
@@ -42,16 +48,8 @@ fn weighted(a: &Backend, b: &Backend, balance: &str) -> Proxy {
     Proxy::start(Config::new().listener("web").route_lines("web", "*", &lines))
 }
 
-/// What `mcproxyctl backends list` says of a backend.
-fn state(proxy: &Proxy, address: SocketAddr) -> serde_json::Value {
-    let all = proxy.ctl(&["backends", "list"]);
-    let list = all.as_array().or_else(|| all["backends"].as_array()).unwrap();
-    let found = list.iter().find(|backend| backend["address"] == address.to_string());
-    found.unwrap_or_else(|| panic!("{address} is not among {all}")).clone()
-}
-
-fn wait_health(proxy: &Proxy, address: SocketAddr, health: &str) {
-    clock::wait_until(&format!("{address} to be {health}"), || state(proxy, address)["health"] == health);
+fn wait_health(client: &Grpc, address: SocketAddr, health: Health) {
+    clock::wait_until(&format!("{address} to be {health:?}"), || client.backend(address).health() == health);
 }
 
 #[test]
@@ -92,7 +90,7 @@ fn a_client_stays_with_its_backend() {
         assert!((2..=20).contains(&clients), "{name} got {clients} of 40 clients");
     }
     // Without d, only d's clients move.
-    proxy.ctl(&["backends", "drain", &addresses[3].to_string()]);
+    client(&proxy).drain(addresses[3], true);
     for (before, after) in first.iter().zip(homes(40)) {
         assert!(after != "d" && (before == "d" || *before == after), "{before} became {after}");
     }
@@ -113,15 +111,8 @@ fn no_more_backends_are_tried_than_allowed() {
     assert_eq!(ask(&proxy, &hello()), (alert(80), End::Fin));
     proxy.wait_outcome("connect_failed");
     wait_counted(&proxy, "connect_failed", 1.0);
-    let backends = proxy.ctl(&["backends", "list"]);
-    let list = backends.as_array().or_else(|| backends["backends"].as_array()).unwrap();
-    let failures: u64 = list.iter().filter_map(|backend| number(&backend["failures"])).sum();
-    assert_eq!(failures, 2, "{backends}");
-}
-
-/// A number, which JSON of 64 bits may carry as text.
-fn number(value: &serde_json::Value) -> Option<u64> {
-    value.as_u64().or_else(|| value.as_str()?.parse().ok())
+    let failures: u64 = client(&proxy).backends().iter().map(|backend| backend.failures).sum();
+    assert_eq!(failures, 2);
 }
 
 #[test]
@@ -162,8 +153,8 @@ fn a_failing_backend_is_ejected_and_comes_back() {
     for _ in 0..6 {
         assert_eq!(open(&proxy).1, "alive");
     }
-    let ejected = state(&proxy, dead);
-    assert_eq!((&ejected["health"], number(&ejected["failures"])), (&"ejected".into(), Some(2)), "{ejected}");
+    let ejected = client(&proxy).backend(dead);
+    assert_eq!((ejected.health(), ejected.failures), (Health::Ejected, 2), "{ejected:?}");
     // It recovers, and gets nothing until its time is over.
     let back = Backend::named_at(dead, "back");
     assert_eq!(open(&proxy).1, "alive");
@@ -175,16 +166,16 @@ fn a_failing_backend_is_ejected_and_comes_back() {
 fn tcp_checks_take_a_backend_down_and_up() {
     let steady = Backend::named("steady");
     let flaky_address = fresh_address();
-    let check = "check = { kind = \"tcp\", interval_ms = 100, timeout_ms = 500, rise = 2, fall = 2 }\neject_after = 0";
+    let check = "check = { kind = \"tcp\", interval_ms = 250, timeout_ms = 250, rise = 2, fall = 2 }\neject_after = 0";
     let proxy = among(&[flaky_address, steady.address()], check);
-    wait_health(&proxy, flaky_address, "down");
+    wait_health(&client(&proxy), flaky_address, Health::Down);
     let connections = |count| (0..count).map(|_| open(&proxy).1).collect::<Vec<_>>();
     assert!(connections(10).iter().all(|name| name == "steady"));
     let flaky = Backend::named_at(flaky_address, "flaky");
-    wait_health(&proxy, flaky_address, "up");
+    wait_health(&client(&proxy), flaky_address, Health::Up);
     clock::wait_until("the backend to be used again", || open(&proxy).1 == "flaky");
     drop(flaky);
-    wait_health(&proxy, flaky_address, "down");
+    wait_health(&client(&proxy), flaky_address, Health::Down);
     assert!(connections(10).iter().all(|name| name == "steady"));
 }
 
@@ -196,10 +187,10 @@ fn tls_checks_want_a_handshake() {
         stream.write_all(b"220 I speak something else\r\n").ok();
         stream.read_exact(&mut [0; 1]).ok();
     });
-    let check = "check = { kind = \"tls\", interval_ms = 100, timeout_ms = 1000, rise = 1, fall = 1, host = \"www.example.org\" }";
+    let check = "check = { kind = \"tls\", interval_ms = 250, timeout_ms = 250, rise = 1, fall = 1, host = \"www.example.org\" }";
     let proxy = among(&[speaks.address(), mute.address()], check);
-    wait_health(&proxy, mute.address(), "down");
-    wait_health(&proxy, speaks.address(), "up");
+    wait_health(&client(&proxy), mute.address(), Health::Down);
+    wait_health(&client(&proxy), speaks.address(), Health::Up);
 }
 
 #[test]
@@ -218,25 +209,25 @@ fn http_checks_want_a_good_status() {
             write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").ok();
         })
     };
-    let check = "check = { kind = \"http\", interval_ms = 100, timeout_ms = 1000, rise = 2, fall = 2, host = \"health.example.org\", path = \"/healthz\" }";
+    let check = "check = { kind = \"http\", interval_ms = 250, timeout_ms = 250, rise = 2, fall = 2, host = \"health.example.org\", path = \"/healthz\" }";
     let proxy = among(&[backend.address()], check);
-    wait_health(&proxy, backend.address(), "down");
+    wait_health(&client(&proxy), backend.address(), Health::Down);
     assert_eq!(ask(&proxy, &hello()), (alert(80), End::Fin));
     proxy.wait_outcome("no_backend");
     well.store(true, Ordering::SeqCst);
-    wait_health(&proxy, backend.address(), "up");
+    wait_health(&client(&proxy), backend.address(), Health::Up);
     well.store(false, Ordering::SeqCst);
-    wait_health(&proxy, backend.address(), "down");
+    wait_health(&client(&proxy), backend.address(), Health::Down);
 }
 
 #[test]
 fn https_checks_ask_inside_tls() {
     let ca = Ca::new();
     let backend = Backend::tls("speaks", &ca.issue(&["www.example.org"]), Expect::Plain);
-    let check = "check = { kind = \"https\", interval_ms = 100, timeout_ms = 1000, rise = 1, fall = 1, host = \"www.example.org\" }";
+    let check = "check = { kind = \"https\", interval_ms = 250, timeout_ms = 250, rise = 1, fall = 1, host = \"www.example.org\" }";
     let proxy = among(&[backend.address()], check);
     clock::wait_until("checks to arrive", || backend.accepted() >= 3);
-    wait_health(&proxy, backend.address(), "up");
+    wait_health(&client(&proxy), backend.address(), Health::Up);
 }
 
 #[test]
@@ -245,13 +236,13 @@ fn a_draining_backend_keeps_its_connections_and_gets_no_new_one() {
     let proxy = among(&[a.address(), b.address()], "");
     let (mut held, counts) = spread(&proxy, 10);
     assert_eq!(counts["a"], 5);
-    proxy.ctl(&["backends", "drain", &a.address().to_string()]);
-    assert_eq!(state(&proxy, a.address())["draining"], true);
-    for client in &mut held {
-        assert_alive(client);
+    client(&proxy).drain(a.address(), true);
+    assert!(client(&proxy).backend(a.address()).draining);
+    for connection in &mut held {
+        assert_alive(connection);
     }
     assert!((0..6).all(|_| open(&proxy).1 == "b"));
-    proxy.ctl(&["backends", "undrain", &a.address().to_string()]);
+    client(&proxy).drain(a.address(), false);
     clock::wait_until("the backend to be used again", || open(&proxy).1 == "a");
 }
 
@@ -259,11 +250,11 @@ fn a_draining_backend_keeps_its_connections_and_gets_no_new_one() {
 fn a_backend_that_comes_back_starts_slowly() {
     let steady = Backend::named("steady");
     let address = fresh_address();
-    let lines = "check = { kind = \"tcp\", interval_ms = 100, timeout_ms = 500, rise = 1, fall = 1 }\nslow_start_ms = 4000\neject_after = 0";
+    let lines = "check = { kind = \"tcp\", interval_ms = 250, timeout_ms = 250, rise = 1, fall = 1 }\nslow_start_ms = 4000\neject_after = 0";
     let proxy = among(&[steady.address(), address], lines);
-    wait_health(&proxy, address, "down");
+    wait_health(&client(&proxy), address, Health::Down);
     let _returning = Backend::named_at(address, "returning");
-    wait_health(&proxy, address, "up");
+    wait_health(&client(&proxy), address, Health::Up);
     let (held, counts) = spread(&proxy, 20);
     let early = counts.get("returning").copied().unwrap_or(0);
     assert!(early <= 7, "a backend that has just come back got {early} of 20");
@@ -286,9 +277,7 @@ fn a_route_has_no_more_connections_than_it_may() {
     drop(held.pop());
     clock::wait_until("the place to be free", || {
         let mut client = Raw::connect(proxy.web());
-        client.send(&hello());
-        client.stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-        client.stream.read(&mut [0; 1]).is_ok_and(|length| length == 1) && client.read_line() == "rigin"
+        client.send(&hello()).finish_and_read().0.starts_with(b"origin")
     });
 }
 

@@ -51,5 +51,5 @@ pub(crate) fn alert(description: u8) -> Vec<u8> {
 
 /// Waits until so many connections have ended with this outcome, in the metrics too.
 pub(crate) fn wait_counted(proxy: &Proxy, outcome: &str, at_least: f64) {
-    proxy.wait_metric("mcproxy_connections_closed_total", &[&format!("outcome=\"{outcome}\"")], at_least);
+    proxy.wait_metric("mcproxy_connections_total", &[&format!("outcome=\"{outcome}\"")], at_least);
 }

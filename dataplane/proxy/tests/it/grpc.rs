@@ -1,6 +1,7 @@
 //! The admin API without a program in between: for many changes, and for what the program would not send.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use hyper_util::rt::TokioIo;
@@ -24,8 +25,8 @@ impl Grpc {
             let socket = socket.clone();
             async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
         });
-        let connecting = Endpoint::from_static("http://admin").connect_with_connector(connector);
-        let channel = runtime.block_on(connecting).unwrap();
+        let endpoint = Endpoint::from_static("http://admin");
+        let channel = runtime.block_on(endpoint.connect_with_connector(connector)).unwrap();
         Self { runtime, client: AdminClient::new(channel) }
     }
 
@@ -64,11 +65,46 @@ impl Grpc {
         })
     }
 
+    /// What runs.
+    pub(crate) fn status(&self) -> api::Status {
+        self.call(|mut client| async move { client.get_status(api::GetStatusRequest {}).await }).unwrap()
+    }
+
     /// The revision that runs.
     pub(crate) fn revision(&self) -> u64 {
-        self.call(|mut client| async move { client.get_status(api::GetStatusRequest {}).await })
-            .unwrap()
-            .revision
+        self.status().revision
+    }
+
+    /// What is known of a backend.
+    pub(crate) fn backend(&self, address: SocketAddr) -> api::BackendState {
+        let found = self.backends().into_iter().find(|backend| backend.address == address.to_string());
+        found.unwrap_or_else(|| panic!("{address} is no backend"))
+    }
+
+    /// What is known of all backends.
+    pub(crate) fn backends(&self) -> Vec<api::BackendState> {
+        let request = api::ListBackendsRequest {};
+        self.call(|mut client| async move { client.list_backends(request).await }).unwrap().backends
+    }
+
+    /// Lets a backend drain, or takes it back.
+    pub(crate) fn drain(&self, address: SocketAddr, drain: bool) {
+        let request = api::DrainBackendRequest { address: address.to_string(), drain, kill: false };
+        self.call(|mut client| async move { client.drain_backend(request).await }).unwrap();
+    }
+
+    /// All live connections.
+    pub(crate) fn connections(&self) -> Vec<api::Connection> {
+        let mut client = self.client.clone();
+        self.runtime.block_on(async move {
+            let request = api::ListConnectionsRequest::default();
+            let mut stream = client.list_connections(request).await.unwrap().into_inner();
+            let mut connections = Vec::new();
+            while let Some(connection) = stream.message().await.unwrap() {
+                connections.push(connection);
+            }
+            connections
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use mc_testkit::clock;
 use mc_testkit::hello::{Hello, record};
 use mc_testkit::proxy::{Config, Proxy};
 
-use crate::common::{alert, ask, hello, wait_counted};
+use crate::common::{alert, ask, greet, hello, wait_counted};
 
 /// A proxy whose routes lead to backends called after them.
 struct Site {
@@ -135,7 +135,9 @@ fn the_proxy_listens_on_ipv6_too() {
     let port = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
     let address: SocketAddr = format!("[::1]:{port}").parse().unwrap();
     let proxy = Proxy::start(Config::new().listener_at("web", address, "").route("*", backend.address()));
-    assert_eq!(Raw::connect(proxy.web()).send(&hello()).read_line(), "six");
+    let (mut client, name) = greet(Raw::connect(proxy.web()));
+    assert_eq!(name, "six");
+    client.finish_and_read();
     let line = proxy.wait_outcome("completed");
     assert!(line["client"].as_str().unwrap().starts_with("[::1]:"), "{line}");
 }
@@ -260,7 +262,7 @@ fn a_hello_larger_than_allowed_is_refused() {
         &Hello::to("www.example.org").padded_to(4200).bytes(),
         &alert(50),
         "hello_too_large",
-        "",
+        "www.example.org",
     );
 }
 
