@@ -73,8 +73,11 @@ struct Database {
 struct Kind<T> {
     wanted: &'static str,
     setting: &'static str,
-    read: fn(LookupResult<'_, Vec<u8>>) -> Result<Option<T>, MaxMindDbError>,
+    read: Read<T>,
 }
+
+/// Reads what is wanted out of a record.
+type Read<T> = fn(LookupResult<'_, Vec<u8>>) -> Result<Option<T>, MaxMindDbError>;
 
 /// The parts of a record that say a country.
 #[derive(Deserialize)]
