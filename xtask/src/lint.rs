@@ -43,15 +43,7 @@ pub(crate) fn format(repo: &Repo) -> Result<()> {
 /// # Errors
 /// There is one.
 pub(crate) fn clippy(repo: &Repo) -> Result<()> {
-    run_command(repo.cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--quiet",
-        "--",
-        "-D",
-        "warnings",
-    ]))
+    run_command(repo.cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
 fn deny(repo: &Repo) -> Result<()> {

@@ -1,2 +1,38 @@
-//! Placeholder.
-fn main() {}
+//! `mcproxyctl`: operates MC-Proxy from the command line.
+#![expect(clippy::print_stderr, reason = "a command line speaks to who typed it")]
+
+mod cli;
+mod commands;
+mod error;
+mod output;
+mod parse;
+mod top;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("mcproxyctl: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let done = runtime.block_on(commands::run(cli, &mut out));
+    let done = done.and_then(|()| Ok(out.flush()?));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Who reads our output has seen enough.
+        Err(error::Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.exit_code();
+            eprintln!("mcproxyctl: {:#}", anyhow::Error::new(error));
+            ExitCode::from(code)
+        }
+    }
+}

@@ -310,13 +310,13 @@ impl Proxy {
         text.into_owned()
     }
 
-    /// Runs `mcproxyctl --json` on it.
+    /// Runs `mcproxyctl --output json` on it.
     ///
     /// # Panics
     /// With what it said, when it fails or prints no JSON.
     #[must_use]
     pub fn ctl(&self, arguments: &[&str]) -> Value {
-        let text = self.ctl_text(&[&["--json"], arguments].concat());
+        let text = self.ctl_text(&[&["--output", "json"], arguments].concat());
         serde_json::from_str(&text)
             .unwrap_or_else(|error| panic!("mcproxyctl {arguments:?}: {error}: {text}"))
     }

@@ -161,7 +161,9 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 fn document(repo: &Repo) -> Result<()> {
     let mut doc = repo.cargo();
-    doc.args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings");
+    // Most of it is programs, whose readers are their developers.
+    doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"])
+        .env("RUSTDOCFLAGS", "-D warnings");
     run_command(&mut doc)
 }
 

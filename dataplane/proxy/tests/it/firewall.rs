@@ -26,7 +26,7 @@ fn visit(proxy: &Proxy, client: &str) -> String {
     let client = SocketAddr::new(client.parse().unwrap(), 1234);
     let reached = if client.is_ipv4() { "192.0.2.1:443" } else { "[2001:db8::1]:443" }.parse().unwrap();
     let mut connection = Raw::connect(proxy.web());
-    connection.send(&v2(client, reached, &[])).send(&hello());
+    connection.send(&[v2(client, reached, &[]), hello()].concat());
     first_line(&mut connection)
 }
 

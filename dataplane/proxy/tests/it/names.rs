@@ -262,7 +262,7 @@ fn a_hello_larger_than_allowed_is_refused() {
         &Hello::to("www.example.org").padded_to(4200).bytes(),
         &alert(50),
         "hello_too_large",
-        "",
+        "www.example.org",
     );
 }
 

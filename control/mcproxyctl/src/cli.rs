@@ -1,0 +1,456 @@
+//! The command line: what can be said, with help and examples.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::parse::{BackendArg, CustomTlvArg, IdArg, SubjectArg};
+
+/// Operates MC-Proxy.
+///
+/// Changes are durable and live when the command returns. Data goes to standard output, messages to standard error.
+#[derive(Debug, Parser)]
+#[command(name = "mcproxyctl", version, after_help = HELP)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+    /// How data is printed: a table, or JSON (one document; one object a line for what goes on).
+    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const HELP: &str = "\
+Exit codes:
+  0  done
+  1  refused by the proxy, or failed
+  2  usage
+  3  the proxy cannot be reached
+  4  there is no such thing
+  5  the configuration has another revision than expected
+
+Examples:
+  mcproxyctl status
+  mcproxyctl route add --listener web --name app.example.org --backend 10.0.0.2:8443
+  mcproxyctl --output json connection list --listener web
+  mcproxyctl top";
+
+/// Where the proxy is.
+#[derive(Debug, Args)]
+pub(crate) struct Reach {
+    /// The proxy's Unix socket.
+    #[arg(long, global = true, value_name = "PATH", env = "MCPROXY_SOCKET", default_value = "/srv/mc-proxy/mc-proxy.sock")]
+    pub(crate) socket: PathBuf,
+    /// The proxy's TCP address instead, with --ca and --token-file.
+    #[arg(id = "url", long = "address", global = true, value_name = "URL", env = "MCPROXY_ADDRESS")]
+    pub(crate) address: Option<String>,
+    /// PEM file of the CA of the proxy's certificate.
+    #[arg(long, global = true, value_name = "FILE", env = "MCPROXY_CA")]
+    pub(crate) ca: Option<PathBuf>,
+    /// File that holds the bearer token.
+    #[arg(long, global = true, value_name = "FILE", env = "MCPROXY_TOKEN_FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What runs: version, revision, counts.
+    #[command(after_help = "Example:\n  mcproxyctl status")]
+    Status,
+    /// Where connections go.
+    #[command(subcommand)]
+    Route(Route),
+    /// Where connections are accepted.
+    #[command(subcommand)]
+    Listener(Listener),
+    /// Who may connect.
+    #[command(subcommand)]
+    Firewall(Firewall),
+    /// Health and drain of backends.
+    #[command(subcommand)]
+    Backend(Backend),
+    /// Live connections.
+    #[command(subcommand)]
+    Connection(Connection),
+    /// What was counted.
+    #[command(after_help = "Example:\n  mcproxyctl stats --top 5")]
+    Stats {
+        /// Routes shown, those with the most connections first.
+        #[arg(long, default_value_t = 20)]
+        top: u32,
+    },
+    /// Changes, health and refusals as they happen, until Ctrl-C.
+    #[command(after_help = "Example:\n  mcproxyctl --output json events | jq .kind")]
+    Events,
+    /// A live view; q or Ctrl-C leaves it.
+    #[command(after_help = "Examples:\n  mcproxyctl top\n  mcproxyctl top --once")]
+    Top {
+        /// Prints one frame and ends.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Prints completions for a shell.
+    #[command(after_help = "Example:\n  mcproxyctl completion bash > /etc/bash_completion.d/mcproxyctl")]
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What identifies a route.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Key {
+    /// The listener's name.
+    #[arg(long)]
+    pub(crate) listener: String,
+    /// `example.org`, `*.example.org`, or `*` for the default.
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Only for clients that offer this protocol, e.g. `acme-tls/1`.
+    #[arg(long, default_value = "")]
+    pub(crate) alpn: String,
+}
+
+/// A route's settings; those that are not given keep their value, or take the default.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Settings {
+    /// ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2]; once for each backend.
+    #[arg(long, value_name = "BACKEND")]
+    pub(crate) backend: Vec<BackendArg>,
+    /// The star stands for several labels, not just one.
+    #[arg(long)]
+    pub(crate) any_depth: bool,
+    /// Passed through (l4) or terminated (l7: not yet).
+    #[arg(long, value_parser = ["l4", "l7"])]
+    pub(crate) mode: Option<String>,
+    /// How a backend is chosen.
+    #[arg(long, value_parser = ["least-connections", "random-of-two", "source-hash"])]
+    pub(crate) balance: Option<String>,
+    /// TLVs of v2 headers: alpn, authority, unique-id, crc32c, pass; separated by commas.
+    #[arg(long, value_delimiter = ',', value_parser = ["alpn", "authority", "unique-id", "crc32c", "pass"])]
+    pub(crate) tlv: Vec<String>,
+    /// A TLV of your own in v2 headers: TYPE=VALUE, TYPE from 224 to 239.
+    #[arg(long, value_name = "TYPE=VALUE")]
+    pub(crate) custom_tlv: Vec<CustomTlvArg>,
+    /// Time to connect, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) connect_timeout_ms: Option<u64>,
+    /// Further backends that are tried.
+    #[arg(long, value_name = "N")]
+    pub(crate) retries: Option<u32>,
+    /// Silence that ends a connection, in milliseconds; 0: never.
+    #[arg(long, value_name = "MS")]
+    pub(crate) idle_timeout_ms: Option<u64>,
+    /// Age that ends a connection, in milliseconds; 0: never.
+    #[arg(long, value_name = "MS")]
+    pub(crate) total_timeout_ms: Option<u64>,
+    /// Connections at the same time; 0: no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_connections: Option<u32>,
+    /// Connections at the same time from one client; 0: no limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_connections_per_source: Option<u32>,
+    /// Checks the backends; `off` ends that.
+    #[arg(long, value_parser = ["off", "tcp", "tls", "http", "https"])]
+    pub(crate) check: Option<String>,
+    /// Time between checks, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) check_interval_ms: Option<u64>,
+    /// Time that a check may take, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) check_timeout_ms: Option<u64>,
+    /// Successes that bring a backend up.
+    #[arg(long, value_name = "N")]
+    pub(crate) check_rise: Option<u32>,
+    /// Failures that take it down.
+    #[arg(long, value_name = "N")]
+    pub(crate) check_fall: Option<u32>,
+    /// Name in the check's hello and request.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) check_host: Option<String>,
+    /// Path of the check's request.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) check_path: Option<String>,
+    /// Connect failures that eject a backend; 0: never.
+    #[arg(long, value_name = "N")]
+    pub(crate) eject_after: Option<u32>,
+    /// How long it stays ejected, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) eject_ms: Option<u64>,
+    /// Time in which a backend that came back reaches its full share, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) slow_start_ms: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Route {
+    /// All routes, or some.
+    #[command(after_help = "Example:\n  mcproxyctl route list --contains example.org")]
+    List {
+        /// Only this listener's.
+        #[arg(long)]
+        listener: Option<String>,
+        /// Only names with this in them.
+        #[arg(long, value_name = "TEXT")]
+        contains: Option<String>,
+    },
+    /// One route with all its settings.
+    #[command(after_help = "Example:\n  mcproxyctl route show --listener web --name app.example.org")]
+    Show(Key),
+    /// Adds a route, or replaces the one with this listener, name and ALPN.
+    #[command(after_help = "Examples:
+  mcproxyctl route add --listener web --name app.example.org --backend 10.0.0.2:8443
+  mcproxyctl route add --listener web --name '*.example.org' --any-depth \\
+      --backend 10.0.0.2:8443,weight=3 --backend 10.0.0.3:8443,proxy_protocol=v2 \\
+      --tlv authority,crc32c --check tls --balance random-of-two")]
+    Add {
+        #[command(flatten)]
+        key: Key,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Changes the settings that are given, of a route that exists.
+    #[command(after_help = "Example:\n  mcproxyctl route update --listener web --name app.example.org --idle-timeout-ms 60000")]
+    Update {
+        #[command(flatten)]
+        key: Key,
+        #[command(flatten)]
+        settings: Settings,
+    },
+    /// Removes a route. Its connections go on, unless they are killed.
+    #[command(after_help = "Example:\n  mcproxyctl route remove --listener web --name app.example.org --kill")]
+    Remove {
+        #[command(flatten)]
+        key: Key,
+        /// Closes its connections.
+        #[arg(long)]
+        kill: bool,
+    },
+    /// Replaces all routes by those of a file, at once or not at all.
+    #[command(after_help = "Example:\n  mcproxyctl route export > routes.toml\n  mcproxyctl route replace routes.toml --expect-revision 7")]
+    Replace {
+        /// TOML with `[[routes]]`, as in the configuration.
+        file: PathBuf,
+        /// Only if the configuration has this revision (see `status`).
+        #[arg(long, value_name = "N")]
+        expect_revision: Option<u64>,
+        /// Closes connections of routes that are gone.
+        #[arg(long)]
+        kill: bool,
+    },
+    /// Prints all routes as TOML that `replace` takes.
+    #[command(after_help = "Example:\n  mcproxyctl route export > routes.toml")]
+    Export,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Listener {
+    /// All listeners.
+    #[command(after_help = "Example:\n  mcproxyctl listener list")]
+    List,
+    /// Adds a listener, or replaces the one with this name.
+    #[command(after_help = "Example:\n  mcproxyctl listener add web 0.0.0.0:443 --proxy-protocol optional --trusted 10.0.0.0/8")]
+    Add {
+        /// Its name.
+        name: String,
+        /// Where it listens.
+        address: SocketAddr,
+        /// Whether connections start with a PROXY header.
+        #[arg(long, value_parser = ["off", "required", "optional"])]
+        proxy_protocol: Option<String>,
+        /// A network whose header is believed; once for each.
+        #[arg(long, value_name = "CIDR")]
+        trusted: Vec<IpNet>,
+        /// Time for the PROXY header and the ClientHello, in milliseconds.
+        #[arg(long, value_name = "MS")]
+        hello_timeout_ms: Option<u64>,
+        /// Largest ClientHello, in bytes.
+        #[arg(long, value_name = "BYTES")]
+        max_hello_bytes: Option<u32>,
+    },
+    /// Removes a listener.
+    #[command(after_help = "Example:\n  mcproxyctl listener remove web --with-routes")]
+    Remove {
+        /// Its name.
+        name: String,
+        /// Removes its routes too.
+        #[arg(long)]
+        with_routes: bool,
+        /// Closes its connections.
+        #[arg(long)]
+        kill: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Firewall {
+    /// Rules, default and rate.
+    #[command(after_help = "Example:\n  mcproxyctl firewall show")]
+    Show,
+    /// Lets a network, country or autonomous system pass.
+    #[command(after_help = "Examples:\n  mcproxyctl firewall allow 192.0.2.0/24 --comment office\n  mcproxyctl firewall allow country:CH")]
+    Allow(Rule),
+    /// Refuses a network, country or autonomous system.
+    #[command(after_help = "Example:\n  mcproxyctl firewall deny asn:64500")]
+    Deny(Rule),
+    /// Removes a rule.
+    #[command(after_help = "Example:\n  mcproxyctl firewall remove deny asn:64500")]
+    Remove {
+        /// Which kind of rule.
+        #[arg(value_parser = ["allow", "deny"])]
+        action: String,
+        /// CIDR, country:CC or asn:N.
+        subject: SubjectArg,
+    },
+    /// Says what becomes of those whom no rule is about.
+    #[command(after_help = "Example:\n  mcproxyctl firewall default deny")]
+    Default {
+        /// Pass or refuse.
+        #[arg(value_parser = ["allow", "deny"])]
+        action: String,
+    },
+    /// Limits how fast one source may open connections; what is not given is no limit.
+    #[command(after_help = "Example:\n  mcproxyctl firewall rate --per-address 20 --address-burst 100 --per-prefix 200")]
+    Rate {
+        /// Connections a second and address.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        per_address: u32,
+        /// At once beyond that; 0: as many as --per-address.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        address_burst: u32,
+        /// Connections a second and prefix (/24, /48).
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        per_prefix: u32,
+        /// At once beyond that; 0: as many as --per-prefix.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        prefix_burst: u32,
+    },
+    /// Replaces everything by the `[firewall]` of a file.
+    #[command(after_help = "Example:\n  mcproxyctl firewall set firewall.toml --expect-revision 7")]
+    Set {
+        /// TOML with `[firewall]`, as in the configuration.
+        file: PathBuf,
+        /// Only if the configuration has this revision.
+        #[arg(long, value_name = "N")]
+        expect_revision: Option<u64>,
+    },
+    /// Says what would become of an address, and why.
+    #[command(after_help = "Example:\n  mcproxyctl firewall test 203.0.113.9")]
+    Test {
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+/// A rule of the firewall.
+#[derive(Debug, Args)]
+pub(crate) struct Rule {
+    /// CIDR, country:CC or asn:N.
+    pub(crate) subject: SubjectArg,
+    /// Why, for the next person.
+    #[arg(long, default_value = "")]
+    pub(crate) comment: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Backend {
+    /// All backends.
+    #[command(after_help = "Example:\n  mcproxyctl backend list")]
+    List,
+    /// Gives a backend no new connection.
+    #[command(after_help = "Example:\n  mcproxyctl backend drain 10.0.0.2:8443")]
+    Drain {
+        /// Its address.
+        address: SocketAddr,
+        /// Closes its connections.
+        #[arg(long)]
+        kill: bool,
+    },
+    /// Gives it connections again.
+    #[command(after_help = "Example:\n  mcproxyctl backend undrain 10.0.0.2:8443")]
+    Undrain {
+        /// Its address.
+        address: SocketAddr,
+    },
+}
+
+/// Which connections.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Filter {
+    /// Only this listener's.
+    #[arg(long)]
+    pub(crate) listener: Option<String>,
+    /// Only those that asked for this name.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Only clients of this network.
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) client: Option<IpNet>,
+    /// Only those that go there.
+    #[arg(long)]
+    pub(crate) backend: Option<SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Connection {
+    /// Live connections.
+    #[command(after_help = "Example:\n  mcproxyctl connection list --client 192.0.2.0/24")]
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// So many at most; 0: all.
+        #[arg(long, default_value_t = 0)]
+        limit: u32,
+    },
+    /// Closes connections, by id or by filter.
+    #[command(after_help = "Examples:\n  mcproxyctl connection kill 000100000000002a\n  mcproxyctl connection kill --name app.example.org")]
+    Kill {
+        /// Ids, as `list` and the access log show them.
+        ids: Vec<IdArg>,
+        #[command(flatten)]
+        filter: Filter,
+        /// All of them.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    /// Every example of every help text is a command line that is understood.
+    #[test]
+    fn every_example_can_be_typed() {
+        let mut examples = 0;
+        let mut commands = vec![Cli::command()];
+        while let Some(command) = commands.pop() {
+            commands.extend(command.get_subcommands().cloned());
+            let Some(help) = command.get_after_help() else { continue };
+            let help = help.to_string().replace("\\\n", " ");
+            for line in help.lines().filter_map(|line| line.trim().strip_prefix("mcproxyctl")) {
+                let words = line.split(['|', '>']).next().unwrap_or_default().replace('\'', "");
+                let parsed = Cli::try_parse_from(std::iter::once("mcproxyctl").chain(words.split_whitespace()));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                examples += 1;
+            }
+        }
+        assert!(examples > 25, "{examples} examples were found");
+    }
+}

@@ -1,0 +1,73 @@
+//! Live connections.
+
+use mc_api::mcproxy::client::Client;
+use mc_api::mcproxy::{Connection as Live, ConnectionFilter, KillConnectionsRequest, ListConnectionsRequest};
+use serde_json::{Value, json};
+use tokio_stream::StreamExt as _;
+
+use super::moved;
+use crate::cli::{Connection, Filter};
+use crate::error::Error;
+use crate::output::{Printer, duration, or_dash, table};
+
+pub(super) async fn run(command: Connection, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+    match command {
+        Connection::List { filter, limit } => {
+            let request = ListConnectionsRequest { filter: Some(message(filter, Vec::new())), limit };
+            let mut stream = client.list_connections(request).await?.into_inner();
+            let mut live = Vec::new();
+            while let Some(connection) = stream.next().await {
+                live.push(connection?);
+            }
+            let json = || live.iter().map(view).collect();
+            Ok(printer.print(json, || connections_table(&live))?)
+        }
+        Connection::Kill { ids, filter, all } => {
+            let ids: Vec<u64> = ids.into_iter().map(|id| id.0).collect();
+            let request = KillConnectionsRequest { filter: Some(message(filter, ids)), all };
+            let reply = client.kill_connections(request).await?.into_inner();
+            Ok(printer.print(|| json!(reply), || format!("{} connections closed\n", reply.killed))?)
+        }
+    }
+}
+
+fn message(filter: Filter, ids: Vec<u64>) -> ConnectionFilter {
+    ConnectionFilter {
+        ids,
+        listener: filter.listener.unwrap_or_default(),
+        name: filter.name.unwrap_or_default(),
+        client_network: filter.client.map(|network| network.to_string()).unwrap_or_default(),
+        backend: filter.backend.map(|address| address.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Ids are written as in the access log: JSON's numbers would not hold them.
+fn view(connection: &Live) -> Value {
+    let mut value = json!(connection);
+    value["id"] = json!(id_text(connection.id));
+    value
+}
+
+fn id_text(id: u64) -> String {
+    format!("{id:016x}")
+}
+
+fn connections_table(live: &[Live]) -> String {
+    let rows = live.iter().map(|connection| {
+        let [bytes_in, bytes_out] = moved(connection.bytes_in, connection.bytes_out);
+        vec![
+            id_text(connection.id),
+            connection.client.clone(),
+            connection.listener.clone(),
+            or_dash(&connection.name),
+            or_dash(&connection.backend),
+            connection.phase.clone(),
+            duration(connection.age_ms),
+            duration(connection.idle_ms),
+            bytes_in,
+            bytes_out,
+        ]
+    });
+    let head = ["ID", "CLIENT", "LISTENER", "NAME", "BACKEND", "PHASE", "AGE#", "IDLE#", "IN#", "OUT#"];
+    table(&head, &rows.collect::<Vec<_>>())
+}

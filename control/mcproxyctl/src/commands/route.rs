@@ -1,0 +1,315 @@
+//! Routes.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use mc_api::mcproxy::client::Client;
+use mc_api::mcproxy::{
+    AddRouteRequest, ListRoutesRequest, RemoveRouteRequest, ReplaceRoutesRequest, RouteKey, UpdateRouteRequest,
+};
+use mc_core::model::{Balance, Check, CheckKind, Mode, ProxyOut, Route as Model};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio_stream::StreamExt as _;
+
+use super::{disposition, read_toml, say};
+use crate::cli::{Key, Route, Settings};
+use crate::error::Error;
+use crate::output::{Printer, or_dash, table};
+
+/// Routes in one message of a replacement.
+const CHUNK: usize = 1000;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    routes: Vec<Model>,
+}
+
+pub(super) async fn run(command: Route, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+    match command {
+        Route::List { listener, contains } => {
+            let routes = routes(client, listener.unwrap_or_default(), contains.unwrap_or_default()).await?;
+            Ok(printer.print(|| json!(routes), || routes_table(&routes))?)
+        }
+        Route::Show(key) => {
+            let route = find(client, &key).await?;
+            let toml = toml::to_string(&route).context("a route is TOML")?;
+            Ok(printer.print(|| json!(route), || toml)?)
+        }
+        Route::Add { key, settings } => {
+            let mut route = new_route(&key)?;
+            apply(&settings, &mut route)?;
+            let request = AddRouteRequest { route: Some((&route).into()) };
+            changed(client.add_route(request).await?.into_inner(), printer)
+        }
+        Route::Update { key, settings } => {
+            let mut route = find(client, &key).await?;
+            apply(&settings, &mut route)?;
+            let request = UpdateRouteRequest { route: Some((&route).into()) };
+            changed(client.update_route(request).await?.into_inner(), printer)
+        }
+        Route::Remove { key, kill } => {
+            let request = RemoveRouteRequest { key: Some(message_key(&key)), connections: disposition(kill) };
+            let reply = client.remove_route(request).await?.into_inner();
+            if !reply.existed {
+                return Err(Error::NotFound(format!("there is no route {}", text_key(&key))));
+            }
+            let text = || format!("removed at revision {}, {} connections closed\n", reply.revision, reply.killed);
+            Ok(printer.print(|| json!(reply), text)?)
+        }
+        Route::Replace { file, expect_revision, kill } => replace(client, printer, &file, expect_revision, kill).await,
+        Route::Export => {
+            let routes = routes(client, String::new(), String::new()).await?;
+            let toml = toml::to_string(&File { routes }).context("routes are TOML")?;
+            Ok(printer.out.write_all(toml.as_bytes())?)
+        }
+    }
+}
+
+/// Routes in the order of their keys.
+async fn routes(client: &mut Client, listener: String, name_contains: String) -> Result<Vec<Model>, Error> {
+    let mut stream = client.list_routes(ListRoutesRequest { listener, name_contains }).await?.into_inner();
+    let mut routes = Vec::new();
+    while let Some(route) = stream.next().await {
+        routes.push(Model::try_from(route?).context("the proxy's answer is of a newer version")?);
+    }
+    Ok(routes)
+}
+
+async fn find(client: &mut Client, key: &Key) -> Result<Model, Error> {
+    let all = routes(client, key.listener.clone(), key.name.clone()).await?;
+    let found = all.into_iter().find(|route| route.name == key.name && route.alpn == key.alpn);
+    found.ok_or_else(|| Error::NotFound(format!("there is no route {}: see `route list`", text_key(key))))
+}
+
+async fn replace(
+    client: &mut Client,
+    printer: &mut Printer<'_>,
+    path: &Path,
+    expected_revision: Option<u64>,
+    kill: bool,
+) -> Result<(), Error> {
+    let file: File = read_toml(path)?;
+    let total = file.routes.len();
+    let first = ReplaceRoutesRequest { expected_revision, connections: disposition(kill), routes: Vec::new() };
+    let mut rest = file.routes.into_iter();
+    let mut sent = 0;
+    let chunks = std::iter::from_fn(move || {
+        let routes: Vec<_> = rest.by_ref().take(CHUNK).map(|route| (&route).into()).collect();
+        if routes.is_empty() {
+            return None;
+        }
+        sent += routes.len();
+        if total > 100 * CHUNK && sent % (100 * CHUNK) == 0 {
+            say(&format!("{sent} of {total} routes sent"));
+        }
+        Some(ReplaceRoutesRequest { expected_revision: None, connections: 0, routes })
+    });
+    let messages = tokio_stream::iter(std::iter::once(first).chain(chunks));
+    let reply = client.replace_routes(messages).await?.into_inner();
+    let text = || {
+        let (added, updated, removed) = (reply.added, reply.updated, reply.removed);
+        format!("revision {}: {added} added, {updated} updated, {removed} removed\n", reply.revision)
+    };
+    Ok(printer.print(|| json!(reply), text)?)
+}
+
+fn changed(change: mc_api::mcproxy::RouteChange, printer: &mut Printer<'_>) -> Result<(), Error> {
+    let route = change.route.context("the proxy answered without the route")?;
+    let route = Model::try_from(route).context("the proxy's answer is of a newer version")?;
+    let json = || {
+        json!({
+            "revision": change.revision, "created": change.created, "changed": change.changed, "route": route,
+        })
+    };
+    let text = || {
+        let what = match (change.created, change.changed) {
+            (true, _) => "added",
+            (false, true) => "changed",
+            (false, false) => "already so",
+        };
+        format!("{} {what} at revision {}\n", route.key(), change.revision)
+    };
+    Ok(printer.print(json, text)?)
+}
+
+fn new_route(key: &Key) -> Result<Model, Error> {
+    // The model's defaults stand where TOML's do: in its serde attributes.
+    let bare = json!({ "listener": key.listener, "name": key.name, "alpn": key.alpn, "backends": [] });
+    Ok(serde_json::from_value(bare).context("a bare route is a route")?)
+}
+
+/// Sets what was given.
+fn apply(settings: &Settings, route: &mut Model) -> Result<(), Error> {
+    fn set<T: Copy>(field: &mut T, value: Option<T>) {
+        *field = value.unwrap_or(*field);
+    }
+    if !settings.backend.is_empty() {
+        route.backends = settings.backend.iter().map(|backend| backend.0.clone()).collect();
+    }
+    route.any_depth |= settings.any_depth;
+    let mode = settings.mode.as_deref().map(|mode| if mode == "l7" { Mode::L7 } else { Mode::L4 });
+    set(&mut route.mode, mode);
+    let balance = settings.balance.as_deref().map(|balance| match balance {
+        "random-of-two" => Balance::RandomOfTwo,
+        "source-hash" => Balance::SourceHash,
+        _ => Balance::LeastConnections,
+    });
+    set(&mut route.balance, balance);
+    set(&mut route.connect_timeout_ms, settings.connect_timeout_ms);
+    set(&mut route.retries, settings.retries);
+    set(&mut route.idle_timeout_ms, settings.idle_timeout_ms);
+    set(&mut route.total_timeout_ms, settings.total_timeout_ms);
+    set(&mut route.max_connections, settings.max_connections);
+    set(&mut route.max_connections_per_source, settings.max_connections_per_source);
+    set(&mut route.eject_after, settings.eject_after);
+    set(&mut route.eject_ms, settings.eject_ms);
+    set(&mut route.slow_start_ms, settings.slow_start_ms);
+    apply_tlvs(settings, route)?;
+    apply_check(settings, route)
+}
+
+fn apply_tlvs(settings: &Settings, route: &mut Model) -> Result<(), Error> {
+    if settings.tlv.is_empty() && settings.custom_tlv.is_empty() {
+        return Ok(());
+    }
+    let mut any = false;
+    for backend in &mut route.backends {
+        if backend.proxy_protocol != ProxyOut::V2 {
+            continue;
+        }
+        any = true;
+        for tlv in &settings.tlv {
+            match tlv.as_str() {
+                "alpn" => backend.tlvs.alpn = true,
+                "authority" => backend.tlvs.authority = true,
+                "unique-id" => backend.tlvs.unique_id = true,
+                "crc32c" => backend.tlvs.crc32c = true,
+                _ => backend.tlvs.pass = true,
+            }
+        }
+        if !settings.custom_tlv.is_empty() {
+            backend.tlvs.custom = settings.custom_tlv.iter().map(|tlv| tlv.0.clone()).collect();
+        }
+    }
+    if any {
+        Ok(())
+    } else {
+        Err(Error::Usage("--tlv needs a backend with proxy_protocol=v2".to_owned()))
+    }
+}
+
+fn apply_check(settings: &Settings, route: &mut Model) -> Result<(), Error> {
+    let kind = match settings.check.as_deref() {
+        Some("off") => {
+            route.check = None;
+            return Ok(());
+        }
+        Some("tls") => Some(CheckKind::Tls),
+        Some("http") => Some(CheckKind::Http),
+        Some("https") => Some(CheckKind::Https),
+        Some(_) => Some(CheckKind::Tcp),
+        None => None,
+    };
+    let details = settings.check_interval_ms.is_some()
+        || settings.check_timeout_ms.is_some()
+        || settings.check_rise.is_some()
+        || settings.check_fall.is_some()
+        || settings.check_host.is_some()
+        || settings.check_path.is_some();
+    if kind.is_none() && !details {
+        return Ok(());
+    }
+    if kind.is_none() && route.check.is_none() {
+        return Err(Error::Usage("--check says what is checked: tcp, tls, http or https".to_owned()));
+    }
+    let fresh = || serde_json::from_value::<Check>(json!({})).context("a bare check is a check");
+    let mut check = route.check.take().map_or_else(fresh, Ok)?;
+    check.kind = kind.unwrap_or(check.kind);
+    check.interval_ms = settings.check_interval_ms.unwrap_or(check.interval_ms);
+    check.timeout_ms = settings.check_timeout_ms.unwrap_or(check.timeout_ms);
+    check.rise = settings.check_rise.unwrap_or(check.rise);
+    check.fall = settings.check_fall.unwrap_or(check.fall);
+    check.host = settings.check_host.clone().unwrap_or(check.host);
+    check.path = settings.check_path.clone().unwrap_or(check.path);
+    route.check = Some(check);
+    Ok(())
+}
+
+fn routes_table(routes: &[Model]) -> String {
+    let rows: Vec<Vec<String>> = routes
+        .iter()
+        .map(|route| {
+            let backends: Vec<String> = route.backends.iter().map(|it| it.address.to_string()).collect();
+            let name = if route.any_depth { format!("{} (any depth)", route.name) } else { route.name.clone() };
+            let mode = if route.mode == Mode::L4 { "l4" } else { "l7" };
+            vec![route.listener.clone(), name, or_dash(&route.alpn), mode.to_owned(), backends.join(" ")]
+        })
+        .collect();
+    table(&["LISTENER", "NAME", "ALPN", "MODE", "BACKENDS"], &rows)
+}
+
+fn message_key(key: &Key) -> RouteKey {
+    RouteKey { listener: key.listener.clone(), name: key.name.clone(), alpn: key.alpn.clone() }
+}
+
+fn text_key(key: &Key) -> String {
+    mc_core::model::RouteKey::from(message_key(key)).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn settings(words: &str) -> Settings {
+        let base = "mcproxyctl route add --listener web --name a.test";
+        let cli = Cli::try_parse_from(base.split(' ').chain(words.split_whitespace())).unwrap();
+        let Command::Route(Route::Add { settings, .. }) = cli.command else { panic!("it is an add") };
+        settings
+    }
+
+    fn route(words: &str) -> Result<Model, Error> {
+        let key = Key { listener: "web".into(), name: "a.test".into(), alpn: String::new() };
+        let mut route = new_route(&key)?;
+        apply(&settings(words), &mut route)?;
+        Ok(route)
+    }
+
+    #[test]
+    fn what_is_not_given_has_its_default() {
+        let route = route("--backend 10.0.0.2:443").unwrap();
+        let toml = "listener = 'web'\nname = 'a.test'\nbackends = [{ address = '10.0.0.2:443' }]";
+        assert_eq!(route, toml::from_str(toml).unwrap());
+    }
+
+    #[test]
+    fn what_is_given_is_set_and_the_rest_stays() {
+        let mut it = route("--backend 10.0.0.2:443,proxy_protocol=v2 --tlv authority,crc32c --custom-tlv 224=x --check http --check-path /up --retries 0").unwrap();
+        assert!(it.backends[0].tlvs.authority && it.backends[0].tlvs.crc32c && !it.backends[0].tlvs.alpn);
+        assert_eq!(it.backends[0].tlvs.custom[0].kind, 224);
+        apply(&settings("--check-fall 9"), &mut it).unwrap();
+        let check = it.check.as_ref().unwrap();
+        assert_eq!((check.kind, check.fall, check.path.as_str()), (CheckKind::Http, 9, "/up"));
+        assert_eq!(it.retries, 0);
+        apply(&settings("--check off"), &mut it).unwrap();
+        assert_eq!(it.check, None);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        assert!(matches!(route("--backend 10.0.0.2:443 --tlv alpn"), Err(Error::Usage(_))));
+        assert!(matches!(route("--backend 10.0.0.2:443 --check-path /x"), Err(Error::Usage(_))));
+    }
+
+    #[test]
+    fn what_is_exported_can_be_read_again() {
+        let routes = vec![route("--backend 10.0.0.2:443 --check tls --slow-start-ms 5").unwrap()];
+        let text = toml::to_string(&File { routes: routes.clone() }).unwrap();
+        assert_eq!(toml::from_str::<File>(&text).unwrap().routes, routes);
+    }
+}
