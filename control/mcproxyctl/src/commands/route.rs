@@ -83,8 +83,10 @@ async fn routes(client: &mut Client, listener: String, name_contains: String) ->
 }
 
 async fn find(client: &mut Client, key: &Key) -> Result<Model, Error> {
-    let all = routes(client, key.listener.clone(), key.name.clone()).await?;
-    let found = all.into_iter().find(|route| route.name == key.name && route.alpn == key.alpn);
+    // As the proxy keeps names: lower case, no trailing dot.
+    let name = key.name.trim_end_matches('.').to_ascii_lowercase();
+    let all = routes(client, key.listener.clone(), name.clone()).await?;
+    let found = all.into_iter().find(|route| route.name == name && route.alpn == key.alpn);
     found.ok_or_else(|| Error::NotFound(format!("there is no route {}: see `route list`", text_key(key))))
 }
 

@@ -153,10 +153,7 @@ fn without_root_it_serves() {
 
 /// A proxy that does not start, says these words in one line, and ends with this code.
 fn check_fails(config: Config, code: i32, words: &[&str]) {
-    let failed = match Proxy::try_start(config) {
-        Ok(_) => panic!("it started, and should have said {words:?}"),
-        Err(failed) => failed,
-    };
+    let Err(failed) = Proxy::try_start(config) else { panic!("it started, and should have said {words:?}") };
     check_said(&failed.errors, words);
     assert_eq!(failed.status.code(), Some(code), "{}", failed.errors);
 }
@@ -204,7 +201,7 @@ fn a_database_of_a_newer_version_is_left_alone() {
     let path = root.path().display().to_string();
     let kept = root.path().join("kept.db");
     std::fs::copy(&database, &kept).unwrap();
-    let failed = Proxy::try_start_in(root, Config::new().listener("web")).err().expect("it must not start");
+    let failed = Proxy::try_start_in(root, Config::new().listener("web")).expect_err("it must not start");
     check_said(&failed.errors, &[&path, "999", "newer"]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(!before.is_empty());
