@@ -343,7 +343,12 @@ async fn a_million_routes() {
     let spent = || {
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
         let after_name = stat.rsplit(')').next().unwrap();
-        after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum::<u64>()
+        after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap() * 10)
+            .sum::<u64>()
     };
     let mut watch = (clock::millis(), spent());
     let mut lap = |what: &str| {
