@@ -1,5 +1,6 @@
 //! MC-Proxy, as shipped, with a configuration made for one test.
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
@@ -224,7 +225,7 @@ impl Proxy {
             if let Some(status) = self.process.ended() {
                 return Some(Err(Failed { status, errors: self.process.errors() }));
             }
-            (UnixStream::connect(&socket).is_ok() && self.on_host(|| all_open(&addresses))).then_some(Ok(()))
+            (serves(&socket) && self.on_host(|| all_open(&addresses))).then_some(Ok(()))
         })
     }
 
@@ -370,7 +371,6 @@ impl Proxy {
     /// When it serves none.
     #[must_use]
     pub fn metrics(&self) -> String {
-        use std::io::{Read as _, Write as _};
         let address = self.config.metrics_address(self.root.path());
         let mut stream = self.on_host(|| TcpStream::connect(address)).expect("mc-proxy serves metrics");
         write!(stream, "GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")
@@ -428,6 +428,18 @@ fn launch(root: &Path, config: &Config) -> Process {
     command.args(&words[1..]);
     let namespace = config.host.as_ref().map(Host::path);
     Process::start(&command, root, "mc-proxy", namespace.as_deref(), config.nobody)
+}
+
+/// Whether calls are answered there: the socket is open long before. A client's first bytes of HTTP/2 are
+/// answered by the server's (RFC 9113, section 3.4).
+fn serves(socket: &Path) -> bool {
+    let ask = || {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")?;
+        stream.read_exact(&mut [0; 1])
+    };
+    ask().is_ok()
 }
 
 fn all_open(addresses: &[SocketAddr]) -> bool {

@@ -56,7 +56,7 @@ pub enum ChangeError {
         limit: u64,
     },
     /// The listener's address cannot be had.
-    #[error("listener `{name}`: {}", chain(source))]
+    #[error("listener `{name}` cannot be opened")]
     Bind {
         /// The listener.
         name: String,
@@ -64,7 +64,7 @@ pub enum ChangeError {
         source: BindError,
     },
     /// The change could not be made durable.
-    #[error("the change could not be stored, and was not made: {}", chain(.0))]
+    #[error("the change could not be stored, and was not made")]
     Store(#[from] StoreError),
     /// The proxy stops.
     #[error("mc-proxy is stopping: repeat the change when it runs again")]

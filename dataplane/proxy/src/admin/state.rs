@@ -270,6 +270,9 @@ impl State {
 
     /// Makes `table` and everything else what workers see.
     fn publish(&mut self, table: RouteTable<Arc<RouteEntry>>) {
+        if self.firewall.compiled.needs_rate() {
+            self.workers.policy.rates.prepare();
+        }
         let next = Snapshot {
             revision: self.revision,
             listeners: self.listeners.values().cloned().collect(),

@@ -245,7 +245,7 @@ fn a_refused_change_leaves_everything_as_it_was() {
     refused(with(&|r| r.name = String::new()), wrong, &["name"]);
     refused(with(&|r| r.name = format!("{}.org", "a".repeat(64))), wrong, &["name"]);
     refused(with(&|r| r.name = "*.a.*.org".into()), wrong, &["name"]);
-    refused(with(&|r| r.listener = "nowhere".into()), Code::NotFound, &["nowhere"]);
+    refused(with(&|r| r.listener = "nowhere".into()), wrong, &["nowhere"]);
     refused(with(&|r| r.backends.clear()), wrong, &["backends"]);
     refused(with(&|r| r.backends[0].address = "example.org:443".into()), wrong, &["backends[0].address"]);
     refused(with(&|r| r.backends[0].weight = Some(1001)), wrong, &["backends[0].weight", "1001"]);

@@ -102,8 +102,7 @@ fn read(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
 }
 
-/// A build with the feature `planted-early-ack`: the one that `cargo xtask test` made beside the real one, or one in a
-/// target folder of its own.
+/// A build with the feature `planted-early-ack`: `MC_PLANTED_PROXY`, or made in a target folder of its own.
 fn planted() -> PathBuf {
     if let Some(program) = std::env::var_os("MC_PLANTED_PROXY") {
         return program.into();

@@ -228,7 +228,7 @@ fn a_read_only_disk_is_named() {
         .listener("web")
         .toml("[access_log]\npath = \"\"")
         .under(&["unshare", "--mount", "--", "sh", "-c", script, "sh"]);
-    check_fails(config, 1, &["mc-proxy.db"]);
+    check_fails(config, 1, &["Read-only file system"]);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn every_mistake_in_the_file_is_one_clear_line() {
         (format!("{listener}{listener}"), &["listeners[1].name", "web"]),
         (format!("{listener}trusted = [\"10.0.0.0/40\"]"), &["listeners[0].trusted", "10.0.0.0/40"]),
         (route(&format!("name = \"exa mple.org\"\n{backend}")), &["routes[0].name", "exa mple.org"]),
-        (route(&format!("name = \"*.*.org\"\n{backend}")), &["routes[0].name", "*.*.org"]),
+        (route(&format!("name = \"*.*.org\"\n{backend}")), &["routes[0].name", "star"]),
         (route("name = \"a.org\"\nbackends = []"), &["routes[0].backends"]),
         (route("name = \"a.org\"\nbackends = [{ address = \"host:1\" }]"), &["routes[0].backends[0].address"]),
         (
