@@ -190,11 +190,11 @@ async fn listeners() {
         add("b", "192.0.2.1:1").await,
         Code::FailedPrecondition,
         "listener.address",
-        "listener `b`: 192.0.2.1 is not",
+        "listener `b` cannot be opened: 192.0.2.1 is not",
     );
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let held = std::net::TcpListener::bind(taken).unwrap();
-    let in_use = format!("listener `b`: {taken} is in use");
+    let in_use = format!("listener `b` cannot be opened: {taken} is in use");
     check(add("b", &taken.to_string()).await, Code::FailedPrecondition, "listener.address", &in_use);
     drop(held);
     let remove = |name: &str, with_routes| api::RemoveListenerRequest {
