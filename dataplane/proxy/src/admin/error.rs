@@ -56,12 +56,12 @@ pub enum ChangeError {
         limit: u64,
     },
     /// The listener's address cannot be had.
-    #[error("listener `{name}`: {}", chain(source))]
+    #[error("listener `{name}`: {}", chain(cause))]
     Bind {
         /// The listener.
         name: String,
         /// Why.
-        source: BindError,
+        cause: BindError,
     },
     /// The change could not be made durable.
     #[error("the change could not be stored, and was not made: {}", chain(.0))]
