@@ -42,7 +42,13 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct Reach {
     /// The proxy's Unix socket.
-    #[arg(long, global = true, value_name = "PATH", env = "MCPROXY_SOCKET", default_value = "/srv/mc-proxy/mc-proxy.sock")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "MCPROXY_SOCKET",
+        default_value = "/srv/mc-proxy/mc-proxy.sock"
+    )]
     pub(crate) socket: PathBuf,
     /// The proxy's TCP address instead, with --ca and --token-file.
     #[arg(id = "url", long = "address", global = true, value_name = "URL", env = "MCPROXY_ADDRESS")]
@@ -219,7 +225,9 @@ pub(crate) enum Route {
         settings: Settings,
     },
     /// Changes the settings that are given, of a route that exists.
-    #[command(after_help = "Example:\n  mcproxyctl route update --listener web --name app.example.org --idle-timeout-ms 60000")]
+    #[command(
+        after_help = "Example:\n  mcproxyctl route update --listener web --name app.example.org --idle-timeout-ms 60000"
+    )]
     Update {
         #[command(flatten)]
         key: Key,
@@ -227,7 +235,9 @@ pub(crate) enum Route {
         settings: Settings,
     },
     /// Removes a route. Its connections go on, unless they are killed.
-    #[command(after_help = "Example:\n  mcproxyctl route remove --listener web --name app.example.org --kill")]
+    #[command(
+        after_help = "Example:\n  mcproxyctl route remove --listener web --name app.example.org --kill"
+    )]
     Remove {
         #[command(flatten)]
         key: Key,
@@ -236,7 +246,9 @@ pub(crate) enum Route {
         kill: bool,
     },
     /// Replaces all routes by those of a file, at once or not at all.
-    #[command(after_help = "Example:\n  mcproxyctl route export > routes.toml\n  mcproxyctl route replace routes.toml --expect-revision 7")]
+    #[command(
+        after_help = "Example:\n  mcproxyctl route export > routes.toml\n  mcproxyctl route replace routes.toml --expect-revision 7"
+    )]
     Replace {
         /// TOML with `[[routes]]`, as in the configuration.
         file: PathBuf,
@@ -258,7 +270,9 @@ pub(crate) enum Listener {
     #[command(after_help = "Example:\n  mcproxyctl listener list")]
     List,
     /// Adds a listener, or replaces the one with this name.
-    #[command(after_help = "Example:\n  mcproxyctl listener add web 0.0.0.0:443 --proxy-protocol optional --trusted 10.0.0.0/8")]
+    #[command(
+        after_help = "Example:\n  mcproxyctl listener add web 0.0.0.0:443 --proxy-protocol optional --trusted 10.0.0.0/8"
+    )]
     Add {
         /// Its name.
         name: String,
@@ -297,7 +311,9 @@ pub(crate) enum Firewall {
     #[command(after_help = "Example:\n  mcproxyctl firewall show")]
     Show,
     /// Lets a network, country or autonomous system pass.
-    #[command(after_help = "Examples:\n  mcproxyctl firewall allow 192.0.2.0/24 --comment office\n  mcproxyctl firewall allow country:CH")]
+    #[command(
+        after_help = "Examples:\n  mcproxyctl firewall allow 192.0.2.0/24 --comment office\n  mcproxyctl firewall allow country:CH"
+    )]
     Allow(Rule),
     /// Refuses a network, country or autonomous system.
     #[command(after_help = "Example:\n  mcproxyctl firewall deny asn:64500")]
@@ -319,7 +335,9 @@ pub(crate) enum Firewall {
         action: String,
     },
     /// Limits how fast one source may open connections; what is not given is no limit.
-    #[command(after_help = "Example:\n  mcproxyctl firewall rate --per-address 20 --address-burst 100 --per-prefix 200")]
+    #[command(
+        after_help = "Example:\n  mcproxyctl firewall rate --per-address 20 --address-burst 100 --per-prefix 200"
+    )]
     Rate {
         /// Connections a second and address.
         #[arg(long, value_name = "N", default_value_t = 0)]
@@ -412,7 +430,9 @@ pub(crate) enum Connection {
         limit: u32,
     },
     /// Closes connections, by id or by filter.
-    #[command(after_help = "Examples:\n  mcproxyctl connection kill 000100000000002a\n  mcproxyctl connection kill --name app.example.org")]
+    #[command(
+        after_help = "Examples:\n  mcproxyctl connection kill 000100000000002a\n  mcproxyctl connection kill --name app.example.org"
+    )]
     Kill {
         /// Ids, as `list` and the access log show them.
         ids: Vec<IdArg>,
@@ -446,7 +466,8 @@ mod tests {
             let help = help.to_string().replace("\\\n", " ");
             for line in help.lines().filter_map(|line| line.trim().strip_prefix("mcproxyctl")) {
                 let words = line.split(['|', '>']).next().unwrap_or_default().replace('\'', "");
-                let parsed = Cli::try_parse_from(std::iter::once("mcproxyctl").chain(words.split_whitespace()));
+                let parsed =
+                    Cli::try_parse_from(std::iter::once("mcproxyctl").chain(words.split_whitespace()));
                 assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
                 examples += 1;
             }

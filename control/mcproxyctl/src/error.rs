@@ -43,8 +43,8 @@ impl Error {
             Self::Refused(status) => match status.code() {
                 Code::NotFound => 4,
                 Code::Aborted => 5,
-                // The proxy went away in the middle of the call.
-                Code::Unavailable if status.metadata().is_empty() => 3,
+                // The proxy went away in the middle of the call; what it says itself has no source here.
+                Code::Unavailable if std::error::Error::source(status).is_some() => 3,
                 _ => 1,
             },
             Self::Other(_) | Self::Output(_) => 1,

@@ -15,7 +15,11 @@ pub(crate) struct Printer<'a> {
 
 impl Printer<'_> {
     /// One answer: `json` as a document, or `table`.
-    pub(crate) fn print(&mut self, json: impl FnOnce() -> Value, table: impl FnOnce() -> String) -> io::Result<()> {
+    pub(crate) fn print(
+        &mut self,
+        json: impl FnOnce() -> Value,
+        table: impl FnOnce() -> String,
+    ) -> io::Result<()> {
         match self.form {
             Output::Json => writeln!(self.out, "{:#}", json()),
             Output::Table => self.out.write_all(table().as_bytes()),
@@ -23,7 +27,11 @@ impl Printer<'_> {
     }
 
     /// One of many that come one by one: a line.
-    pub(crate) fn line(&mut self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> io::Result<()> {
+    pub(crate) fn line(
+        &mut self,
+        json: impl FnOnce() -> Value,
+        text: impl FnOnce() -> String,
+    ) -> io::Result<()> {
         match self.form {
             Output::Json => writeln!(self.out, "{}", json())?,
             Output::Table => writeln!(self.out, "{}", text())?,
@@ -46,7 +54,8 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         for (column, &width) in widths.iter().enumerate() {
             let cell = cell(column);
             let right = head[column].ends_with('#');
-            let written = if right { write!(all, "{cell:>width$}  ") } else { write!(all, "{cell:<width$}  ") };
+            let written =
+                if right { write!(all, "{cell:>width$}  ") } else { write!(all, "{cell:<width$}  ") };
             written.expect("writing to a String cannot fail");
         }
         text.push_str(all.trim_end());
@@ -102,7 +111,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_nothing_trails() {
-        let rows = vec![vec!["a".into(), "1".into(), "x".into()], vec!["bcd".into(), "1000".into(), String::new()]];
+        let rows =
+            vec![vec!["a".into(), "1".into(), "x".into()], vec!["bcd".into(), "1000".into(), String::new()]];
         let expect = "NAME  COUNT  REST\na         1  x\nbcd    1000\n";
         assert_eq!(table(&["NAME", "COUNT#", "REST"], &rows), expect);
     }

@@ -117,7 +117,14 @@ mod tests {
         check("10.0.0.2:443", 1, ProxyOut::Off);
         check("[::1]:443,weight=7", 7, ProxyOut::Off);
         check("10.0.0.2:443,proxy_protocol=v2,weight=2", 2, ProxyOut::V2);
-        for bad in ["", "10.0.0.2", "host:443", "10.0.0.2:443,weight=x", "10.0.0.2:443,v2", "10.0.0.2:443,proxy_protocol=v3"] {
+        for bad in [
+            "",
+            "10.0.0.2",
+            "host:443",
+            "10.0.0.2:443,weight=x",
+            "10.0.0.2:443,v2",
+            "10.0.0.2:443,proxy_protocol=v3",
+        ] {
             assert!(bad.parse::<BackendArg>().is_err(), "{bad}");
         }
     }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use crossterm::event::{Event, KeyCode, KeyModifiers, poll, read};
-use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size};
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
+};
 use crossterm::{cursor, queue};
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{BackendState, GetStatsRequest, ListBackendsRequest, RouteKey, Stats};
@@ -113,7 +115,8 @@ fn frame(before: &Sample, now: &Sample, columns: usize, rows: usize) -> String {
         bytes(rate(stats.bytes_in, old.bytes_in)),
         bytes(rate(stats.bytes_out, old.bytes_out)),
     );
-    let refused: Vec<String> = refusals(stats).iter().take(6).map(|(word, count)| format!("{word} {count}")).collect();
+    let refused: Vec<String> =
+        refusals(stats).iter().take(6).map(|(word, count)| format!("{word} {count}")).collect();
     let refused = if refused.is_empty() { "none".to_owned() } else { refused.join(", ") };
     writeln!(text, "refused: {refused}\n").expect("writing to a String cannot fail");
     let totals: HashMap<Option<&RouteKey>, u64> =
@@ -165,9 +168,13 @@ mod tests {
         let key = RouteKey { listener: "web".into(), name: "a.test".into(), alpn: String::new() };
         let route = RouteStats { key: Some(key), total, active: 3, ..RouteStats::default() };
         let outcomes = [("no_route".to_owned(), 7), ("completed".to_owned(), 5)].into();
-        let stats = Stats { uptime_ms, accepted, active: 3, outcomes, routes: vec![route], ..Stats::default() };
-        let backend =
-            BackendState { address: "10.0.0.2:443".into(), health: Health::Down.into(), ..BackendState::default() };
+        let stats =
+            Stats { uptime_ms, accepted, active: 3, outcomes, routes: vec![route], ..Stats::default() };
+        let backend = BackendState {
+            address: "10.0.0.2:443".into(),
+            health: Health::Down.into(),
+            ..BackendState::default()
+        };
         Sample { stats, backends: vec![backend; 40] }
     }
 

@@ -73,8 +73,11 @@ struct Database {
 struct Kind<T> {
     wanted: &'static str,
     setting: &'static str,
-    read: fn(LookupResult<'_, Vec<u8>>) -> Result<Option<T>, MaxMindDbError>,
+    read: Read<T>,
 }
+
+/// Takes what is wanted from a record; `None` where it says nothing of it.
+type Read<T> = fn(LookupResult<'_, Vec<u8>>) -> Result<Option<T>, MaxMindDbError>;
 
 /// The parts of a record that say a country.
 #[derive(Deserialize)]
@@ -289,7 +292,8 @@ mod tests {
         let geo = GeoIp::open(Some(path), None);
         if let Ok(geo) = &geo {
             for address in ["192.0.2.1", "2001:db8::1", "::", "255.255.255.255"] {
-                geo.lookup(address.parse().unwrap());
+                let country = geo.lookup(address.parse().unwrap()).country;
+                assert!(country.is_none_or(|code| code.iter().all(u8::is_ascii_uppercase)));
             }
         }
         geo.is_ok()

@@ -1,14 +1,16 @@
 //! What the proxy counts, for Prometheus: `/metrics`, and `/healthz` and `/readyz` beside it.
 //!
 //! The number of series is bounded whatever is configured and whoever connects: outcomes are a closed list,
-//! names that clients ask for are no labels, and beyond [`MOST`] routes or backends the rest is one series.
+//! names that clients ask for are no labels, and only [`MOST`] routes and backends have series of their own:
+//! the routes with the most connections, while the others are one series; the backends that are not well, then
+//! those with the most connections, while all are counted by health.
 //! Text exposition format, version 0.0.4; durations in seconds, sizes in bytes.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -16,13 +18,13 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mc_core::backend::Health;
+use mc_core::backend::{BackendLive, Health};
 use mc_core::outcome::Outcome;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access_log::LogSink;
-use crate::admin::{Admin, BackendUse};
+use crate::admin::Admin;
 use crate::clock;
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::stats::{Counter, Histogram, WorkerStats};
@@ -39,6 +41,13 @@ pub struct Source {
 /// Routes, and backends, that have series of their own.
 pub const MOST: usize = 1000;
 
+/// What scrapes share.
+struct Exporter {
+    source: Source,
+    /// What was last said of routes without series of their own: see [`RouteSum::raise`].
+    others: Mutex<RouteSum>,
+}
+
 /// Scrapes at the same time.
 const SCRAPERS: usize = 16;
 
@@ -48,6 +57,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Serves until `stop` becomes true.
 pub async fn serve(listener: TcpListener, source: Source, mut stop: watch::Receiver<bool>) {
     let places = Arc::new(Semaphore::new(SCRAPERS));
+    let exporter = Arc::new(Exporter { source, others: Mutex::default() });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -59,9 +69,9 @@ pub async fn serve(listener: TcpListener, source: Source, mut stop: watch::Recei
             continue;
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-        let source = source.clone();
+        let exporter = Arc::clone(&exporter);
         tokio::spawn(async move {
-            let service = service_fn(move |request| answer(request, source.clone()));
+            let service = service_fn(move |request| answer(request, Arc::clone(&exporter)));
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(REQUEST_TIME)
@@ -75,17 +85,17 @@ pub async fn serve(listener: TcpListener, source: Source, mut stop: watch::Recei
     }
 }
 
-async fn answer(request: Request<Incoming>, source: Source) -> Result<Response<String>, Infallible> {
+async fn answer(request: Request<Incoming>, exporter: Arc<Exporter>) -> Result<Response<String>, Infallible> {
     let plain = |status, text: &str| (status, "text/plain; charset=utf-8", text.to_owned());
     let (status, kind, body) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => {
             // A million routes take a moment to look through: not on the admin side's only thread.
-            let text = tokio::task::spawn_blocking(move || render(&source)).await.unwrap_or_default();
+            let text = tokio::task::spawn_blocking(move || render(&exporter)).await.unwrap_or_default();
             (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
         }
         (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "ok\n"),
         (&Method::GET | &Method::HEAD, "/readyz") => {
-            let open = source.admin.snapshot().listeners.len();
+            let open = exporter.source.admin.snapshot().listeners.len();
             if open > 0 {
                 plain(StatusCode::OK, "ok\n")
             } else {
@@ -101,8 +111,8 @@ async fn answer(request: Request<Incoming>, source: Source) -> Result<Response<S
 }
 
 /// All metrics as text.
-fn render(source: &Source) -> String {
-    let admin = &source.admin;
+fn render(exporter: &Exporter) -> String {
+    let Source { admin, log } = &exporter.source;
     let snapshot = admin.snapshot();
     let mut page = Page::default();
     page.family("mcproxy_build_info", "gauge", "The version that runs.");
@@ -110,12 +120,15 @@ fn render(source: &Source) -> String {
     page.one("mcproxy_uptime_seconds", "gauge", "Time since start.", seconds(admin.uptime_ms() * 1000));
     page.one("mcproxy_revision", "gauge", "Revision of the configuration.", snapshot.revision);
     page.one("mcproxy_routes", "gauge", "Routes.", snapshot.route_count);
-    page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", source.log.lost());
+    page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", log.lost());
     process(&mut page);
     workers(&mut page, &admin.workers().stats);
     listeners(&mut page, &snapshot);
-    routes(&mut page, &snapshot);
-    backends(&mut page, &admin.backends());
+    let mut others = exporter.others.lock().unwrap_or_else(PoisonError::into_inner);
+    routes(&mut page, &snapshot, &mut others);
+    drop(others);
+    let live = admin.backends().into_iter().filter_map(|used| used.live).collect();
+    backends(&mut page, live);
     page.text
 }
 
@@ -141,7 +154,8 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         let count = workers.iter().map(|stats| stats.outcomes[outcome as usize].get()).sum::<u64>();
         page.sample("mcproxy_connections_total", &[("outcome", outcome.as_str())], count);
     }
-    let times: [(&str, &str, fn(&WorkerStats) -> &Histogram); 3] = [
+    type Time = fn(&WorkerStats) -> &Histogram;
+    let times: [(&str, &str, Time); 3] = [
         ("mcproxy_hello_seconds", "From accept to a complete ClientHello.", |stats| &stats.hello_time),
         ("mcproxy_connect_seconds", "From the route to a connected backend.", |stats| &stats.connect_time),
         ("mcproxy_connection_seconds", "From accept to the end.", |stats| &stats.duration),
@@ -160,7 +174,7 @@ fn listeners(page: &mut Page, snapshot: &Snapshot) {
 }
 
 /// What is counted of a route, or of all that have no series of their own.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct RouteSum {
     active: u64,
     bytes_in: u64,
@@ -178,17 +192,35 @@ impl RouteSum {
             *sum += count.load(Ordering::Relaxed);
         }
     }
-}
 
-fn routes(page: &mut Page, snapshot: &Snapshot) {
-    let mut seen: Vec<(u64, Arc<RouteEntry>)> = Vec::new();
-    for row in snapshot.routes.iter() {
-        if let Some(counters) = row.value.live.seen() {
-            seen.push((counters.total.load(Ordering::Relaxed), Arc::clone(row.value)));
+    /// Keeps counters from falling, as they would when a route gets series of its own or goes: a scraper takes
+    /// that for a restart, and counts all of the rest a second time.
+    fn raise(&mut self, before: &Self) {
+        self.bytes_in = self.bytes_in.max(before.bytes_in);
+        self.bytes_out = self.bytes_out.max(before.bytes_out);
+        for (sum, before) in self.outcomes.iter_mut().zip(before.outcomes) {
+            *sum = before.max(*sum);
         }
     }
-    seen.sort_unstable_by_key(|(total, entry)| (std::cmp::Reverse(*total), entry.live.key.clone()));
-    let (own, rest) = seen.split_at(seen.len().min(MOST));
+}
+
+/// Brings the [`MOST`] items of the greatest keys to the front; those, and the rest.
+fn top<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) -> (&mut [T], &mut [T]) {
+    if items.len() > MOST {
+        items.select_nth_unstable_by(MOST, |a, b| key(b).cmp(&key(a)));
+    }
+    items.split_at_mut(items.len().min(MOST))
+}
+
+fn routes(page: &mut Page, snapshot: &Snapshot, others: &mut RouteSum) {
+    let mut seen: Vec<(u64, &RouteEntry)> = Vec::new();
+    for row in snapshot.routes.iter() {
+        if let Some(counters) = row.value.live.seen() {
+            seen.push((counters.total.load(Ordering::Relaxed), row.value));
+        }
+    }
+    let (own, rest) = top(&mut seen, |(total, _)| *total);
+    own.sort_unstable_by_key(|(_, entry)| (&entry.spec.listener, &entry.spec.name, &entry.spec.alpn));
     let mut rows: Vec<([&str; 3], RouteSum)> = Vec::with_capacity(own.len() + 1);
     for (_, entry) in own {
         let mut sum = RouteSum::default();
@@ -198,6 +230,8 @@ fn routes(page: &mut Page, snapshot: &Snapshot) {
     if !rest.is_empty() {
         let mut sum = RouteSum::default();
         rest.iter().for_each(|(_, entry)| sum.add(entry));
+        sum.raise(others);
+        *others = sum;
         rows.push((["", "other", ""], sum));
     }
     let labels = |[listener, name, alpn]: [&'_ str; 3]| {
@@ -215,7 +249,8 @@ fn routes(page: &mut Page, snapshot: &Snapshot) {
             }
         }
     }
-    let numbers: [(&str, &str, &str, fn(&RouteSum) -> u64); 3] = [
+    type Number = fn(&RouteSum) -> u64;
+    let numbers: [(&str, &str, &str, Number); 3] = [
         ("mcproxy_route_connections_active", "gauge", "Connections now.", |sum| sum.active),
         ("mcproxy_route_received_bytes_total", "counter", "Bytes from clients.", |sum| sum.bytes_in),
         ("mcproxy_route_sent_bytes_total", "counter", "Bytes to clients.", |sum| sum.bytes_out),
@@ -229,16 +264,29 @@ fn routes(page: &mut Page, snapshot: &Snapshot) {
     }
 }
 
-fn backends(page: &mut Page, backends: &[BackendUse]) {
+fn backends(page: &mut Page, mut all: Vec<Arc<BackendLive>>) {
     let now_ms = clock::millis();
-    let live: Vec<_> = backends.iter().filter_map(|used| used.live.as_ref()).take(MOST).collect();
-    let healthy = |health| u64::from(matches!(health, Health::Up | Health::Unknown));
-    page.family("mcproxy_backend_up", "gauge", "1 unless its checks fail or it is ejected.");
-    for backend in &live {
-        let labels = [("backend", &*backend.address.to_string())];
-        page.sample("mcproxy_backend_up", &labels, healthy(backend.health(now_ms)));
+    page.family("mcproxy_backends", "gauge", "Backends that routes lead to, by health.");
+    let states = [
+        ("up", Health::Up),
+        ("down", Health::Down),
+        ("ejected", Health::Ejected),
+        ("unknown", Health::Unknown),
+    ];
+    for (word, health) in states {
+        let count = all.iter().filter(|backend| backend.health(now_ms) == health).count();
+        page.sample("mcproxy_backends", &[("health", word)], count as u64);
     }
-    let numbers: [(&str, &str, &str, fn(&mc_core::backend::BackendLive) -> u64); 4] = [
+    let healthy = |backend: &BackendLive| matches!(backend.health(now_ms), Health::Up | Health::Unknown);
+    let (live, _) = top(&mut all, |backend| (!healthy(backend), backend.total() + backend.failures()));
+    live.sort_unstable_by_key(|backend| backend.address);
+    page.family("mcproxy_backend_up", "gauge", "1 unless its checks fail or it is ejected.");
+    for backend in &*live {
+        let labels = [("backend", &*backend.address.to_string())];
+        page.sample("mcproxy_backend_up", &labels, healthy(backend).into());
+    }
+    type Number = fn(&BackendLive) -> u64;
+    let numbers: [(&str, &str, &str, Number); 4] = [
         ("mcproxy_backend_draining", "gauge", "1 while it gets no new connection.", |it| {
             it.draining().into()
         }),
@@ -248,7 +296,7 @@ fn backends(page: &mut Page, backends: &[BackendUse]) {
     ];
     for (name, kind, help, of) in numbers {
         page.family(name, kind, help);
-        for backend in &live {
+        for backend in &*live {
             page.sample(name, &[("backend", &backend.address.to_string())], of(backend));
         }
     }
@@ -412,6 +460,91 @@ mod tests {
             assert!(page.text.lines().any(|line| line.starts_with(name)), "{name}: {}", page.text);
         }
         assert_format(&page.text);
+    }
+
+    use mc_core::model::Route;
+
+    use crate::stats::RouteLive;
+
+    fn route(name: &str, connections: u64) -> Arc<RouteEntry> {
+        let spec: Route =
+            toml::from_str(&format!("listener = 'web'\nname = '{name}'\nbackends = []")).unwrap();
+        let live = Arc::new(RouteLive::new(spec.key()));
+        for _ in 0..connections {
+            live.counters().begun();
+            live.counters().ended(Outcome::Completed, 10, 100);
+        }
+        Arc::new(RouteEntry { spec, backends: Vec::new(), live })
+    }
+
+    fn snapshot<'a>(routes: impl IntoIterator<Item = &'a Arc<RouteEntry>>) -> Snapshot {
+        let mut snapshot = Snapshot::empty();
+        for route in routes {
+            snapshot.routes.insert(0, &route.spec.name, "", false, Arc::clone(route));
+        }
+        snapshot
+    }
+
+    fn routes_page(snapshot: &Snapshot, others: &mut RouteSum) -> String {
+        let mut page = Page::default();
+        routes(&mut page, snapshot, others);
+        assert_format(&page.text);
+        page.text
+    }
+
+    #[test]
+    fn a_route_has_its_counters_and_an_idle_one_has_none() {
+        let text =
+            routes_page(&snapshot(&[route("a.org", 3), route("idle.org", 0)]), &mut RouteSum::default());
+        let labels = "listener=\"web\",name=\"a.org\",alpn=\"\"";
+        for line in [
+            format!("mcproxy_route_connections_total{{{labels},outcome=\"completed\"}} 3"),
+            format!("mcproxy_route_connections_active{{{labels}}} 0"),
+            format!("mcproxy_route_received_bytes_total{{{labels}}} 30"),
+            format!("mcproxy_route_sent_bytes_total{{{labels}}} 300"),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("idle.org") && !text.contains("other"), "{text}");
+    }
+
+    #[test]
+    fn routes_beyond_the_busiest_are_one_series_that_never_falls() {
+        let routes: Vec<_> =
+            (0..MOST as u64 + 2).map(|number| route(&format!("r{number}.org"), 2 + number % 3)).collect();
+        let quiet = [route("quiet.org", 1), route("silent.org", 1)];
+        let mut others = RouteSum::default();
+        let other = |text: &str| {
+            let start = "mcproxy_route_received_bytes_total{listener=\"\",name=\"other\",alpn=\"\"} ";
+            text.lines().find_map(|line| line.strip_prefix(start)).map(str::to_owned)
+        };
+        let text = routes_page(&snapshot(routes.iter().chain(&quiet)), &mut others);
+        assert_eq!(text.lines().filter(|line| line.contains("_active{")).count(), MOST + 1);
+        // Two of one connection each, two of two.
+        assert_eq!(other(&text).as_deref(), Some("60"));
+        assert!(!text.contains("quiet.org"));
+        let text = routes_page(&snapshot(routes.iter()), &mut others);
+        assert_eq!(other(&text).as_deref(), Some("60"));
+    }
+
+    #[test]
+    fn backends_that_are_not_well_come_first_and_all_are_counted() {
+        let live = |number: u32| {
+            let address = format!("10.0.{}.{}:443", number / 256, number % 256).parse().unwrap();
+            Arc::new(BackendLive::new(address))
+        };
+        let all: Vec<_> = (0..1002).map(live).collect();
+        all[..1000].iter().for_each(|backend| backend.connect_ok(1));
+        all[1001].check_failed(1, 1).unwrap();
+        let mut page = Page::default();
+        backends(&mut page, all);
+        assert_format(&page.text);
+        let has = |line: &str| page.text.lines().any(|l| l == line);
+        assert!(has("mcproxy_backends{health=\"up\"} 1000"), "{}", page.text);
+        assert!(has("mcproxy_backends{health=\"down\"} 1") && has("mcproxy_backends{health=\"unknown\"} 1"));
+        assert!(has("mcproxy_backend_up{backend=\"10.0.3.233:443\"} 0"));
+        assert!(!page.text.contains("10.0.3.232:443"), "nothing went there");
+        assert_eq!(page.text.lines().filter(|line| line.starts_with("mcproxy_backend_up{")).count(), MOST);
     }
 
     /// Each sample belongs to the family before it and ends in a number.

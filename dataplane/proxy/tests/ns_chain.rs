@@ -1,5 +1,6 @@
 //! Four hosts in a row, each in its network namespace: clients of every kind, an edge that sends PROXY
 //! headers, an origin that reads them, and a TLS backend that says whom it sees.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -73,10 +73,9 @@ impl<T> Inbox<T> {
             }
             self.wake.readable().await.ok()?;
             let mut ticks = [0; 64];
-            match self.wake.recv(&mut ticks) {
-                Ok(0) => return self.queue.try_recv().ok(),
-                // Messages are taken from the queue; how many wake-ups came with them does not matter.
-                Ok(_) | Err(_) => {}
+            // Messages are taken from the queue; how many wake-ups came with them does not matter.
+            if let Ok(0) = self.wake.recv(&mut ticks) {
+                return self.queue.try_recv().ok();
             }
         }
     }

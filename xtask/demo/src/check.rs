@@ -25,19 +25,24 @@ pub(crate) async fn run(site: &Site) -> Result<()> {
 async fn one(line: &Line) -> Result<()> {
     match &line.promise {
         Promise::Prints(texts) => {
-            let output = shell(&line.command).await?;
+            let output = shell("eval \"$1\"", &line.command).await?;
             let printed = said(&output);
             ensure!(output.status.success(), "{}: {printed}", output.status);
             contains(&printed, texts)
         }
         Promise::IsRefused => {
-            let output = shell(&line.command).await?;
+            let output = shell("eval \"$1\"", &line.command).await?;
             ensure!(!output.status.success(), "it succeeded: {}", said(&output));
             Ok(())
         }
         Promise::GoesOn(texts) => {
-            // `timeout` ends with 124 where it had to end the program, which is what is promised.
-            let output = shell(&format!("timeout 3 {}", line.command)).await?;
+            // A live view wants a terminal with a size, which `script` makes. `timeout` ends with 124 where it had to end
+            // the program, which is what is promised.
+            let output = shell(
+                "timeout 3 script --quiet --command \"stty rows 40 cols 160; $1\" /dev/null",
+                &line.command,
+            )
+            .await?;
             let printed = said(&output);
             ensure!(output.status.code() == Some(124), "it ended by itself, {}: {printed}", output.status);
             contains(&printed, texts)
@@ -45,9 +50,10 @@ async fn one(line: &Line) -> Result<()> {
     }
 }
 
-async fn shell(command: &str) -> Result<Output> {
+/// Runs `how` in a shell, which has the line as `$1`.
+async fn shell(how: &str, line: &str) -> Result<Output> {
     let mut shell = Command::new("sh");
-    shell.args(["-c", command]).stdin(Stdio::null()).kill_on_drop(true);
+    shell.args(["-c", how, "sh", line]).stdin(Stdio::null()).kill_on_drop(true);
     let Ok(output) = timeout(Duration::from_secs(30), shell.output()).await else {
         bail!("it has not ended after 30 s")
     };
@@ -82,7 +88,7 @@ mod tests {
         check("echo yes; exit 1", prints("yes"), false).await;
         check("false", Promise::IsRefused, true).await;
         check("true", Promise::IsRefused, false).await;
-        check("sh -c 'echo yes; sleep 60'", Promise::GoesOn(vec!["yes".to_owned()]), true).await;
+        check("test -t 1 && echo yes && sleep 60", Promise::GoesOn(vec!["yes".to_owned()]), true).await;
         check("echo yes", Promise::GoesOn(vec![]), false).await;
     }
 }

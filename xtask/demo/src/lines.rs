@@ -72,7 +72,7 @@ impl Site {
             line("", self.ctl("route list"), prints(&[&name, &second])),
             line("And back", self.ctl(&self.route_to(self.first)), prints(&[&name])),
             line("Who is connected", self.ctl("connection list"), prints(&[])),
-            line("A live view", self.ctl("top"), Promise::GoesOn(vec![])),
+            line("A live view, left with q", self.ctl("top"), Promise::GoesOn(vec![name.clone()])),
             line(
                 "Each connection so far",
                 format!("cat {}", self.quoted("access.log")),

@@ -83,7 +83,11 @@ fn backend_of(backend: Backend, path: &str) -> Result<model::Backend, Invalid> {
         Ok(model::CustomTlv { kind, value: tlv.value })
     });
     Ok(model::Backend {
-        address: parse(&backend.address, &format!("{path}.address"), "an address and port, e.g. 10.0.0.2:8443")?,
+        address: parse(
+            &backend.address,
+            &format!("{path}.address"),
+            "an address and port, e.g. 10.0.0.2:8443",
+        )?,
         weight: backend.weight.unwrap_or(model::default_weight()),
         proxy_protocol: Words::of(backend.proxy_protocol, &format!("{path}.proxy_protocol"))?,
         tlvs: model::TlvsOut {
@@ -136,8 +140,7 @@ impl From<&model::Route> for Route {
 impl From<&model::Backend> for Backend {
     fn from(backend: &model::Backend) -> Self {
         let tlvs = &backend.tlvs;
-        let custom =
-            |tlv: &model::CustomTlv| CustomTlv { r#type: tlv.kind.into(), value: tlv.value.clone() };
+        let custom = |tlv: &model::CustomTlv| CustomTlv { r#type: tlv.kind.into(), value: tlv.value.clone() };
         Self {
             address: backend.address.to_string(),
             weight: Some(backend.weight),
@@ -325,14 +328,17 @@ mod tests {
 
     fn backend() -> impl Strategy<Value = model::Backend> {
         let tlvs = (any::<[bool; 5]>(), proptest::collection::vec((224_u8..=239, "[a-z]{0,9}"), 0..3));
-        (any::<std::net::SocketAddr>(), 1_u32..1000, 0..3_i32, tlvs).prop_map(|(address, weight, form, tlvs)| {
-            let ([alpn, authority, unique_id, crc32c, pass], custom) = tlvs;
-            let custom = custom.into_iter().map(|(kind, value)| model::CustomTlv { kind, value }).collect();
-            let tlvs = model::TlvsOut { alpn, authority, unique_id, crc32c, pass, custom };
-            // The scope and flow of an IPv6 address are not spoken of.
-            let address = std::net::SocketAddr::new(address.ip(), address.port());
-            model::Backend { address, weight, proxy_protocol: Words::of(form, "").unwrap(), tlvs }
-        })
+        (any::<std::net::SocketAddr>(), 1_u32..1000, 0..3_i32, tlvs).prop_map(
+            |(address, weight, form, tlvs)| {
+                let ([alpn, authority, unique_id, crc32c, pass], custom) = tlvs;
+                let custom =
+                    custom.into_iter().map(|(kind, value)| model::CustomTlv { kind, value }).collect();
+                let tlvs = model::TlvsOut { alpn, authority, unique_id, crc32c, pass, custom };
+                // The scope and flow of an IPv6 address are not spoken of.
+                let address = std::net::SocketAddr::new(address.ip(), address.port());
+                model::Backend { address, weight, proxy_protocol: Words::of(form, "").unwrap(), tlvs }
+            },
+        )
     }
 
     fn check() -> impl Strategy<Value = model::Check> {
@@ -401,12 +407,16 @@ mod tests {
         };
         check(Route { mode: 7, ..Route::default() }, "mode");
         check(Route { backends: vec![Backend::default()], ..Route::default() }, "backends[0].address");
-        check(Route { check: Some(Check { kind: -1, ..Check::default() }), ..Route::default() }, "check.kind");
+        check(
+            Route { check: Some(Check { kind: -1, ..Check::default() }), ..Route::default() },
+            "check.kind",
+        );
         let rule = FirewallRule { action: 2, ..FirewallRule::default() };
         assert_eq!(model::FirewallRule::try_from(rule.clone()).unwrap_err().field, "subject");
         let firewall = Firewall { rules: vec![rule], ..Firewall::default() };
         assert_eq!(model::Firewall::try_from(firewall).unwrap_err().field, "rules[0].subject");
-        let listener = Listener { address: "[::]:443".into(), trusted: vec!["x".into()], ..Listener::default() };
+        let listener =
+            Listener { address: "[::]:443".into(), trusted: vec!["x".into()], ..Listener::default() };
         assert_eq!(model::Listener::try_from(listener).unwrap_err().field, "trusted[0]");
     }
 }

@@ -8,7 +8,11 @@ use crate::cli::Backend;
 use crate::error::Error;
 use crate::output::{Printer, duration, or_dash, table};
 
-pub(super) async fn run(command: Backend, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+pub(super) async fn run(
+    command: Backend,
+    client: &mut Client,
+    printer: &mut Printer<'_>,
+) -> Result<(), Error> {
     let request = match command {
         Backend::List => {
             let backends = client.list_backends(ListBackendsRequest {}).await?.into_inner().backends;

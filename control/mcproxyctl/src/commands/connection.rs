@@ -10,7 +10,11 @@ use crate::cli::{Connection, Filter};
 use crate::error::Error;
 use crate::output::{Printer, duration, or_dash, table};
 
-pub(super) async fn run(command: Connection, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+pub(super) async fn run(
+    command: Connection,
+    client: &mut Client,
+    printer: &mut Printer<'_>,
+) -> Result<(), Error> {
     match command {
         Connection::List { filter, limit } => {
             let request = ListConnectionsRequest { filter: Some(message(filter, Vec::new())), limit };

@@ -21,7 +21,11 @@ struct File {
     firewall: Model,
 }
 
-pub(super) async fn run(command: Firewall, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+pub(super) async fn run(
+    command: Firewall,
+    client: &mut Client,
+    printer: &mut Printer<'_>,
+) -> Result<(), Error> {
     let change = match command {
         Firewall::Show => return show(client, printer).await,
         Firewall::Test { address } => {
@@ -40,7 +44,8 @@ pub(super) async fn run(command: Firewall, client: &mut Client, printer: &mut Pr
         Firewall::Allow(rule) => add(client, Action::Allow, rule.subject.0, rule.comment).await?,
         Firewall::Deny(rule) => add(client, Action::Deny, rule.subject.0, rule.comment).await?,
         Firewall::Remove { action, subject } => {
-            let rule = FirewallRule { action: action_of(&action), subject: subject.0, comment: String::new() };
+            let rule =
+                FirewallRule { action: action_of(&action), subject: subject.0, comment: String::new() };
             let request = FirewallRuleRequest { rule: Some((&rule).into()) };
             client.remove_firewall_rule(request).await?.into_inner()
         }
@@ -62,7 +67,12 @@ pub(super) async fn run(command: Firewall, client: &mut Client, printer: &mut Pr
     Ok(printer.print(|| json!(change), || format!("live at revision {}\n", change.revision))?)
 }
 
-async fn add(client: &mut Client, action: Action, subject: Subject, comment: String) -> Result<Change, Error> {
+async fn add(
+    client: &mut Client,
+    action: Action,
+    subject: Subject,
+    comment: String,
+) -> Result<Change, Error> {
     let rule = FirewallRule { action, subject, comment };
     let request = FirewallRuleRequest { rule: Some((&rule).into()) };
     Ok(client.add_firewall_rule(request).await?.into_inner())

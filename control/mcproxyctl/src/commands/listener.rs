@@ -11,7 +11,11 @@ use crate::cli::Listener;
 use crate::error::Error;
 use crate::output::{Printer, or_dash, table};
 
-pub(super) async fn run(command: Listener, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+pub(super) async fn run(
+    command: Listener,
+    client: &mut Client,
+    printer: &mut Printer<'_>,
+) -> Result<(), Error> {
     match command {
         Listener::List => list(client, printer).await,
         Listener::Add { name, address, proxy_protocol, trusted, hello_timeout_ms, max_hello_bytes } => {
@@ -32,8 +36,10 @@ pub(super) async fn run(command: Listener, client: &mut Client, printer: &mut Pr
             let stored = change.listener.context("the proxy answered without the listener")?;
             let stored = Model::try_from(stored).context("the proxy's answer is of a newer version")?;
             let what = if change.created { "added" } else { "replaced" };
-            let json = || json!({ "revision": change.revision, "created": change.created, "listener": stored });
-            let text = || format!("{} {what} on {} at revision {}\n", stored.name, stored.address, change.revision);
+            let json =
+                || json!({ "revision": change.revision, "created": change.created, "listener": stored });
+            let text =
+                || format!("{} {what} on {} at revision {}\n", stored.name, stored.address, change.revision);
             Ok(printer.print(json, text)?)
         }
         Listener::Remove { name, with_routes, kill } => {
@@ -53,9 +59,7 @@ async fn list(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Erro
         listeners.push((listener, state.accepted, state.routes));
     }
     let json = || {
-        let one = |(listener, accepted, routes): &(Model, u64, u64)| {
-            json!({ "listener": listener, "accepted": accepted, "routes": routes })
-        };
+        let one = |(listener, accepted, routes): &(Model, u64, u64)| json!({ "listener": listener, "accepted": accepted, "routes": routes });
         listeners.iter().map(one).collect()
     };
     let text = || {

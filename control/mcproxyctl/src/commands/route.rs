@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{
-    AddRouteRequest, ListRoutesRequest, RemoveRouteRequest, ReplaceRoutesRequest, RouteKey, UpdateRouteRequest,
+    AddRouteRequest, ListRoutesRequest, RemoveRouteRequest, ReplaceRoutesRequest, RouteKey,
+    UpdateRouteRequest,
 };
 use mc_core::model::{Balance, Check, CheckKind, Mode, ProxyOut, Route as Model};
 use serde::{Deserialize, Serialize};
@@ -56,10 +57,13 @@ pub(super) async fn run(command: Route, client: &mut Client, printer: &mut Print
             if !reply.existed {
                 return Err(Error::NotFound(format!("there is no route {}", text_key(&key))));
             }
-            let text = || format!("removed at revision {}, {} connections closed\n", reply.revision, reply.killed);
+            let text =
+                || format!("removed at revision {}, {} connections closed\n", reply.revision, reply.killed);
             Ok(printer.print(|| json!(reply), text)?)
         }
-        Route::Replace { file, expect_revision, kill } => replace(client, printer, &file, expect_revision, kill).await,
+        Route::Replace { file, expect_revision, kill } => {
+            replace(client, printer, &file, expect_revision, kill).await
+        }
         Route::Export => {
             let routes = routes(client, String::new(), String::new()).await?;
             let toml = toml::to_string(&File { routes }).context("routes are TOML")?;
@@ -93,7 +97,8 @@ async fn replace(
 ) -> Result<(), Error> {
     let file: File = read_toml(path)?;
     let total = file.routes.len();
-    let first = ReplaceRoutesRequest { expected_revision, connections: disposition(kill), routes: Vec::new() };
+    let first =
+        ReplaceRoutesRequest { expected_revision, connections: disposition(kill), routes: Vec::new() };
     let mut rest = file.routes.into_iter();
     let mut sent = 0;
     let chunks = std::iter::from_fn(move || {
@@ -194,11 +199,7 @@ fn apply_tlvs(settings: &Settings, route: &mut Model) -> Result<(), Error> {
             backend.tlvs.custom = settings.custom_tlv.iter().map(|tlv| tlv.0.clone()).collect();
         }
     }
-    if any {
-        Ok(())
-    } else {
-        Err(Error::Usage("--tlv needs a backend with proxy_protocol=v2".to_owned()))
-    }
+    if any { Ok(()) } else { Err(Error::Usage("--tlv needs a backend with proxy_protocol=v2".to_owned())) }
 }
 
 fn apply_check(settings: &Settings, route: &mut Model) -> Result<(), Error> {
@@ -243,7 +244,8 @@ fn routes_table(routes: &[Model]) -> String {
         .iter()
         .map(|route| {
             let backends: Vec<String> = route.backends.iter().map(|it| it.address.to_string()).collect();
-            let name = if route.any_depth { format!("{} (any depth)", route.name) } else { route.name.clone() };
+            let name =
+                if route.any_depth { format!("{} (any depth)", route.name) } else { route.name.clone() };
             let mode = if route.mode == Mode::L4 { "l4" } else { "l7" };
             vec![route.listener.clone(), name, or_dash(&route.alpn), mode.to_owned(), backends.join(" ")]
         })

@@ -25,7 +25,9 @@ fn text(stats: &Stats) -> String {
     ]);
     let outcomes: Vec<Vec<String>> = Outcome::ALL
         .iter()
-        .filter_map(|outcome| Some((outcome, stats.outcomes.get(outcome.as_str()).filter(|&&count| count > 0)?)))
+        .filter_map(|outcome| {
+            Some((outcome, stats.outcomes.get(outcome.as_str()).filter(|&&count| count > 0)?))
+        })
         .map(|(outcome, count)| vec![outcome.as_str().to_owned(), count.to_string()])
         .collect();
     let outcomes = table(&["OUTCOME", "CONNECTIONS#"], &outcomes);

@@ -150,6 +150,9 @@ fn equal_orders_are_told_apart_by_their_text() {
         shard.position(order, Key { listener: 1, name, alpn: "" }).map(|index| *shard.row(index).value)
     };
     assert_eq!(["a", "b", "e"].map(|name| value(9, name)), [Some(0), Some(1), Some(4)]);
+    let chosen =
+        |listener, name| shard.choose(9, listener, Level::Exact(name), false, &std::iter::empty()).copied();
+    assert_eq!((chosen(1, "b"), chosen(2, "b"), chosen(1, "c")), (Some(1), None, None));
     assert_eq!(
         (value(u32::MAX, "c"), value(0, "d"), value(1, "d"), value(9, "c")),
         (Some(2), Some(3), None, None)

@@ -56,15 +56,15 @@ pub enum ChangeError {
         limit: u64,
     },
     /// The listener's address cannot be had.
-    #[error("listener `{name}`: {}", chain(cause))]
+    #[error("listener `{name}` cannot be opened")]
     Bind {
         /// The listener.
         name: String,
         /// Why.
-        cause: BindError,
+        source: BindError,
     },
     /// The change could not be made durable.
-    #[error("the change could not be stored, and was not made: {}", chain(.0))]
+    #[error("the change could not be stored, and was not made")]
     Store(#[from] StoreError),
     /// The proxy stops.
     #[error("mc-proxy is stopping: repeat the change when it runs again")]

@@ -13,7 +13,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Admin;
 use super::auth::TokenFile;
-use super::error::ChangeError;
+use super::error::{ChangeError, chain};
 use super::events::MAX_WATCHERS;
 use super::state::{MAX_ROUTES, RoutePut};
 
@@ -349,9 +349,9 @@ fn refused(error: ChangeError) -> Status {
         ChangeError::Store(_) | ChangeError::Stopping => (Code::Unavailable, None),
     };
     if let ChangeError::Store(_) = &error {
-        tracing::error!(%error, "a change was refused");
+        tracing::error!(error = chain(&error), "a change was refused");
     }
-    let mut status = Status::new(code, error.to_string());
+    let mut status = Status::new(code, chain(&error));
     if let Some(field) = field.and_then(|field| MetadataValue::try_from(field).ok()) {
         status.metadata_mut().insert("field", field);
     }

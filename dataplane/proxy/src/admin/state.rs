@@ -164,7 +164,7 @@ fn bind_at_start(workers: &Workers, listener: &Listener, id: u32) -> Result<Open
     let give_up_ms = clock::millis() + IN_USE_MS;
     loop {
         match bind(workers, listener, id, 0) {
-            Err(ChangeError::Bind { cause: BindError::InUse(_), .. }) if clock::millis() < give_up_ms => {
+            Err(ChangeError::Bind { source: BindError::InUse(_), .. }) if clock::millis() < give_up_ms => {
                 clock::pause(Duration::from_millis(10));
             }
             bound => return bound,
@@ -289,6 +289,9 @@ impl State {
 
     /// Makes `table` and everything else what workers see.
     fn publish(&mut self, table: RouteTable<Arc<RouteEntry>>) {
+        if self.firewall.compiled.needs_rate() {
+            self.workers.policy.rates.prepare();
+        }
         let next = Snapshot {
             revision: self.revision,
             listeners: self.listeners.values().cloned().collect(),

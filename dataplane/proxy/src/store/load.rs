@@ -59,7 +59,7 @@ pub(super) fn all(connection: &Connection, typical: &Typical, path: &Path) -> Re
         })
         .map_err(sqlite)?;
     let revision = u64::try_from(revision)
-        .map_err(|_| StoreError::corrupt(path, format_args!("its revision is {revision}")))?;
+        .map_err(|_negative| StoreError::corrupt(path, format_args!("its revision is {revision}")))?;
     let firewall = json("the firewall", &firewall, path)?;
     let mut listeners = Vec::new();
     each_row(connection, "SELECT name, spec FROM listeners ORDER BY name", path, |row| {
@@ -70,7 +70,7 @@ pub(super) fn all(connection: &Connection, typical: &Typical, path: &Path) -> Re
     let mut draining = Vec::new();
     each_row(connection, "SELECT address FROM draining ORDER BY address", path, |row| {
         let address = text(row, 0, path)?;
-        draining.push(address.parse().map_err(|_| {
+        draining.push(address.parse().map_err(|_no_address| {
             StoreError::corrupt(path, format_args!("{address} is no address of a draining backend"))
         })?);
         Ok(())

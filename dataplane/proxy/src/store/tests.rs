@@ -1,3 +1,5 @@
+//! The database: what is kept comes back, and what cannot be used is refused by name.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 

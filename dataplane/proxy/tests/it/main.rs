@@ -2,6 +2,7 @@
 //!
 //! One program, so that themes run beside each other and are linked once. Tests that lay out several hosts
 //! are in `ns_chain.rs`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
 mod backends;

@@ -125,7 +125,7 @@ pub(super) fn bind(
 ) -> Result<Opening, ChangeError> {
     let bound = workers
         .bind(listener.address)
-        .map_err(|cause| ChangeError::Bind { name: listener.name.clone(), cause })?;
+        .map_err(|source| ChangeError::Bind { name: listener.name.clone(), source })?;
     let spec = Listener { address: bound.address, ..listener.clone() };
     Ok((Arc::new(ListenerEntry { id, spec, accepted: accepted.into() }), bound))
 }

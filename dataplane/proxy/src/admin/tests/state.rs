@@ -330,3 +330,45 @@ async fn old_snapshots_are_freed_by_the_admin_side() {
     state.reap();
     assert!(weak.upgrade().is_none());
 }
+
+/// Prints how long a start, a change and a replacement take with a million routes.
+#[tokio::test]
+#[ignore = "measures: run it optimised, with --nocapture"]
+async fn a_million_routes() {
+    let routes: Vec<Route> = (0..1_000_000)
+        .map(|number| route(&format!("r{number:06}.example.org"), &format!("192.0.2.{}:443", number % 200)))
+        .collect();
+    let seed = Seed { listeners: vec![listener("web", "127.0.0.1:0")], routes, ..Seed::default() };
+    // The process's own time: other programs on the machine do not count.
+    let spent = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let after_name = stat.rsplit(')').next().unwrap();
+        after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap() * 10).sum::<u64>()
+    };
+    let mut watch = (clock::millis(), spent());
+    let mut lap = |what: &str| {
+        println!("{what}: {} ms, {} ms of CPU", clock::millis() - watch.0, spent() - watch.1);
+        watch = (clock::millis(), spent());
+    };
+    let site = Site::open(TempDir::new().unwrap(), seed).await.unwrap();
+    lap("seed");
+    let Site { dir, admin, broken: _ } = site;
+    drop(admin);
+    lap("drop");
+    let (store, loaded) = Store::open(&dir.path().join("mc-proxy.db")).unwrap();
+    lap("load");
+    let shell = Shell { workers: workers(), geo: Arc::default(), events: Events::default() };
+    let (state, bound) = State::start(Box::new(store), loaded, Seed::default(), shell.clone()).unwrap();
+    lap("start");
+    let admin = Admin::new(state, bound, shell).await;
+    for number in 0..100 {
+        admin.add_route(route(&format!("new{number}.example.org"), "192.0.2.1:443")).await.unwrap();
+    }
+    lap("100 changes");
+    let routes = admin.routes_after(None, usize::MAX).iter().map(|entry| entry.spec.clone()).collect();
+    lap("clone of all routes");
+    admin.replace_routes(routes, None, false).await.unwrap();
+    lap("replacement by the same");
+    admin.replace_routes(Vec::new(), None, false).await.unwrap();
+    lap("removal of all");
+}
