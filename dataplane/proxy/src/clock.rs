@@ -1,7 +1,7 @@
 //! The one place where the time is read; everything else takes it as a value.
 
 use std::sync::LazyLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 static START: LazyLock<Instant> = LazyLock::new(read);
 
@@ -31,6 +31,12 @@ pub fn unix_millis() -> u64 {
     #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
     let now = SystemTime::now();
     now.duration_since(UNIX_EPOCH).map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Stops this thread for a while. Only for a program that has not begun to serve.
+pub fn pause(time: Duration) {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
+    std::thread::sleep(time);
 }
 
 fn read() -> Instant {

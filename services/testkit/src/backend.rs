@@ -237,9 +237,8 @@ fn answer(
         "tlvs": tlvs(&header),
         "crc_ok": header.crc_ok,
     });
-    loop {
-        let Some(path) = read_request(&mut tls)? else { return Ok(()) };
-        who["path"] = Value::String(path);
+    while let Some(request) = read_request(&mut tls)? {
+        who["path"] = Value::String(request.path);
         let body = format!("{who}\n");
         write!(
             tls,
@@ -247,7 +246,12 @@ fn answer(
             body.len()
         )?;
         tls.flush()?;
+        if request.last {
+            break;
+        }
     }
+    tls.conn.send_close_notify();
+    tls.flush()
 }
 
 /// Type in decimal to value, as text where it is text and in hex where not.
@@ -260,14 +264,24 @@ fn tlvs(header: &Header) -> Value {
     Value::Object(header.tlvs.iter().map(one).collect())
 }
 
-/// The path of an HTTP/1.1 request without a body; `None` when the client has gone.
-fn read_request(tls: &mut (impl Read + Write)) -> io::Result<Option<String>> {
+/// What an HTTP/1.1 request without a body asks for.
+struct Asked {
+    path: String,
+    /// The client wants the connection to be closed.
+    last: bool,
+}
+
+/// The next request; `None` when the client has gone.
+fn read_request(tls: &mut (impl Read + Write)) -> io::Result<Option<Asked>> {
     let mut lines = BufReader::with_capacity(1, tls).lines();
     let Some(first) = lines.next().transpose()? else { return Ok(None) };
+    let mut asked = Asked { path: first.split(' ').nth(1).unwrap_or_default().to_owned(), last: false };
     for line in lines {
-        if line?.is_empty() {
-            return Ok(Some(first.split(' ').nth(1).unwrap_or_default().to_owned()));
+        let line = line?;
+        if line.is_empty() {
+            return Ok(Some(asked));
         }
+        asked.last |= line.eq_ignore_ascii_case("connection: close");
     }
     Ok(None)
 }

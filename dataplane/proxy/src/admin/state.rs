@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use mc_core::firewall::Compiled;
 use mc_core::model::{Firewall, Invalid, Listener, Route};
@@ -26,7 +27,7 @@ use crate::clock;
 use crate::geoip::GeoIp;
 use crate::snapshot::{FirewallEntry, ListenerEntry, ListenerIds, RouteEntry, Snapshot};
 use crate::store::{Change, Loaded, Store, StoreError};
-use crate::workers::{Bound, ConnectionFilter, Workers};
+use crate::workers::{BindError, Bound, ConnectionFilter, Workers};
 
 mod firewall;
 mod listeners;
@@ -157,6 +158,23 @@ impl Seed {
     }
 }
 
+/// Binds a listener. A process that was killed leaves its sockets to the kernel, which gives up those of an
+/// io_uring a moment after the process: whoever starts in its place waits for that.
+fn bind_at_start(workers: &Workers, listener: &Listener, id: u32) -> Result<Opening, ChangeError> {
+    let give_up_ms = clock::millis() + IN_USE_MS;
+    loop {
+        match bind(workers, listener, id, 0) {
+            Err(ChangeError::Bind { source: BindError::InUse(_), .. }) if clock::millis() < give_up_ms => {
+                clock::pause(Duration::from_millis(10));
+            }
+            bound => return bound,
+        }
+    }
+}
+
+/// How long an address that is in use is waited for at start, in milliseconds.
+const IN_USE_MS: u64 = 2_000;
+
 impl State {
     /// Brings up what is stored, or where nothing ever was, the seed: binds every listener, then stores, then
     /// publishes. The listeners are still to be opened.
@@ -184,7 +202,8 @@ impl State {
         let mut listeners = BTreeMap::new();
         let mut bound = Vec::new();
         for listener in &what.listeners {
-            let (entry, sockets) = bind(&shell.workers, listener, ids.next(), 0).map_err(StartError::Bind)?;
+            let (entry, sockets) =
+                bind_at_start(&shell.workers, listener, ids.next()).map_err(StartError::Bind)?;
             listeners.insert(listener.name.clone(), Arc::clone(&entry));
             bound.push((entry, sockets));
         }

@@ -1,15 +1,13 @@
-//! The admin API and mcproxyctl: changes that are live when the call returns, and disturb nobody.
+//! The admin API: changes that are live when the call returns, and disturb nobody.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mc_api::mcproxy as api;
 use mc_testkit::backend::Backend;
-use mc_testkit::ca::Ca;
 use mc_testkit::client::{End, Raw};
-use mc_testkit::proxy::{Config, Proxy, binary};
+use mc_testkit::proxy::{Config, Proxy};
 use mc_testkit::{clock, fresh_address, heavy};
 use tonic::{Code, Status};
 
@@ -328,62 +326,4 @@ fn a_hundred_changes_a_second_disturb_nobody() {
     drop(long);
     let failed = |line: &serde_json::Value| line["outcome"] != "completed";
     assert_eq!(proxy.log().into_iter().find(failed), None);
-}
-
-#[test]
-fn who_watches_is_told_of_changes_and_refusals() {
-    let backend = Backend::named("origin");
-    let proxy = Proxy::start(Config::new().listener("web").route("www.example.org", backend.address()));
-    let mut watch = Command::new(binary("mcproxyctl"));
-    watch.arg("--socket").arg(proxy.socket()).args(["--json", "events"]);
-    let folder = tempfile::tempdir().unwrap();
-    let mut watching = mc_testkit::process::Process::start(&watch, folder.path(), "events", None, false);
-    let client = Grpc::connect(&proxy.socket());
-    // The watch begins a moment later than its process.
-    clock::wait_until("events", || {
-        client.add_route(route("x.example.org", "192.0.2.1:443")).unwrap();
-        client.remove_route("x.example.org", false).unwrap();
-        watching.output().contains("route_removed")
-    });
-    Raw::connect(proxy.web()).send(b"GET / HTTP/1.1\r\n\r\n").read_to_end(Duration::from_secs(5));
-    clock::wait_until("the refusal", || watching.output().contains("plain_http"));
-    assert!(watching.output().contains("route_added"));
-    assert!(watching.ended().is_none());
-}
-
-#[test]
-fn over_tcp_the_token_is_wanted() {
-    let ca = Ca::new();
-    let folder = tempfile::tempdir().unwrap();
-    let (cert, key) = ca.issue(&["127.0.0.1", "admin.example.org"]).write(folder.path());
-    let ca_file = ca.write(folder.path());
-    let token = folder.path().join("token");
-    std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
-    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let address = fresh_address();
-    let proxy = Proxy::start(Config::new().listener("web").toml(&format!(
-        "[admin.tcp]\nlisten_addr = \"{address}\"\ncertificate = \"{}\"\nkey = \"{}\"\ntoken_file = \"{}\"",
-        cert.display(),
-        key.display(),
-        token.display()
-    )));
-    let ask = |token_file: &std::path::Path| -> Output {
-        let mut command = Command::new(binary("mcproxyctl"));
-        command
-            .args(["--address", &address.to_string(), "--server-name", "admin.example.org", "--ca"])
-            .arg(&ca_file);
-        command.arg("--token-file").arg(token_file).args(["--json", "status"]).output().unwrap()
-    };
-    let output = ask(&token);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let wrong = folder.path().join("wrong");
-    std::fs::write(&wrong, "0123456789abcdef0123456789abcdeX").unwrap();
-    std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let output = ask(&wrong);
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("token"), "{output:?}");
-    // Without TLS nothing is said at all.
-    let mut plain = Raw::connect(address);
-    plain.send(&hello()[..20]);
-    drop(proxy);
 }

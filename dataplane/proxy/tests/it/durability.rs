@@ -22,7 +22,7 @@ fn killed_200_times_during_writes_nothing_acknowledged_is_lost() {
         acknowledged.extend(write_until_killed(
             &mut proxy,
             round,
-            Duration::from_micros(moments.u64(500..40_000)),
+            Duration::from_micros(moments.u64(500..80_000)),
         ));
         proxy.restart();
         let there = Grpc::connect(&proxy.socket()).route_names();

@@ -161,6 +161,8 @@ fn check_fails(config: Config, code: i32, words: &[&str]) {
 fn check_said(errors: &str, words: &[&str]) {
     let said: Vec<&str> = errors.lines().filter(|line| line.starts_with("mc-proxy: ")).collect();
     assert_eq!(said.len(), 1, "one clear line: {errors}");
+    let repeated = said[0].split(": ").filter(|part| part.len() > 30 && said[0].matches(part).count() > 1);
+    assert_eq!(repeated.count(), 0, "it says things twice: {}", said[0]);
     for word in words {
         assert!(said[0].contains(word), "no {word:?} in: {}", said[0]);
     }

@@ -11,6 +11,7 @@ mod durability;
 mod firewall;
 mod grpc;
 mod lifecycle;
+mod mcproxyctl;
 mod names;
 mod proxy_protocol;
 mod relay;
