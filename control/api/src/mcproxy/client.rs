@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -54,6 +55,9 @@ pub enum ConnectError {
     /// The token has characters that no token has.
     #[error("{0} holds no token: it must be one line of printable ASCII")]
     Token(PathBuf),
+    /// The token would travel in the clear.
+    #[error("{0} is not an https:// address: the token may only travel encrypted")]
+    NotHttps(String),
     /// Anything else, TLS included.
     #[error("cannot connect to {0}")]
     Transport(String, #[source] tonic::transport::Error),
@@ -61,6 +65,9 @@ pub enum ConnectError {
 
 /// Largest message that is accepted: a page of routes.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
+
+/// How long an address that does not answer is waited for.
+const CONNECT_TIME: Duration = Duration::from_secs(10);
 
 /// Connects.
 ///
@@ -70,17 +77,23 @@ pub async fn connect(target: &Target) -> Result<Client, ConnectError> {
     let (channel, token) = match target {
         Target::Socket(path) => (over_socket(path.clone()).await?, None),
         Target::Tls { url, ca, token_file } => {
+            if !url.starts_with("https://") {
+                return Err(ConnectError::NotHttps(url.clone()));
+            }
             let read = |path: &PathBuf| {
                 std::fs::read_to_string(path).map_err(|error| ConnectError::File(path.clone(), error))
             };
-            let text = format!("Bearer {}", read(token_file)?.trim());
-            let mut token = MetadataValue::try_from(text.as_str())
-                .map_err(|_characters| ConnectError::Token(token_file.clone()))?;
+            let text = read(token_file)?;
+            let not_one = || ConnectError::Token(token_file.clone());
+            let token = Some(text.trim()).filter(|token| !token.is_empty()).ok_or_else(not_one)?;
+            let token = MetadataValue::try_from(format!("Bearer {token}").as_str());
+            let mut token = token.map_err(|_characters| not_one())?;
             token.set_sensitive(true);
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
             let transport = |error| ConnectError::Transport(url.clone(), error);
             let endpoint = Endpoint::from_shared(url.clone()).and_then(|it| it.tls_config(tls));
-            (endpoint.map_err(transport)?.connect().await.map_err(transport)?, Some(token))
+            let endpoint = endpoint.map_err(transport)?.connect_timeout(CONNECT_TIME);
+            (endpoint.connect().await.map_err(transport)?, Some(token))
         }
     };
     let client = AdminClient::with_interceptor(channel, Token(token));
@@ -117,5 +130,20 @@ impl Interceptor for Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Token(redacted)" } else { "Token(none)" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_travels_only_encrypted_and_is_never_shown() {
+        let file = |name: &str| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/proto")).join(name);
+        let (ca, token_file) = (file("mcproxy.proto"), file("mcproxy.proto"));
+        let target = Target::Tls { url: "http://127.0.0.1:9".to_owned(), ca, token_file };
+        assert!(matches!(connect(&target).await, Err(ConnectError::NotHttps(_))));
+        let token = Token(Some(MetadataValue::from_static("Bearer hunter2")));
+        assert_eq!(format!("{token:?}"), "Token(redacted)");
     }
 }

@@ -28,8 +28,10 @@ pub(crate) use stats::refusals;
 /// Does what was asked; data goes to `out`.
 pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
     if let Command::Completion { shell } = cli.command {
-        clap_complete::generate(shell, &mut Cli::command(), "mcproxyctl", &mut Box::new(out));
-        return Ok(());
+        // By way of memory: the generator panics where its writer fails.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "mcproxyctl", &mut script);
+        return Ok(out.write_all(&script)?);
     }
     let mut client = client::connect(&target(&cli.reach)?).await?;
     let mut printer = Printer { out, form: cli.output };

@@ -24,7 +24,7 @@ const CHUNK: usize = 1000;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    #[serde(default)]
+    // Not optional: a file that is empty by mistake must not remove every route.
     routes: Vec<Model>,
 }
 
