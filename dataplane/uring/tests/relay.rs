@@ -1,4 +1,5 @@
 //! Relays between real sockets: bytes untouched through every change of method, ends and resets passed on.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,8 +9,11 @@ use std::thread;
 use mc_uring::relay::{Failure, Flow, Shared, relay};
 use mc_uring::{Socket, runtime};
 
+/// How a relay ended, and what it counted up and down.
+type End = (Result<(), &'static str>, u64, u64);
+
 /// Two connections and a relay between their inner ends, on a thread of its own.
-fn relayed() -> (TcpStream, TcpStream, thread::JoinHandle<(Result<(), &'static str>, u64, u64)>) {
+fn relayed() -> (TcpStream, TcpStream, thread::JoinHandle<End>) {
     let (client, inner_client) = pair();
     let (backend, inner_backend) = pair();
     let relay = thread::spawn(move || {
@@ -43,7 +47,7 @@ fn socket(stream: TcpStream) -> Socket {
 /// Bytes that differ at every place, so that a lost, doubled or moved one shows.
 fn pattern(from: u64, buffer: &mut [u8]) {
     for (at, byte) in (from..).zip(buffer) {
-        *byte = (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8;
+        *byte = at.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0];
     }
 }
 

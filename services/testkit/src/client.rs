@@ -38,7 +38,7 @@ impl Raw {
     /// When nobody listens.
     #[must_use]
     pub fn connect(to: SocketAddr) -> Self {
-        Self::try_connect(None, to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"))
+        Self::connect_anyhow(None, to)
     }
 
     /// Connects from this address.
@@ -47,7 +47,19 @@ impl Raw {
     /// When nobody listens.
     #[must_use]
     pub fn connect_from(from: IpAddr, to: SocketAddr) -> Self {
-        Self::try_connect(Some(from), to).unwrap_or_else(|error| panic!("cannot connect to {to}: {error}"))
+        Self::connect_anyhow(Some(from), to)
+    }
+
+    /// A server that resets at once may do so before the client has noticed that it is connected: then again.
+    fn connect_anyhow(from: Option<IpAddr>, to: SocketAddr) -> Self {
+        let mut tries = 0;
+        loop {
+            match Self::try_connect(from, to) {
+                Ok(connected) => return connected,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset && tries < 100 => tries += 1,
+                Err(error) => panic!("cannot connect to {to}: {error}"),
+            }
+        }
     }
 
     /// Connects, perhaps from a given address, within ten seconds.
