@@ -84,7 +84,7 @@ pub(crate) struct Cell {
 /// What came out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Measured {
-    /// By metric, see [`crate::report::METRICS`].
+    /// By the name of the metric.
     pub(crate) values: BTreeMap<String, f64>,
     /// What was not answered as it should.
     pub(crate) failures: Vec<String>,

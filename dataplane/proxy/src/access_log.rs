@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -88,15 +88,23 @@ pub struct LogSink {
 #[derive(Debug)]
 struct Writer {
     orders: SyncSender<Order>,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the writing thread shares with those who submit.
+#[derive(Debug, Default)]
+struct Shared {
     spare: Mutex<Vec<Vec<u8>>>,
     lost: AtomicU64,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    reopen: AtomicBool,
 }
 
 #[derive(Debug)]
 enum Order {
     Lines(Vec<u8>),
-    Reopen,
+    /// Look at [`Shared::reopen`].
+    Wake,
     Stop,
 }
 
@@ -128,22 +136,12 @@ impl LogSink {
             Target::File(path) => Output::File(open_file(path)?),
         };
         let (orders, received) = sync_channel(QUEUE);
-        let writer = Arc::new(Writer {
-            orders,
-            spare: Mutex::default(),
-            lost: AtomicU64::new(0),
-            thread: Mutex::default(),
-        });
-        let weak = Arc::downgrade(&writer);
-        let recycle = move |buffer: Vec<u8>| {
-            if let Some(writer) = weak.upgrade() {
-                writer.recycle(buffer);
-            }
-        };
-        let write = move || write_all(output, &target, &received, recycle);
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let write = move || write_all(output, &target, format, &received, &theirs);
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(write)?;
-        *lock(&writer.thread) = Some(thread);
-        Ok(Self { format, writer: Some(writer) })
+        let writer = Writer { orders, shared, thread: Mutex::new(Some(thread)) };
+        Ok(Self { format, writer: Some(Arc::new(writer)) })
     }
 
     /// Appends the record's line to a worker's buffer.
@@ -162,13 +160,12 @@ impl LogSink {
     pub fn submit(&self, lines: Vec<u8>) -> Vec<u8> {
         let Some(writer) = &self.writer else { return lines };
         match writer.orders.try_send(Order::Lines(lines)) {
-            Ok(()) => lock(&writer.spare).pop().unwrap_or_default(),
+            Ok(()) => lock(&writer.shared.spare).pop().unwrap_or_default(),
             Err(
                 TrySendError::Full(Order::Lines(mut lines))
                 | TrySendError::Disconnected(Order::Lines(mut lines)),
             ) => {
-                let lost = lines.iter().filter(|&&byte| byte == b'\n').count();
-                writer.lost.fetch_add(lost as u64, Ordering::Relaxed);
+                writer.shared.lose(&lines);
                 lines.clear();
                 lines
             }
@@ -179,14 +176,15 @@ impl LogSink {
     /// Lines that were dropped because the disk could not keep up.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.writer.as_ref().map_or(0, |writer| writer.lost.load(Ordering::Relaxed))
+        self.writer.as_ref().map_or(0, |writer| writer.shared.lost.load(Ordering::Relaxed))
     }
 
     /// Opens the file anew, after it was rotated away.
     pub fn reopen(&self) {
         if let Some(writer) = &self.writer {
-            // A queue that is full is being written: the next call finds room.
-            writer.orders.try_send(Order::Reopen).unwrap_or(());
+            writer.shared.reopen.store(true, Ordering::Relaxed);
+            // Where the queue is full the thread looks without being woken.
+            writer.orders.try_send(Order::Wake).unwrap_or(());
         }
     }
 
@@ -213,13 +211,19 @@ pub fn date_text(unix_ms: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
-impl Writer {
+impl Shared {
     fn recycle(&self, mut buffer: Vec<u8>) {
         buffer.clear();
         let mut spare = lock(&self.spare);
         if spare.len() < SPARE {
             spare.push(buffer);
         }
+    }
+
+    /// Counts lines that nobody will read.
+    fn lose(&self, lines: &[u8]) {
+        let lost = lines.iter().filter(|&&byte| byte == b'\n').count();
+        self.lost.fetch_add(lost as u64, Ordering::Relaxed);
     }
 }
 
@@ -228,32 +232,58 @@ enum Output {
     File(File),
 }
 
-/// The writing thread: until it is told to stop or nobody can submit any more.
-fn write_all(mut output: Output, target: &Target, orders: &Receiver<Order>, recycle: impl Fn(Vec<u8>)) {
-    while let Ok(order) = orders.recv() {
-        match order {
-            Order::Lines(lines) => {
-                let written = match &mut output {
-                    Output::Stdout => io::stdout().lock().write_all(&lines),
-                    Output::File(file) => file.write_all(&lines),
-                };
-                if let Err(error) = written {
-                    tracing::error!(%error, "the access log cannot be written");
-                }
-                recycle(lines);
-            }
-            Order::Reopen => {
-                if let Target::File(path) = target {
-                    match open_file(path) {
-                        Ok(file) => output = Output::File(file),
-                        Err(error) => {
-                            tracing::error!(%error, path = %path.display(), "the access log stays open as it was")
-                        }
-                    }
-                }
-            }
-            Order::Stop => return,
+impl Output {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => io::stdout().lock().write_all(lines),
+            Self::File(file) => file.write_all(lines),
         }
+    }
+}
+
+/// The writing thread: until it is told to stop or nobody can submit any more.
+fn write_all(mut output: Output, target: &Target, format: Format, orders: &Receiver<Order>, shared: &Shared) {
+    // Lost lines that the log itself has told of.
+    let mut told = 0;
+    let mut failing = false;
+    while let Ok(order) = orders.recv() {
+        if shared.reopen.swap(false, Ordering::Relaxed)
+            && let Target::File(path) = target
+        {
+            match open_file(path) {
+                Ok(file) => output = Output::File(file),
+                Err(error) => {
+                    tracing::error!(%error, path = %path.display(), "the access log stays open as it was");
+                }
+            }
+        }
+        let lines = match order {
+            Order::Lines(lines) => lines,
+            Order::Wake => continue,
+            Order::Stop => return,
+        };
+        let lost = shared.lost.load(Ordering::Relaxed);
+        let written = if lost > told { output.write(&lost_line(format, lost - told)) } else { Ok(()) };
+        match written.and_then(|()| output.write(&lines)) {
+            Ok(()) => (told, failing) = (lost, false),
+            Err(error) => {
+                shared.lose(&lines);
+                // Said once, not for every buffer, until it works again.
+                if !failing {
+                    tracing::error!(%error, "the access log cannot be written: lines are lost");
+                }
+                failing = true;
+            }
+        }
+        shared.recycle(lines);
+    }
+}
+
+/// What stands in the log where lines are missing.
+fn lost_line(format: Format, lost: u64) -> Vec<u8> {
+    match format {
+        Format::Json => format!("{{\"lost_lines\":{lost}}}\n").into_bytes(),
+        Format::Text => format!("# {lost} lines lost\n").into_bytes(),
     }
 }
 
@@ -316,7 +346,10 @@ fn text(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(record.outcome.as_str().as_bytes());
     for word in [record.listener, record.name, record.route] {
         out.push(b' ');
+        let start = out.len();
         escaped(if word.is_empty() { b"-" } else { word.as_bytes() }, out);
+        // A blank in a name must not begin another column.
+        out[start..].iter_mut().filter(|byte| **byte == b' ').for_each(|byte| *byte = b'_');
     }
     out.push(b' ');
     match record.backend {
@@ -489,6 +522,9 @@ mod tests {
     fn a_line_of_text_has_its_columns() {
         let mut out = Vec::new();
         text(&Record { name: "", detail: "why not", ..record() }, &mut out);
+        let mut shifted = Vec::new();
+        text(&Record { name: "a b", ..record() }, &mut shifted);
+        assert!(String::from_utf8(shifted).unwrap().contains(" web a_b *.example.org "));
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "2026-11-24T00:09:17.936Z 000100000000002a 192.0.2.7:4711 completed web - *.example.org \
@@ -524,6 +560,18 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two\n");
         assert_eq!(std::fs::read(dir.path().join("old.log")).unwrap(), b"one\n");
         assert_eq!(sink.lost(), 0);
+    }
+
+    #[test]
+    fn the_log_says_where_lines_are_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let sink = LogSink::open(Target::File(path.clone()), Format::Json).unwrap();
+        sink.writer.as_ref().unwrap().shared.lose(b"one\ntwo\n");
+        assert!(sink.submit(b"three\n".to_vec()).is_empty());
+        assert!(sink.submit(b"four\n".to_vec()).is_empty());
+        sink.close();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"lost_lines\":2}\nthree\nfour\n");
     }
 
     #[test]

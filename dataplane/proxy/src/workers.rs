@@ -80,7 +80,7 @@ pub struct ConnectionFilter {
     /// Where it goes.
     pub backend: Option<SocketAddr>,
     /// Routes that were removed or replaced: connections whose route is marked so
-    /// ([`crate::stats::RouteLive::removed`]).
+    /// ([`crate::stats::RouteLive::is_removed`]).
     pub removed_routes: bool,
 }
 
