@@ -1,7 +1,7 @@
 //! What an operator says MC-Proxy shall do: listeners, routes, backends, firewall.
 //!
 //! These types are read from TOML, kept in SQLite as JSON, and spoken over gRPC (`mc-api` converts), so
-//! that a setting has one name and one meaning everywhere. They carry no behaviour: [`validate`] refuses
+//! that a setting has one name and one meaning everywhere. They carry no behaviour: `validate` refuses
 //! what makes no sense, the route table and the firewall compile them.
 //! Durations are whole milliseconds and say so in their name.
 
