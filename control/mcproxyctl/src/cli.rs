@@ -68,6 +68,7 @@ pub(crate) enum Output {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 pub(crate) enum Command {
     /// What runs: version, revision, counts.
     #[command(after_help = "Example:\n  mcproxyctl status")]
