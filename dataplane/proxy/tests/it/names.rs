@@ -88,6 +88,30 @@ fn the_most_specific_route_wins() {
 }
 
 #[test]
+fn every_worker_accepts_and_metrics_tell_worker_route_and_outcome() {
+    let site = plain(&[("www.example.org", "")]);
+    // The kernel spreads connections by their addresses: 64 that all went to one of two workers would be a
+    // chance of one in 2^63.
+    for _ in 0..64 {
+        site.check_name("www.example.org", "www.example.org");
+    }
+    let metrics = site.proxy.metrics();
+    let value = |series: &str| -> u64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(series));
+        line.unwrap_or_else(|| panic!("no {series} in {metrics}")).trim().parse().unwrap()
+    };
+    let worker = |number: u32| value(&format!("mcproxy_connections_accepted_total{{worker=\"{number}\"}}"));
+    assert!(worker(0) > 0 && worker(1) > 0, "{} and {}", worker(0), worker(1));
+    assert!(worker(0) + worker(1) >= 64);
+    let listener = value("mcproxy_listener_accepted_total{listener=\"web\"}");
+    assert_eq!(listener, worker(0) + worker(1));
+    let routed =
+        "mcproxy_route_connections_total{listener=\"web\",name=\"www.example.org\",alpn=\"\",outcome=";
+    assert!(metrics.lines().any(|line| line.starts_with(routed)), "{metrics}");
+    assert!(value("mcproxy_connect_seconds_count ") >= 64);
+}
+
+#[test]
 fn case_and_a_trailing_dot_make_no_difference() {
     let site = plain(&[("www.example.org", "")]);
     for name in ["WWW.Example.ORG", "www.example.org.", "WWW.EXAMPLE.ORG."] {
