@@ -14,7 +14,7 @@ pub struct WorkerStats {
     pub accepted: Counter,
     /// Connections that have ended.
     pub closed: Counter,
-    /// Bytes from clients, at the end of each connection and each second.
+    /// Bytes from clients, counted when their connection ends.
     pub bytes_in: Counter,
     /// Bytes to clients.
     pub bytes_out: Counter,

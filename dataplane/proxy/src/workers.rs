@@ -109,7 +109,7 @@ pub struct ConnectionInfo {
     pub bytes_in: u64,
     /// Bytes to the client.
     pub bytes_out: u64,
-    /// `hello`, `connect` or `relay`.
+    /// `hello`, `connect`, `relay` or `refused` (it was told why and has a moment to hear it).
     pub phase: &'static str,
 }
 
