@@ -21,7 +21,14 @@ pub(crate) struct Args {
 /// Something does not build, cannot be installed, or the benchmark failed.
 pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let asks_for_help = args.args.iter().any(|arg| matches!(arg.as_str(), "--help" | "-h"));
-    run_command(repo.cargo().args(["build", "--release", "--package", "mc-bench"]))?;
+    run_command(repo.cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "mc-bench",
+        "--package",
+        "mcproxyctl",
+    ]))?;
     let mut bench = repo.command(repo.target.join("release/mc-bench"));
     bench.args(&args.args);
     if !asks_for_help {
@@ -32,7 +39,7 @@ pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
         setup::packages(repo, setup::FOR_BENCHMARKS)?;
         let sozu = setup::cargo_tool(repo, "sozu", SOZU)?;
         bench.env("MC_BENCH_PROXY", repo.target.join("proxy/mc-proxy"));
-        bench.env("MC_BENCH_CTL", repo.target.join("proxy/mcproxyctl"));
+        bench.env("MC_BENCH_CTL", repo.target.join("release/mcproxyctl"));
         bench.env("MC_BENCH_SOZU", sozu);
     }
     run_command(&mut bench)?;

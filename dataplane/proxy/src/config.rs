@@ -156,7 +156,8 @@ pub struct GeoIp {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keepalive {
-    /// Silence before the first probe, in milliseconds; 0: no keepalive.
+    /// Silence before the first probe, in milliseconds; 0: no keepalive. Connections get it when they are a
+    /// second old.
     pub idle_ms: u64,
     /// Time between probes, in milliseconds.
     pub interval_ms: u64,
@@ -277,10 +278,23 @@ impl Config {
     /// Brings the seed to its one form and refuses what makes no sense, alone or together.
     fn normalize(&mut self) -> Result<(), Invalid> {
         let Keepalive { idle_ms, interval_ms, probes } = self.keepalive;
-        for (key, value) in [("interval_ms", interval_ms), ("probes", probes.into())] {
+        // tcp(7): more than this the kernel refuses.
+        const MAX_MS: u64 = 32_767_000;
+        let within = [
+            ("idle_ms", idle_ms, MAX_MS),
+            ("interval_ms", interval_ms, MAX_MS),
+            ("probes", probes.into(), 127),
+        ];
+        for (key, value, most) in within {
             if idle_ms > 0 && value == 0 {
                 let problem = "0 makes no sense: write 1 or more, or idle_ms = 0 for no keepalive";
                 return Err(invalid(format!("keepalive.{key}"), problem));
+            }
+            if value > most {
+                return Err(invalid(
+                    format!("keepalive.{key}"),
+                    format!("{value} is more than {most}, the kernel's limit"),
+                ));
             }
         }
         self.listeners = each("listeners", std::mem::take(&mut self.listeners), model::normalize_listener)?;

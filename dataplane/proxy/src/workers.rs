@@ -32,7 +32,6 @@ pub struct Workers {
     pub stats: Vec<Arc<WorkerStats>>,
     /// What they share besides.
     pub policy: Arc<SharedPolicy>,
-    keepalive: Option<Keepalive>,
     mailboxes: Vec<mailbox::Sender<Command>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -149,7 +148,6 @@ impl Workers {
             snapshot,
             stats: Vec::new(),
             policy,
-            keepalive,
             mailboxes: Vec::new(),
             threads: Mutex::default(),
         };
@@ -182,7 +180,7 @@ impl Workers {
     /// # Errors
     /// [`BindError`] says why; nothing stays bound.
     pub fn bind(&self, address: SocketAddr) -> Result<Bound, BindError> {
-        let bound = listen::bind(address, self.mailboxes.len(), self.keepalive);
+        let bound = listen::bind(address, self.mailboxes.len());
         let (sockets, address) = bound.map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse(address),
             io::ErrorKind::AddrNotAvailable => BindError::NotOurs(address.ip()),

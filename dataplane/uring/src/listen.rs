@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
-use crate::socket::{Keepalive, Socket, set_keepalive};
+use crate::socket::Socket;
 
 /// Connections that may wait for a worker.
 const BACKLOG: i32 = 4096;
@@ -14,15 +14,11 @@ const BACKLOG: i32 = 4096;
 /// Binds `count` sockets to the address and listens. The second value is the address with the port that
 /// the kernel chose where 0 was asked.
 ///
-/// Accepted sockets inherit no-delay and keepalive from these.
+/// Accepted sockets inherit no-delay from these.
 ///
 /// # Errors
 /// The address is in use (also by a socket that would share it), not ours, or not permitted.
-pub fn bind(
-    address: SocketAddr,
-    count: usize,
-    keepalive: Option<Keepalive>,
-) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
+pub fn bind(address: SocketAddr, count: usize) -> io::Result<(Vec<OwnedFd>, SocketAddr)> {
     // SO_REUSEPORT would share the port with any other program of this user that sets it too. A bind
     // without it fails where anyone listens; the port is taken for the moment between the two binds only.
     let probe = socket(address, false)?;
@@ -34,9 +30,6 @@ pub fn bind(
     for _ in 0..count {
         let fd = socket(address, true)?;
         sockopt::set_tcp_nodelay(&fd, true)?;
-        if let Some(keepalive) = keepalive {
-            set_keepalive(fd.as_fd(), keepalive)?;
-        }
         rustix::net::bind(&fd, &address)?;
         rustix::net::listen(&fd, BACKLOG)?;
         sockets.push(fd);
@@ -75,18 +68,18 @@ mod tests {
 
     #[test]
     fn binds_one_socket_for_each_worker_and_refuses_a_port_in_use() {
-        let (sockets, address) = bind("127.0.0.1:0".parse().unwrap(), 2, None).unwrap();
+        let (sockets, address) = bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
         assert_eq!(sockets.len(), 2);
         assert_ne!(address.port(), 0);
-        let error = bind(address, 1, None).unwrap_err();
+        let error = bind(address, 1).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
         drop(sockets);
-        bind(address, 1, None).unwrap();
+        bind(address, 1).unwrap();
     }
 
     #[test]
     fn refuses_an_address_that_is_not_ours() {
-        let error = bind("192.0.2.1:0".parse().unwrap(), 1, None).unwrap_err();
+        let error = bind("192.0.2.1:0".parse().unwrap(), 1).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
     }
 }

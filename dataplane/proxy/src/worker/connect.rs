@@ -130,7 +130,7 @@ async fn attempt(
     header: &[u8],
     early: &mut Early,
 ) -> Result<Rc<Socket>, Failed> {
-    let socket = match Socket::connect(route.backend(index).address, worker.keepalive) {
+    let socket = match Socket::connect(route.backend(index).address) {
         Ok(socket) => Rc::new(socket),
         Err(error) if is_overload(&error) => return Err(Failed::Overload),
         Err(error) => return Err(Failed::Connect(error)),

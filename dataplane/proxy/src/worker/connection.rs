@@ -13,6 +13,7 @@ use mc_core::backend::BackendLive;
 use mc_core::outcome::Outcome;
 use mc_uring::Socket;
 use mc_uring::relay::Flow;
+use mc_uring::socket::Keepalive;
 
 use crate::snapshot::{ListenerEntry, RouteEntry};
 use crate::workers::{ConnectionFilter, ConnectionInfo};
@@ -43,6 +44,8 @@ pub(super) struct Connection {
     pub(super) stop: Cell<Option<Outcome>>,
     /// Set when the current attempt to connect has taken too long.
     pub(super) attempt_over: Cell<bool>,
+    /// Set when both sockets have been given keepalive probes, or none are wanted.
+    pub(super) has_keepalive: Cell<bool>,
 }
 
 /// Where a connection wants to go, as far as known.
@@ -93,7 +96,7 @@ impl Connection {
     }
 
     /// Ends what is over at `now_ms`; says when to look again.
-    fn due(&self, now_ms: u64) -> u64 {
+    fn due(&self, now_ms: u64, keepalive: Option<Keepalive>) -> u64 {
         let deadline = self.deadline_ms.get();
         match self.phase.get() {
             _ if self.stop.get().is_some() => NEVER,
@@ -110,12 +113,30 @@ impl Connection {
                 }
                 NEVER
             }
-            Phase::Relay => self.relay_due(now_ms),
+            Phase::Relay => {
+                self.keep_alive(keepalive);
+                self.relay_due(now_ms)
+            }
             Phase::Refused if now_ms >= deadline => {
                 self.socket.shutdown(Shutdown::Both);
                 NEVER
             }
             Phase::Hello | Phase::Connect | Phase::Refused => deadline,
+        }
+    }
+
+    /// Turns keepalive on, once. Not at the beginning: five system calls and a timer for each socket are
+    /// much of what a short connection costs.
+    fn keep_alive(&self, keepalive: Option<Keepalive>) {
+        if self.has_keepalive.replace(true) {
+            return;
+        }
+        let backend = self.backend_socket.borrow();
+        if let (Some(keepalive), Some(backend)) = (keepalive, &*backend) {
+            for socket in [&self.socket, backend] {
+                // The values were checked when they were configured: it fails only on a socket that is over.
+                socket.set_keepalive(keepalive).unwrap_or(());
+            }
         }
     }
 
@@ -224,15 +245,15 @@ impl Table {
         slots.connections.len() - slots.free.len()
     }
 
-    /// Ends what is over.
-    pub(super) fn sweep(&self, now_ms: u64) {
+    /// Ends what is over, and turns keepalive on where connections prove to last.
+    pub(super) fn sweep(&self, now_ms: u64, keepalive: Option<Keepalive>) {
         let mut slots = self.slots.borrow_mut();
         let Slots { due_ms, connections, .. } = &mut *slots;
         for (due, connection) in due_ms.iter_mut().zip(connections) {
             if *due <= now_ms
                 && let Some(connection) = connection
             {
-                *due = connection.due(now_ms);
+                *due = connection.due(now_ms, keepalive);
             }
         }
     }

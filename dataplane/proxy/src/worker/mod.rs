@@ -130,7 +130,7 @@ async fn sweep(worker: Rc<Worker>) {
         runtime::sleep(SWEEP).await;
         let now_ms = clock::millis();
         worker.shared.now_ms.set(now_ms);
-        worker.connections.sweep(now_ms);
+        worker.connections.sweep(now_ms, worker.keepalive);
         worker.log.flush();
         if worker.connections.len() == 0 {
             for done in worker.draining.borrow_mut().drain(..) {

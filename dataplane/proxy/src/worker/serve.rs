@@ -23,6 +23,10 @@ use crate::workers::Refused;
 /// How long a refused client may take to hear why.
 const REFUSED_MS: u64 = 1_000;
 
+/// The age at which a relayed connection is first looked at. Most are over by then, and never pay for what
+/// only long ones need.
+const LASTING_MS: u64 = 1_000;
+
 /// Log bytes that are handed over at once.
 const LOG_BATCH: usize = 32 * 1024;
 
@@ -68,6 +72,7 @@ impl Worker {
             down: relay::Flow::default(),
             stop: Cell::new(None),
             attempt_over: Cell::new(false),
+            has_keepalive: Cell::new(false),
         });
         self.connections.insert(Rc::clone(&connection));
         runtime::spawn(serve(Rc::clone(self), connection));
@@ -174,12 +179,9 @@ fn enter_relay(worker: &Worker, connection: &Connection, route: &RouteEntry) {
         0 => NEVER,
         total => started_ms + total,
     };
-    let look = match route.spec.idle_timeout_ms {
-        0 => NEVER,
-        idle => worker.shared.now_ms.get() + idle,
-    };
-    connection.down.moved_ms.set(worker.shared.now_ms.get());
-    worker.connections.enter(connection, Phase::Relay, deadline, look);
+    let now_ms = worker.shared.now_ms.get();
+    connection.down.moved_ms.set(now_ms);
+    worker.connections.enter(connection, Phase::Relay, deadline, now_ms + LASTING_MS);
 }
 
 /// Tells a client that it was refused, and waits a moment for it to hear: a close with bytes unread would

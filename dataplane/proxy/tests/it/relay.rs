@@ -257,10 +257,12 @@ fn clients_and_backends_get_keepalive() {
     let backend = Backend::named("origin");
     let proxy = to(backend.address());
     let (client, _) = open(&proxy);
+    // It comes with the second second.
     let check = |filter: &[&str]| {
-        let output = std::process::Command::new("ss").args(["-tnoH"]).args(filter).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(text.contains("timer:(keepalive"), "{filter:?}: {text}");
+        clock::wait_until("keepalive is on", || {
+            let output = std::process::Command::new("ss").args(["-tnoH"]).args(filter).output().unwrap();
+            String::from_utf8_lossy(&output.stdout).contains("timer:(keepalive")
+        });
     };
     check(&["src", &proxy.web().to_string(), "dst", &client.local().to_string()]);
     check(&["dst", &backend.address().to_string()]);
