@@ -8,6 +8,7 @@ pub mod balance;
 pub mod client_hello;
 pub mod firewall;
 pub mod hostname;
+pub mod http1;
 pub mod limits;
 pub mod model;
 pub mod outcome;

@@ -24,8 +24,10 @@ pub enum Outcome {
     Drained,
     /// No route for the name.
     NoRoute,
-    /// The route terminates TLS, which this version cannot.
-    L7Unsupported,
+    /// The route terminates TLS, and there is no certificate for the name.
+    NoCertificate,
+    /// The TLS handshake failed.
+    TlsFailed,
     /// PROXY header or ClientHello did not arrive in time.
     HelloTimeout,
     /// The client closed before its ClientHello was complete.
@@ -72,7 +74,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Every outcome, in order of its discriminant.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Completed,
         Self::ClientReset,
         Self::BackendReset,
@@ -81,7 +83,8 @@ impl Outcome {
         Self::Killed,
         Self::Drained,
         Self::NoRoute,
-        Self::L7Unsupported,
+        Self::NoCertificate,
+        Self::TlsFailed,
         Self::HelloTimeout,
         Self::HelloIncomplete,
         Self::HelloTooLarge,
@@ -117,7 +120,8 @@ impl Outcome {
             Self::Killed => "killed",
             Self::Drained => "drained",
             Self::NoRoute => "no_route",
-            Self::L7Unsupported => "l7_unsupported",
+            Self::NoCertificate => "no_certificate",
+            Self::TlsFailed => "tls_failed",
             Self::HelloTimeout => "hello_timeout",
             Self::HelloIncomplete => "hello_incomplete",
             Self::HelloTooLarge => "hello_too_large",
@@ -149,9 +153,97 @@ impl Outcome {
     }
 }
 
+/// How a request within an HTTP connection ended. The name in snake case is its word in log and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum RequestOutcome {
+    /// The backend's response was passed on, all of it.
+    Completed,
+    /// The client left, or reset the request, before it was over.
+    ClientGone,
+    /// It is no request that can be passed on.
+    Malformed,
+    /// It asks for another host than the one that TLS was for.
+    Misdirected,
+    /// There is no route any more.
+    NoRoute,
+    /// Every backend is down, ejected or draining.
+    NoBackend,
+    /// Connecting failed on every backend tried.
+    ConnectFailed,
+    /// The backend closed before it had answered.
+    BackendClosed,
+    /// The backend did not answer in time.
+    BackendTimeout,
+    /// What the backend answered is no response that can be passed on.
+    BackendMalformed,
+    /// The backend broke off in the middle of its response.
+    BackendCut,
+    /// The connection was given to another protocol, and ended.
+    Upgraded,
+}
+
+impl RequestOutcome {
+    /// Every outcome, in order of its discriminant.
+    pub const ALL: [Self; 12] = [
+        Self::Completed,
+        Self::ClientGone,
+        Self::Malformed,
+        Self::Misdirected,
+        Self::NoRoute,
+        Self::NoBackend,
+        Self::ConnectFailed,
+        Self::BackendClosed,
+        Self::BackendTimeout,
+        Self::BackendMalformed,
+        Self::BackendCut,
+        Self::Upgraded,
+    ];
+
+    /// Its word in log and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ClientGone => "client_gone",
+            Self::Malformed => "malformed",
+            Self::Misdirected => "misdirected",
+            Self::NoRoute => "no_route",
+            Self::NoBackend => "no_backend",
+            Self::ConnectFailed => "connect_failed",
+            Self::BackendClosed => "backend_closed",
+            Self::BackendTimeout => "backend_timeout",
+            Self::BackendMalformed => "backend_malformed",
+            Self::BackendCut => "backend_cut",
+            Self::Upgraded => "upgraded",
+        }
+    }
+
+    /// The status that a client is told where there is no response to pass on (RFC 9110, section 15).
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::Misdirected | Self::NoRoute => 421,
+            Self::NoBackend => 503,
+            Self::BackendTimeout => 504,
+            _ => 502,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Outcome;
+    use super::{Outcome, RequestOutcome};
+
+    #[test]
+    fn all_requests_are_in_order_and_words_are_those_serde_writes() {
+        for (index, outcome) in RequestOutcome::ALL.iter().enumerate() {
+            assert_eq!(*outcome as usize, index);
+            assert_eq!(serde_json::to_string(outcome).unwrap(), format!("\"{}\"", outcome.as_str()));
+        }
+    }
 
     #[test]
     fn all_is_in_order_and_words_are_those_serde_writes() {

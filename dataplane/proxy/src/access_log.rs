@@ -17,6 +17,10 @@ use std::thread::JoinHandle;
 use mc_core::outcome::Outcome;
 use serde::Deserialize;
 
+mod request;
+
+pub use request::{Request, Times};
+
 /// A connection that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -152,6 +156,17 @@ impl LogSink {
         match self.format {
             Format::Json => json(record, lines),
             Format::Text => text(record, lines),
+        }
+    }
+
+    /// Appends a request's line to a worker's buffer.
+    pub fn write_request(&self, record: &Request<'_>, lines: &mut Vec<u8>) {
+        if self.writer.is_none() {
+            return;
+        }
+        match self.format {
+            Format::Json => request::json(record, lines),
+            Format::Text => request::combined(record, lines),
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// Databases for countries and autonomous systems.
     pub geoip: GeoIp,
+    /// Certificates, for routes that terminate TLS.
+    pub tls: Tls,
     /// TCP keepalive of clients and backends.
     pub keepalive: Keepalive,
     /// Seed: listeners.
@@ -152,6 +154,17 @@ pub struct GeoIp {
     pub asn_database: Option<PathBuf>,
 }
 
+/// `[tls]`: certificates, for routes that terminate TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Folder of `*.pem`: each holds a private key and its certificate chain, and perhaps an OCSP response. Read
+    /// again when it changes. `default.pem` is for clients that send no name.
+    pub certificates: PathBuf,
+    /// File of session ticket keys, mode 0600; made, and made anew every day.
+    pub ticket_keys: PathBuf,
+}
+
 /// `[keepalive]`: TCP keepalive of clients and backends, so that a peer that vanished is noticed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -198,6 +211,12 @@ impl Default for Metrics {
 impl Default for AccessLog {
     fn default() -> Self {
         Self { path: Target::Stdout, format: Format::Json }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { certificates: "certs".into(), ticket_keys: "ticket-keys".into() }
     }
 }
 

@@ -13,5 +13,6 @@ pub mod metrics;
 pub mod snapshot;
 pub mod stats;
 pub mod store;
+pub mod tls;
 mod worker;
 pub mod workers;

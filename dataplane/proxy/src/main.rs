@@ -13,9 +13,10 @@ use mc_proxy::access_log::{LogSink, Target};
 use mc_proxy::admin::{Events, Service};
 use mc_proxy::config::{Config, LogFormat};
 use mc_proxy::geoip::GeoIp;
-use mc_proxy::metrics;
 use mc_proxy::snapshot::Snapshot;
+use mc_proxy::tls::{Reloaded, Tls};
 use mc_proxy::workers::{SharedPolicy, Workers};
+use mc_proxy::{clock, metrics};
 use mc_uring::socket::Keepalive;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -44,7 +45,7 @@ struct Args {
 const HELP: &str = "\
 Signals:
   SIGTERM, SIGINT  stop accepting, let connections end ([server] drain_timeout_ms), then stop; twice: now
-  SIGHUP           reopen the access log, reload the GeoIP databases
+  SIGHUP           reopen the access log, reload the certificates and the GeoIP databases
 
 Exit codes:
   0  stopped as asked, or the configuration is in order
@@ -101,9 +102,10 @@ fn set_up_log(config: &Config) {
 fn run(config: &Config) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let geo = Arc::new(open_geo(config)?);
+    let tls = Arc::new(open_tls(config)?);
     let log = open_access_log(config)?;
     let events = Events::default();
-    let workers = Arc::new(start_workers(config, &log, &events)?);
+    let workers = Arc::new(start_workers(config, &log, &events, tls)?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(operate(config, &workers, geo, events, &log))?;
     drop(runtime);
@@ -132,6 +134,7 @@ async fn operate(
         let source = metrics::Source { admin: admin.clone(), log: log.clone() };
         tokio::spawn(metrics::serve(metrics::bind(address).await?, source, stopped.clone()));
     }
+    let tls = tokio::spawn(keep_tls(Arc::clone(&workers.policy.tls)));
     let served = tokio::spawn(service.run(stopped));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = workers.stats.len(), "running");
     loop {
@@ -140,6 +143,7 @@ async fn operate(
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
                 log.reopen();
+                tell(&workers.policy.tls.reload());
                 // What is there stays in use where the new one cannot be read.
                 match open_geo(config) {
                     Ok(geo) => admin.set_geo(Arc::new(geo)).await?,
@@ -156,14 +160,16 @@ async fn operate(
     };
     tracing::info!(closed = left, "stopped");
     stop.send(true).unwrap_or(());
+    tls.abort();
     served.await?;
     Ok(())
 }
 
-fn start_workers(config: &Config, log: &LogSink, events: &Events) -> anyhow::Result<Workers> {
+fn start_workers(config: &Config, log: &LogSink, events: &Events, tls: Arc<Tls>) -> anyhow::Result<Workers> {
     let refused = events.clone();
     let ejected = events.clone();
     let policy = Arc::new(SharedPolicy {
+        tls,
         rates: RateTable::new(fastrand::u64(..)),
         on_refused: Box::new(move |it| refused.refused(it.outcome, it.client.ip(), it.name)),
         on_ejected: Box::new(move |address| ejected.ejected(address)),
@@ -183,6 +189,38 @@ fn start_workers(config: &Config, log: &LogSink, events: &Events) -> anyhow::Res
         "the kernel gives no io_uring (Linux 6.1 or newer is needed, and kernel.io_uring_disabled must be 0)",
     )
 }
+
+/// Reads certificates and ticket keys. A certificate that cannot be used is told of and does not hold the others up.
+fn open_tls(config: &Config) -> anyhow::Result<Tls> {
+    let certificates = config.resolve(&config.tls.certificates);
+    let tickets = config.resolve(&config.tls.ticket_keys);
+    let (tls, reloaded) = Tls::open(&certificates, &tickets, clock::unix_millis() / 1000)?;
+    tell(&reloaded);
+    Ok(tls)
+}
+
+fn tell(reloaded: &Reloaded) {
+    for problem in &reloaded.problems {
+        tracing::error!("a certificate stays as it was: {problem}");
+    }
+    tracing::info!(files = reloaded.files, "certificates are loaded");
+}
+
+/// Reads certificates again when they change, and makes new ticket keys when it is time.
+async fn keep_tls(tls: Arc<Tls>) {
+    loop {
+        tokio::time::sleep(CERTIFICATES_LOOK).await;
+        if tls.has_changed() {
+            tell(&tls.reload());
+        }
+        if let Err(error) = tls.rotate_tickets(clock::unix_millis() / 1000) {
+            tracing::error!("session ticket keys stay as they were: {:#}", anyhow::Error::new(error));
+        }
+    }
+}
+
+/// How often the folder of certificates is looked at.
+const CERTIFICATES_LOOK: Duration = Duration::from_secs(2);
 
 fn open_geo(config: &Config) -> anyhow::Result<GeoIp> {
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| config.resolve(path));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use mc_core::limits::SourceCounts;
 use mc_core::model::RouteKey;
-use mc_core::outcome::Outcome;
+use mc_core::outcome::{Outcome, RequestOutcome};
 
 /// What one worker counts. Only that worker writes, so an increment is a load and a store.
 #[derive(Debug)]
@@ -26,7 +26,16 @@ pub struct WorkerStats {
     pub connect_time: Histogram,
     /// From accept to the end.
     pub duration: Histogram,
+    /// Requests by class of status: 0 none was told, 1 to 5 as `1xx` to `5xx`.
+    pub requests: [Counter; CLASSES],
+    /// Requests by outcome, in the order of [`RequestOutcome::ALL`].
+    pub request_outcomes: [Counter; RequestOutcome::ALL.len()],
+    /// From a request's complete head to its end.
+    pub request_time: Histogram,
 }
+
+/// Classes of status: none, and `1xx` to `5xx`.
+pub const CLASSES: usize = 6;
 
 /// What is counted of a route, kept while the route exists, whatever is changed in it.
 #[derive(Debug)]
@@ -50,6 +59,8 @@ pub struct RouteCounters {
     pub bytes_out: AtomicU64,
     /// Ended connections by outcome, in the order of [`Outcome::ALL`].
     pub outcomes: [AtomicU64; Outcome::ALL.len()],
+    /// Requests by class of status, as [`WorkerStats::requests`].
+    pub requests: [AtomicU64; CLASSES],
 }
 
 /// A counter with one writer.
@@ -76,6 +87,9 @@ impl Default for WorkerStats {
             hello_time: Histogram::default(),
             connect_time: Histogram::default(),
             duration: Histogram::default(),
+            requests: std::array::from_fn(|_| Counter::default()),
+            request_outcomes: std::array::from_fn(|_| Counter::default()),
+            request_time: Histogram::default(),
         }
     }
 }
@@ -153,6 +167,17 @@ impl RouteCounters {
         self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
         self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
+
+    /// Counts a request that has ended with this status; 0: none was told.
+    pub fn request(&self, status: u16) {
+        self.requests[class(status)].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The class of a status, as an index into [`WorkerStats::requests`].
+#[must_use]
+pub fn class(status: u16) -> usize {
+    usize::from((status / 100).min(5))
 }
 
 impl Counter {

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use crate::access_log::LogSink;
 use crate::snapshot::{ListenerEntry, Snapshot};
 use crate::stats::WorkerStats;
+use crate::tls::Tls;
 use crate::worker::{self, Command, Setup};
 
 /// All workers.
@@ -38,6 +39,8 @@ pub struct Workers {
 
 /// What all workers share besides the snapshot.
 pub struct SharedPolicy {
+    /// What terminates TLS.
+    pub tls: Arc<Tls>,
     /// How fast each source opens connections.
     pub rates: RateTable,
     /// Told of each refused connection; must not wait.
@@ -144,13 +147,8 @@ impl Workers {
         keepalive: Option<Keepalive>,
     ) -> io::Result<Self> {
         runtime::probe()?;
-        let mut workers = Self {
-            snapshot,
-            stats: Vec::new(),
-            policy,
-            mailboxes: Vec::new(),
-            threads: Mutex::default(),
-        };
+        let mut workers =
+            Self { snapshot, stats: Vec::new(), policy, mailboxes: Vec::new(), threads: Mutex::default() };
         for number in 0..count {
             let (mailbox, inbox) = mailbox::mailbox()?;
             let stats = Arc::new(WorkerStats::default());

@@ -12,5 +12,7 @@ pub mod pipe;
 pub mod relay;
 pub mod runtime;
 pub mod socket;
+pub mod tls;
 
 pub use socket::Socket;
+pub use tls::Tls;

@@ -22,6 +22,7 @@ pub struct Shared {
     /// The worker's coarse clock in milliseconds; the worker keeps it.
     pub now_ms: Cell<u64>,
     buffer: RefCell<Box<[u8]>>,
+    scratch: RefCell<Box<[u8]>>,
     pipes: Pool,
 }
 
@@ -59,8 +60,14 @@ impl Shared {
         Self {
             now_ms: Cell::new(0),
             buffer: RefCell::new(vec![0; bytes].into_boxed_slice()),
+            scratch: RefCell::new(vec![0; crate::tls::SCRATCH].into_boxed_slice()),
             pipes: Pool::default(),
         }
+    }
+
+    /// Lends the buffer into which TLS encrypts. Its content is lost at the next wait.
+    pub(crate) fn with_scratch<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
+        work(&mut self.scratch.borrow_mut())
     }
 
     /// Lends the worker's buffer. Its content is lost at the next wait.

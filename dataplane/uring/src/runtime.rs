@@ -53,6 +53,11 @@ pub async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
 }
 
+/// The future's value, or `None` where it takes longer.
+pub async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    monoio::time::timeout(limit, future).await.ok()
+}
+
 /// Lets everything else that is ready run first.
 pub async fn yield_now() {
     struct YieldNow(bool);

@@ -89,7 +89,7 @@ impl Malformed {
 #[must_use]
 pub const fn reply(outcome: Outcome) -> Option<&'static [u8]> {
     let alert = match outcome {
-        Outcome::NoRoute => Alert::UnrecognizedName,
+        Outcome::NoRoute | Outcome::NoCertificate => Alert::UnrecognizedName,
         Outcome::HelloTooLarge | Outcome::HelloMalformed => Alert::DecodeError,
         Outcome::NotTls => Alert::ProtocolVersion,
         Outcome::PlainHttp => return Some(PLAIN_HTTP.as_bytes()),
@@ -100,8 +100,7 @@ pub const fn reply(outcome: Outcome) -> Option<&'static [u8]> {
         | Outcome::RateAddress
         | Outcome::RatePrefix
         | Outcome::SourceLimit => Alert::AccessDenied,
-        Outcome::L7Unsupported
-        | Outcome::RouteLimit
+        Outcome::RouteLimit
         | Outcome::NoBackend
         | Outcome::ConnectFailed
         | Outcome::ConnectTimeout
@@ -113,6 +112,8 @@ pub const fn reply(outcome: Outcome) -> Option<&'static [u8]> {
         | Outcome::TotalTimeout
         | Outcome::Killed
         | Outcome::Drained
+        // rustls has said why.
+        | Outcome::TlsFailed
         | Outcome::HelloTimeout
         | Outcome::HelloIncomplete
         | Outcome::ProxyMissing
@@ -147,6 +148,7 @@ mod tests {
         let silent: Vec<_> =
             Outcome::ALL.into_iter().filter(|o| o.is_refusal() && reply(*o).is_none()).collect();
         let expect = [
+            Outcome::TlsFailed,
             Outcome::HelloTimeout,
             Outcome::HelloIncomplete,
             Outcome::ProxyMissing,

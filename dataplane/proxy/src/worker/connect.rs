@@ -21,6 +21,14 @@ use crate::snapshot::RouteEntry;
 /// Counts a connection on a backend for as long as it lives.
 pub(super) struct OnBackend(Arc<BackendLive>);
 
+impl OnBackend {
+    /// Counts one more.
+    pub(super) fn acquire(live: &Arc<BackendLive>) -> Self {
+        live.acquire();
+        Self(Arc::clone(live))
+    }
+}
+
 impl Drop for OnBackend {
     fn drop(&mut self) {
         self.0.release();
@@ -54,8 +62,7 @@ pub(super) async fn connect(
         let now_ms = clock::millis();
         let Some(index) = pick(worker, connection, &route, &tried, now_ms) else { break };
         let live = Arc::clone(&route.backends[index]);
-        live.acquire();
-        let on_backend = OnBackend(Arc::clone(&live));
+        let on_backend = OnBackend::acquire(&live);
         connection.target.borrow_mut().backend = Some(Arc::clone(&live));
         let header = header(connection, &route, index, incoming.as_deref());
         match attempt(worker, connection, &route, index, &header, &mut early).await {
@@ -80,7 +87,8 @@ pub(super) async fn connect(
     Err(outcome)
 }
 
-fn pick(
+/// Chooses one of the route's backends that were not tried yet.
+pub(super) fn pick(
     worker: &Worker,
     connection: &Connection,
     route: &RouteEntry,
@@ -99,7 +107,12 @@ fn pick(
 }
 
 /// The PROXY header for this backend; empty where it wants none.
-fn header(connection: &Connection, route: &RouteEntry, index: usize, incoming: Option<&Header>) -> Vec<u8> {
+pub(super) fn header(
+    connection: &Connection,
+    route: &RouteEntry,
+    index: usize,
+    incoming: Option<&Header>,
+) -> Vec<u8> {
     let backend = route.backend(index);
     let mut header = Vec::new();
     if backend.proxy_protocol == ProxyOut::Off {
@@ -188,7 +201,7 @@ async fn send_all(
     Ok(sent)
 }
 
-fn is_overload(error: &io::Error) -> bool {
+pub(super) fn is_overload(error: &io::Error) -> bool {
     // EMFILE, ENFILE, ENOBUFS, ENOMEM.
     matches!(error.raw_os_error(), Some(24 | 23 | 105 | 12))
 }

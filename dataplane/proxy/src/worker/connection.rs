@@ -27,7 +27,7 @@ pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     /// The true client: the peer, or whom its PROXY header names.
     pub(super) client: Cell<SocketAddr>,
-    pub(super) socket: Socket,
+    pub(super) socket: Rc<Socket>,
     pub(super) backend_socket: RefCell<Option<Rc<Socket>>>,
     pub(super) target: RefCell<Target>,
     pub(super) phase: Cell<Phase>,
@@ -70,6 +70,8 @@ pub(super) enum Phase {
     Connect,
     /// Bytes are relayed.
     Relay,
+    /// HTTP is spoken, and the client's next request is waited for.
+    Idle,
     /// A refusal was sent; what still comes is thrown away.
     Refused,
 }
@@ -117,11 +119,15 @@ impl Connection {
                 self.keep_alive(keepalive);
                 self.relay_due(now_ms)
             }
+            Phase::Idle if now_ms >= deadline => {
+                self.stop(Outcome::IdleTimeout);
+                NEVER
+            }
             Phase::Refused if now_ms >= deadline => {
                 self.socket.shutdown(Shutdown::Both);
                 NEVER
             }
-            Phase::Hello | Phase::Connect | Phase::Refused => deadline,
+            Phase::Hello | Phase::Connect | Phase::Idle | Phase::Refused => deadline,
         }
     }
 
@@ -189,6 +195,7 @@ impl Connection {
                 Phase::Hello => "hello",
                 Phase::Connect => "connect",
                 Phase::Relay => "relay",
+                Phase::Idle => "idle",
                 Phase::Refused => "refused",
             },
         }

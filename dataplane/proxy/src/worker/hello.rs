@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use mc_core::client_hello::reply::reply;
 use mc_core::client_hello::{self, Hello};
-use mc_core::model::{Mode, ProxyIn};
+use mc_core::model::ProxyIn;
 use mc_core::outcome::Outcome;
 use mc_core::proxy_protocol::{self, Header};
 use mc_core::rate::Rates;
@@ -253,9 +253,6 @@ fn route(worker: &Worker, connection: &Connection, hello: &Hello<'_>) -> Result<
         return Err(Refusal::told(Outcome::NoRoute));
     };
     target.route = Some(Arc::clone(&route));
-    if route.spec.mode == Mode::L7 {
-        return Err(Refusal::told(Outcome::L7Unsupported));
-    }
     Ok(Step::Go(route))
 }
 

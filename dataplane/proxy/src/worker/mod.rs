@@ -6,6 +6,7 @@
 mod connect;
 mod connection;
 mod hello;
+mod l7;
 mod serve;
 
 use std::cell::{Cell, RefCell};
@@ -68,6 +69,7 @@ struct Worker {
     random: RefCell<fastrand::Rng>,
     listeners: RefCell<HashMap<u32, Rc<Accepting>>>,
     log: serve::Log,
+    pool: l7::Pool,
     draining: RefCell<Vec<oneshot::Sender<()>>>,
 }
 
@@ -112,6 +114,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             random: RefCell::new(fastrand::Rng::new()),
             listeners: RefCell::default(),
             log: serve::Log::new(setup.log),
+            pool: l7::Pool::default(),
             draining: RefCell::default(),
         });
         worker.shared.now_ms.set(clock::millis());
@@ -132,6 +135,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.shared.now_ms.set(now_ms);
         worker.connections.sweep(now_ms, worker.keepalive);
         worker.log.flush();
+        worker.pool.sweep(now_ms);
         if worker.connections.len() == 0 {
             for done in worker.draining.borrow_mut().drain(..) {
                 done.send(()).unwrap_or(());

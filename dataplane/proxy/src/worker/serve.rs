@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use mc_core::model::Mode;
 use mc_core::outcome::Outcome;
 use mc_uring::relay::{self, Failure};
 use mc_uring::{Socket, runtime};
@@ -14,7 +15,8 @@ use super::Worker;
 use super::connect::connect;
 use super::connection::{Connection, NEVER, Phase, Target};
 use super::hello::{Refusal, Reply, Routed, hello};
-use crate::access_log::{LogSink, Record};
+use super::l7;
+use crate::access_log::{LogSink, Record, Request};
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::stats::RouteLive;
@@ -60,7 +62,7 @@ impl Worker {
             listener: entry,
             peer,
             client: Cell::new(peer),
-            socket,
+            socket: Rc::new(socket),
             backend_socket: RefCell::new(None),
             target: RefCell::new(Target::default()),
             phase: Cell::new(Phase::Hello),
@@ -134,12 +136,20 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
 }
 
 /// Connects and relays; says how it ended.
-async fn forward(worker: &Worker, connection: &Connection, routed: Routed) -> Result<Outcome, Refusal> {
+async fn forward(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    routed: Routed,
+) -> Result<Outcome, Refusal> {
     let hello_us = clock::micros() - connection.started_us;
     connection.hello_us.set(u32::try_from(hello_us).unwrap_or(u32::MAX));
     worker.stats.hello_time.record_us(hello_us);
     let route = Arc::clone(&routed.route);
     let _on_route = OnRoute::take(&route, connection)?;
+    if route.spec.mode == Mode::L7 {
+        // In a box: what HTTP needs must not weigh on connections that only pass through.
+        return Box::pin(l7::serve(worker, connection, routed)).await;
+    }
     let (backend, _on_backend) = match connect(worker, connection, routed).await {
         Ok(connected) => connected,
         Err(outcome) => return Err(Refusal::told(outcome)),
@@ -173,7 +183,7 @@ async fn forward(worker: &Worker, connection: &Connection, routed: Routed) -> Re
 }
 
 /// From here on only the route's timeouts end the connection.
-fn enter_relay(worker: &Worker, connection: &Connection, route: &RouteEntry) {
+pub(super) fn enter_relay(worker: &Worker, connection: &Connection, route: &RouteEntry) {
     let started_ms = connection.started_us / 1000;
     let deadline = match route.spec.total_timeout_ms {
         0 => NEVER,
@@ -247,6 +257,18 @@ impl Log {
         let full = {
             let mut lines = self.lines.borrow_mut();
             self.sink.write(record, &mut lines);
+            lines.len() >= LOG_BATCH
+        };
+        if full {
+            self.flush();
+        }
+    }
+
+    /// Writes the line of a request.
+    pub(super) fn request(&self, record: &Request<'_>) {
+        let full = {
+            let mut lines = self.lines.borrow_mut();
+            self.sink.write_request(record, &mut lines);
             lines.len() >= LOG_BATCH
         };
         if full {

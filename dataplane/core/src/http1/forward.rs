@@ -1,0 +1,294 @@
+//! Heads as they are passed on: without what was meant for one connection, with what the backend must know about
+//! the client (RFC 9110, section 7.6; RFC 7239).
+
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use super::field::{Known, Section};
+use super::{Request, Response, Version, reason, write_status_line};
+
+/// What backends are told about clients. Backends believe these fields, so what a client says in them itself counts
+/// only where the operator trusts it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwarded {
+    /// What we know, instead of what the client says.
+    #[default]
+    Set,
+    /// What we know, after what the client says: for an edge behind another proxy.
+    Append,
+    /// Nothing.
+    Strip,
+}
+
+/// What is known of a request besides its head.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// The true client.
+    pub client: IpAddr,
+    /// `host` or `host:port` as the client asked for it.
+    pub host: &'a [u8],
+    /// Names the request in every log on its way.
+    pub request_id: &'a str,
+    /// How the backend is told.
+    pub forwarded: Forwarded,
+}
+
+/// The first line of a request that is passed on.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestLine<'a> {
+    /// The method.
+    pub method: &'a [u8],
+    /// Path and query, or `*`.
+    pub target: &'a [u8],
+}
+
+/// How the body that follows a head is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing<'a> {
+    /// It has no body and says nothing about one.
+    None,
+    /// `Content-Length` with this value, as it was written.
+    Length(&'a [u8]),
+    /// `Transfer-Encoding: chunked`.
+    Chunked,
+    /// It ends with the connection.
+    UntilClose,
+}
+
+/// Writes a request's head for an HTTP/1.1 backend. `fields` are those of the client's request; those for one
+/// connection are left out here. `upgrade`: the protocol that the client wants to switch to.
+pub fn write_request<'a>(
+    out: &mut Vec<u8>,
+    line: RequestLine<'_>,
+    framing: Framing<'_>,
+    upgrade: Option<&[u8]>,
+    facts: &Facts<'_>,
+    fields: impl Iterator<Item = (Known, &'a [u8], &'a [u8])>,
+) {
+    for part in [line.method, b" ", line.target, b" HTTP/1.1\r\n"] {
+        out.extend_from_slice(part);
+    }
+    put(out, b"Host", facts.host);
+    let mut before = Before::default();
+    for (known, name, value) in fields {
+        match known {
+            Known::Host | Known::ContentLength | Known::XRequestId => {}
+            Known::Forwarded => before.forwarded.push(value),
+            Known::XForwardedFor => before.addresses.push(value),
+            Known::XForwardedHost => before.host = before.host.or(Some(value)),
+            Known::XForwardedProto => before.proto = before.proto.or(Some(value)),
+            known if known.is_hop_by_hop() => {}
+            _ => put(out, name, value),
+        }
+    }
+    write_framing(out, framing);
+    if let Some(upgrade) = upgrade {
+        put(out, b"Connection", b"upgrade");
+        put(out, b"Upgrade", upgrade);
+    }
+    before.write(out, facts);
+    put(out, b"X-Request-ID", facts.request_id.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a response's head for an HTTP/1.1 client. `connection`: what it says besides, `close` or `keep-alive`.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    response: &Response,
+    head: &[u8],
+    framing: Framing<'_>,
+    connection: Option<&[u8]>,
+) {
+    let words = response.reason.of(head);
+    let words = if words.is_empty() { reason(response.status).as_bytes() } else { words };
+    write_status_line(out, response.status, words);
+    for (_, name, value) in end_to_end(&response.section, head) {
+        put(out, name, value);
+    }
+    write_framing(out, framing);
+    if response.status == 101
+        && let Some(upgrade) = response.upgrade(head)
+    {
+        put(out, b"Connection", b"upgrade");
+        put(out, b"Upgrade", upgrade);
+    } else if let Some(connection) = connection {
+        put(out, b"Connection", connection);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields that go further than this connection, `Content-Length` left out: framing is made anew.
+fn end_to_end<'a>(section: &'a Section, head: &'a [u8]) -> impl Iterator<Item = (Known, &'a [u8], &'a [u8])> {
+    section
+        .fields()
+        .iter()
+        .filter(|field| field.known != Known::ContentLength && !section.is_hop_by_hop(field, head))
+        .map(|field| (field.known, field.name.of(head), field.value.of(head)))
+}
+
+impl Request {
+    /// The fields that go further than this connection.
+    pub fn end_to_end<'a>(
+        &'a self,
+        head: &'a [u8],
+    ) -> impl Iterator<Item = (Known, &'a [u8], &'a [u8])> + 'a {
+        end_to_end(&self.section, head)
+    }
+
+    /// How its body is framed, to be passed on as it is.
+    #[must_use]
+    pub fn framing<'a>(&self, head: &'a [u8]) -> Framing<'a> {
+        framing(&self.section, head, self.body)
+    }
+}
+
+impl Response {
+    /// The fields that go further than this connection.
+    pub fn end_to_end<'a>(
+        &'a self,
+        head: &'a [u8],
+    ) -> impl Iterator<Item = (Known, &'a [u8], &'a [u8])> + 'a {
+        end_to_end(&self.section, head)
+    }
+
+    /// How its body is framed for a client that speaks `version`.
+    #[must_use]
+    pub fn framing<'a>(&self, head: &'a [u8], version: Version) -> Framing<'a> {
+        match framing(&self.section, head, self.body) {
+            Framing::Chunked if version == Version::Http10 => Framing::UntilClose,
+            framing => framing,
+        }
+    }
+}
+
+fn framing<'a>(section: &Section, head: &'a [u8], body: super::Body) -> Framing<'a> {
+    match body {
+        super::Body::Chunked => Framing::Chunked,
+        super::Body::UntilClose => Framing::UntilClose,
+        // Also without a body: the length that a HEAD or a 304 tells, and the 0 of a POST.
+        super::Body::None | super::Body::Length(_) => match section.single(Known::ContentLength) {
+            Ok(Some(length)) => Framing::Length(length.of(head)),
+            _ => Framing::None,
+        },
+    }
+}
+
+fn write_framing(out: &mut Vec<u8>, framing: Framing<'_>) {
+    match framing {
+        Framing::None | Framing::UntilClose => {}
+        Framing::Length(length) => put(out, b"Content-Length", length),
+        Framing::Chunked => put(out, b"Transfer-Encoding", b"chunked"),
+    }
+}
+
+fn put(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What the client said about itself, or a proxy before us.
+#[derive(Default)]
+struct Before<'a> {
+    forwarded: Vec<&'a [u8]>,
+    addresses: Vec<&'a [u8]>,
+    host: Option<&'a [u8]>,
+    proto: Option<&'a [u8]>,
+}
+
+impl Before<'_> {
+    fn write(&self, out: &mut Vec<u8>, facts: &Facts<'_>) {
+        if facts.forwarded == Forwarded::Strip {
+            return;
+        }
+        let append = facts.forwarded == Forwarded::Append;
+        let client = facts.client.to_canonical();
+        let list = |out: &mut Vec<u8>, name: &[u8], before: &[&[u8]]| {
+            out.extend_from_slice(name);
+            out.extend_from_slice(b": ");
+            for value in before.iter().filter(|value| append && !value.is_empty()) {
+                out.extend_from_slice(value);
+                out.extend_from_slice(b", ");
+            }
+        };
+        list(out, b"X-Forwarded-For", &self.addresses);
+        // Writing to a vector cannot fail.
+        write!(out, "{client}\r\n").unwrap_or(());
+        put(out, b"X-Forwarded-Proto", self.proto.filter(|_| append).unwrap_or(b"https"));
+        put(out, b"X-Forwarded-Host", self.host.filter(|_| append).unwrap_or(facts.host));
+        list(out, b"Forwarded", &self.forwarded);
+        match client {
+            IpAddr::V4(address) => write!(out, "for={address}"),
+            // RFC 7239, section 6: in brackets, and so in quotes.
+            IpAddr::V6(address) => write!(out, "for=\"[{address}]\""),
+        }
+        .unwrap_or(());
+        out.extend_from_slice(b";proto=https;host=\"");
+        out.extend_from_slice(facts.host);
+        out.extend_from_slice(b"\"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Limits;
+    use super::*;
+
+    const HEAD: &str = "POST /x HTTP/1.1\r\nHost: a.example\r\nX-Forwarded-For: 9.9.9.9\r\nforwarded: for=9.9.9.9\r\n\
+                        Connection: close, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
+                        Content-Length: 0\r\nX-Request-Id: theirs\r\nCookie: c=1\r\n\r\n";
+
+    fn forward(forwarded: Forwarded) -> String {
+        let head = HEAD.as_bytes();
+        let mut request = Request::default();
+        request.parse(head, &Limits::default()).unwrap();
+        let facts = Facts {
+            client: "::ffff:192.0.2.1".parse().unwrap(),
+            host: b"a.example",
+            request_id: "ours",
+            forwarded,
+        };
+        let mut out = Vec::new();
+        let line = RequestLine { method: b"POST", target: b"/x" };
+        write_request(&mut out, line, request.framing(head), None, &facts, request.end_to_end(head));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn says_who_the_client_is_and_nothing_of_the_connection() {
+        assert_eq!(
+            forward(Forwarded::Set),
+            "POST /x HTTP/1.1\r\nHost: a.example\r\nCookie: c=1\r\nContent-Length: 0\r\n\
+             X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a.example\r\n\
+             Forwarded: for=192.0.2.1;proto=https;host=\"a.example\"\r\nX-Request-ID: ours\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn appends_to_what_a_trusted_proxy_said() {
+        let text = forward(Forwarded::Append);
+        assert!(text.contains("X-Forwarded-For: 9.9.9.9, 192.0.2.1\r\n"), "{text}");
+        assert!(text.contains("Forwarded: for=9.9.9.9, for=192.0.2.1;proto=https"), "{text}");
+    }
+
+    #[test]
+    fn strips_where_the_backend_is_to_know_nothing() {
+        let text = forward(Forwarded::Strip);
+        assert!(!text.to_lowercase().contains("forwarded"), "{text}");
+    }
+
+    #[test]
+    fn passes_responses_on() {
+        let head = b"HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nETag: \"a\"\r\n\r\n";
+        let mut response = Response::default();
+        response.parse(head, false, &Limits::default()).unwrap();
+        let mut out = Vec::new();
+        write_response(&mut out, &response, head, response.framing(head, Version::Http11), Some(b"close"));
+        let expected =
+            "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+        assert_eq!(response.framing(head, Version::Http10), Framing::UntilClose);
+    }
+}

@@ -1,0 +1,125 @@
+//! TLS as a server: certificates by name, session tickets, and one configuration that all workers share.
+//!
+//! Certificates are files: each `*.pem` of one folder holds a private key and its chain, and serves the names
+//! that its leaf has. They are read again when they change, on SIGHUP, and when an operator asks; a file that
+//! cannot be used leaves what it held before in use and is named in the log.
+
+mod certificates;
+mod tickets;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+pub use certificates::{CertificateError, CertificateInfo, Certificates};
+pub use tickets::{TicketError, Tickets};
+
+/// What terminates TLS.
+#[derive(Debug)]
+pub struct Tls {
+    folder: PathBuf,
+    certificates: Arc<ArcSwap<Certificates>>,
+    /// Held while files are read, so that two reloads do not overtake each other.
+    reload: Mutex<()>,
+    tickets: Arc<Tickets>,
+    config: Arc<ServerConfig>,
+}
+
+/// What a reload came to.
+#[derive(Debug, Default)]
+pub struct Reloaded {
+    /// Files that are in use now.
+    pub files: usize,
+    /// Files that could not be read: what they held before stays in use.
+    pub problems: Vec<CertificateError>,
+}
+
+/// Finds the certificate for the name that a client asks for.
+#[derive(Debug)]
+struct ByName(Arc<ArcSwap<Certificates>>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load().find(hello.server_name())
+    }
+}
+
+impl Tls {
+    /// Reads the certificates of `folder` and the ticket keys of `ticket_file`, which is made where it is not
+    /// there. A folder that does not exist holds no certificate.
+    ///
+    /// # Errors
+    /// The ticket file cannot be used. Certificates that cannot be are for the caller to tell of.
+    pub fn open(folder: &Path, ticket_file: &Path, unix_s: u64) -> Result<(Self, Reloaded), TicketError> {
+        let tickets = Arc::new(Tickets::open(ticket_file, unix_s)?);
+        let certificates = Arc::new(ArcSwap::from_pointee(Certificates::default()));
+        let config =
+            Arc::new(server_config(Arc::clone(&tickets), Arc::new(ByName(Arc::clone(&certificates)))));
+        let tls = Self { folder: folder.to_owned(), certificates, reload: Mutex::new(()), tickets, config };
+        let reloaded = tls.reload();
+        Ok((tls, reloaded))
+    }
+
+    /// Reads all certificates again. Handshakes that are under way keep what they began with.
+    pub fn reload(&self) -> Reloaded {
+        let _one_at_a_time = self.reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let (next, problems) = Certificates::load(&self.folder, &self.certificates.load(), &provider());
+        let files = next.len();
+        self.certificates.store(Arc::new(next));
+        Reloaded { files, problems }
+    }
+
+    /// Whether a file of the folder is not the one that was read.
+    #[must_use]
+    pub fn has_changed(&self) -> bool {
+        self.certificates.load().has_changed(&self.folder)
+    }
+
+    /// The certificates in use.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateInfo> {
+        self.certificates.load().infos()
+    }
+
+    /// Whether there is a certificate for this name.
+    #[must_use]
+    pub fn serves(&self, name: Option<&str>) -> bool {
+        self.certificates.load().find(name).is_some()
+    }
+
+    /// Makes a new ticket key where the current one is a day old.
+    ///
+    /// # Errors
+    /// The file cannot be written; the current key stays in use.
+    pub fn rotate_tickets(&self, unix_s: u64) -> Result<(), TicketError> {
+        self.tickets.rotate(unix_s)
+    }
+
+    /// What handshakes are made with.
+    #[must_use]
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+}
+
+/// The cryptography in use: aws-lc-rs, X25519MLKEM768 among its key exchanges.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+fn server_config(tickets: Arc<Tickets>, by_name: Arc<ByName>) -> ServerConfig {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for TLS 1.2 and 1.3");
+    let mut config = builder.with_no_client_auth().with_cert_resolver(by_name);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = tickets;
+    // Sessions live in tickets alone: nothing is kept for clients that do not come back.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config
+}

@@ -1,0 +1,206 @@
+//! Connections to backends that speak HTTP/1.1: chosen, opened or taken from the pool, and given back.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mc_core::balance::Tried;
+use mc_core::http1::{HeadEnd, Limits, Malformed};
+use mc_core::outcome::RequestOutcome;
+use mc_uring::{Socket, runtime};
+
+use super::session::{Note, Session};
+use crate::clock;
+use crate::snapshot::RouteEntry;
+use crate::worker::Worker;
+use crate::worker::connect::{OnBackend, header, pick};
+
+/// Backend connections of a worker that wait for their next request, by address.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    socket: Rc<Socket>,
+    since_ms: u64,
+}
+
+/// Connections kept for each backend and worker.
+const KEPT: usize = 128;
+
+/// How long one is kept, in milliseconds: less than the five seconds after which some backends close, so that a
+/// request rarely meets a connection that is just being closed.
+const KEPT_MS: u64 = 4_000;
+
+/// What a response's head may take. Backends are trusted with more than clients are.
+pub(super) const LIMITS: Limits = Limits { head_bytes: 128 * 1024, target_bytes: 0, fields: 500 };
+
+/// A connection to a backend, for one request.
+pub(super) struct Lease {
+    pub(super) socket: Rc<Socket>,
+    /// It has carried a request before: it may turn out to be closed.
+    pub(super) reused: bool,
+    address: SocketAddr,
+    /// Whether others may use it after this request: not where a PROXY header has named the client.
+    shareable: bool,
+    _on_backend: OnBackend,
+}
+
+/// Why a response's head did not come.
+pub(super) enum HeadError {
+    /// The backend closed, or the connection broke; `Some`: after so many bytes of a head.
+    Closed(usize),
+    /// It is no response.
+    Malformed(Malformed),
+}
+
+impl Pool {
+    /// A connection that is still open.
+    fn take(&self, address: SocketAddr) -> Option<Rc<Socket>> {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.get_mut(&address)?;
+        while let Some(Idle { socket, .. }) = kept.pop() {
+            // Anything to read is either the end or a response to nothing.
+            let quiet = socket.recv(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            if quiet {
+                return Some(socket);
+            }
+        }
+        None
+    }
+
+    fn give(&self, address: SocketAddr, socket: Rc<Socket>, now_ms: u64) {
+        let mut idle = self.idle.borrow_mut();
+        let kept = idle.entry(address).or_default();
+        if kept.len() < KEPT {
+            kept.push(Idle { socket, since_ms: now_ms });
+        }
+    }
+
+    /// Closes those that have waited long.
+    pub(crate) fn sweep(&self, now_ms: u64) {
+        self.idle.borrow_mut().retain(|_, kept| {
+            kept.retain(|idle| now_ms < idle.since_ms + KEPT_MS);
+            !kept.is_empty()
+        });
+    }
+}
+
+impl Lease {
+    /// Gives the connection back after a response that leaves it in order.
+    pub(super) fn give_back(self, worker: &Worker) {
+        if self.shareable {
+            worker.pool.give(self.address, self.socket, worker.shared.now_ms.get());
+        }
+    }
+
+    /// Sends all of this to the backend.
+    pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        send_all(&self.socket, bytes).await
+    }
+}
+
+/// Sends all of this.
+pub(super) async fn send_all(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match socket.send(&bytes[sent..]) {
+            Ok(more) => sent += more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// A connection to one of the route's backends; `fresh`: one that has carried nothing.
+pub(super) async fn lease(
+    session: &Session,
+    route: &Arc<RouteEntry>,
+    note: &mut Note,
+    fresh: bool,
+) -> Result<Lease, RequestOutcome> {
+    let (worker, connection) = (&session.worker, &session.connection);
+    let mut tried = Tried::default();
+    let mut outcome = RequestOutcome::NoBackend;
+    for _ in 0..=route.spec.retries {
+        let now_ms = clock::millis();
+        let Some(index) = pick(worker, connection, route, &tried, now_ms) else { break };
+        let live = &route.backends[index];
+        let on_backend = OnBackend::acquire(live);
+        let address = live.address;
+        note.backend = Some(address);
+        let header = header(connection, route, index, session.incoming.as_deref());
+        let shareable = header.is_empty();
+        if shareable
+            && !fresh
+            && let Some(socket) = worker.pool.take(address)
+        {
+            return Ok(Lease { socket, reused: true, address, shareable, _on_backend: on_backend });
+        }
+        let limit = Duration::from_millis(route.spec.connect_timeout_ms);
+        match runtime::timeout(limit, open(address, &header)).await {
+            Some(Ok(socket)) => {
+                live.connect_ok(now_ms);
+                return Ok(Lease {
+                    socket: Rc::new(socket),
+                    reused: false,
+                    address,
+                    shareable,
+                    _on_backend: on_backend,
+                });
+            }
+            Some(Err(error)) => note.detail = format!("{address}: {error}"),
+            None => note.detail = format!("{address}: connecting took too long"),
+        }
+        outcome = RequestOutcome::ConnectFailed;
+        if live.connect_failed(clock::millis(), route.spec.eject_after, route.spec.eject_ms) {
+            (worker.policy.on_ejected)(address);
+        }
+        tried.insert(index);
+    }
+    Err(outcome)
+}
+
+async fn open(address: SocketAddr, header: &[u8]) -> io::Result<Socket> {
+    let socket = Socket::connect(address)?;
+    socket.writable().await?;
+    socket.take_error()?;
+    send_all(&socket, header).await?;
+    Ok(socket)
+}
+
+/// Reads until a response's head is complete; says where in `bytes` it is.
+pub(super) async fn read_head(
+    worker: &Worker,
+    socket: &Socket,
+    bytes: &mut Vec<u8>,
+) -> Result<Range<usize>, HeadError> {
+    let mut end = HeadEnd::default();
+    loop {
+        if let Some(head) = end.find(bytes, &LIMITS).map_err(HeadError::Malformed)? {
+            return Ok(head);
+        }
+        let got = bytes.len();
+        let closed = |_error| HeadError::Closed(got);
+        socket.readable().await.map_err(closed)?;
+        let read = worker.shared.with_buffer(|buffer| {
+            let read = socket.recv(buffer)?;
+            bytes.extend_from_slice(&buffer[..read]);
+            Ok::<_, io::Error>(read)
+        });
+        match read {
+            Ok(0) => return Err(HeadError::Closed(got)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(closed(error)),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Routes that terminate TLS: the handshake, and then HTTP in the version that both sides know.
+
+mod backend;
+mod h1;
+mod session;
+
+use std::rc::Rc;
+
+use mc_core::outcome::Outcome;
+use mc_uring::Tls;
+
+use super::Worker;
+use super::connection::Connection;
+use super::hello::{Refusal, Routed};
+
+pub(super) use backend::Pool;
+use session::Session;
+
+/// Serves a client from the handshake to the end of its connection.
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    routed: Routed,
+) -> Result<Outcome, Refusal> {
+    let name = Some(&*connection.target.borrow().name).filter(|name| !name.is_empty()).map(str::to_owned);
+    let terminator = &worker.policy.tls;
+    if !terminator.serves(name.as_deref()) {
+        return Err(Refusal::told(Outcome::NoCertificate));
+    }
+    let Ok(tls) = Tls::server(Rc::clone(&connection.socket), terminator.config()) else {
+        return Err(Refusal::told(Outcome::TlsFailed));
+    };
+    let early = routed.early.with(worker, <[u8]>::to_vec);
+    let mut plain = Vec::new();
+    if let Err(error) = tls.handshake(&worker.shared, &early, &mut plain).await {
+        if let Some(outcome) = connection.stop.get() {
+            return Ok(outcome);
+        }
+        connection.target.borrow_mut().detail = error.to_string().into();
+        return Ok(Outcome::TlsFailed);
+    }
+    drop(early);
+    let session = Session::new(worker, connection, routed.route, routed.incoming, tls);
+    let outcome = h1::serve(&session, plain).await;
+    session.close();
+    Ok(connection.stop.get().unwrap_or(outcome))
+}

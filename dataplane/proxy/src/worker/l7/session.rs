@@ -1,0 +1,184 @@
+//! One client that speaks HTTP: its TLS connection, the route of each request, and what is written of each.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mc_core::http1::Authority;
+use mc_core::model::Mode;
+use mc_core::outcome::RequestOutcome;
+use mc_core::proxy_protocol::Header;
+use mc_uring::Tls;
+use mc_uring::tls::Received;
+
+use crate::access_log::{self, Times};
+use crate::clock;
+use crate::snapshot::RouteEntry;
+use crate::stats;
+use crate::worker::Worker;
+use crate::worker::connection::Connection;
+
+/// A client's connection, once its handshake is over.
+pub(super) struct Session {
+    pub(super) worker: Rc<Worker>,
+    pub(super) connection: Rc<Connection>,
+    pub(super) tls: Tls,
+    /// The route of the last request. Another one may take its place while the connection lives.
+    route: RefCell<Arc<RouteEntry>>,
+    requests: Cell<u64>,
+    /// What the client's own PROXY header carried.
+    pub(super) incoming: Option<Box<Header>>,
+}
+
+/// What is noted of a request on its way, for the log.
+#[derive(Debug)]
+pub(super) struct Note {
+    pub(super) id: String,
+    pub(super) protocol: &'static str,
+    pub(super) method: Box<[u8]>,
+    pub(super) host: Box<[u8]>,
+    pub(super) target: Box<[u8]>,
+    pub(super) user_agent: Box<[u8]>,
+    pub(super) referer: Box<[u8]>,
+    pub(super) route: Option<Arc<RouteEntry>>,
+    pub(super) backend: Option<SocketAddr>,
+    pub(super) status: u16,
+    pub(super) detail: String,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) started_us: u64,
+    pub(super) times: Times,
+}
+
+/// The longest request id of a client that is passed on.
+const MAX_ID: usize = 128;
+
+impl Session {
+    pub(super) fn new(
+        worker: &Rc<Worker>,
+        connection: &Rc<Connection>,
+        route: Arc<RouteEntry>,
+        incoming: Option<Box<Header>>,
+        tls: Tls,
+    ) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            connection: Rc::clone(connection),
+            tls,
+            route: RefCell::new(route),
+            requests: Cell::new(0),
+            incoming,
+        }
+    }
+
+    /// Waits for more of what the client says; it is appended to `plain`.
+    pub(super) async fn receive(&self, plain: &mut Vec<u8>) -> io::Result<Received> {
+        loop {
+            self.tls.readable().await?;
+            match self.tls.try_recv(&self.worker.shared, plain)? {
+                Received::Nothing => {}
+                received => return Ok(received),
+            }
+        }
+    }
+
+    /// Sends all of this to the client.
+    pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.tls.send_all(&self.worker.shared, bytes).await?;
+        self.connection.down.count(bytes.len(), self.now_ms());
+        Ok(())
+    }
+
+    /// Says that nothing more is sent.
+    pub(super) fn close(&self) {
+        self.tls.close(&self.worker.shared);
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.worker.shared.now_ms.get()
+    }
+
+    /// Begins a note; `id`: what the client calls the request, if it does.
+    pub(super) fn note(&self, protocol: &'static str, id: Option<&[u8]>) -> Note {
+        let number = self.requests.get() + 1;
+        self.requests.set(number);
+        let is_fit =
+            |id: &&[u8]| (1..=MAX_ID).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_graphic());
+        let theirs = id.filter(is_fit).and_then(|id| str::from_utf8(id).ok());
+        let ours = || format!("{}-{number}", access_log::id_text(self.connection.id));
+        Note {
+            id: theirs.map_or_else(ours, str::to_owned),
+            protocol,
+            method: Box::default(),
+            host: Box::default(),
+            target: Box::default(),
+            user_agent: Box::default(),
+            referer: Box::default(),
+            route: None,
+            backend: None,
+            status: 0,
+            detail: String::new(),
+            bytes_in: 0,
+            bytes_out: 0,
+            started_us: clock::micros(),
+            times: Times::default(),
+        }
+    }
+
+    /// The route that a request for `host` takes now. The connection's name is what TLS was made for: a request for
+    /// another host is refused, so that neither a certificate nor a policy is borrowed (RFC 9110, section 15.5.20).
+    pub(super) fn route(&self, host: &[u8]) -> Result<Arc<RouteEntry>, RequestOutcome> {
+        let target = self.connection.target.borrow();
+        if !target.name.is_empty() && !host.is_empty() {
+            let asked = Authority::parse(host).ok_or(RequestOutcome::Malformed)?;
+            if !asked.same_host(&target.name) {
+                return Err(RequestOutcome::Misdirected);
+            }
+        }
+        let name = Some(&*target.name).filter(|name| !name.is_empty());
+        let offers = std::iter::once(&*target.alpn).filter(|alpn| !alpn.is_empty());
+        let found = self.worker.snapshot(|snapshot| {
+            snapshot.routes.lookup(self.connection.listener.id, name, offers).map(Arc::clone)
+        });
+        let found = found.filter(|route| route.spec.mode == Mode::L7).ok_or(RequestOutcome::NoRoute)?;
+        if !Arc::ptr_eq(&found, &self.route.borrow()) {
+            *self.route.borrow_mut() = Arc::clone(&found);
+        }
+        Ok(found)
+    }
+
+    /// Counts and logs a request that is over.
+    pub(super) fn finish(&self, mut note: Note, outcome: RequestOutcome) {
+        note.times.duration_us = clock::micros() - note.started_us;
+        let counted = &self.worker.stats;
+        counted.requests[stats::class(note.status)].add(1);
+        counted.request_outcomes[outcome as usize].add(1);
+        counted.request_time.record_us(note.times.duration_us);
+        if let Some(route) = &note.route {
+            route.live.counters().request(note.status);
+        }
+        self.worker.log.request(&access_log::Request {
+            id: &note.id,
+            connection: self.connection.id,
+            unix_ms: clock::unix_millis(),
+            client: self.connection.client.get(),
+            listener: &self.connection.listener.spec.name,
+            route: note.route.as_ref().map_or("", |route| &route.spec.name),
+            backend: note.backend,
+            protocol: note.protocol,
+            method: &note.method,
+            host: &note.host,
+            target: &note.target,
+            user_agent: &note.user_agent,
+            referer: &note.referer,
+            status: note.status,
+            outcome,
+            detail: &note.detail,
+            bytes_in: note.bytes_in,
+            bytes_out: note.bytes_out,
+            times: note.times,
+        });
+    }
+}

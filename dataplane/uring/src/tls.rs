@@ -1,0 +1,455 @@
+//! TLS on a socket of the ring.
+//!
+//! rustls's unbuffered connections keep no buffers of their own: records are read into the worker's buffer,
+//! decrypted there, and encrypted into the worker's second one. A connection that waits holds its keys and, now
+//! and then, part of a record; nothing else.
+//!
+//! The keys can be handed to the kernel where [`Tls`] ends its handshake: nothing outside this module knows how
+//! bytes become records.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::ServerName;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::{ClientConfig, CommonState, ServerConfig};
+
+use crate::relay::Shared;
+use crate::socket::Socket;
+
+/// A TLS connection, ours to accept or to open.
+pub struct Tls {
+    socket: Rc<Socket>,
+    state: RefCell<State>,
+    wait: RefCell<Option<Wait>>,
+}
+
+/// A wait for the socket that may be asked about and left alone again.
+type Wait = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+
+struct State {
+    // Some kilobytes, and moved about otherwise.
+    side: Box<Side>,
+    /// The beginning of a record, or of a handshake message, that has not come completely.
+    incoming: Vec<u8>,
+    /// Records that the socket did not take yet.
+    outgoing: Vec<u8>,
+    /// The peer has said that it sends no more.
+    peer_closed: bool,
+}
+
+#[expect(clippy::large_enum_variant, reason = "it is boxed, and most are servers")]
+enum Side {
+    Server(UnbufferedServerConnection),
+    Client(UnbufferedClientConnection),
+}
+
+/// What came of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// So many bytes were appended, at least one.
+    Bytes(usize),
+    /// Nothing yet.
+    Nothing,
+    /// The peer sends no more; `clean`: it said so (`close_notify`), rather than just closed.
+    End {
+        /// Nothing was cut off.
+        clean: bool,
+    },
+}
+
+/// Plain bytes encrypted in one go: four full records.
+const CHUNK: usize = 4 * 16 * 1024;
+
+/// What four records add: header, content type, nonce and tag each, and room to spare.
+pub(crate) const SCRATCH: usize = CHUNK + 4 * 64;
+
+impl Tls {
+    /// Begins as a server. The handshake goes on in [`Self::handshake`].
+    ///
+    /// # Errors
+    /// The configuration is of no use.
+    pub fn server(socket: Rc<Socket>, config: Arc<ServerConfig>) -> io::Result<Self> {
+        let side = Side::Server(UnbufferedServerConnection::new(config).map_err(invalid)?);
+        Ok(Self::new(socket, side))
+    }
+
+    /// Begins as a client of the server with this name. The handshake goes on in [`Self::handshake`].
+    ///
+    /// # Errors
+    /// The configuration is of no use.
+    pub fn client(
+        socket: Rc<Socket>,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        let side = Side::Client(UnbufferedClientConnection::new(config, name).map_err(invalid)?);
+        Ok(Self::new(socket, side))
+    }
+
+    fn new(socket: Rc<Socket>, side: Side) -> Self {
+        let state =
+            State { side: Box::new(side), incoming: Vec::new(), outgoing: Vec::new(), peer_closed: false };
+        Self { socket, state: RefCell::new(state), wait: RefCell::new(None) }
+    }
+
+    /// The socket beneath.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Finishes the handshake. `early`: bytes that were read from the socket before. What the peer says right
+    /// after its part of the handshake is appended to `plain`.
+    ///
+    /// # Errors
+    /// `InvalidData` where the handshake failed, with an alert sent; `UnexpectedEof` where the peer left; the
+    /// socket's own.
+    pub async fn handshake(&self, shared: &Shared, early: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
+        let mut early = early.to_vec();
+        let mut came = self.process(&mut early, plain);
+        loop {
+            self.flush(shared).await?;
+            came?;
+            if !self.with(|common| common.is_handshaking()) {
+                return Ok(());
+            }
+            self.readable().await?;
+            came = match self.try_recv(shared, plain) {
+                Ok(Received::End { .. }) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// Waits until there is something to read, an end or an error. Giving the wait up costs nothing: the next one
+    /// goes on with it.
+    ///
+    /// # Errors
+    /// The ring was shut down.
+    pub async fn readable(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// As [`Self::readable`].
+    ///
+    /// # Errors
+    /// The ring was shut down.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wait = self.wait.borrow_mut();
+        let waiting = wait.get_or_insert_with(|| {
+            let socket = Rc::clone(&self.socket);
+            Box::pin(async move { socket.readable().await })
+        });
+        let ready = ready!(waiting.as_mut().poll(cx));
+        *wait = None;
+        Poll::Ready(ready)
+    }
+
+    /// Lets `look` see what was negotiated.
+    pub fn with<R>(&self, look: impl FnOnce(&CommonState) -> R) -> R {
+        match &*self.state.borrow().side {
+            Side::Server(server) => look(server),
+            Side::Client(client) => look(client),
+        }
+    }
+
+    /// Appends what has come to `plain`, without waiting.
+    ///
+    /// # Errors
+    /// What came is no TLS, or was tampered with (an alert is on its way then); the socket's own.
+    pub fn try_recv(&self, shared: &Shared, plain: &mut Vec<u8>) -> io::Result<Received> {
+        let before = plain.len();
+        let ended = shared.with_buffer(|buffer| {
+            let mut state = self.state.borrow_mut();
+            if state.peer_closed {
+                return Ok(true);
+            }
+            let held = state.incoming.len();
+            let read = match self.socket.recv(&mut buffer[held..]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                read => read?,
+            };
+            buffer[..held].copy_from_slice(&state.incoming);
+            // Given back, not kept: most reads end at the end of a record.
+            state.incoming = Vec::new();
+            drop(state);
+            self.process(&mut buffer[..held + read], plain)?;
+            Ok::<_, io::Error>(read == 0)
+        })?;
+        let state = self.state.borrow();
+        if plain.len() > before {
+            Ok(Received::Bytes(plain.len() - before))
+        } else if ended || state.peer_closed {
+            Ok(Received::End { clean: state.peer_closed })
+        } else {
+            Ok(Received::Nothing)
+        }
+    }
+
+    /// Takes records apart; what is not complete is kept.
+    fn process(&self, records: &mut [u8], plain: &mut Vec<u8>) -> io::Result<()> {
+        let state = &mut *self.state.borrow_mut();
+        let State { side, incoming, outgoing, peer_closed } = state;
+        let (used, result) = match &mut **side {
+            Side::Server(server) => drive(
+                |records| {
+                    let UnbufferedStatus { discard, state, .. } = server.process_tls_records(records);
+                    (discard, state.map(|state| handle(state, plain, outgoing, peer_closed)))
+                },
+                records,
+            ),
+            Side::Client(client) => drive(
+                |records| {
+                    let UnbufferedStatus { discard, state, .. } = client.process_tls_records(records);
+                    (discard, state.map(|state| handle(state, plain, outgoing, peer_closed)))
+                },
+                records,
+            ),
+        };
+        incoming.extend_from_slice(&records[used..]);
+        // The alert that says what was wrong is on its way; it is the caller's to close.
+        if result.is_err() {
+            self.socket.send(outgoing).ok();
+            outgoing.clear();
+        }
+        result
+    }
+
+    /// Encrypts and sends all of `bytes`.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub async fn send_all(&self, shared: &Shared, bytes: &[u8]) -> io::Result<()> {
+        for chunk in bytes.chunks(CHUNK) {
+            self.try_send(shared, chunk)?;
+            self.flush(shared).await?;
+        }
+        Ok(())
+    }
+
+    /// Encrypts all of `bytes`, at most four records of them, and sends what the socket takes at once. The rest
+    /// waits for [`Self::flush`], before which nothing more should be sent.
+    ///
+    /// # Errors
+    /// The socket's own.
+    ///
+    /// # Panics
+    /// There are more bytes than four records hold.
+    pub fn try_send(&self, shared: &Shared, bytes: &[u8]) -> io::Result<()> {
+        assert!(bytes.len() <= CHUNK, "the caller sends in chunks");
+        shared.with_scratch(|scratch| {
+            let state = &mut *self.state.borrow_mut();
+            let encrypted = state.write(|mut traffic| traffic.encrypt(bytes, scratch))?;
+            state.put(&self.socket, &scratch[..encrypted])
+        })
+    }
+
+    /// Waits until everything encrypted is sent.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub async fn flush(&self, _shared: &Shared) -> io::Result<()> {
+        loop {
+            {
+                let state = &mut *self.state.borrow_mut();
+                let waiting = std::mem::take(&mut state.outgoing);
+                state.put(&self.socket, &waiting)?;
+                if state.outgoing.is_empty() {
+                    return Ok(());
+                }
+            }
+            self.socket.writable().await?;
+        }
+    }
+
+    /// Whether something encrypted waits to be sent.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        !self.state.borrow().outgoing.is_empty()
+    }
+
+    /// Says that nothing more is sent. What does not fit the socket is dropped: the close says it, too.
+    pub fn close(&self, shared: &Shared) {
+        shared.with_scratch(|scratch| {
+            let state = &mut *self.state.borrow_mut();
+            if let Ok(len) = state.write(|mut traffic| traffic.queue_close_notify(scratch)) {
+                state.put(&self.socket, &scratch[..len]).ok();
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Writes records by way of the state in which the connection lets traffic out.
+    fn write(
+        &mut self,
+        mut work: impl FnMut(AnyTraffic<'_>) -> Result<usize, EncryptError>,
+    ) -> io::Result<usize> {
+        let Self { side, outgoing, peer_closed, .. } = self;
+        let mut plain = Vec::new();
+        let mut enough = false;
+        loop {
+            let written = match &mut **side {
+                Side::Server(server) => match server.process_tls_records(&mut []).state.map_err(invalid)? {
+                    ConnectionState::WriteTraffic(traffic) => Some(work(AnyTraffic::Server(traffic))),
+                    state => {
+                        enough = handle(state, &mut plain, outgoing, peer_closed) == Next::Enough;
+                        None
+                    }
+                },
+                Side::Client(client) => match client.process_tls_records(&mut []).state.map_err(invalid)? {
+                    ConnectionState::WriteTraffic(traffic) => Some(work(AnyTraffic::Client(traffic))),
+                    state => {
+                        enough = handle(state, &mut plain, outgoing, peer_closed) == Next::Enough;
+                        None
+                    }
+                },
+            };
+            if let Some(written) = written {
+                return written.map_err(io::Error::other);
+            }
+            if enough {
+                // Closed, or the handshake is not over.
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+        }
+    }
+
+    /// Sends records after those that wait.
+    fn put(&mut self, socket: &Socket, records: &[u8]) -> io::Result<()> {
+        if !self.outgoing.is_empty() {
+            self.outgoing.extend_from_slice(records);
+            return Ok(());
+        }
+        let mut sent = 0;
+        while sent < records.len() {
+            match socket.send(&records[sent..]) {
+                Ok(more) => sent += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.outgoing.extend_from_slice(&records[sent..]);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The right to write, of either side.
+enum AnyTraffic<'c> {
+    Server(WriteTraffic<'c, ServerConnectionData>),
+    Client(WriteTraffic<'c, ClientConnectionData>),
+}
+
+impl AnyTraffic<'_> {
+    fn encrypt(&mut self, bytes: &[u8], out: &mut [u8]) -> Result<usize, EncryptError> {
+        match self {
+            Self::Server(traffic) => traffic.encrypt(bytes, out),
+            Self::Client(traffic) => traffic.encrypt(bytes, out),
+        }
+    }
+
+    fn queue_close_notify(&mut self, out: &mut [u8]) -> Result<usize, EncryptError> {
+        match self {
+            Self::Server(traffic) => traffic.queue_close_notify(out),
+            Self::Client(traffic) => traffic.queue_close_notify(out),
+        }
+    }
+}
+
+/// What a state asks for.
+#[derive(PartialEq, Eq)]
+enum Next {
+    /// Look again.
+    Again,
+    /// Nothing is left to do with the bytes that are there.
+    Enough,
+}
+
+/// Has all complete records processed; says how many bytes that took.
+fn drive(
+    mut process: impl FnMut(&mut [u8]) -> (usize, Result<Next, rustls::Error>),
+    records: &mut [u8],
+) -> (usize, io::Result<()>) {
+    let mut used = 0;
+    loop {
+        let (discard, next) = process(&mut records[used..]);
+        used += discard;
+        match next {
+            Ok(Next::Again) => {}
+            Ok(Next::Enough) => return (used, Ok(())),
+            Err(error) => {
+                // The alert that goes with it waits to be encoded.
+                while let (_, Ok(Next::Again)) = process(&mut []) {}
+                return (used, Err(invalid(error)));
+            }
+        }
+    }
+}
+
+/// Does what a state asks for.
+fn handle<Data>(
+    state: ConnectionState<'_, '_, Data>,
+    plain: &mut Vec<u8>,
+    outgoing: &mut Vec<u8>,
+    peer_closed: &mut bool,
+) -> Next {
+    match state {
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(Ok(record)) = traffic.next_record() {
+                plain.extend_from_slice(record.payload);
+            }
+            Next::Again
+        }
+        ConnectionState::EncodeTlsData(mut data) => {
+            let start = outgoing.len();
+            let mut room = 512;
+            loop {
+                outgoing.resize(start + room, 0);
+                match data.encode(&mut outgoing[start..]) {
+                    Ok(written) => {
+                        outgoing.truncate(start + written);
+                        return Next::Again;
+                    }
+                    Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
+                    Err(EncodeError::AlreadyEncoded) => {
+                        outgoing.truncate(start);
+                        return Next::Again;
+                    }
+                }
+            }
+        }
+        // It is sent when the caller flushes, before anything else.
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Next::Again
+        }
+        ConnectionState::PeerClosed => {
+            *peer_closed = true;
+            Next::Again
+        }
+        // Early data is never offered; whatever else there will be waits for more bytes.
+        _ => Next::Enough,
+    }
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
