@@ -144,13 +144,8 @@ impl Workers {
         keepalive: Option<Keepalive>,
     ) -> io::Result<Self> {
         runtime::probe()?;
-        let mut workers = Self {
-            snapshot,
-            stats: Vec::new(),
-            policy,
-            mailboxes: Vec::new(),
-            threads: Mutex::default(),
-        };
+        let mut workers =
+            Self { snapshot, stats: Vec::new(), policy, mailboxes: Vec::new(), threads: Mutex::default() };
         for number in 0..count {
             let (mailbox, inbox) = mailbox::mailbox()?;
             let stats = Arc::new(WorkerStats::default());
