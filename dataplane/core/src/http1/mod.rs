@@ -26,6 +26,7 @@ pub use field::{Field, Known, Section, Span};
 pub use forward::{Facts, Forwarded, Framing, RequestLine, write_request, write_response};
 pub use request::Request;
 pub use response::Response;
+pub use table::is_target;
 pub use write::{last_chunk, reason, write_chunk_size, write_status_line};
 
 /// What a head may take.

@@ -35,7 +35,7 @@ pub(crate) fn is_token(bytes: &[u8]) -> bool {
 
 /// Whether these bytes may be a request target.
 #[must_use]
-pub(crate) fn is_target(bytes: &[u8]) -> bool {
+pub fn is_target(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| TARGET[usize::from(*byte)])
 }
 

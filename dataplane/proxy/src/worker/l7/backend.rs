@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mc_core::balance::Tried;
-use mc_core::http1::{HeadEnd, Limits, Malformed};
+use bytes::Bytes;
+use mc_core::http1::{Body, Decoder, HeadEnd, Limits, Malformed, Step};
 use mc_core::outcome::RequestOutcome;
 use mc_uring::{Socket, runtime};
 
@@ -53,12 +54,129 @@ pub(super) struct Lease {
     _on_backend: OnBackend,
 }
 
+/// How long a client may take between two requests, in milliseconds.
+pub(super) const IDLE_MS: u64 = 60_000;
+
+/// How long a backend may take to answer.
+pub(super) const RESPONSE: Duration = Duration::from_secs(60);
+
+/// A response that was not passed on, or not all of it.
+pub(super) struct Fault {
+    pub(super) outcome: RequestOutcome,
+    /// The client has got a part of it.
+    pub(super) told: bool,
+    pub(super) detail: String,
+}
+
+/// A response's body, read piece by piece as content alone.
+pub(super) struct Source {
+    decoder: Decoder,
+    /// What has come and was not looked at.
+    held: Vec<u8>,
+}
+
 /// Why a response's head did not come.
 pub(super) enum HeadError {
     /// The backend closed, or the connection broke; `Some`: after so many bytes of a head.
     Closed(usize),
     /// It is no response.
     Malformed(Malformed),
+}
+
+impl Fault {
+    /// The client knows of nothing yet.
+    pub(super) fn before(outcome: RequestOutcome, detail: impl ToString) -> Self {
+        Self { outcome, told: false, detail: detail.to_string() }
+    }
+
+    /// The client has got a part.
+    pub(super) fn amid(outcome: RequestOutcome, detail: impl ToString) -> Self {
+        Self { outcome, told: true, detail: detail.to_string() }
+    }
+
+    /// What [`read_head`] under a time limit came to.
+    pub(super) fn of_head(head: Option<Result<Range<usize>, HeadError>>) -> Result<Range<usize>, Self> {
+        match head {
+            Some(Ok(head)) => Ok(head),
+            None => Err(Self::before(RequestOutcome::BackendTimeout, "no response in time")),
+            Some(Err(HeadError::Malformed(error))) => {
+                Err(Self::before(RequestOutcome::BackendMalformed, error))
+            }
+            Some(Err(HeadError::Closed(0))) => {
+                Err(Self::before(RequestOutcome::BackendClosed, "closed without a response"))
+            }
+            Some(Err(HeadError::Closed(_))) => {
+                Err(Self::before(RequestOutcome::BackendMalformed, "closed within the head"))
+            }
+        }
+    }
+}
+
+impl Source {
+    /// A body of which `held` has come with the head.
+    pub(super) fn new(decoder: Decoder, held: Vec<u8>) -> Self {
+        Self { decoder, held }
+    }
+
+    /// Whether all of it was read.
+    pub(super) fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Whether nothing came that does not belong to it.
+    pub(super) fn is_clean(&self) -> bool {
+        self.decoder.is_done() && self.held.is_empty()
+    }
+
+    /// Its trailer fields, once it is done.
+    pub(super) fn trailers(&self) -> &[u8] {
+        self.decoder.trailers()
+    }
+
+    /// The next piece. It is empty only where the body ended without another.
+    pub(super) async fn next(&mut self, worker: &Worker, socket: &Socket) -> Result<Bytes, Fault> {
+        let cut = |error: io::Error| Fault::amid(RequestOutcome::BackendCut, error);
+        loop {
+            let mut content = Vec::new();
+            let held = std::mem::take(&mut self.held);
+            self.take(&held, &mut content)?;
+            if !content.is_empty() || self.decoder.is_done() {
+                return Ok(content.into());
+            }
+            socket.readable().await.map_err(cut)?;
+            let ended = worker.shared.with_buffer(|buffer| match socket.recv(buffer) {
+                Ok(0) if self.decoder.ends_with_connection() => Ok(true),
+                Ok(0) => Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
+                Ok(read) => self.take(&buffer[..read], &mut content).map(|()| false),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                Err(error) => Err(cut(error)),
+            })?;
+            if ended {
+                self.decoder = Decoder::new(Body::None, &LIMITS);
+            }
+            if !content.is_empty() || self.decoder.is_done() {
+                return Ok(content.into());
+            }
+        }
+    }
+
+    /// Appends the content of these bytes; what follows the body is held.
+    fn take(&mut self, bytes: &[u8], content: &mut Vec<u8>) -> Result<(), Fault> {
+        let mut used = 0;
+        loop {
+            let step = self.decoder.next(&bytes[used..]);
+            match step.map_err(|error| Fault::amid(RequestOutcome::BackendMalformed, error))? {
+                Step::Content(len) => {
+                    content.extend_from_slice(&bytes[used..used + len]);
+                    used += len;
+                }
+                Step::Framing(len) => used += len,
+                Step::NeedMore | Step::End => break,
+            }
+        }
+        self.held.extend_from_slice(&bytes[used..]);
+        Ok(())
+    }
 }
 
 impl Pool {

@@ -10,7 +10,6 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use mc_core::http1::{
     self, Body, Decoder, Facts, Forwarded, HeadEnd, Known, Limits, Malformed, Request, RequestLine, Response,
@@ -20,21 +19,15 @@ use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_uring::runtime;
 use mc_uring::tls::Received;
 
-use super::backend::{self, HeadError, Lease, lease, read_head};
+use super::backend::{self, Fault, IDLE_MS, Lease, RESPONSE, lease, read_head};
 use super::session::{Note, Session};
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::worker::connection::Phase;
 use crate::worker::serve::enter_relay;
 
-/// How long a client may take between two requests, in milliseconds.
-const IDLE_MS: u64 = 60_000;
-
 /// How long a client may take for a head that it has begun.
 const HEAD_MS: u64 = 10_000;
-
-/// How long a backend may take to answer.
-const RESPONSE: Duration = Duration::from_secs(60);
 
 /// Bytes of further requests that are read before the response to the current one is over.
 const AHEAD: usize = 64 * 1024;
@@ -129,15 +122,15 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
             session.finish(note, outcome);
             if persistent { After::Next } else { After::Close(Outcome::Completed) }
         }
-        Err(Failed { outcome, told, detail }) => {
+        Err(Fault { outcome, told, detail }) => {
             if !detail.is_empty() {
                 note.detail = detail;
             }
-            if told == Told::Nothing && outcome != RequestOutcome::ClientGone {
+            if !told && outcome != RequestOutcome::ClientGone {
                 answer(session, &mut note, outcome.status(), false).await.unwrap_or(());
             }
             session.finish(note, outcome);
-            if told == Told::Part {
+            if told {
                 // The client must not take what it has for all of it.
                 session.connection.socket.reset_on_close();
             }
@@ -170,30 +163,6 @@ struct End {
     persistent: bool,
 }
 
-/// A response that was not, or not all of it.
-struct Failed {
-    outcome: RequestOutcome,
-    told: Told,
-    detail: String,
-}
-
-/// How much of a response the client has got.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Nothing,
-    Part,
-}
-
-impl Failed {
-    fn before(outcome: RequestOutcome, detail: impl ToString) -> Self {
-        Self { outcome, told: Told::Nothing, detail: detail.to_string() }
-    }
-
-    fn amid(outcome: RequestOutcome, detail: impl ToString) -> Self {
-        Self { outcome, told: Told::Part, detail: detail.to_string() }
-    }
-}
-
 /// Finds a backend and has it answer; once more where a kept connection turned out to be closed.
 async fn exchange(
     session: &Session,
@@ -202,12 +171,12 @@ async fn exchange(
     head: &[u8],
     plain: &mut Vec<u8>,
     note: &mut Note,
-) -> Result<End, Failed> {
+) -> Result<End, Fault> {
     let mut fresh = false;
     loop {
         let lease = lease(session, route, note, fresh)
             .await
-            .map_err(|outcome| Failed::before(outcome, std::mem::take(&mut note.detail)))?;
+            .map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))?;
         note.times.connect_us = clock::micros() - note.started_us;
         let mut decoder = Decoder::new(request.body, &LIMITS);
         let reused = lease.reused;
@@ -243,7 +212,7 @@ async fn with_backend(
     plain: &mut Vec<u8>,
     decoder: &mut Decoder,
     note: &mut Note,
-) -> Result<End, Failed> {
+) -> Result<End, Fault> {
     let mut out = Vec::with_capacity(head.len() + 256);
     let facts = Facts {
         client: session.connection.client.get().ip(),
@@ -255,12 +224,12 @@ async fn with_backend(
     let upgrade = request.upgrade.map(|upgrade| upgrade.of(head));
     write_request(&mut out, line, request.framing(head), upgrade, &facts, request.end_to_end(head));
     // What has come of the body goes along.
-    let ready = measure(decoder, plain).map_err(|error| Failed::before(RequestOutcome::Malformed, error))?;
+    let ready = measure(decoder, plain).map_err(|error| Fault::before(RequestOutcome::Malformed, error))?;
     out.extend(plain.drain(..ready));
     note.bytes_in += ready as u64;
     session.connection.up.count(out.len(), session.now_ms());
     if lease.send(&out).await.is_err() {
-        return Err(Failed::before(RequestOutcome::BackendClosed, "sending the request failed"));
+        return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
     }
     drop(out);
     let mut bytes_in = 0;
@@ -276,10 +245,10 @@ async fn with_backend(
                     Ok(()) | Err(UpError::Backend) => {}
                     Err(UpError::Client) => {
                         let gone = RequestOutcome::ClientGone;
-                        return Poll::Ready(Err(Failed::amid(gone, "the client left")));
+                        return Poll::Ready(Err(Fault::amid(gone, "the client left")));
                     }
                     Err(UpError::Malformed(error)) => {
-                        return Poll::Ready(Err(Failed::before(RequestOutcome::Malformed, error)));
+                        return Poll::Ready(Err(Fault::before(RequestOutcome::Malformed, error)));
                     }
                 }
             }
@@ -370,7 +339,7 @@ async fn pass_response(
     request: &Request,
     request_head: &[u8],
     note: &mut Note,
-) -> Result<Passed, Failed> {
+) -> Result<Passed, Fault> {
     let worker = &session.worker;
     let to_head = request.is(request_head, "HEAD");
     let mut response = Response::default();
@@ -378,22 +347,10 @@ async fn pass_response(
     let mut out = Vec::new();
     let head = loop {
         let head = runtime::timeout(RESPONSE, read_head(worker, &lease.socket, &mut bytes)).await;
-        let head = match head {
-            None => return Err(Failed::before(RequestOutcome::BackendTimeout, "no response in time")),
-            Some(Err(HeadError::Malformed(error))) => {
-                return Err(Failed::before(RequestOutcome::BackendMalformed, error));
-            }
-            Some(Err(HeadError::Closed(0))) => {
-                return Err(Failed::before(RequestOutcome::BackendClosed, "closed without a response"));
-            }
-            Some(Err(HeadError::Closed(_))) => {
-                return Err(Failed::before(RequestOutcome::BackendMalformed, "closed within the head"));
-            }
-            Some(Ok(head)) => head,
-        };
+        let head = Fault::of_head(head)?;
         response
             .parse(&bytes[head.clone()], to_head, &backend::LIMITS)
-            .map_err(|error| Failed::before(RequestOutcome::BackendMalformed, error))?;
+            .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
         if !response.is_informational() || response.status == 101 {
             break head;
         }
@@ -409,7 +366,7 @@ async fn pass_response(
     note.status = response.status;
     let switched = response.status == 101;
     if switched && (request.upgrade.is_none() || response.upgrade(&bytes[head.clone()]).is_none()) {
-        return Err(Failed::before(
+        return Err(Fault::before(
             RequestOutcome::BackendMalformed,
             "101 to a request that did not ask for it",
         ));
@@ -428,7 +385,7 @@ async fn pass_response(
     // What has come of the body goes along with the head.
     let before = out.len();
     let used = take(&mut decoder, &bytes[head.end..], raw, &mut out)
-        .map_err(|error| Failed::before(RequestOutcome::BackendMalformed, error))?;
+        .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
     note.bytes_out += (out.len() - before) as u64;
     let rest = bytes.split_off(head.end + used);
     session.send(&out).await.map_err(gone)?;
@@ -440,8 +397,8 @@ async fn pass_response(
     Ok(Passed { persistent, reusable, switched, rest })
 }
 
-fn gone(error: io::Error) -> Failed {
-    Failed::amid(RequestOutcome::ClientGone, error)
+fn gone(error: io::Error) -> Fault {
+    Fault::amid(RequestOutcome::ClientGone, error)
 }
 
 /// Appends what belongs to the body, `raw` as it is framed, else its content alone; says how many bytes it took.
@@ -471,18 +428,18 @@ async fn pass_body(
     decoder: &mut Decoder,
     raw: bool,
     note: &mut Note,
-) -> Result<(), Failed> {
+) -> Result<(), Fault> {
     let shared = &session.worker.shared;
-    let malformed = |error: Malformed| Failed::amid(RequestOutcome::BackendMalformed, error);
+    let malformed = |error: Malformed| Fault::amid(RequestOutcome::BackendMalformed, error);
     while !decoder.is_done() {
-        lease.socket.readable().await.map_err(|error| Failed::amid(RequestOutcome::BackendCut, error))?;
+        lease.socket.readable().await.map_err(|error| Fault::amid(RequestOutcome::BackendCut, error))?;
         let passed = shared.with_buffer(|buffer| {
             let read = match lease.socket.recv(buffer) {
                 Ok(0) if decoder.ends_with_connection() => return Ok(None),
-                Ok(0) => return Err(Failed::amid(RequestOutcome::BackendCut, "closed within the body")),
+                Ok(0) => return Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(0)),
-                Err(error) => return Err(Failed::amid(RequestOutcome::BackendCut, error)),
+                Err(error) => return Err(Fault::amid(RequestOutcome::BackendCut, error)),
             };
             let used = if raw {
                 let used = measure(decoder, &buffer[..read]).map_err(malformed)?;

@@ -2,7 +2,9 @@
 
 mod backend;
 mod h1;
+mod h2;
 mod session;
+mod wire;
 
 use std::rc::Rc;
 
@@ -41,7 +43,13 @@ pub(super) async fn serve(
     }
     drop(early);
     let session = Session::new(worker, connection, routed.route, routed.incoming, tls);
-    let outcome = h1::serve(&session, plain).await;
+    let is_http2 = session.tls.with(|common| common.alpn_protocol() == Some(b"h2"));
+    let session = Rc::new(session);
+    let outcome = if is_http2 {
+        h2::serve(Rc::clone(&session), plain).await
+    } else {
+        h1::serve(&session, plain).await
+    };
     session.close();
     Ok(connection.stop.get().unwrap_or(outcome))
 }

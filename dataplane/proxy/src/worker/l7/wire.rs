@@ -1,0 +1,104 @@
+//! What an HTTP/2 engine takes for its connection: two buffers in memory.
+//!
+//! The engine never sees a socket. Whoever owns the wire puts in what TLS brought and takes out what is to be
+//! encrypted, once for everything that became ready in a turn of the ring: many small responses become one record
+//! and one system call.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Both ends of the wire.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wire(Rc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    inbound: RefCell<Inbound>,
+    outbound: RefCell<Vec<u8>>,
+    ended: Cell<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Inbound {
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+/// Bytes that the engine may write before somebody takes them.
+const OUTBOUND: usize = 128 * 1024;
+
+impl Wire {
+    /// Lets `work` append what has come.
+    pub(super) fn bring<R>(&self, work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let inbound = &mut *self.0.inbound.borrow_mut();
+        if inbound.taken > 0 {
+            inbound.bytes.drain(..inbound.taken);
+            inbound.taken = 0;
+        }
+        work(&mut inbound.bytes)
+    }
+
+    /// Nothing more will come.
+    pub(super) fn end(&self) {
+        self.0.ended.set(true);
+    }
+
+    /// Whether the engine has taken all that came.
+    pub(super) fn is_drained(&self) -> bool {
+        let inbound = self.0.inbound.borrow();
+        inbound.taken == inbound.bytes.len()
+    }
+
+    /// What the engine has written since the last time.
+    pub(super) fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.outbound.borrow_mut())
+    }
+
+    /// Whether the engine has written something.
+    pub(super) fn has_outbound(&self) -> bool {
+        !self.0.outbound.borrow().is_empty()
+    }
+}
+
+// No waker is kept: the owner polls the engine after it has brought or taken something.
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let inbound = &mut *self.0.inbound.borrow_mut();
+        let there = &inbound.bytes[inbound.taken..];
+        if there.is_empty() {
+            // Nothing is held for a connection that waits.
+            *inbound = Inbound::default();
+            return if self.0.ended.get() { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
+        let len = there.len().min(into.remaining());
+        into.put_slice(&there[..len]);
+        inbound.taken += len;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outbound = &mut *self.0.outbound.borrow_mut();
+        let room = OUTBOUND.saturating_sub(outbound.len());
+        if room == 0 {
+            return Poll::Pending;
+        }
+        let len = room.min(bytes.len());
+        outbound.extend_from_slice(&bytes[..len]);
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
