@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mc_core::backend::{BackendLive, Health};
-use mc_core::outcome::Outcome;
+use mc_core::outcome::{Outcome, RequestOutcome};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -27,7 +27,7 @@ use crate::access_log::LogSink;
 use crate::admin::Admin;
 use crate::clock;
 use crate::snapshot::{RouteEntry, Snapshot};
-use crate::stats::{Counter, Histogram, WorkerStats};
+use crate::stats::{self, Counter, Histogram, WorkerStats};
 
 /// Where the numbers are.
 #[derive(Clone, Debug)]
@@ -155,10 +155,25 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         page.sample("mcproxy_connections_total", &[("outcome", outcome.as_str())], count);
     }
     type Time = fn(&WorkerStats) -> &Histogram;
-    let times: [(&str, &str, Time); 3] = [
+    page.family(
+        "mcproxy_responses_total",
+        "counter",
+        "Requests by the class of the status told; none: none was.",
+    );
+    for (class, word) in CLASSES.iter().enumerate() {
+        let count = workers.iter().map(|stats| stats.requests[class].get()).sum::<u64>();
+        page.sample("mcproxy_responses_total", &[("class", word)], count);
+    }
+    page.family("mcproxy_requests_total", "counter", "Requests that have ended, by outcome.");
+    for outcome in RequestOutcome::ALL {
+        let count = workers.iter().map(|stats| stats.request_outcomes[outcome as usize].get()).sum::<u64>();
+        page.sample("mcproxy_requests_total", &[("outcome", outcome.as_str())], count);
+    }
+    let times: [(&str, &str, Time); 4] = [
         ("mcproxy_hello_seconds", "From accept to a complete ClientHello.", |stats| &stats.hello_time),
         ("mcproxy_connect_seconds", "From the route to a connected backend.", |stats| &stats.connect_time),
         ("mcproxy_connection_seconds", "From accept to the end.", |stats| &stats.duration),
+        ("mcproxy_request_seconds", "From a request's head to its end.", |stats| &stats.request_time),
     ];
     for (name, help, of) in times {
         page.histogram(name, help, workers.iter().map(|stats| of(stats)));
@@ -180,7 +195,11 @@ struct RouteSum {
     bytes_in: u64,
     bytes_out: u64,
     outcomes: [u64; Outcome::ALL.len()],
+    requests: [u64; CLASSES.len()],
 }
+
+/// Words for the classes of status, in the order of [`WorkerStats::requests`].
+const CLASSES: [&str; stats::CLASSES] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl RouteSum {
     fn add(&mut self, entry: &RouteEntry) {
@@ -191,6 +210,9 @@ impl RouteSum {
         for (sum, count) in self.outcomes.iter_mut().zip(&counters.outcomes) {
             *sum += count.load(Ordering::Relaxed);
         }
+        for (sum, count) in self.requests.iter_mut().zip(&counters.requests) {
+            *sum += count.load(Ordering::Relaxed);
+        }
     }
 
     /// Keeps counters from falling, as they would when a route gets series of its own or goes: a scraper takes
@@ -199,6 +221,9 @@ impl RouteSum {
         self.bytes_in = self.bytes_in.max(before.bytes_in);
         self.bytes_out = self.bytes_out.max(before.bytes_out);
         for (sum, before) in self.outcomes.iter_mut().zip(before.outcomes) {
+            *sum = before.max(*sum);
+        }
+        for (sum, before) in self.requests.iter_mut().zip(before.requests) {
             *sum = before.max(*sum);
         }
     }
@@ -247,6 +272,18 @@ fn routes(page: &mut Page, snapshot: &Snapshot, others: &mut RouteSum) {
                     [("listener", listener), ("name", name), ("alpn", alpn), ("outcome", outcome.as_str())];
                 page.sample("mcproxy_route_connections_total", &all, count);
             }
+        }
+    }
+    page.family(
+        "mcproxy_route_responses_total",
+        "counter",
+        "Requests, by route and class of the status told.",
+    );
+    for (key, sum) in &rows {
+        for (count, class) in sum.requests.into_iter().zip(CLASSES).filter(|(count, _)| *count > 0) {
+            let [listener, name, alpn] = *key;
+            let all = [("listener", listener), ("name", name), ("alpn", alpn), ("class", class)];
+            page.sample("mcproxy_route_responses_total", &all, count);
         }
     }
     type Number = fn(&RouteSum) -> u64;

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 pub(crate) struct Site {
     /// Full path of mcproxyctl.
     pub(crate) ctl: PathBuf,
-    /// The name that is routed.
+    /// The name that is passed through.
     pub(crate) name: &'static str,
+    /// The name for which MC-Proxy terminates TLS.
+    pub(crate) page_name: &'static str,
     /// Where MC-Proxy listens, on 127.0.0.1 and ::1.
     pub(crate) port: u16,
     pub(crate) metrics: SocketAddr,
@@ -16,6 +18,8 @@ pub(crate) struct Site {
     pub(crate) first: SocketAddr,
     /// Where it can be led to.
     pub(crate) second: SocketAddr,
+    /// The backend of the page, which speaks plain HTTP.
+    pub(crate) page: SocketAddr,
     /// Everything that is written.
     pub(crate) folder: PathBuf,
 }
@@ -71,6 +75,16 @@ impl Site {
             line("The same request again", self.curl(&name), prints(&["\"backend\": \"second\""])),
             line("", self.ctl("route list"), prints(&[&name, &second])),
             line("And back", self.ctl(&self.route_to(self.first)), prints(&[&name])),
+            line(
+                "A page for which MC-Proxy terminates TLS, over HTTP/2",
+                self.curl_with("--http2 --include", self.page_name),
+                prints(&["HTTP/2 200", "was told", self.page_name]),
+            ),
+            line(
+                "The same over HTTP/1.1",
+                self.curl_with("--http1.1 --include", self.page_name),
+                prints(&["HTTP/1.1 200", "was told", "127.0.0.1"]),
+            ),
             line("Who is connected", self.ctl("connection list"), prints(&[])),
             line("A live view, left with q", self.ctl("top"), Promise::GoesOn(vec![name.clone()])),
             line(
@@ -85,9 +99,9 @@ impl Site {
     /// What a person reads.
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
-            "MC-Proxy listens on 127.0.0.1:{0} and [::1]:{0} and leads {1} to a TLS backend.\n\
-             Lines for another terminal:\n",
-            self.port, self.name
+            "MC-Proxy listens on 127.0.0.1:{0} and [::1]:{0}. It passes {1} through to a TLS backend, and \
+             terminates TLS for {2}.\nLines for another terminal:\n",
+            self.port, self.name, self.page_name
         );
         for line in self.lines() {
             if !line.about.is_empty() {
@@ -101,10 +115,14 @@ impl Site {
     }
 
     fn curl(&self, name: &str) -> String {
+        self.curl_with("--show-error", name)
+    }
+
+    fn curl_with(&self, options: &str, name: &str) -> String {
         let Self { port, .. } = self;
+        let ca = self.quoted("ca.pem");
         format!(
-            "curl --silent --show-error --cacert {} --resolve {name}:{port}:127.0.0.1 https://{name}:{port}/",
-            self.quoted("ca.pem")
+            "curl --silent {options} --cacert {ca} --resolve {name}:{port}:127.0.0.1 https://{name}:{port}/"
         )
     }
 
@@ -135,10 +153,12 @@ mod tests {
         Site {
             ctl: "/build/mcproxyctl".into(),
             name: "demo.localhost",
+            page_name: "page.localhost",
             port: 8443,
             metrics: SocketAddr::from(([127, 0, 0, 1], 9091)),
             first: SocketAddr::from(([127, 0, 0, 1], 1001)),
             second: SocketAddr::from(([127, 0, 0, 1], 1002)),
+            page: SocketAddr::from(([127, 0, 0, 1], 1003)),
             folder: folder.into(),
         }
     }

@@ -1,4 +1,4 @@
-//! The demo site of `cargo xtask up`: a throw-away certificate, two TLS backends, MC-Proxy in front of them, and lines
+//! The demo site of `cargo xtask up`: throw-away certificates, three backends, MC-Proxy in front of them, and lines
 //! to paste into another terminal.
 //!
 //! Everything it writes is in one folder; everything it starts ends with it. With `--check` it runs the printed lines
@@ -8,6 +8,7 @@
 mod backend;
 mod check;
 mod lines;
+mod page;
 mod pki;
 mod proxy;
 
@@ -24,8 +25,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use lines::Site;
 use proxy::Proxy;
 
-/// The name that the certificate is for.
+/// The name that is passed through to a TLS backend.
 const NAME: &str = "demo.localhost";
+
+/// The name for which MC-Proxy itself terminates TLS.
+const PAGE: &str = "page.localhost";
 
 #[derive(Parser)]
 #[command(name = "mc-demo", about)]
@@ -56,17 +60,21 @@ fn main() -> ExitCode {
 
 async fn run(cli: &Cli) -> Result<()> {
     let folder = fresh(&cli.folder)?;
-    let tls = Arc::new(pki::make(&folder.join("ca.pem"), NAME)?);
+    let authority = pki::Authority::make(&folder.join("ca.pem"))?;
+    let tls = Arc::new(authority.server(NAME)?);
+    authority.write(&folder.join("certs"), PAGE)?;
     let first = backend::start("first", Arc::clone(&tls)).await?;
     let second = backend::start("second", tls).await?;
     let port = free_port(8443).await?;
     let site = Site {
         ctl: std::path::absolute(cli.binaries.join("mcproxyctl"))?,
         name: NAME,
+        page_name: PAGE,
         port,
         metrics: local(free_port(9091).await?),
         first,
         second,
+        page: page::start().await?,
         folder,
     };
     let mut proxy = Proxy::start(&cli.binaries.join("mc-proxy"), &site).await?;

@@ -81,6 +81,10 @@ fn configuration(site: &Site, ipv6: bool) -> String {
             "[[routes]]\nlistener = \"{listener}\"\nname = \"{}\"\n\
              backends = [{{ address = \"{}\", proxy_protocol = \"v2\" }}]\n",
             site.name, site.first
+        ) + &format!(
+            "[[routes]]\nlistener = \"{listener}\"\nname = \"{}\"\nmode = \"l7\"\n\
+             backends = [{{ address = \"{}\" }}]\n",
+            site.page_name, site.page
         )
     };
     let mut text = format!(

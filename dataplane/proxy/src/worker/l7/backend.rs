@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mc_core::balance::Tried;
 use bytes::Bytes;
+use mc_core::balance::Tried;
 use mc_core::http1::{Body, Decoder, HeadEnd, Limits, Malformed, Step};
 use mc_core::outcome::RequestOutcome;
 use mc_uring::{Socket, runtime};

@@ -20,7 +20,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 use mc_core::http1::{
-    self, Authority, Body, Decoder, Facts, Forwarded, Framing, Known, RequestLine, Response, is_target, write_request,
+    self, Authority, Body, Decoder, Facts, Forwarded, Framing, Known, RequestLine, Response, is_target,
+    write_request,
 };
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_uring::runtime;
@@ -309,11 +310,8 @@ fn head(session: &Session, parts: &Parts, asked: &Asked<'_>, note: &Note) -> Vec
     let fields = fields.map(|(name, value)| {
         (Known::of(name.as_str().as_bytes()), name.as_str().as_bytes(), value.as_bytes())
     });
-    let cookies = (!asked.cookies.is_empty()).then_some((
-        Known::Other,
-        b"cookie".as_slice(),
-        asked.cookies.as_slice(),
-    ));
+    let cookies =
+        (!asked.cookies.is_empty()).then_some((Known::Other, b"cookie".as_slice(), asked.cookies.as_slice()));
     // RFC 8441, section 5: HTTP/2 has no use for the key, HTTP/1.1 asks for one.
     let key = base64::engine::general_purpose::STANDARD.encode(fastrand::u128(..).to_le_bytes());
     let key = asked.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")).then_some((
@@ -568,13 +566,10 @@ async fn send_data(send: &mut SendStream<Bytes>, mut piece: Bytes, last: bool) -
 }
 
 /// The response's head as HTTP/2 has it.
-fn to_http(
-    response: &Response,
-    head: &[u8],
-    framing: Framing<'_>,
-) -> Result<http::Response<()>, Fault> {
+fn to_http(response: &Response, head: &[u8], framing: Framing<'_>) -> Result<http::Response<()>, Fault> {
     let malformed = |why: &str| Fault::before(RequestOutcome::BackendMalformed, why);
-    let status = StatusCode::from_u16(response.status).map_err(|_range| malformed("its status is malformed"))?;
+    let status =
+        StatusCode::from_u16(response.status).map_err(|_range| malformed("its status is malformed"))?;
     let mut answer = http::Response::new(());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -584,7 +579,8 @@ fn to_http(
     };
     for (_, name, value) in response.end_to_end(head).chain(length) {
         let name = HeaderName::from_bytes(name).map_err(|_bad| malformed("a field's name is malformed"))?;
-        let value = HeaderValue::from_bytes(value).map_err(|_bad| malformed("a field's value is malformed"))?;
+        let value =
+            HeaderValue::from_bytes(value).map_err(|_bad| malformed("a field's value is malformed"))?;
         headers.append(name, value);
     }
     Ok(answer)

@@ -45,11 +45,8 @@ pub(super) async fn serve(
     let session = Session::new(worker, connection, routed.route, routed.incoming, tls);
     let is_http2 = session.tls.with(|common| common.alpn_protocol() == Some(b"h2"));
     let session = Rc::new(session);
-    let outcome = if is_http2 {
-        h2::serve(Rc::clone(&session), plain).await
-    } else {
-        h1::serve(&session, plain).await
-    };
+    let outcome =
+        if is_http2 { h2::serve(Rc::clone(&session), plain).await } else { h1::serve(&session, plain).await };
     session.close();
     Ok(connection.stop.get().unwrap_or(outcome))
 }
