@@ -130,7 +130,7 @@ pub(crate) struct Key {
 /// A route's settings; those that are not given keep their value, or take the default.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Settings {
-    /// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2]`; once for each backend.
+    /// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c]`; once for each backend.
     #[arg(long, value_name = "BACKEND")]
     pub(crate) backend: Vec<BackendArg>,
     /// The star stands for several labels, not just one.

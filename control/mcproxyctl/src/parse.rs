@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use mc_core::model::{Backend, CustomTlv, ProxyOut, Subject, TlvsOut, default_weight};
+use mc_core::model::{Backend, CustomTlv, Protocol, ProxyOut, Subject, TlvsOut, default_weight};
 
-/// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2]`.
+/// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackendArg(pub(crate) Backend);
 
@@ -35,6 +35,7 @@ impl FromStr for BackendArg {
             weight: default_weight(),
             proxy_protocol: ProxyOut::Off,
             tlvs: TlvsOut::default(),
+            protocol: Protocol::Http1,
         };
         for part in parts {
             match part.split_once('=') {
@@ -50,7 +51,18 @@ impl FromStr for BackendArg {
                         _ => return Err(format!("proxy_protocol `{form}` is not off, v1 or v2")),
                     };
                 }
-                _ => return Err(format!("`{part}` is neither weight=N nor proxy_protocol=FORM")),
+                Some(("protocol", protocol)) => {
+                    backend.protocol = match protocol {
+                        "http1" => Protocol::Http1,
+                        "h2c" => Protocol::H2c,
+                        _ => return Err(format!("protocol `{protocol}` is not http1 or h2c")),
+                    };
+                }
+                _ => {
+                    return Err(format!(
+                        "`{part}` is none of weight=N, proxy_protocol=FORM and protocol=PROTOCOL"
+                    ));
+                }
             }
         }
         Ok(Self(backend))

@@ -9,10 +9,12 @@
 pub mod listen;
 pub mod mailbox;
 pub mod pipe;
+mod plain;
 pub mod relay;
 pub mod runtime;
 pub mod socket;
 pub mod tls;
 
+pub use plain::Plain;
 pub use socket::Socket;
 pub use tls::Tls;

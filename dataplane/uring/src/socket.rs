@@ -102,6 +102,22 @@ impl Socket {
         Ok(rustix::net::send(self, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
+    /// Writes all of this, waiting where it does not fit.
+    ///
+    /// # Errors
+    /// The connection's error.
+    pub async fn send_all(&self, bytes: &[u8]) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match self.send(&bytes[sent..]) {
+                Ok(more) => sent += more,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// The error that waits on the socket, if any. Taking it clears it.
     ///
     /// # Errors

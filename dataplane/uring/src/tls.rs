@@ -33,7 +33,22 @@ pub struct Tls {
 }
 
 /// A wait for the socket that may be asked about and left alone again.
-type Wait = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+pub(crate) type Wait = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+
+/// Asks about a wait, which is begun where there is none.
+pub(crate) fn poll_wait(
+    socket: &Rc<Socket>,
+    wait: &mut Option<Wait>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    let waiting = wait.get_or_insert_with(|| {
+        let socket = Rc::clone(socket);
+        Box::pin(async move { socket.readable().await })
+    });
+    let ready = ready!(waiting.as_mut().poll(cx));
+    *wait = None;
+    Poll::Ready(ready)
+}
 
 struct State {
     // Some kilobytes, and moved about otherwise.
@@ -145,14 +160,7 @@ impl Tls {
     /// # Errors
     /// The ring was shut down.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut wait = self.wait.borrow_mut();
-        let waiting = wait.get_or_insert_with(|| {
-            let socket = Rc::clone(&self.socket);
-            Box::pin(async move { socket.readable().await })
-        });
-        let ready = ready!(waiting.as_mut().poll(cx));
-        *wait = None;
-        Poll::Ready(ready)
+        poll_wait(&self.socket, &mut self.wait.borrow_mut(), cx)
     }
 
     /// Lets `look` see what was negotiated.

@@ -34,6 +34,10 @@ impl Words for model::Balance {
     const WORDS: &'static [Self] = &[Self::LeastConnections, Self::RandomOfTwo, Self::SourceHash];
 }
 
+impl Words for model::Protocol {
+    const WORDS: &'static [Self] = &[Self::Http1, Self::H2c];
+}
+
 impl Words for model::ProxyOut {
     const WORDS: &'static [Self] = &[Self::Off, Self::V1, Self::V2];
 }
@@ -90,6 +94,7 @@ fn backend_of(backend: Backend, path: &str) -> Result<model::Backend, Invalid> {
         )?,
         weight: backend.weight.unwrap_or(model::default_weight()),
         proxy_protocol: Words::of(backend.proxy_protocol, &format!("{path}.proxy_protocol"))?,
+        protocol: Words::of(backend.protocol, &format!("{path}.protocol"))?,
         tlvs: model::TlvsOut {
             alpn: tlvs.alpn,
             authority: tlvs.authority,
@@ -145,6 +150,7 @@ impl From<&model::Backend> for Backend {
             address: backend.address.to_string(),
             weight: Some(backend.weight),
             proxy_protocol: backend.proxy_protocol.number(),
+            protocol: backend.protocol.number(),
             tlvs: (*tlvs != model::TlvsOut::default()).then(|| TlvsOut {
                 alpn: tlvs.alpn,
                 authority: tlvs.authority,
@@ -328,15 +334,21 @@ mod tests {
 
     fn backend() -> impl Strategy<Value = model::Backend> {
         let tlvs = (any::<[bool; 5]>(), proptest::collection::vec((224_u8..=239, "[a-z]{0,9}"), 0..3));
-        (any::<std::net::SocketAddr>(), 1_u32..1000, 0..3_i32, tlvs).prop_map(
-            |(address, weight, form, tlvs)| {
+        (any::<std::net::SocketAddr>(), 1_u32..1000, 0..3_i32, 0..2_i32, tlvs).prop_map(
+            |(address, weight, form, protocol, tlvs)| {
                 let ([alpn, authority, unique_id, crc32c, pass], custom) = tlvs;
                 let custom =
                     custom.into_iter().map(|(kind, value)| model::CustomTlv { kind, value }).collect();
                 let tlvs = model::TlvsOut { alpn, authority, unique_id, crc32c, pass, custom };
                 // The scope and flow of an IPv6 address are not spoken of.
                 let address = std::net::SocketAddr::new(address.ip(), address.port());
-                model::Backend { address, weight, proxy_protocol: Words::of(form, "").unwrap(), tlvs }
+                model::Backend {
+                    address,
+                    weight,
+                    proxy_protocol: Words::of(form, "").unwrap(),
+                    tlvs,
+                    protocol: Words::of(protocol, "").unwrap(),
+                }
             },
         )
     }

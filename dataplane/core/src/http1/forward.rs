@@ -69,6 +69,22 @@ pub fn write_request<'a>(
         out.extend_from_slice(part);
     }
     put(out, b"Host", facts.host);
+    for_backend(fields, facts, |name, value| put(out, name, value));
+    write_framing(out, framing);
+    if let Some(upgrade) = upgrade {
+        put(out, b"Connection", b"upgrade");
+        put(out, b"Upgrade", upgrade);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The fields of a request as its backend gets them, in any version of HTTP: those of the client that go further, and
+/// those that say who it is. `Host` and what frames the body are the caller's.
+pub fn for_backend<'a>(
+    fields: impl Iterator<Item = (Known, &'a [u8], &'a [u8])>,
+    facts: &Facts<'_>,
+    mut put: impl FnMut(&[u8], &[u8]),
+) {
     let mut before = Before::default();
     for (known, name, value) in fields {
         match known {
@@ -78,17 +94,11 @@ pub fn write_request<'a>(
             Known::XForwardedHost => before.host = before.host.or(Some(value)),
             Known::XForwardedProto => before.proto = before.proto.or(Some(value)),
             known if known.is_hop_by_hop() => {}
-            _ => put(out, name, value),
+            _ => put(name, value),
         }
     }
-    write_framing(out, framing);
-    if let Some(upgrade) = upgrade {
-        put(out, b"Connection", b"upgrade");
-        put(out, b"Upgrade", upgrade);
-    }
-    before.write(out, facts);
-    put(out, b"X-Request-ID", facts.request_id.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    before.tell(facts, &mut put);
+    put(b"x-request-id", facts.request_id.as_bytes());
 }
 
 /// Writes a response's head for an HTTP/1.1 client. `connection`: what it says besides, `close` or `keep-alive`.
@@ -105,13 +115,31 @@ pub fn write_response(
     for (_, name, value) in end_to_end(&response.section, head) {
         put(out, name, value);
     }
-    write_framing(out, framing);
-    if response.status == 101
-        && let Some(upgrade) = response.upgrade(head)
-    {
-        put(out, b"Connection", b"upgrade");
+    let upgrade = response.upgrade(head).filter(|_| response.status == 101);
+    if let Some(upgrade) = upgrade {
         put(out, b"Upgrade", upgrade);
-    } else if let Some(connection) = connection {
+    }
+    end_head(out, framing, if upgrade.is_some() { Some(b"upgrade") } else { connection });
+}
+
+/// As [`write_response`], where the response came in another version of HTTP.
+pub fn write_translated<'a>(
+    out: &mut Vec<u8>,
+    status: u16,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    framing: Framing<'_>,
+    connection: Option<&[u8]>,
+) {
+    write_status_line(out, status, reason(status).as_bytes());
+    for (name, value) in fields {
+        put(out, name, value);
+    }
+    end_head(out, framing, connection);
+}
+
+fn end_head(out: &mut Vec<u8>, framing: Framing<'_>, connection: Option<&[u8]>) {
+    write_framing(out, framing);
+    if let Some(connection) = connection {
         put(out, b"Connection", connection);
     }
     out.extend_from_slice(b"\r\n");
@@ -199,35 +227,37 @@ struct Before<'a> {
 }
 
 impl Before<'_> {
-    fn write(&self, out: &mut Vec<u8>, facts: &Facts<'_>) {
+    fn tell(&self, facts: &Facts<'_>, put: &mut impl FnMut(&[u8], &[u8])) {
         if facts.forwarded == Forwarded::Strip {
             return;
         }
         let append = facts.forwarded == Forwarded::Append;
         let client = facts.client.to_canonical();
-        let list = |out: &mut Vec<u8>, name: &[u8], before: &[&[u8]]| {
-            out.extend_from_slice(name);
-            out.extend_from_slice(b": ");
-            for value in before.iter().filter(|value| append && !value.is_empty()) {
-                out.extend_from_slice(value);
-                out.extend_from_slice(b", ");
+        let mut value = Vec::with_capacity(128);
+        let begin = |value: &mut Vec<u8>, before: &[&[u8]]| {
+            value.clear();
+            for before in before.iter().filter(|before| append && !before.is_empty()) {
+                value.extend_from_slice(before);
+                value.extend_from_slice(b", ");
             }
         };
-        list(out, b"X-Forwarded-For", &self.addresses);
+        begin(&mut value, &self.addresses);
         // Writing to a vector cannot fail.
-        write!(out, "{client}\r\n").unwrap_or(());
-        put(out, b"X-Forwarded-Proto", self.proto.filter(|_| append).unwrap_or(b"https"));
-        put(out, b"X-Forwarded-Host", self.host.filter(|_| append).unwrap_or(facts.host));
-        list(out, b"Forwarded", &self.forwarded);
+        write!(value, "{client}").unwrap_or(());
+        put(b"x-forwarded-for", &value);
+        put(b"x-forwarded-proto", self.proto.filter(|_| append).unwrap_or(b"https"));
+        put(b"x-forwarded-host", self.host.filter(|_| append).unwrap_or(facts.host));
+        begin(&mut value, &self.forwarded);
         match client {
-            IpAddr::V4(address) => write!(out, "for={address}"),
+            IpAddr::V4(address) => write!(value, "for={address}"),
             // RFC 7239, section 6: in brackets, and so in quotes.
-            IpAddr::V6(address) => write!(out, "for=\"[{address}]\""),
+            IpAddr::V6(address) => write!(value, "for=\"[{address}]\""),
         }
         .unwrap_or(());
-        out.extend_from_slice(b";proto=https;host=\"");
-        out.extend_from_slice(facts.host);
-        out.extend_from_slice(b"\"\r\n");
+        value.extend_from_slice(b";proto=https;host=\"");
+        value.extend_from_slice(facts.host);
+        value.push(b'"');
+        put(b"forwarded", &value);
     }
 }
 
@@ -260,17 +290,18 @@ mod tests {
     fn says_who_the_client_is_and_nothing_of_the_connection() {
         assert_eq!(
             forward(Forwarded::Set),
-            "POST /x HTTP/1.1\r\nHost: a.example\r\nCookie: c=1\r\nContent-Length: 0\r\n\
-             X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: a.example\r\n\
-             Forwarded: for=192.0.2.1;proto=https;host=\"a.example\"\r\nX-Request-ID: ours\r\n\r\n"
+            "POST /x HTTP/1.1\r\nHost: a.example\r\nCookie: c=1\r\n\
+             x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: a.example\r\n\
+             forwarded: for=192.0.2.1;proto=https;host=\"a.example\"\r\nx-request-id: ours\r\n\
+             Content-Length: 0\r\n\r\n"
         );
     }
 
     #[test]
     fn appends_to_what_a_trusted_proxy_said() {
         let text = forward(Forwarded::Append);
-        assert!(text.contains("X-Forwarded-For: 9.9.9.9, 192.0.2.1\r\n"), "{text}");
-        assert!(text.contains("Forwarded: for=9.9.9.9, for=192.0.2.1;proto=https"), "{text}");
+        assert!(text.contains("x-forwarded-for: 9.9.9.9, 192.0.2.1\r\n"), "{text}");
+        assert!(text.contains("forwarded: for=9.9.9.9, for=192.0.2.1;proto=https"), "{text}");
     }
 
     #[test]

@@ -23,7 +23,9 @@ mod write;
 pub use authority::Authority;
 pub use body::{Decoder, Step};
 pub use field::{Field, Known, Section, Span};
-pub use forward::{Facts, Forwarded, Framing, RequestLine, write_request, write_response};
+pub use forward::{
+    Facts, Forwarded, Framing, RequestLine, for_backend, write_request, write_response, write_translated,
+};
 pub use request::Request;
 pub use response::Response;
 pub use table::is_target;

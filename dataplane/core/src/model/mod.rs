@@ -127,7 +127,7 @@ pub enum Mode {
     /// Bytes pass through; the backend terminates TLS.
     #[default]
     L4,
-    /// MC-Proxy terminates TLS and speaks HTTP. Not yet: such a route is kept and its connections refused.
+    /// MC-Proxy terminates TLS and speaks HTTP.
     L7,
 }
 
@@ -160,6 +160,20 @@ pub struct Backend {
     /// TLVs of a v2 header.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tlvs: TlvsOut,
+    /// What it speaks, on a route of mode `l7`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub protocol: Protocol,
+}
+
+/// What a backend of a route that terminates TLS speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, from the first byte (RFC 9113, section 3.3): gRPC servers.
+    H2c,
 }
 
 /// The PROXY protocol header that a backend is sent.

@@ -1,4 +1,4 @@
-//! Connections to backends that speak HTTP/1.1: chosen, opened or taken from the pool, and given back.
+//! Connections to backends: chosen, opened or taken from the pool, and given back.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,9 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use mc_core::balance::Tried;
 use mc_core::http1::{Body, Decoder, HeadEnd, Limits, Malformed, Step};
+use mc_core::model::Protocol;
 use mc_core::outcome::RequestOutcome;
 use mc_uring::{Socket, runtime};
 
+use super::mux::{Channel, Mux, MuxPool};
 use super::session::{Note, Session};
 use crate::clock;
 use crate::snapshot::RouteEntry;
@@ -25,6 +27,7 @@ use crate::worker::connect::{OnBackend, header, pick};
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    mux: MuxPool,
 }
 
 #[derive(Debug)]
@@ -43,7 +46,15 @@ const KEPT_MS: u64 = 4_000;
 /// What a response's head may take. Backends are trusted with more than clients are.
 pub(super) const LIMITS: Limits = Limits { head_bytes: 128 * 1024, target_bytes: 0, fields: 500 };
 
-/// A connection to a backend, for one request.
+/// A backend's connection, for one request.
+pub(super) enum Upstream {
+    /// All of a connection.
+    Http1(Lease),
+    /// A share of one.
+    Http2(Channel),
+}
+
+/// A connection to a backend of HTTP/1.1, for one request.
 pub(super) struct Lease {
     pub(super) socket: Rc<Socket>,
     /// It has carried a request before: it may turn out to be closed.
@@ -208,6 +219,7 @@ impl Pool {
             kept.retain(|idle| now_ms < idle.since_ms + KEPT_MS);
             !kept.is_empty()
         });
+        self.mux.sweep(now_ms);
     }
 }
 
@@ -221,21 +233,8 @@ impl Lease {
 
     /// Sends all of this to the backend.
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        send_all(&self.socket, bytes).await
+        self.socket.send_all(bytes).await
     }
-}
-
-/// Sends all of this.
-pub(super) async fn send_all(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match socket.send(&bytes[sent..]) {
-            Ok(more) => sent += more,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.writable().await?,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// A connection to one of the route's backends; `fresh`: one that has carried nothing.
@@ -244,7 +243,7 @@ pub(super) async fn lease(
     route: &Arc<RouteEntry>,
     note: &mut Note,
     fresh: bool,
-) -> Result<Lease, RequestOutcome> {
+) -> Result<Upstream, RequestOutcome> {
     let (worker, connection) = (&session.worker, &session.connection);
     let mut tried = Tried::default();
     let mut outcome = RequestOutcome::NoBackend;
@@ -257,23 +256,42 @@ pub(super) async fn lease(
         note.backend = Some(address);
         let header = header(connection, route, index, session.incoming.as_deref());
         let shareable = header.is_empty();
-        if shareable
-            && !fresh
-            && let Some(socket) = worker.pool.take(address)
-        {
-            return Ok(Lease { socket, reused: true, address, shareable, _on_backend: on_backend });
+        let protocol = route.backend(index).protocol;
+        match protocol {
+            Protocol::Http1 if shareable && !fresh => {
+                if let Some(socket) = worker.pool.take(address) {
+                    let lease = Lease { socket, reused: true, address, shareable, _on_backend: on_backend };
+                    return Ok(Upstream::Http1(lease));
+                }
+            }
+            Protocol::H2c if shareable && !fresh => {
+                if let Some(mux) = worker.pool.mux.take(address) {
+                    return Ok(Upstream::Http2(Channel::new(mux, true, now_ms, on_backend)));
+                }
+            }
+            Protocol::Http1 | Protocol::H2c => {}
         }
         let limit = Duration::from_millis(route.spec.connect_timeout_ms);
         match runtime::timeout(limit, open(address, &header)).await {
             Some(Ok(socket)) => {
                 live.connect_ok(now_ms);
-                return Ok(Lease {
-                    socket: Rc::new(socket),
-                    reused: false,
-                    address,
-                    shareable,
-                    _on_backend: on_backend,
-                });
+                match protocol {
+                    Protocol::Http1 => {
+                        let socket = Rc::new(socket);
+                        let lease =
+                            Lease { socket, reused: false, address, shareable, _on_backend: on_backend };
+                        return Ok(Upstream::Http1(lease));
+                    }
+                    Protocol::H2c => match Mux::start(worker, socket).await {
+                        Ok(mux) => {
+                            if shareable {
+                                worker.pool.mux.put(address, &mux);
+                            }
+                            return Ok(Upstream::Http2(Channel::new(mux, false, now_ms, on_backend)));
+                        }
+                        Err(error) => note.detail = format!("{address}: {error}"),
+                    },
+                }
             }
             Some(Err(error)) => note.detail = format!("{address}: {error}"),
             None => note.detail = format!("{address}: connecting took too long"),
@@ -291,7 +309,7 @@ async fn open(address: SocketAddr, header: &[u8]) -> io::Result<Socket> {
     let socket = Socket::connect(address)?;
     socket.writable().await?;
     socket.take_error()?;
-    send_all(&socket, header).await?;
+    socket.send_all(header).await?;
     Ok(socket)
 }
 

@@ -11,15 +11,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, SendStream};
+use http::header::{self, HeaderMap, HeaderValue};
 use mc_core::http1::{
-    self, Body, Decoder, Facts, Forwarded, HeadEnd, Known, Limits, Malformed, Request, RequestLine, Response,
-    Step, Version, write_request, write_response,
+    self, Body, Decoder, Facts, Forwarded, Framing, HeadEnd, Known, Limits, Malformed, Request, RequestLine,
+    Response, Step, Version, write_request, write_response, write_translated,
 };
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_uring::runtime;
 use mc_uring::tls::Received;
 
-use super::backend::{self, Fault, IDLE_MS, Lease, RESPONSE, lease, read_head};
+use super::backend::{self, Fault, IDLE_MS, Lease, RESPONSE, Upstream, lease, read_head};
+use super::mux::{self, Channel, Head};
 use super::session::{Note, Session};
 use crate::clock;
 use crate::snapshot::RouteEntry;
@@ -174,18 +179,25 @@ async fn exchange(
 ) -> Result<End, Fault> {
     let mut fresh = false;
     loop {
-        let lease = lease(session, route, note, fresh)
+        let upstream = lease(session, route, note, fresh)
             .await
             .map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))?;
         note.times.connect_us = clock::micros() - note.started_us;
         let mut decoder = Decoder::new(request.body, &LIMITS);
-        let reused = lease.reused;
-        let end = with_backend(session, lease, request, head, plain, &mut decoder, note).await;
+        let (reused, end) = match upstream {
+            Upstream::Http1(lease) => {
+                (lease.reused, with_backend(session, lease, request, head, plain, &mut decoder, note).await)
+            }
+            Upstream::Http2(channel) => (
+                channel.reused,
+                with_channel(session, &channel, request, head, plain, &mut decoder, note).await,
+            ),
+        };
         match end {
             // A kept connection that the backend had closed: nothing was done with the request, as far as anyone
             // can know where the method has no effect or can be repeated (RFC 9110, section 9.2.2).
-            Err(failed)
-                if failed.outcome == RequestOutcome::BackendClosed
+            Err(fault)
+                if fault.outcome == RequestOutcome::BackendClosed
                     && reused
                     && !fresh
                     && is_repeatable(request, head) =>
@@ -203,7 +215,25 @@ fn is_repeatable(request: &Request, head: &[u8]) -> bool {
     request.body == Body::None && idempotent.contains(&request.method.of(head))
 }
 
-/// Sends the request and passes the response on.
+fn facts<'a>(session: &Session, request: &Request, head: &'a [u8], note: &'a Note) -> Facts<'a> {
+    Facts {
+        client: session.connection.client.get().ip(),
+        host: request.host.of(head),
+        request_id: &note.id,
+        forwarded: Forwarded::Set,
+    }
+}
+
+/// What a response says of the connection.
+fn connection(request: &Request, persistent: bool) -> Option<&'static [u8]> {
+    match (request.version, persistent) {
+        (Version::Http11, true) => None,
+        (Version::Http10, true) => Some(b"keep-alive"),
+        (_, false) => Some(b"close"),
+    }
+}
+
+/// Has a backend of HTTP/1.1 answer.
 async fn with_backend(
     session: &Session,
     lease: Lease,
@@ -214,12 +244,7 @@ async fn with_backend(
     note: &mut Note,
 ) -> Result<End, Fault> {
     let mut out = Vec::with_capacity(head.len() + 256);
-    let facts = Facts {
-        client: session.connection.client.get().ip(),
-        host: request.host.of(head),
-        request_id: &note.id,
-        forwarded: Forwarded::Set,
-    };
+    let facts = facts(session, request, head, note);
     let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
     let upgrade = request.upgrade.map(|upgrade| upgrade.of(head));
     write_request(&mut out, line, request.framing(head), upgrade, &facts, request.end_to_end(head));
@@ -240,16 +265,8 @@ async fn with_backend(
         poll_fn(|cx| {
             if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
                 sending = false;
-                match end {
-                    // A backend that does not want the body may still answer.
-                    Ok(()) | Err(UpError::Backend) => {}
-                    Err(UpError::Client) => {
-                        let gone = RequestOutcome::ClientGone;
-                        return Poll::Ready(Err(Fault::amid(gone, "the client left")));
-                    }
-                    Err(UpError::Malformed(error)) => {
-                        return Poll::Ready(Err(Fault::before(RequestOutcome::Malformed, error)));
-                    }
+                if let Some(fault) = end.err().and_then(UpError::fault) {
+                    return Poll::Ready(Err(fault));
                 }
             }
             down.as_mut().poll(cx)
@@ -268,6 +285,154 @@ async fn with_backend(
         lease.give_back(&session.worker);
     }
     Ok(End { outcome: RequestOutcome::Completed, persistent })
+}
+
+/// Has a backend of HTTP/2 answer.
+async fn with_channel(
+    session: &Session,
+    channel: &Channel,
+    request: &Request,
+    head: &[u8],
+    plain: &mut Vec<u8>,
+    decoder: &mut Decoder,
+    note: &mut Note,
+) -> Result<End, Fault> {
+    if request.upgrade.is_some() {
+        return Err(Fault::before(
+            RequestOutcome::BackendMalformed,
+            "the backend's protocol has no upgrades",
+        ));
+    }
+    let text = |bytes| str::from_utf8(bytes).unwrap_or_default();
+    let (target, host) = (text(request.target.of(head)), text(request.host.of(head)));
+    let facts = facts(session, request, head, note);
+    let mut sent =
+        mux::request(request.method.of(head), target, host, false, &facts, request.end_to_end(head))?;
+    if let Framing::Length(length) = request.framing(head)
+        && let Ok(length) = HeaderValue::from_bytes(length)
+    {
+        sent.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    let (mut response, mut upstream) = channel.send(sent, decoder.is_done()).await?;
+    let mut bytes_in = 0;
+    let result = {
+        let mut up = pin!(send_body_on(session, &mut upstream, decoder, plain, &mut bytes_in));
+        let mut down = pin!(pass_response_on(session, &mut response, request, head, note));
+        let mut sending = true;
+        poll_fn(|cx| {
+            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
+                sending = false;
+                if let Some(fault) = end.err().and_then(UpError::fault) {
+                    return Poll::Ready(Err(fault));
+                }
+            }
+            down.as_mut().poll(cx)
+        })
+        .await
+    };
+    note.bytes_in += bytes_in;
+    if result.is_err() {
+        // The backend need not go on.
+        upstream.send_reset(Reason::CANCEL);
+    }
+    let persistent = result? && decoder.is_done();
+    Ok(End { outcome: RequestOutcome::Completed, persistent })
+}
+
+/// Passes the content of the request's body on, then watches whether the client leaves.
+async fn send_body_on(
+    session: &Session,
+    upstream: &mut SendStream<Bytes>,
+    decoder: &mut Decoder,
+    plain: &mut Vec<u8>,
+    count: &mut u64,
+) -> Result<(), UpError> {
+    while !decoder.is_done() {
+        let mut content = Vec::new();
+        let used = take(decoder, plain, false, &mut content).map_err(UpError::Malformed)?;
+        plain.drain(..used);
+        session.connection.up.count(used, session.now_ms());
+        *count += used as u64;
+        let last = decoder.is_done();
+        mux::send_data(upstream, content.into(), last).await.map_err(|_closed| UpError::Backend)?;
+        if last {
+            break;
+        }
+        match session.receive(plain).await {
+            Ok(Received::End { .. }) | Err(_) => return Err(UpError::Client),
+            Ok(_) => {}
+        }
+    }
+    watch(session, plain).await
+}
+
+/// Passes on what a backend of HTTP/2 answers; says whether the client's connection may go on.
+async fn pass_response_on(
+    session: &Session,
+    response: &mut ResponseFuture,
+    request: &Request,
+    request_head: &[u8],
+    note: &mut Note,
+) -> Result<bool, Fault> {
+    let mut out = Vec::new();
+    let answer = loop {
+        match mux::head(response).await? {
+            Head::Informational(told) if request.version == Version::Http11 => {
+                write_translated(
+                    &mut out,
+                    told.status().as_u16(),
+                    pairs(told.headers()),
+                    Framing::None,
+                    None,
+                );
+                session.send(&out).await.map_err(gone)?;
+                out.clear();
+            }
+            Head::Informational(_) => {}
+            Head::Final(answer) => break answer,
+        }
+    };
+    note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
+    note.status = answer.status().as_u16();
+    let (parts, mut body) = answer.into_parts();
+    let length = parts.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    let no_body = request.is(request_head, "HEAD") || matches!(note.status, 204 | 304);
+    let framing = match length {
+        Some(length) => Framing::Length(length),
+        None if no_body => Framing::None,
+        None if body.is_end_stream() => Framing::Length(b"0"),
+        None if request.version == Version::Http10 => Framing::UntilClose,
+        None => Framing::Chunked,
+    };
+    let persistent = request.persistent && framing != Framing::UntilClose;
+    let fields = pairs(&parts.headers).filter(|(name, _)| *name != b"content-length");
+    write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
+    let chunked = framing == Framing::Chunked;
+    let cut = |error: h2::Error| Fault::amid(RequestOutcome::BackendCut, error);
+    while let Some(data) = body.data().await {
+        let data = data.map_err(cut)?;
+        body.flow_control().release_capacity(data.len()).unwrap_or(());
+        note.bytes_out += data.len() as u64;
+        if chunked && !data.is_empty() {
+            http1::write_chunk_size(&mut out, data.len());
+        }
+        out.extend_from_slice(&data);
+        if chunked && !data.is_empty() {
+            out.extend_from_slice(b"\r\n");
+        }
+        session.send(&out).await.map_err(gone)?;
+        out.clear();
+    }
+    let trailers = body.trailers().await.map_err(cut)?;
+    if chunked {
+        mux::write_trailers(&mut out, trailers.as_ref());
+    }
+    session.send(&out).await.map_err(gone)?;
+    Ok(persistent)
+}
+
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
 }
 
 /// How many of these bytes belong to the body.
@@ -290,6 +455,17 @@ enum UpError {
     Malformed(Malformed),
 }
 
+impl UpError {
+    /// What it means for the request. A backend that does not want the body may still answer.
+    fn fault(self) -> Option<Fault> {
+        match self {
+            Self::Backend => None,
+            Self::Client => Some(Fault::amid(RequestOutcome::ClientGone, "the client left")),
+            Self::Malformed(error) => Some(Fault::before(RequestOutcome::Malformed, error)),
+        }
+    }
+}
+
 /// Passes the rest of the request's body on, then watches whether the client leaves.
 async fn send_body(
     session: &Session,
@@ -309,6 +485,11 @@ async fn send_body(
         *count += ready as u64;
         plain.drain(..ready);
     }
+    watch(session, plain).await
+}
+
+/// Watches whether the client leaves; what it says meanwhile is kept for later.
+async fn watch(session: &Session, plain: &mut Vec<u8>) -> Result<(), UpError> {
     while plain.len() < AHEAD {
         match session.receive(plain).await {
             // It has said all it wanted to say, and may still listen.
@@ -356,7 +537,7 @@ async fn pass_response(
         }
         if request.version == Version::Http11 {
             let text = &bytes[head.clone()];
-            write_response(&mut out, &response, text, http1::Framing::None, None);
+            write_response(&mut out, &response, text, Framing::None, None);
             session.send(&out).await.map_err(gone)?;
             out.clear();
         }
@@ -374,11 +555,7 @@ async fn pass_response(
     // A chunked response to a client of HTTP/1.0 loses its framing, and ends with the connection.
     let raw = request.version == Version::Http11 || response.body != Body::Chunked;
     let persistent = request.persistent && raw && response.body != Body::UntilClose && !switched;
-    let connection = match (request.version, persistent) {
-        (Version::Http11, true) => None,
-        (Version::Http10, true) => Some(b"keep-alive".as_slice()),
-        (_, false) => Some(b"close".as_slice()),
-    };
+    let connection = connection(request, persistent);
     let text = &bytes[head.clone()];
     write_response(&mut out, &response, text, response.framing(text, request.version), connection);
     let mut decoder = Decoder::new(if switched { Body::None } else { response.body }, &backend::LIMITS);

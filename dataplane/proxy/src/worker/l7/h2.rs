@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 
 use base64::Engine as _;
 use bytes::Bytes;
+use h2::client::ResponseFuture;
 use h2::ext::Protocol;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
@@ -25,11 +26,11 @@ use mc_core::http1::{
 };
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_uring::runtime;
-use mc_uring::tls::Received;
 
-use super::backend::{self, Fault, IDLE_MS, Lease, RESPONSE, Source, lease, read_head};
+use super::backend::{self, Fault, IDLE_MS, Lease, RESPONSE, Source, Upstream, lease, read_head};
+use super::mux::{self, Channel, Head};
 use super::session::{Note, Session};
-use super::wire::Wire;
+use super::wire::{self, Wire};
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::worker::connection::Phase;
@@ -63,12 +64,6 @@ struct Client {
     reset: Cell<u64>,
 }
 
-/// What the connection's task has to do next.
-enum Next {
-    Flush,
-    End(Outcome),
-}
-
 /// Serves a client; `plain`: what it said right after its handshake.
 pub(super) async fn serve(session: Rc<Session>, plain: Vec<u8>) -> Outcome {
     let wire = Wire::default();
@@ -92,59 +87,24 @@ pub(super) async fn serve(session: Rc<Session>, plain: Vec<u8>) -> Outcome {
             .handshake::<_, Bytes>(wire.clone())
     );
     let mut engine = None;
-    loop {
-        let next = poll_fn(|cx| {
-            client.receive(&wire, cx);
-            if engine.is_none() {
-                match handshake.as_mut().poll(cx) {
-                    Poll::Ready(Ok(ready)) => engine = Some(ready),
-                    Poll::Ready(Err(error)) => return Poll::Ready(Next::End(client.broken(&error))),
-                    Poll::Pending => {}
-                }
+    let moved = |up, down| {
+        session.connection.up.count(up, session.now_ms());
+        session.connection.down.count(down, session.now_ms());
+    };
+    wire::drive(&wire, &session.tls, &session.worker.shared, moved, |cx| {
+        if engine.is_none() {
+            match handshake.as_mut().poll(cx) {
+                Poll::Ready(Ok(ready)) => engine = Some(ready),
+                Poll::Ready(Err(error)) => return Poll::Ready(client.broken(&error)),
+                Poll::Pending => {}
             }
-            if let Some(engine) = &mut engine
-                && let Poll::Ready(outcome) = client.turn(engine, cx)
-            {
-                return Poll::Ready(Next::End(outcome));
-            }
-            // What came may have filled the socket's share of the wire while the engine was not looking.
-            if wire.has_outbound() { Poll::Ready(Next::Flush) } else { Poll::Pending }
-        })
-        .await;
-        let out = wire.take();
-        let sent = session.send(&out).await;
-        match next {
-            Next::End(outcome) => return outcome,
-            Next::Flush if sent.is_err() => {
-                // The engine tells its streams.
-                wire.end();
-            }
-            Next::Flush => {}
         }
-    }
+        engine.as_mut().map_or(Poll::Pending, |engine| client.turn(engine, cx))
+    })
+    .await
 }
 
 impl Client {
-    /// Takes what has come, until there is nothing or the engine must have its turn first.
-    fn receive(&self, wire: &Wire, cx: &mut Context<'_>) {
-        let session = &self.session;
-        while wire.is_drained() {
-            match session.tls.poll_readable(cx) {
-                Poll::Pending => return,
-                Poll::Ready(Err(_)) => return wire.end(),
-                Poll::Ready(Ok(())) => {}
-            }
-            let received = wire.bring(|inbound| session.tls.try_recv(&session.worker.shared, inbound));
-            match received {
-                Ok(Received::Nothing) => {}
-                Ok(Received::Bytes(len)) => session.connection.up.count(len, session.now_ms()),
-                Ok(Received::End { .. }) | Err(_) => return wire.end(),
-            }
-        }
-        // More may wait in the socket: look again when the engine has taken what is here.
-        cx.waker().wake_by_ref();
-    }
-
     /// Lets the engine work, and begins the streams that it brings.
     fn turn(self: &Rc<Self>, engine: &mut Connection<Wire, Bytes>, cx: &mut Context<'_>) -> Poll<Outcome> {
         loop {
@@ -298,20 +258,28 @@ fn asked(parts: &Parts, no_body: bool) -> Result<Asked<'_>, &'static str> {
     })
 }
 
-/// The request's head, for a backend of HTTP/1.1.
-fn head(session: &Session, parts: &Parts, asked: &Asked<'_>, note: &Note) -> Vec<u8> {
-    let facts = Facts {
+fn facts<'a>(session: &Session, asked: &Asked<'a>, note: &'a Note) -> Facts<'a> {
+    Facts {
         client: session.connection.client.get().ip(),
         host: asked.host.as_bytes(),
         request_id: &note.id,
         forwarded: Forwarded::Set,
-    };
+    }
+}
+
+/// The request's fields, cookies in one.
+fn fields<'a>(parts: &'a Parts, asked: &'a Asked<'_>) -> impl Iterator<Item = (Known, &'a [u8], &'a [u8])> {
     let fields = parts.headers.iter().filter(|(name, _)| *name != header::COOKIE);
     let fields = fields.map(|(name, value)| {
-        (Known::of(name.as_str().as_bytes()), name.as_str().as_bytes(), value.as_bytes())
+        let name = name.as_str().as_bytes();
+        (Known::of(name), name, value.as_bytes())
     });
-    let cookies =
-        (!asked.cookies.is_empty()).then_some((Known::Other, b"cookie".as_slice(), asked.cookies.as_slice()));
+    let cookies = (Known::Other, b"cookie".as_slice(), asked.cookies.as_slice());
+    fields.chain((!asked.cookies.is_empty()).then_some(cookies))
+}
+
+/// The request's head, for a backend of HTTP/1.1.
+fn head(session: &Session, parts: &Parts, asked: &Asked<'_>, note: &Note) -> Vec<u8> {
     // RFC 8441, section 5: HTTP/2 has no use for the key, HTTP/1.1 asks for one.
     let key = base64::engine::general_purpose::STANDARD.encode(fastrand::u128(..).to_le_bytes());
     let key = asked.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")).then_some((
@@ -325,8 +293,8 @@ fn head(session: &Session, parts: &Parts, asked: &Asked<'_>, note: &Note) -> Vec
         RequestLine { method: asked.method, target: asked.target.as_bytes() },
         asked.framing,
         asked.upgrade.map(str::as_bytes),
-        &facts,
-        fields.chain(cookies).chain(key),
+        &facts(session, asked, note),
+        fields(parts, asked).chain(key),
     );
     out
 }
@@ -341,16 +309,21 @@ async fn exchange(
     respond: &mut SendResponse<Bytes>,
     note: &mut Note,
 ) -> Result<RequestOutcome, Fault> {
-    let head = head(session, parts, asked, note);
     let repeatable = body.is_end_stream() && parts.method.is_idempotent() && asked.upgrade.is_none();
     let mut fresh = false;
     loop {
-        let lease = lease(session, route, note, fresh)
+        let upstream = lease(session, route, note, fresh)
             .await
             .map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))?;
         note.times.connect_us = clock::micros() - note.started_us;
-        let reused = lease.reused;
-        let end = with_backend(session, lease, &head, parts, asked, body, respond, note).await;
+        let (reused, end) = match upstream {
+            Upstream::Http1(lease) => {
+                (lease.reused, with_backend(session, lease, parts, asked, body, respond, note).await)
+            }
+            Upstream::Http2(channel) => {
+                (channel.reused, with_channel(session, &channel, parts, asked, body, respond, note).await)
+            }
+        };
         match end {
             Err(fault)
                 if fault.outcome == RequestOutcome::BackendClosed && reused && !fresh && repeatable =>
@@ -362,18 +335,18 @@ async fn exchange(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "all of a request; a struct would be made for this one call")]
+/// Has a backend of HTTP/1.1 answer.
 async fn with_backend(
     session: &Session,
     lease: Lease,
-    head: &[u8],
     parts: &Parts,
     asked: &Asked<'_>,
     body: &mut RecvStream,
     respond: &mut SendResponse<Bytes>,
     note: &mut Note,
 ) -> Result<RequestOutcome, Fault> {
-    if lease.send(head).await.is_err() {
+    let head = head(session, parts, asked, note);
+    if lease.send(&head).await.is_err() {
         return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
     }
     let bytes_in = Cell::new(0);
@@ -405,6 +378,147 @@ async fn with_backend(
         lease.give_back(&session.worker);
     }
     Ok(outcome)
+}
+
+/// Has a backend of HTTP/2 answer: bodies and trailers pass in both directions at the same time.
+async fn with_channel(
+    session: &Session,
+    channel: &Channel,
+    parts: &Parts,
+    asked: &Asked<'_>,
+    body: &mut RecvStream,
+    respond: &mut SendResponse<Bytes>,
+    note: &mut Note,
+) -> Result<RequestOutcome, Fault> {
+    if asked.upgrade.is_some() {
+        return Err(Fault::before(
+            RequestOutcome::BackendMalformed,
+            "the backend's protocol has no upgrades",
+        ));
+    }
+    let te = parts.headers.get(header::TE).is_some_and(|te| te == "trailers");
+    let length = match asked.framing {
+        Framing::Length(length) => HeaderValue::from_bytes(length).ok(),
+        _ => None,
+    };
+    let facts = facts(session, asked, note);
+    let mut request = mux::request(asked.method, asked.target, asked.host, te, &facts, fields(parts, asked))?;
+    if let Some(length) = length {
+        request.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    let (mut response, mut upstream) = channel.send(request, body.is_end_stream()).await?;
+    let bytes_in = Cell::new(0);
+    let result = {
+        let mut up = pin!(send_body_on(&mut upstream, body, &bytes_in));
+        let mut down = pin!(pass_response_on(&mut response, respond, note));
+        let mut sending = true;
+        poll_fn(|cx| {
+            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
+                sending = false;
+                if let Err(UpError::Client) = end {
+                    return Poll::Ready(Err(Fault::amid(RequestOutcome::ClientGone, "the client gave up")));
+                }
+            }
+            down.as_mut().poll(cx)
+        })
+        .await
+    };
+    note.bytes_in += bytes_in.get();
+    if result.is_err() {
+        // The backend need not go on.
+        upstream.send_reset(Reason::CANCEL);
+    }
+    result
+}
+
+/// Passes the request's body and trailers on, as fast as the backend takes them.
+async fn send_body_on(
+    upstream: &mut SendStream<Bytes>,
+    body: &mut RecvStream,
+    count: &Cell<u64>,
+) -> Result<(), UpError> {
+    if body.is_end_stream() {
+        return Ok(());
+    }
+    while let Some(data) = body.data().await {
+        let data = data.map_err(|_reset| UpError::Client)?;
+        let len = data.len();
+        let last = body.is_end_stream();
+        mux::send_data(upstream, data, last).await.map_err(|_closed| UpError::Backend)?;
+        count.set(count.get() + len as u64);
+        body.flow_control().release_capacity(len).unwrap_or(());
+        if last {
+            return Ok(());
+        }
+    }
+    match body.trailers().await.map_err(|_reset| UpError::Client)? {
+        Some(trailers) => upstream.send_trailers(trailers),
+        None => upstream.send_data(Bytes::new(), true),
+    }
+    .map_err(|_closed| UpError::Backend)
+}
+
+/// Passes on what a backend of HTTP/2 answers.
+async fn pass_response_on(
+    response: &mut ResponseFuture,
+    respond: &mut SendResponse<Bytes>,
+    note: &mut Note,
+) -> Result<RequestOutcome, Fault> {
+    let gave_up = || Fault::amid(RequestOutcome::ClientGone, "the client gave up");
+    let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
+    let answer = loop {
+        let head = {
+            let mut waiting = pin!(mux::head(response));
+            poll_fn(|cx| match respond.poll_reset(cx) {
+                Poll::Ready(_) => Poll::Ready(Err(gave_up())),
+                Poll::Pending => waiting.as_mut().poll(cx),
+            })
+            .await?
+        };
+        match head {
+            Head::Informational(told) => respond.send_informational(told).unwrap_or(()),
+            Head::Final(answer) => break answer,
+        }
+    };
+    note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
+    note.status = answer.status().as_u16();
+    let (head, mut body) = answer.into_parts();
+    let mut send =
+        respond.send_response(http::Response::from_parts(head, ()), body.is_end_stream()).map_err(gone)?;
+    if body.is_end_stream() {
+        return Ok(RequestOutcome::Completed);
+    }
+    loop {
+        let data = poll_fn(|cx| match send.poll_reset(cx) {
+            Poll::Ready(_) => Poll::Ready(Err(gave_up())),
+            Poll::Pending => body.poll_data(cx).map(Ok),
+        })
+        .await?;
+        let data = match data {
+            None => break,
+            Some(Ok(data)) => data,
+            Some(Err(error)) => {
+                send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+                return Err(Fault::amid(RequestOutcome::BackendCut, error));
+            }
+        };
+        let (len, last) = (data.len(), body.is_end_stream());
+        note.bytes_out += len as u64;
+        mux::send_data(&mut send, data, last).await.map_err(gone)?;
+        body.flow_control().release_capacity(len).unwrap_or(());
+        if last {
+            return Ok(RequestOutcome::Completed);
+        }
+    }
+    match body.trailers().await {
+        Ok(Some(trailers)) => send.send_trailers(trailers).map_err(gone)?,
+        Ok(None) => send.send_data(Bytes::new(), true).map_err(gone)?,
+        Err(error) => {
+            send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+            return Err(Fault::amid(RequestOutcome::BackendCut, error));
+        }
+    }
+    Ok(RequestOutcome::Completed)
 }
 
 enum UpError {
@@ -444,14 +558,7 @@ async fn send_body(
     if chunked {
         let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?;
         out.clear();
-        out.extend_from_slice(b"0\r\n");
-        for (name, value) in trailers.iter().flatten() {
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
+        mux::write_trailers(&mut out, trailers.as_ref());
         lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
     }
     Ok(())
@@ -535,34 +642,13 @@ async fn pass_response(
         note.bytes_out += piece.len() as u64;
         let last = source.is_done();
         let trailers = if last { trailers(source.trailers()) } else { None };
-        send_data(&mut send, piece, last && trailers.is_none()).await.map_err(gone)?;
+        mux::send_data(&mut send, piece, last && trailers.is_none()).await.map_err(gone)?;
         if let Some(trailers) = trailers {
             send.send_trailers(trailers).map_err(gone)?;
         }
     }
     let outcome = if switched { RequestOutcome::Upgraded } else { RequestOutcome::Completed };
     Ok((outcome, response.persistent && !switched && source.is_clean()))
-}
-
-/// Sends a piece as the client's flow control lets it.
-async fn send_data(send: &mut SendStream<Bytes>, mut piece: Bytes, last: bool) -> Result<(), h2::Error> {
-    if piece.is_empty() {
-        return if last { send.send_data(piece, true) } else { Ok(()) };
-    }
-    while !piece.is_empty() {
-        send.reserve_capacity(piece.len());
-        let room = match send.capacity() {
-            0 => match poll_fn(|cx| send.poll_capacity(cx)).await {
-                None => return Err(Reason::CANCEL.into()),
-                Some(room) => room?,
-            },
-            room => room,
-        };
-        let part = piece.split_to(room.min(piece.len()));
-        let end = last && piece.is_empty();
-        send.send_data(part, end)?;
-    }
-    Ok(())
 }
 
 /// The response's head as HTTP/2 has it.

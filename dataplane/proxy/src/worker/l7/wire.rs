@@ -5,11 +5,15 @@
 //! and one system call.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use mc_uring::relay::Shared;
+use mc_uring::tls::Received;
+use mc_uring::{Plain, Tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Both ends of the wire.
@@ -44,25 +48,119 @@ impl Wire {
     }
 
     /// Nothing more will come.
-    pub(super) fn end(&self) {
+    fn end(&self) {
         self.0.ended.set(true);
     }
 
     /// Whether the engine has taken all that came.
-    pub(super) fn is_drained(&self) -> bool {
+    fn is_drained(&self) -> bool {
         let inbound = self.0.inbound.borrow();
         inbound.taken == inbound.bytes.len()
     }
 
     /// What the engine has written since the last time.
-    pub(super) fn take(&self) -> Vec<u8> {
+    fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.outbound.borrow_mut())
     }
 
     /// Whether the engine has written something.
-    pub(super) fn has_outbound(&self) -> bool {
+    fn has_outbound(&self) -> bool {
         !self.0.outbound.borrow().is_empty()
     }
+}
+
+/// What carries a wire's bytes.
+pub(super) trait Transport {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    fn try_recv(&self, shared: &Shared, into: &mut Vec<u8>) -> io::Result<Received>;
+    async fn send_all(&self, shared: &Shared, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Transport for Tls {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_readable(cx)
+    }
+
+    fn try_recv(&self, shared: &Shared, into: &mut Vec<u8>) -> io::Result<Received> {
+        self.try_recv(shared, into)
+    }
+
+    async fn send_all(&self, shared: &Shared, bytes: &[u8]) -> io::Result<()> {
+        self.send_all(shared, bytes).await
+    }
+}
+
+impl Transport for Plain {
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_readable(cx)
+    }
+
+    fn try_recv(&self, shared: &Shared, into: &mut Vec<u8>) -> io::Result<Received> {
+        self.try_recv(shared, into)
+    }
+
+    async fn send_all(&self, _: &Shared, bytes: &[u8]) -> io::Result<()> {
+        self.send_all(bytes).await
+    }
+}
+
+/// Moves bytes between a transport and an engine until `turn`, which lets the engine work, says that it is done. `moved`
+/// hears of bytes that came and bytes that went.
+pub(super) async fn drive<T>(
+    wire: &Wire,
+    transport: &impl Transport,
+    shared: &Shared,
+    moved: impl Fn(usize, usize),
+    mut turn: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> T {
+    loop {
+        let done = poll_fn(|cx| {
+            receive(wire, transport, shared, &moved, cx);
+            match turn(cx) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending if wire.has_outbound() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await;
+        let out = wire.take();
+        let sent = transport.send_all(shared, &out).await;
+        moved(0, out.len());
+        if let Some(done) = done {
+            return done;
+        }
+        if sent.is_err() {
+            // The engine tells its streams.
+            wire.end();
+        }
+    }
+}
+
+/// Takes what has come, until there is nothing or the engine must have its turn first.
+fn receive(
+    wire: &Wire,
+    transport: &impl Transport,
+    shared: &Shared,
+    moved: &impl Fn(usize, usize),
+    cx: &mut Context<'_>,
+) {
+    if wire.0.ended.get() {
+        return;
+    }
+    while wire.is_drained() {
+        match transport.poll_readable(cx) {
+            Poll::Pending => return,
+            Poll::Ready(Err(_)) => return wire.end(),
+            Poll::Ready(Ok(())) => {}
+        }
+        match wire.bring(|inbound| transport.try_recv(shared, inbound)) {
+            Ok(Received::Nothing) => {}
+            Ok(Received::Bytes(len)) => moved(len, 0),
+            Ok(Received::End { .. }) | Err(_) => return wire.end(),
+        }
+    }
+    // More may wait in the socket: look again when the engine has taken what is here.
+    cx.waker().wake_by_ref();
 }
 
 // No waker is kept: the owner polls the engine after it has brought or taken something.
