@@ -117,7 +117,8 @@ fn server_config(tickets: Arc<Tickets>, by_name: Arc<ByName>) -> ServerConfig {
         .with_safe_default_protocol_versions()
         .expect("the provider has suites for TLS 1.2 and 1.3");
     let mut config = builder.with_no_client_auth().with_cert_resolver(by_name);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Old clients offer only `http/1.0`, and would be refused where it is not known.
+    config.alpn_protocols = [b"h2".as_slice(), b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
     config.ticketer = tickets;
     // Sessions live in tickets alone: nothing is kept for clients that do not come back.
     config.session_storage = Arc::new(NoServerSessionStorage {});

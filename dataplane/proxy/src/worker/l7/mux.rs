@@ -243,10 +243,12 @@ pub(super) async fn send_data(
     Ok(())
 }
 
-/// Trailer fields as lines, for a body in chunks.
+/// Trailer fields as lines, for a body in chunks. Those that decide about a message, or say who the client is, are left
+/// out: some readers take trailers for fields of the head.
 pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers.into_iter().flatten() {
+    let fields = trailers.into_iter().flatten();
+    for (name, value) in fields.filter(|(name, _)| Known::of(name.as_str().as_bytes()) == Known::Other) {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
