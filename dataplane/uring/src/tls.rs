@@ -46,7 +46,6 @@ struct State {
     peer_closed: bool,
 }
 
-#[expect(clippy::large_enum_variant, reason = "it is boxed, and most are servers")]
 enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
@@ -145,6 +144,10 @@ impl Tls {
     /// # Errors
     /// The ring was shut down.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The end is known, while the socket may stay open and silent for as long as the peer likes.
+        if self.state.borrow().peer_closed {
+            return Poll::Ready(Ok(()));
+        }
         let mut wait = self.wait.borrow_mut();
         let waiting = wait.get_or_insert_with(|| {
             let socket = Rc::clone(&self.socket);

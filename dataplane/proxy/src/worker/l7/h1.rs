@@ -139,7 +139,7 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
             session.finish(note, outcome);
             if told == Told::Part {
                 // The client must not take what it has for all of it.
-                session.connection.socket.reset_on_close();
+                session.abort();
             }
             After::Close(match outcome {
                 RequestOutcome::ClientGone => Outcome::ClientReset,
@@ -157,6 +157,10 @@ fn note(session: &Session, request: &Request, head: &[u8]) -> Note {
     let mut note = session.note(protocol, id.map(|id| id.value.of(head)));
     note.method = request.method.of(head).into();
     note.host = request.host.of(head).into();
+    if note.host.is_empty() {
+        // HTTP/1.0 does without Host; TLS has told for whom the request is.
+        note.host = session.connection.target.borrow().name.as_bytes().into();
+    }
     note.target = request.target.of(head).into();
     note.user_agent = find("user-agent").into();
     note.referer = find("referer").into();
@@ -247,7 +251,7 @@ async fn with_backend(
     let mut out = Vec::with_capacity(head.len() + 256);
     let facts = Facts {
         client: session.connection.client.get().ip(),
-        host: request.host.of(head),
+        host: &note.host,
         request_id: &note.id,
         forwarded: Forwarded::Set,
     };
@@ -264,9 +268,10 @@ async fn with_backend(
     }
     drop(out);
     let mut bytes_in = 0;
+    let (delivered, answering) = (Cell::new(false), Cell::new(false));
     let result = {
-        let mut up = pin!(send_body(session, &lease, decoder, plain, &mut bytes_in));
-        let mut down = pin!(pass_response(session, &lease, request, head, note));
+        let mut up = pin!(send_body(session, &lease, decoder, plain, &mut bytes_in, &delivered));
+        let mut down = pin!(pass_response(session, &lease, request, head, note, &answering));
         let mut sending = true;
         poll_fn(|cx| {
             if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
@@ -279,7 +284,8 @@ async fn with_backend(
                         return Poll::Ready(Err(Failed::amid(gone, "the client left")));
                     }
                     Err(UpError::Malformed(error)) => {
-                        return Poll::Ready(Err(Failed::before(RequestOutcome::Malformed, error)));
+                        let failed = if answering.get() { Failed::amid } else { Failed::before };
+                        return Poll::Ready(Err(failed(RequestOutcome::Malformed, error.to_string())));
                     }
                 }
             }
@@ -294,8 +300,8 @@ async fn with_backend(
         return Ok(End { outcome, persistent: false });
     }
     // What the client still sends of this request cannot be told from the next one.
-    let persistent = passed.persistent && decoder.is_done();
-    if passed.reusable && decoder.is_done() {
+    let persistent = passed.persistent && delivered.get();
+    if passed.reusable && delivered.get() {
         lease.give_back(&session.worker);
     }
     Ok(End { outcome: RequestOutcome::Completed, persistent })
@@ -321,13 +327,15 @@ enum UpError {
     Malformed(Malformed),
 }
 
-/// Passes the rest of the request's body on, then watches whether the client leaves.
+/// Passes the rest of the request's body on, then watches whether the client leaves. `delivered` becomes true once
+/// the backend has been sent all of it: a response may come before that, and end this.
 async fn send_body(
     session: &Session,
     lease: &Lease,
     decoder: &mut Decoder,
     plain: &mut Vec<u8>,
     count: &mut u64,
+    delivered: &Cell<bool>,
 ) -> Result<(), UpError> {
     while !decoder.is_done() {
         match session.receive(plain).await {
@@ -340,6 +348,7 @@ async fn send_body(
         *count += ready as u64;
         plain.drain(..ready);
     }
+    delivered.set(true);
     while plain.len() < AHEAD {
         match session.receive(plain).await {
             // It has said all it wanted to say, and may still listen.
@@ -363,13 +372,15 @@ struct Passed {
     rest: Vec<u8>,
 }
 
-/// Passes on what the backend answers: any number of 1xx, and the response.
+/// Passes on what the backend answers: any number of 1xx, and the response. `answering` becomes true with the first
+/// byte of the response.
 async fn pass_response(
     session: &Session,
     lease: &Lease,
     request: &Request,
     request_head: &[u8],
     note: &mut Note,
+    answering: &Cell<bool>,
 ) -> Result<Passed, Failed> {
     let worker = &session.worker;
     let to_head = request.is(request_head, "HEAD");
@@ -431,12 +442,14 @@ async fn pass_response(
         .map_err(|error| Failed::before(RequestOutcome::BackendMalformed, error))?;
     note.bytes_out += (out.len() - before) as u64;
     let rest = bytes.split_off(head.end + used);
+    answering.set(true);
     session.send(&out).await.map_err(gone)?;
     drop((bytes, out));
+    let mut exact = rest.is_empty();
     if !decoder.is_done() {
-        pass_body(session, lease, &mut decoder, raw, note).await?;
+        exact = pass_body(session, lease, &mut decoder, raw, note).await?;
     }
-    let reusable = response.persistent && rest.is_empty();
+    let reusable = response.persistent && exact;
     Ok(Passed { persistent, reusable, switched, rest })
 }
 
@@ -464,14 +477,15 @@ fn take(decoder: &mut Decoder, bytes: &[u8], raw: bool, out: &mut Vec<u8>) -> Re
     }
 }
 
-/// Passes the rest of a response's body on.
+/// Passes the rest of a response's body on; says whether nothing came after it.
 async fn pass_body(
     session: &Session,
     lease: &Lease,
     decoder: &mut Decoder,
     raw: bool,
     note: &mut Note,
-) -> Result<(), Failed> {
+) -> Result<bool, Failed> {
+    let mut exact = true;
     let shared = &session.worker.shared;
     let malformed = |error: Malformed| Failed::amid(RequestOutcome::BackendMalformed, error);
     while !decoder.is_done() {
@@ -487,23 +501,24 @@ async fn pass_body(
             let used = if raw {
                 let used = measure(decoder, &buffer[..read]).map_err(malformed)?;
                 session.tls.try_send(shared, &buffer[..used]).map_err(gone)?;
+                exact = used == read;
                 used
             } else {
                 let mut content = Vec::with_capacity(read);
-                take(decoder, &buffer[..read], false, &mut content).map_err(malformed)?;
+                exact = take(decoder, &buffer[..read], false, &mut content).map_err(malformed)? == read;
                 session.tls.try_send(shared, &content).map_err(gone)?;
                 content.len()
             };
             Ok(Some(used))
         })?;
-        let Some(passed) = passed else { return Ok(()) };
+        let Some(passed) = passed else { return Ok(exact) };
         session.connection.down.count(passed, session.now_ms());
         note.bytes_out += passed as u64;
         if session.tls.has_unsent() {
             session.tls.flush(shared).await.map_err(gone)?;
         }
     }
-    Ok(())
+    Ok(exact)
 }
 
 /// Passes bytes both ways until both sides have finished: what an upgrade leads to is not HTTP.

@@ -42,6 +42,6 @@ pub(super) async fn serve(
     drop(early);
     let session = Session::new(worker, connection, routed.route, routed.incoming, tls);
     let outcome = h1::serve(&session, plain).await;
-    session.close();
+    session.close().await;
     Ok(connection.stop.get().unwrap_or(outcome))
 }
