@@ -61,7 +61,6 @@ struct State {
     peer_closed: bool,
 }
 
-#[expect(clippy::large_enum_variant, reason = "it is boxed, and most are servers")]
 enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
@@ -160,6 +159,10 @@ impl Tls {
     /// # Errors
     /// The ring was shut down.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The end is known, while the socket may stay open and silent for as long as the peer likes.
+        if self.state.borrow().peer_closed {
+            return Poll::Ready(Ok(()));
+        }
         poll_wait(&self.socket, &mut self.wait.borrow_mut(), cx)
     }
 

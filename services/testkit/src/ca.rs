@@ -86,6 +86,18 @@ impl Certificate {
         (cert, key)
     }
 
+    /// Chain and key in one file, as the proxy's folder of certificates has them.
+    #[must_use]
+    pub fn bundle(&self) -> String {
+        format!("{}{}", self.pem, self.key_pem)
+    }
+
+    /// Whether this is the certificate that a peer has shown.
+    #[must_use]
+    pub fn is(&self, shown: &CertificateDer<'_>) -> bool {
+        self.der == *shown
+    }
+
     /// What a rustls server needs.
     #[must_use]
     pub fn server_config(&self, alpn: &[&str]) -> Arc<rustls::ServerConfig> {

@@ -235,14 +235,33 @@ impl<'a> Request<'a> {
     /// # Errors
     /// Whatever went wrong on the way.
     pub fn open(&self) -> io::Result<rustls::StreamOwned<rustls::ClientConnection, TcpStream>> {
+        self.open_with(&self.config()?)
+    }
+
+    /// What a connection is made with. Connections that share it resume each other's sessions.
+    ///
+    /// # Errors
+    /// The provider of cryptography's.
+    pub fn config(&self) -> io::Result<Arc<rustls::ClientConfig>> {
         let mut config = rustls::ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .with_root_certificates(self.ca.roots())
             .with_no_client_auth();
         config.alpn_protocols.clone_from(&self.alpn);
+        Ok(Arc::new(config))
+    }
+
+    /// Connects and shakes hands with what [`Self::config`] made.
+    ///
+    /// # Errors
+    /// Whatever went wrong on the way.
+    pub fn open_with(
+        &self,
+        config: &Arc<rustls::ClientConfig>,
+    ) -> io::Result<rustls::StreamOwned<rustls::ClientConnection, TcpStream>> {
         let name = ServerName::try_from(self.name.clone()).map_err(io::Error::other)?;
-        let connection = rustls::ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        let connection = rustls::ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         let mut stream = Raw::try_connect(self.from, self.to)?.stream;
         stream.write_all(&self.header)?;
         let mut tls = rustls::StreamOwned::new(connection, stream);

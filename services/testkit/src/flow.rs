@@ -1,7 +1,6 @@
 //! Many bytes through a connection, made and checked as fast as they move.
 
-use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{self, Read, Write};
 
 /// What went through: how many bytes, and their CRC-32C.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,7 +23,7 @@ impl Sum {
 ///
 /// # Errors
 /// The connection's.
-pub fn pour(mut into: &TcpStream, bytes: u64, seed: u64) -> io::Result<Sum> {
+pub fn pour(mut into: impl Write, bytes: u64, seed: u64) -> io::Result<Sum> {
     let mut sum = Sum::default();
     let mut block = noise(seed);
     while sum.bytes < bytes {
@@ -42,7 +41,7 @@ pub fn pour(mut into: &TcpStream, bytes: u64, seed: u64) -> io::Result<Sum> {
 ///
 /// # Errors
 /// The connection's.
-pub fn drink(mut from: &TcpStream, at_most: u64) -> io::Result<Sum> {
+pub fn drink(mut from: impl Read, at_most: u64) -> io::Result<Sum> {
     let mut sum = Sum::default();
     let mut buffer = vec![0; BLOCK];
     while sum.bytes < at_most {

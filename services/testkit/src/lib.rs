@@ -12,6 +12,7 @@ pub mod clock;
 pub mod flow;
 pub mod header;
 pub mod hello;
+pub mod http;
 pub mod net;
 pub mod peer;
 pub mod process;

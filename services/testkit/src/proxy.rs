@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::ca::Certificate;
 use crate::clock;
 use crate::net::Host;
 use crate::process::Process;
@@ -24,6 +25,7 @@ pub struct Config {
     routes: String,
     server: String,
     extra: String,
+    certificates: Vec<(String, String)>,
     host: Option<Host>,
     program: Option<PathBuf>,
     wrapper: Vec<String>,
@@ -91,6 +93,13 @@ impl Config {
     #[must_use]
     pub fn route_lines(mut self, listener: &str, name: &str, lines: &str) -> Self {
         self.routes += &format!("[[routes]]\nlistener = \"{listener}\"\nname = \"{name}\"\n{lines}\n");
+        self
+    }
+
+    /// A certificate for routes that terminate TLS, in the file `certs/<name>.pem` of its folder.
+    #[must_use]
+    pub fn certificate(mut self, name: &str, certificate: &Certificate) -> Self {
+        self.certificates.push((name.to_owned(), certificate.bundle()));
         self
     }
 
@@ -200,6 +209,9 @@ impl Proxy {
     pub fn try_start_in(root: TempDir, config: Config) -> Result<Self, Failed> {
         let text = config.text(root.path());
         std::fs::write(root.path().join("mc-proxy.toml"), text).expect("the test's folder is writable");
+        for (name, bundle) in &config.certificates {
+            write_certificate(root.path(), name, bundle);
+        }
         if config.nobody {
             chown(root.path(), Some(65534), None).expect("root may give a folder away");
         }
@@ -257,6 +269,11 @@ impl Proxy {
     #[must_use]
     pub fn root(&self) -> &Path {
         self.root.path()
+    }
+
+    /// Puts a certificate in the place of the one of this name, in one step, while it runs.
+    pub fn replace_certificate(&self, name: &str, certificate: &Certificate) {
+        write_certificate(self.root(), name, &certificate.bundle());
     }
 
     /// Its admin socket.
@@ -417,6 +434,15 @@ impl Proxy {
         process.kill9();
         root
     }
+}
+
+/// Writes a file of certificates so that nobody sees half of it.
+fn write_certificate(root: &Path, name: &str, bundle: &str) {
+    let folder = root.join("certs");
+    let (beside, file) = (folder.join(format!("{name}.new")), folder.join(format!("{name}.pem")));
+    std::fs::create_dir_all(&folder).expect("the test's folder is writable");
+    std::fs::write(&beside, bundle).expect("the test's folder is writable");
+    std::fs::rename(&beside, &file).expect("the test's folder is writable");
 }
 
 fn launch(root: &Path, config: &Config) -> Process {

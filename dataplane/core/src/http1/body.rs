@@ -24,7 +24,9 @@ enum State {
     UntilClose,
     /// In the digits of a chunk's size.
     Size { size: u64, digits: u8 },
-    /// After the size, before the line's CR.
+    /// In white space after the size: an extension may come, but nothing that another reader could take for digits.
+    Pad { size: u64 },
+    /// After the size's semicolon, before the line's CR.
     Extension { size: u64 },
     /// After the size line's CR.
     SizeEnd { size: u64 },
@@ -138,8 +140,15 @@ impl Decoder {
                         State::Size { size: size << 4 | digit, digits: digits + 1 }
                     }
                     (None, b'\r') if digits > 0 => State::SizeEnd { size },
-                    (None, b';' | b' ' | b'\t') if digits > 0 => self.extension(size)?,
+                    (None, b';') if digits > 0 => self.extension(size)?,
+                    (None, b' ' | b'\t') if digits > 0 => self.pad(size)?,
                     _ => return Err(Malformed::ChunkSize),
+                },
+                State::Pad { size } => match byte {
+                    b'\r' => State::SizeEnd { size },
+                    b';' => self.extension(size)?,
+                    b' ' | b'\t' => self.pad(size)?,
+                    _ => return Err(Malformed::ChunkEnd),
                 },
                 State::Extension { size } => match byte {
                     b'\r' => State::SizeEnd { size },
@@ -162,11 +171,19 @@ impl Decoder {
     }
 
     fn extension(&mut self, size: u64) -> Result<State, Malformed> {
-        self.extensions += 1;
-        if self.extensions > MAX_EXTENSIONS {
-            return Err(Malformed::ChunkExtensions);
-        }
+        self.count_extension()?;
         Ok(State::Extension { size })
+    }
+
+    fn pad(&mut self, size: u64) -> Result<State, Malformed> {
+        self.count_extension()?;
+        Ok(State::Pad { size })
+    }
+
+    /// Takes a byte that neither frames nor is content out of what a body may have of those.
+    fn count_extension(&mut self) -> Result<(), Malformed> {
+        self.extensions += 1;
+        if self.extensions > MAX_EXTENSIONS { Err(Malformed::ChunkExtensions) } else { Ok(()) }
     }
 
     fn trailer(&mut self, byte: u8) -> Result<State, Malformed> {

@@ -254,9 +254,10 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// Whether a trailer section may bring this field (RFC 9110, section 6.5.1).
+/// Whether a trailer section may bring this field (RFC 9110, section 6.5.1): nothing that decides about the message or
+/// says who the client is. Some readers take trailers for fields of the head.
 pub(super) fn may_trail(field: &Field) -> bool {
-    !field.known.decides() && !field.known.is_hop_by_hop()
+    field.known == Known::Other
 }
 
 /// How the body ends, as `Content-Length` and `Transfer-Encoding` say; `None` where neither is there.

@@ -74,7 +74,9 @@ impl Request {
         let options = self.section.connection;
         self.persistent = !options.close && (version == Version::Http11 || options.keep_alive);
         let upgrade = self.section.single(Known::Upgrade).map_err(|()| Malformed::Connection)?;
-        self.upgrade = upgrade.filter(|_| options.upgrade && version == Version::Http11);
+        let may_switch =
+            |value: &Span| options.upgrade && version == Version::Http11 && !names_h2c(value.of(head));
+        self.upgrade = upgrade.filter(may_switch);
         let expects = |value: Span| value.of(head).eq_ignore_ascii_case(b"100-continue");
         self.expects_continue = version == Version::Http11
             && self.body != Body::None
@@ -123,6 +125,15 @@ impl Request {
         self.target = self.target.part(scheme_len + end, target.len());
         Ok(())
     }
+}
+
+/// Whether an `Upgrade` asks for HTTP/2 without TLS. RFC 9113 has given that up, and a backend that still does it would
+/// serve whatever requests follow without anybody seeing them.
+fn names_h2c(protocols: &[u8]) -> bool {
+    protocols.split(|byte| *byte == b',').any(|protocol| {
+        let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"h2c")
+    })
 }
 
 /// Takes the request line apart: three parts, one space between (RFC 9112, section 3).

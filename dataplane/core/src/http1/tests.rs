@@ -79,6 +79,21 @@ fn knows_how_long_a_connection_lives() {
 }
 
 #[test]
+fn switches_to_other_protocols_but_not_to_http_2_in_the_clear() {
+    let cases = [
+        ("Upgrade: websocket\r\nConnection: Upgrade\r\n", Some("websocket")),
+        ("Upgrade: websocket\r\n", None),
+        ("Upgrade: h2c\r\nConnection: Upgrade\r\n", None),
+        ("Upgrade: websocket, H2C\r\nConnection: Upgrade\r\n", None),
+    ];
+    for (fields, expected) in cases {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let upgrade = request(&text).unwrap().upgrade;
+        assert_eq!(upgrade.map(|span| span.of(text.as_bytes())), expected.map(str::as_bytes), "{text:?}");
+    }
+}
+
+#[test]
 fn refuses_what_two_readers_could_read_differently() {
     use Malformed as M;
     let line = |line: &str| format!("{line}\r\nHost: a\r\n\r\n");
@@ -221,8 +236,11 @@ fn refuses_responses_that_two_readers_could_read_differently() {
     }
 }
 
+/// Content, trailers, what was left, and whether the body was over.
+type Decoded = (Vec<u8>, Vec<u8>, Vec<u8>, bool);
+
 /// Reads a whole body that arrives in these pieces: its content, its trailers and what was left.
-fn decode(body: Body, pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>, bool), Malformed> {
+fn decode(body: Body, pieces: &[&[u8]]) -> Result<Decoded, Malformed> {
     let mut decoder = Decoder::new(body, &LIMITS);
     let mut content = Vec::new();
     let mut held = Vec::new();
@@ -267,6 +285,8 @@ fn refuses_malformed_chunks() {
         (b"1\r\r\n", M::ChunkEnd),
         (b"1;a\nb\r\n", M::ChunkEnd),
         (b"1;\0\r\n", M::ChunkEnd),
+        (b"1 0\r\n", M::ChunkEnd),
+        (b"1\ta\r\n", M::ChunkEnd),
         (b"1000000000000000\r\n", M::ChunkSize),
         (b"2\r\nabc\r\n", M::ChunkEnd),
         (b"2\r\nab\n", M::ChunkEnd),
@@ -275,6 +295,7 @@ fn refuses_malformed_chunks() {
         (b"0\r\nContent-Length: 1\r\n\r\n", M::Trailer),
         (b"0\r\nTransfer-Encoding: chunked\r\n\r\n", M::Trailer),
         (b"0\r\nHost: b\r\n\r\n", M::Trailer),
+        (b"0\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n", M::Trailer),
         (b"0\r\nX : b\r\n\r\n", M::FieldName),
     ];
     for (body, expected) in cases {

@@ -194,8 +194,7 @@ pub(super) fn enter_relay(worker: &Worker, connection: &Connection, route: &Rout
     worker.connections.enter(connection, Phase::Relay, deadline, now_ms + LASTING_MS);
 }
 
-/// Tells a client that it was refused, and waits a moment for it to hear: a close with bytes unread would
-/// be a reset that overtakes the answer.
+/// Tells a client that it was refused.
 async fn refuse(worker: &Worker, connection: &Connection, reply: Reply) {
     let Reply::Bytes(bytes) = reply else {
         connection.socket.reset_on_close();
@@ -204,6 +203,12 @@ async fn refuse(worker: &Worker, connection: &Connection, reply: Reply) {
     if bytes.is_empty() || connection.socket.send(bytes).is_err() {
         return;
     }
+    linger(worker, connection).await;
+}
+
+/// Says that nothing more is sent, and waits a moment for the client to close: a close with bytes unread would be a
+/// reset that overtakes what it was told.
+pub(super) async fn linger(worker: &Worker, connection: &Connection) {
     connection.socket.shutdown(Shutdown::Write);
     let deadline = clock::millis() + REFUSED_MS;
     worker.connections.enter(connection, Phase::Refused, deadline, deadline);

@@ -10,6 +10,7 @@ mod common;
 mod durability;
 mod firewall;
 mod grpc;
+mod http1;
 mod lifecycle;
 mod mcproxyctl;
 mod names;

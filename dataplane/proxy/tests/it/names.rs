@@ -231,11 +231,9 @@ fn an_unknown_name_is_told_so() {
 }
 
 #[test]
-fn a_route_that_terminates_tls_is_not_there_yet() {
+fn a_route_that_terminates_tls_needs_a_certificate() {
     let site = plain(&[("www.example.org", "mode = \"l7\"")]);
-    let (answer, end) = ask(&site.proxy, &hello());
-    assert_eq!((answer.first(), end), (Some(&21), End::Fin));
-    assert_eq!(site.proxy.wait_outcome("l7_unsupported")["name"], "www.example.org");
+    site.check_refused(&hello(), &alert(112), "no_certificate", "www.example.org");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::state::Commit;
 use super::*;
 use crate::access_log::{Format, LogSink, Target};
 use crate::store::{Change, StoreError};
+use crate::tls::Tls;
 use crate::workers::SharedPolicy;
 
 /// An admin side in a directory of its own.
@@ -87,8 +88,15 @@ impl Site {
 }
 
 fn workers() -> Arc<Workers> {
-    let policy =
-        SharedPolicy { rates: RateTable::new(1), on_refused: Box::new(|_| {}), on_ejected: Box::new(|_| {}) };
+    // No certificates, and keys that nothing reads again: the folder may go at once.
+    let folder = tempfile::tempdir().unwrap();
+    let (tls, _) = Tls::open(&folder.path().join("certs"), &folder.path().join("ticket-keys"), 0).unwrap();
+    let policy = SharedPolicy {
+        rates: RateTable::new(1),
+        tls: Arc::new(tls),
+        on_refused: Box::new(|_| {}),
+        on_ejected: Box::new(|_| {}),
+    };
     let log = LogSink::open(Target::Off, Format::Json).unwrap();
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
     Arc::new(Workers::start(1, snapshot, Arc::new(policy), &log, None).unwrap())

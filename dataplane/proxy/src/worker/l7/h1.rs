@@ -137,7 +137,7 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
             session.finish(note, outcome);
             if told {
                 // The client must not take what it has for all of it.
-                session.connection.socket.reset_on_close();
+                session.abort();
             }
             After::Close(match outcome {
                 RequestOutcome::ClientGone => Outcome::ClientReset,
@@ -155,6 +155,10 @@ fn note(session: &Session, request: &Request, head: &[u8]) -> Note {
     let mut note = session.note(protocol, id.map(|id| id.value.of(head)));
     note.method = request.method.of(head).into();
     note.host = request.host.of(head).into();
+    if note.host.is_empty() {
+        // HTTP/1.0 does without Host; TLS has told for whom the request is.
+        note.host = session.connection.target.borrow().name.as_bytes().into();
+    }
     note.target = request.target.of(head).into();
     note.user_agent = find("user-agent").into();
     note.referer = find("referer").into();
@@ -215,10 +219,10 @@ fn is_repeatable(request: &Request, head: &[u8]) -> bool {
     request.body == Body::None && idempotent.contains(&request.method.of(head))
 }
 
-fn facts<'a>(session: &Session, request: &Request, head: &'a [u8], note: &'a Note) -> Facts<'a> {
+fn facts<'a>(session: &Session, note: &'a Note) -> Facts<'a> {
     Facts {
         client: session.connection.client.get().ip(),
-        host: request.host.of(head),
+        host: &note.host,
         request_id: &note.id,
         forwarded: Forwarded::Set,
     }
@@ -244,7 +248,7 @@ async fn with_backend(
     note: &mut Note,
 ) -> Result<End, Fault> {
     let mut out = Vec::with_capacity(head.len() + 256);
-    let facts = facts(session, request, head, note);
+    let facts = facts(session, note);
     let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
     let upgrade = request.upgrade.map(|upgrade| upgrade.of(head));
     write_request(&mut out, line, request.framing(head), upgrade, &facts, request.end_to_end(head));
@@ -258,14 +262,15 @@ async fn with_backend(
     }
     drop(out);
     let mut bytes_in = 0;
+    let (delivered, answering) = (Cell::new(false), Cell::new(false));
     let result = {
-        let mut up = pin!(send_body(session, &lease, decoder, plain, &mut bytes_in));
-        let mut down = pin!(pass_response(session, &lease, request, head, note));
+        let mut up = pin!(send_body(session, &lease, decoder, plain, &mut bytes_in, &delivered));
+        let mut down = pin!(pass_response(session, &lease, request, head, note, &answering));
         let mut sending = true;
         poll_fn(|cx| {
             if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
                 sending = false;
-                if let Some(fault) = end.err().and_then(UpError::fault) {
+                if let Some(fault) = end.err().and_then(|error| error.fault(answering.get())) {
                     return Poll::Ready(Err(fault));
                 }
             }
@@ -280,8 +285,8 @@ async fn with_backend(
         return Ok(End { outcome, persistent: false });
     }
     // What the client still sends of this request cannot be told from the next one.
-    let persistent = passed.persistent && decoder.is_done();
-    if passed.reusable && decoder.is_done() {
+    let persistent = passed.persistent && delivered.get();
+    if passed.reusable && delivered.get() {
         lease.give_back(&session.worker);
     }
     Ok(End { outcome: RequestOutcome::Completed, persistent })
@@ -305,7 +310,7 @@ async fn with_channel(
     }
     let text = |bytes| str::from_utf8(bytes).unwrap_or_default();
     let (target, host) = (text(request.target.of(head)), text(request.host.of(head)));
-    let facts = facts(session, request, head, note);
+    let facts = facts(session, note);
     let mut sent =
         mux::request(request.method.of(head), target, host, false, &facts, request.end_to_end(head))?;
     if let Framing::Length(length) = request.framing(head)
@@ -315,14 +320,15 @@ async fn with_channel(
     }
     let (mut response, mut upstream) = channel.send(sent, decoder.is_done()).await?;
     let mut bytes_in = 0;
+    let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
     let result = {
-        let mut up = pin!(send_body_on(session, &mut upstream, decoder, plain, &mut bytes_in));
-        let mut down = pin!(pass_response_on(session, &mut response, request, head, note));
+        let mut up = pin!(send_body_on(session, &mut upstream, decoder, plain, &mut bytes_in, &delivered));
+        let mut down = pin!(pass_response_on(session, &mut response, request, head, note, &answering));
         let mut sending = true;
         poll_fn(|cx| {
             if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
                 sending = false;
-                if let Some(fault) = end.err().and_then(UpError::fault) {
+                if let Some(fault) = end.err().and_then(|error| error.fault(answering.get())) {
                     return Poll::Ready(Err(fault));
                 }
             }
@@ -335,7 +341,7 @@ async fn with_channel(
         // The backend need not go on.
         upstream.send_reset(Reason::CANCEL);
     }
-    let persistent = result? && decoder.is_done();
+    let persistent = result? && delivered.get();
     Ok(End { outcome: RequestOutcome::Completed, persistent })
 }
 
@@ -346,6 +352,7 @@ async fn send_body_on(
     decoder: &mut Decoder,
     plain: &mut Vec<u8>,
     count: &mut u64,
+    delivered: &Cell<bool>,
 ) -> Result<(), UpError> {
     while !decoder.is_done() {
         let mut content = Vec::new();
@@ -356,6 +363,7 @@ async fn send_body_on(
         let last = decoder.is_done();
         mux::send_data(upstream, content.into(), last).await.map_err(|_closed| UpError::Backend)?;
         if last {
+            delivered.set(true);
             break;
         }
         match session.receive(plain).await {
@@ -373,6 +381,7 @@ async fn pass_response_on(
     request: &Request,
     request_head: &[u8],
     note: &mut Note,
+    answering: &Cell<bool>,
 ) -> Result<bool, Fault> {
     let mut out = Vec::new();
     let answer = loop {
@@ -407,6 +416,7 @@ async fn pass_response_on(
     let persistent = request.persistent && framing != Framing::UntilClose;
     let fields = pairs(&parts.headers).filter(|(name, _)| *name != b"content-length");
     write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
+    answering.set(true);
     let chunked = framing == Framing::Chunked;
     let cut = |error: h2::Error| Fault::amid(RequestOutcome::BackendCut, error);
     while let Some(data) = body.data().await {
@@ -456,23 +466,27 @@ enum UpError {
 }
 
 impl UpError {
-    /// What it means for the request. A backend that does not want the body may still answer.
-    fn fault(self) -> Option<Fault> {
+    /// What it means for the request, to which the client has perhaps been told a part of the answer. A backend that
+    /// does not want the body may still answer.
+    fn fault(self, answering: bool) -> Option<Fault> {
         match self {
             Self::Backend => None,
             Self::Client => Some(Fault::amid(RequestOutcome::ClientGone, "the client left")),
+            Self::Malformed(error) if answering => Some(Fault::amid(RequestOutcome::Malformed, error)),
             Self::Malformed(error) => Some(Fault::before(RequestOutcome::Malformed, error)),
         }
     }
 }
 
-/// Passes the rest of the request's body on, then watches whether the client leaves.
+/// Passes the rest of the request's body on, then watches whether the client leaves. `delivered` becomes true once
+/// the backend has been sent all of it: a response may come before that, and end this.
 async fn send_body(
     session: &Session,
     lease: &Lease,
     decoder: &mut Decoder,
     plain: &mut Vec<u8>,
     count: &mut u64,
+    delivered: &Cell<bool>,
 ) -> Result<(), UpError> {
     while !decoder.is_done() {
         match session.receive(plain).await {
@@ -485,6 +499,7 @@ async fn send_body(
         *count += ready as u64;
         plain.drain(..ready);
     }
+    delivered.set(true);
     watch(session, plain).await
 }
 
@@ -513,13 +528,15 @@ struct Passed {
     rest: Vec<u8>,
 }
 
-/// Passes on what the backend answers: any number of 1xx, and the response.
+/// Passes on what the backend answers: any number of 1xx, and the response. `answering` becomes true with the first
+/// byte of the response.
 async fn pass_response(
     session: &Session,
     lease: &Lease,
     request: &Request,
     request_head: &[u8],
     note: &mut Note,
+    answering: &Cell<bool>,
 ) -> Result<Passed, Fault> {
     let worker = &session.worker;
     let to_head = request.is(request_head, "HEAD");
@@ -565,12 +582,14 @@ async fn pass_response(
         .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
     note.bytes_out += (out.len() - before) as u64;
     let rest = bytes.split_off(head.end + used);
+    answering.set(true);
     session.send(&out).await.map_err(gone)?;
     drop((bytes, out));
+    let mut exact = rest.is_empty();
     if !decoder.is_done() {
-        pass_body(session, lease, &mut decoder, raw, note).await?;
+        exact = pass_body(session, lease, &mut decoder, raw, note).await?;
     }
-    let reusable = response.persistent && rest.is_empty();
+    let reusable = response.persistent && exact;
     Ok(Passed { persistent, reusable, switched, rest })
 }
 
@@ -598,14 +617,15 @@ fn take(decoder: &mut Decoder, bytes: &[u8], raw: bool, out: &mut Vec<u8>) -> Re
     }
 }
 
-/// Passes the rest of a response's body on.
+/// Passes the rest of a response's body on; says whether nothing came after it.
 async fn pass_body(
     session: &Session,
     lease: &Lease,
     decoder: &mut Decoder,
     raw: bool,
     note: &mut Note,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
+    let mut exact = true;
     let shared = &session.worker.shared;
     let malformed = |error: Malformed| Fault::amid(RequestOutcome::BackendMalformed, error);
     while !decoder.is_done() {
@@ -621,23 +641,24 @@ async fn pass_body(
             let used = if raw {
                 let used = measure(decoder, &buffer[..read]).map_err(malformed)?;
                 session.tls.try_send(shared, &buffer[..used]).map_err(gone)?;
+                exact = used == read;
                 used
             } else {
                 let mut content = Vec::with_capacity(read);
-                take(decoder, &buffer[..read], false, &mut content).map_err(malformed)?;
+                exact = take(decoder, &buffer[..read], false, &mut content).map_err(malformed)? == read;
                 session.tls.try_send(shared, &content).map_err(gone)?;
                 content.len()
             };
             Ok(Some(used))
         })?;
-        let Some(passed) = passed else { return Ok(()) };
+        let Some(passed) = passed else { return Ok(exact) };
         session.connection.down.count(passed, session.now_ms());
         note.bytes_out += passed as u64;
         if session.tls.has_unsent() {
             session.tls.flush(shared).await.map_err(gone)?;
         }
     }
-    Ok(())
+    Ok(exact)
 }
 
 /// Passes bytes both ways until both sides have finished: what an upgrade leads to is not HTTP.

@@ -48,6 +48,6 @@ pub(super) async fn serve(
     let session = Rc::new(session);
     let outcome =
         if is_http2 { h2::serve(Rc::clone(&session), plain).await } else { h1::serve(&session, plain).await };
-    session.close();
+    session.close().await;
     Ok(connection.stop.get().unwrap_or(outcome))
 }

@@ -19,6 +19,7 @@ use crate::snapshot::RouteEntry;
 use crate::stats;
 use crate::worker::Worker;
 use crate::worker::connection::Connection;
+use crate::worker::serve::linger;
 
 /// A client's connection, once its handshake is over.
 pub(super) struct Session {
@@ -28,6 +29,8 @@ pub(super) struct Session {
     /// The route of the last request. Another one may take its place while the connection lives.
     route: RefCell<Arc<RouteEntry>>,
     requests: Cell<u64>,
+    /// The client was told a part of something, and must notice that it is one.
+    aborted: Cell<bool>,
     /// What the client's own PROXY header carried.
     pub(super) incoming: Option<Box<Header>>,
 }
@@ -69,6 +72,7 @@ impl Session {
             tls,
             route: RefCell::new(route),
             requests: Cell::new(0),
+            aborted: Cell::new(false),
             incoming,
         }
     }
@@ -91,9 +95,20 @@ impl Session {
         Ok(())
     }
 
-    /// Says that nothing more is sent.
-    pub(super) fn close(&self) {
+    /// Says that nothing more is sent, and waits a moment for the client to hear. After [`Self::abort`] nothing is
+    /// said: it would make a part look like the whole.
+    pub(super) async fn close(&self) {
+        if self.aborted.get() {
+            return;
+        }
         self.tls.close(&self.worker.shared);
+        linger(&self.worker, &self.connection).await;
+    }
+
+    /// Has the connection reset when it ends.
+    pub(super) fn abort(&self) {
+        self.aborted.set(true);
+        self.connection.socket.reset_on_close();
     }
 
     pub(super) fn now_ms(&self) -> u64 {
