@@ -1,3 +1,5 @@
+//! Tables of what is read and refused, and properties that hold for any pieces.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use mc_core::model::{
-    Action, Backend, Balance, Check, CheckKind, CustomTlv, FirewallRule, Mode, ProxyIn, ProxyOut, Rate,
-    Subject, TlvsOut,
+    Action, Backend, Balance, Check, CheckKind, CustomTlv, FirewallRule, Mode, Protocol, ProxyIn, ProxyOut,
+    Rate, Subject, TlvsOut,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -46,7 +46,7 @@ fn odd_route(name: &str) -> Route {
         any_depth: true,
         mode: Mode::L7,
         backends: vec![
-            Backend { address, weight: 7, proxy_protocol: ProxyOut::V2, tlvs },
+            Backend { address, weight: 7, proxy_protocol: ProxyOut::V2, tlvs, protocol: Protocol::H2c },
             route("").backends.remove(0),
         ],
         balance: Balance::SourceHash,

@@ -22,10 +22,8 @@ fn site(backend_lines: &str) -> Site {
     let ca = Ca::new();
     let backend = fresh_address();
     let lines = format!("mode = \"l7\"\nbackends = [{{ address = \"{backend}\"{backend_lines} }}]");
-    let config = Config::new()
-        .listener("web")
-        .certificate("www", &ca.issue(&[NAME]))
-        .route_lines("web", NAME, &lines);
+    let config =
+        Config::new().listener("web").certificate("www", &ca.issue(&[NAME])).route_lines("web", NAME, &lines);
     let proxy = Proxy::start(config);
     let ca = ca.write(proxy.root());
     Site { proxy, ca, backend }
@@ -221,7 +219,8 @@ fn debian_clients_load_a_page_over_http_2() {
     let got = site.client("nghttp", &["--no-verify-peer", "--stat", "-n", "-H", &authority, &address]);
     assert!(got.contains("200"), "{got}");
     let connect_to = proxy.to_string();
-    let got = site.client("h2load", &["-n", "2000", "-c", "4", "-m", "16", "--connect-to", &connect_to, &url]);
+    let got =
+        site.client("h2load", &["-n", "2000", "-c", "4", "-m", "16", "--connect-to", &connect_to, &url]);
     assert!(got.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{got}");
     server.kill().unwrap();
     server.wait().unwrap();

@@ -11,6 +11,7 @@ mod durability;
 mod firewall;
 mod grpc;
 mod http1;
+mod http2;
 mod lifecycle;
 mod mcproxyctl;
 mod names;

@@ -4,27 +4,19 @@
 //! framing that they came in, piece by piece, and each piece is looked at before it is passed on: what the next
 //! message is can then not be two opinions.
 
-use std::cell::Cell;
-use std::future::poll_fn;
-use std::io;
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::Poll;
+mod to_http1;
+mod to_http2;
 
-use bytes::Bytes;
-use h2::client::ResponseFuture;
-use h2::{Reason, SendStream};
-use http::header::{self, HeaderMap, HeaderValue};
+use std::io;
+use std::sync::Arc;
+
 use mc_core::http1::{
-    self, Body, Decoder, Facts, Forwarded, Framing, HeadEnd, Known, Limits, Malformed, Request, RequestLine,
-    Response, Step, Version, write_request, write_response, write_translated,
+    self, Body, Decoder, Facts, Forwarded, HeadEnd, Known, Limits, Malformed, Request, Step, Version,
 };
 use mc_core::outcome::{Outcome, RequestOutcome};
-use mc_uring::runtime;
 use mc_uring::tls::Received;
 
-use super::backend::{self, Fault, IDLE_MS, Lease, RESPONSE, Upstream, lease, read_head};
-use super::mux::{self, Channel, Head};
+use super::backend::{Fault, IDLE_MS, Upstream, lease};
 use super::session::{Note, Session};
 use crate::clock;
 use crate::snapshot::RouteEntry;
@@ -189,12 +181,13 @@ async fn exchange(
         note.times.connect_us = clock::micros() - note.started_us;
         let mut decoder = Decoder::new(request.body, &LIMITS);
         let (reused, end) = match upstream {
-            Upstream::Http1(lease) => {
-                (lease.reused, with_backend(session, lease, request, head, plain, &mut decoder, note).await)
-            }
+            Upstream::Http1(lease) => (
+                lease.reused,
+                to_http1::serve(session, lease, request, head, plain, &mut decoder, note).await,
+            ),
             Upstream::Http2(channel) => (
                 channel.reused,
-                with_channel(session, &channel, request, head, plain, &mut decoder, note).await,
+                to_http2::serve(session, &channel, request, head, plain, &mut decoder, note).await,
             ),
         };
         match end {
@@ -237,214 +230,6 @@ fn connection(request: &Request, persistent: bool) -> Option<&'static [u8]> {
     }
 }
 
-/// Has a backend of HTTP/1.1 answer.
-async fn with_backend(
-    session: &Session,
-    lease: Lease,
-    request: &Request,
-    head: &[u8],
-    plain: &mut Vec<u8>,
-    decoder: &mut Decoder,
-    note: &mut Note,
-) -> Result<End, Fault> {
-    let mut out = Vec::with_capacity(head.len() + 256);
-    let facts = facts(session, note);
-    let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
-    let upgrade = request.upgrade.map(|upgrade| upgrade.of(head));
-    write_request(&mut out, line, request.framing(head), upgrade, &facts, request.end_to_end(head));
-    // What has come of the body goes along.
-    let ready = measure(decoder, plain).map_err(|error| Fault::before(RequestOutcome::Malformed, error))?;
-    out.extend(plain.drain(..ready));
-    note.bytes_in += ready as u64;
-    session.connection.up.count(out.len(), session.now_ms());
-    if lease.send(&out).await.is_err() {
-        return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
-    }
-    drop(out);
-    let mut bytes_in = 0;
-    let (delivered, answering) = (Cell::new(false), Cell::new(false));
-    let result = {
-        let mut up = pin!(send_body(session, &lease, decoder, plain, &mut bytes_in, &delivered));
-        let mut down = pin!(pass_response(session, &lease, request, head, note, &answering));
-        let mut sending = true;
-        poll_fn(|cx| {
-            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
-                sending = false;
-                if let Some(fault) = end.err().and_then(|error| error.fault(answering.get())) {
-                    return Poll::Ready(Err(fault));
-                }
-            }
-            down.as_mut().poll(cx)
-        })
-        .await
-    };
-    note.bytes_in += bytes_in;
-    let passed = result?;
-    if passed.switched {
-        let outcome = tunnel(session, &lease, plain, passed.rest, note).await;
-        return Ok(End { outcome, persistent: false });
-    }
-    // What the client still sends of this request cannot be told from the next one.
-    let persistent = passed.persistent && delivered.get();
-    if passed.reusable && delivered.get() {
-        lease.give_back(&session.worker);
-    }
-    Ok(End { outcome: RequestOutcome::Completed, persistent })
-}
-
-/// Has a backend of HTTP/2 answer.
-async fn with_channel(
-    session: &Session,
-    channel: &Channel,
-    request: &Request,
-    head: &[u8],
-    plain: &mut Vec<u8>,
-    decoder: &mut Decoder,
-    note: &mut Note,
-) -> Result<End, Fault> {
-    if request.upgrade.is_some() {
-        return Err(Fault::before(
-            RequestOutcome::BackendMalformed,
-            "the backend's protocol has no upgrades",
-        ));
-    }
-    let text = |bytes| str::from_utf8(bytes).unwrap_or_default();
-    let (target, host) = (text(request.target.of(head)), text(request.host.of(head)));
-    let facts = facts(session, note);
-    let mut sent =
-        mux::request(request.method.of(head), target, host, false, &facts, request.end_to_end(head))?;
-    if let Framing::Length(length) = request.framing(head)
-        && let Ok(length) = HeaderValue::from_bytes(length)
-    {
-        sent.headers_mut().insert(header::CONTENT_LENGTH, length);
-    }
-    let (mut response, mut upstream) = channel.send(sent, decoder.is_done()).await?;
-    let mut bytes_in = 0;
-    let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
-    let result = {
-        let mut up = pin!(send_body_on(session, &mut upstream, decoder, plain, &mut bytes_in, &delivered));
-        let mut down = pin!(pass_response_on(session, &mut response, request, head, note, &answering));
-        let mut sending = true;
-        poll_fn(|cx| {
-            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
-                sending = false;
-                if let Some(fault) = end.err().and_then(|error| error.fault(answering.get())) {
-                    return Poll::Ready(Err(fault));
-                }
-            }
-            down.as_mut().poll(cx)
-        })
-        .await
-    };
-    note.bytes_in += bytes_in;
-    if result.is_err() {
-        // The backend need not go on.
-        upstream.send_reset(Reason::CANCEL);
-    }
-    let persistent = result? && delivered.get();
-    Ok(End { outcome: RequestOutcome::Completed, persistent })
-}
-
-/// Passes the content of the request's body on, then watches whether the client leaves.
-async fn send_body_on(
-    session: &Session,
-    upstream: &mut SendStream<Bytes>,
-    decoder: &mut Decoder,
-    plain: &mut Vec<u8>,
-    count: &mut u64,
-    delivered: &Cell<bool>,
-) -> Result<(), UpError> {
-    while !decoder.is_done() {
-        let mut content = Vec::new();
-        let used = take(decoder, plain, false, &mut content).map_err(UpError::Malformed)?;
-        plain.drain(..used);
-        session.connection.up.count(used, session.now_ms());
-        *count += used as u64;
-        let last = decoder.is_done();
-        mux::send_data(upstream, content.into(), last).await.map_err(|_closed| UpError::Backend)?;
-        if last {
-            delivered.set(true);
-            break;
-        }
-        match session.receive(plain).await {
-            Ok(Received::End { .. }) | Err(_) => return Err(UpError::Client),
-            Ok(_) => {}
-        }
-    }
-    watch(session, plain).await
-}
-
-/// Passes on what a backend of HTTP/2 answers; says whether the client's connection may go on.
-async fn pass_response_on(
-    session: &Session,
-    response: &mut ResponseFuture,
-    request: &Request,
-    request_head: &[u8],
-    note: &mut Note,
-    answering: &Cell<bool>,
-) -> Result<bool, Fault> {
-    let mut out = Vec::new();
-    let answer = loop {
-        match mux::head(response).await? {
-            Head::Informational(told) if request.version == Version::Http11 => {
-                write_translated(
-                    &mut out,
-                    told.status().as_u16(),
-                    pairs(told.headers()),
-                    Framing::None,
-                    None,
-                );
-                session.send(&out).await.map_err(gone)?;
-                out.clear();
-            }
-            Head::Informational(_) => {}
-            Head::Final(answer) => break answer,
-        }
-    };
-    note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
-    note.status = answer.status().as_u16();
-    let (parts, mut body) = answer.into_parts();
-    let length = parts.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    let no_body = request.is(request_head, "HEAD") || matches!(note.status, 204 | 304);
-    let framing = match length {
-        Some(length) => Framing::Length(length),
-        None if no_body => Framing::None,
-        None if body.is_end_stream() => Framing::Length(b"0"),
-        None if request.version == Version::Http10 => Framing::UntilClose,
-        None => Framing::Chunked,
-    };
-    let persistent = request.persistent && framing != Framing::UntilClose;
-    let fields = pairs(&parts.headers).filter(|(name, _)| *name != b"content-length");
-    write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
-    answering.set(true);
-    let chunked = framing == Framing::Chunked;
-    let cut = |error: h2::Error| Fault::amid(RequestOutcome::BackendCut, error);
-    while let Some(data) = body.data().await {
-        let data = data.map_err(cut)?;
-        body.flow_control().release_capacity(data.len()).unwrap_or(());
-        note.bytes_out += data.len() as u64;
-        if chunked && !data.is_empty() {
-            http1::write_chunk_size(&mut out, data.len());
-        }
-        out.extend_from_slice(&data);
-        if chunked && !data.is_empty() {
-            out.extend_from_slice(b"\r\n");
-        }
-        session.send(&out).await.map_err(gone)?;
-        out.clear();
-    }
-    let trailers = body.trailers().await.map_err(cut)?;
-    if chunked {
-        mux::write_trailers(&mut out, trailers.as_ref());
-    }
-    session.send(&out).await.map_err(gone)?;
-    Ok(persistent)
-}
-
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
-}
-
 /// How many of these bytes belong to the body.
 fn measure(decoder: &mut Decoder, bytes: &[u8]) -> Result<usize, Malformed> {
     let mut used = 0;
@@ -478,31 +263,6 @@ impl UpError {
     }
 }
 
-/// Passes the rest of the request's body on, then watches whether the client leaves. `delivered` becomes true once
-/// the backend has been sent all of it: a response may come before that, and end this.
-async fn send_body(
-    session: &Session,
-    lease: &Lease,
-    decoder: &mut Decoder,
-    plain: &mut Vec<u8>,
-    count: &mut u64,
-    delivered: &Cell<bool>,
-) -> Result<(), UpError> {
-    while !decoder.is_done() {
-        match session.receive(plain).await {
-            Ok(Received::End { .. }) | Err(_) => return Err(UpError::Client),
-            Ok(_) => {}
-        }
-        let ready = measure(decoder, plain).map_err(UpError::Malformed)?;
-        lease.send(&plain[..ready]).await.map_err(|_closed| UpError::Backend)?;
-        session.connection.up.count(ready, session.now_ms());
-        *count += ready as u64;
-        plain.drain(..ready);
-    }
-    delivered.set(true);
-    watch(session, plain).await
-}
-
 /// Watches whether the client leaves; what it says meanwhile is kept for later.
 async fn watch(session: &Session, plain: &mut Vec<u8>) -> Result<(), UpError> {
     while plain.len() < AHEAD {
@@ -514,83 +274,6 @@ async fn watch(session: &Session, plain: &mut Vec<u8>) -> Result<(), UpError> {
         }
     }
     Ok(())
-}
-
-/// What is known after a response.
-struct Passed {
-    /// The client's connection may go on.
-    persistent: bool,
-    /// The backend's may.
-    reusable: bool,
-    /// Another protocol is spoken from here on.
-    switched: bool,
-    /// What the backend said after the head of its 101.
-    rest: Vec<u8>,
-}
-
-/// Passes on what the backend answers: any number of 1xx, and the response. `answering` becomes true with the first
-/// byte of the response.
-async fn pass_response(
-    session: &Session,
-    lease: &Lease,
-    request: &Request,
-    request_head: &[u8],
-    note: &mut Note,
-    answering: &Cell<bool>,
-) -> Result<Passed, Fault> {
-    let worker = &session.worker;
-    let to_head = request.is(request_head, "HEAD");
-    let mut response = Response::default();
-    let mut bytes = Vec::new();
-    let mut out = Vec::new();
-    let head = loop {
-        let head = runtime::timeout(RESPONSE, read_head(worker, &lease.socket, &mut bytes)).await;
-        let head = Fault::of_head(head)?;
-        response
-            .parse(&bytes[head.clone()], to_head, &backend::LIMITS)
-            .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
-        if !response.is_informational() || response.status == 101 {
-            break head;
-        }
-        if request.version == Version::Http11 {
-            let text = &bytes[head.clone()];
-            write_response(&mut out, &response, text, Framing::None, None);
-            session.send(&out).await.map_err(gone)?;
-            out.clear();
-        }
-        bytes.drain(..head.end);
-    };
-    note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
-    note.status = response.status;
-    let switched = response.status == 101;
-    if switched && (request.upgrade.is_none() || response.upgrade(&bytes[head.clone()]).is_none()) {
-        return Err(Fault::before(
-            RequestOutcome::BackendMalformed,
-            "101 to a request that did not ask for it",
-        ));
-    }
-    // A chunked response to a client of HTTP/1.0 loses its framing, and ends with the connection.
-    let raw = request.version == Version::Http11 || response.body != Body::Chunked;
-    let persistent = request.persistent && raw && response.body != Body::UntilClose && !switched;
-    let connection = connection(request, persistent);
-    let text = &bytes[head.clone()];
-    write_response(&mut out, &response, text, response.framing(text, request.version), connection);
-    let mut decoder = Decoder::new(if switched { Body::None } else { response.body }, &backend::LIMITS);
-    // What has come of the body goes along with the head.
-    let before = out.len();
-    let used = take(&mut decoder, &bytes[head.end..], raw, &mut out)
-        .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
-    note.bytes_out += (out.len() - before) as u64;
-    let rest = bytes.split_off(head.end + used);
-    answering.set(true);
-    session.send(&out).await.map_err(gone)?;
-    drop((bytes, out));
-    let mut exact = rest.is_empty();
-    if !decoder.is_done() {
-        exact = pass_body(session, lease, &mut decoder, raw, note).await?;
-    }
-    let reusable = response.persistent && exact;
-    Ok(Passed { persistent, reusable, switched, rest })
 }
 
 fn gone(error: io::Error) -> Fault {
@@ -615,112 +298,6 @@ fn take(decoder: &mut Decoder, bytes: &[u8], raw: bool, out: &mut Vec<u8>) -> Re
             Step::NeedMore | Step::End => return Ok(used),
         }
     }
-}
-
-/// Passes the rest of a response's body on; says whether nothing came after it.
-async fn pass_body(
-    session: &Session,
-    lease: &Lease,
-    decoder: &mut Decoder,
-    raw: bool,
-    note: &mut Note,
-) -> Result<bool, Fault> {
-    let mut exact = true;
-    let shared = &session.worker.shared;
-    let malformed = |error: Malformed| Fault::amid(RequestOutcome::BackendMalformed, error);
-    while !decoder.is_done() {
-        lease.socket.readable().await.map_err(|error| Fault::amid(RequestOutcome::BackendCut, error))?;
-        let passed = shared.with_buffer(|buffer| {
-            let read = match lease.socket.recv(buffer) {
-                Ok(0) if decoder.ends_with_connection() => return Ok(None),
-                Ok(0) => return Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(0)),
-                Err(error) => return Err(Fault::amid(RequestOutcome::BackendCut, error)),
-            };
-            let used = if raw {
-                let used = measure(decoder, &buffer[..read]).map_err(malformed)?;
-                session.tls.try_send(shared, &buffer[..used]).map_err(gone)?;
-                exact = used == read;
-                used
-            } else {
-                let mut content = Vec::with_capacity(read);
-                exact = take(decoder, &buffer[..read], false, &mut content).map_err(malformed)? == read;
-                session.tls.try_send(shared, &content).map_err(gone)?;
-                content.len()
-            };
-            Ok(Some(used))
-        })?;
-        let Some(passed) = passed else { return Ok(exact) };
-        session.connection.down.count(passed, session.now_ms());
-        note.bytes_out += passed as u64;
-        if session.tls.has_unsent() {
-            session.tls.flush(shared).await.map_err(gone)?;
-        }
-    }
-    Ok(exact)
-}
-
-/// Passes bytes both ways until both sides have finished: what an upgrade leads to is not HTTP.
-async fn tunnel(
-    session: &Session,
-    lease: &Lease,
-    plain: &mut Vec<u8>,
-    rest: Vec<u8>,
-    note: &mut Note,
-) -> RequestOutcome {
-    let (bytes_in, bytes_out) = (Cell::new(0), Cell::new(rest.len() as u64));
-    let up = async {
-        loop {
-            lease.send(plain).await?;
-            session.connection.up.count(plain.len(), session.now_ms());
-            bytes_in.set(bytes_in.get() + plain.len() as u64);
-            plain.clear();
-            if let Received::End { .. } = session.receive(plain).await? {
-                lease.socket.shutdown(std::net::Shutdown::Write);
-                return Ok::<_, io::Error>(());
-            }
-        }
-    };
-    let down = async {
-        let shared = &session.worker.shared;
-        session.send(&rest).await?;
-        loop {
-            lease.socket.readable().await?;
-            let read = shared.with_buffer(|buffer| match lease.socket.recv(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                Ok(0) => Ok(Some(0)),
-                Ok(read) => session.tls.try_send(shared, &buffer[..read]).map(|()| Some(read)),
-                Err(error) => Err(error),
-            })?;
-            match read {
-                None => {}
-                Some(0) => return Ok::<_, io::Error>(()),
-                Some(read) => {
-                    session.connection.down.count(read, session.now_ms());
-                    bytes_out.set(bytes_out.get() + read as u64);
-                    session.tls.flush(shared).await?;
-                }
-            }
-        }
-    };
-    let (mut up, mut down) = (pin!(up), pin!(down));
-    let mut up_done = false;
-    // The backend's end is the end: a client that has finished may still listen, the other way round nothing is
-    // left to be said.
-    let _broken: io::Result<()> = poll_fn(|cx| {
-        if !up_done && let Poll::Ready(end) = up.as_mut().poll(cx) {
-            up_done = true;
-            if end.is_err() {
-                return Poll::Ready(end);
-            }
-        }
-        down.as_mut().poll(cx)
-    })
-    .await;
-    note.bytes_in += bytes_in.get();
-    note.bytes_out += bytes_out.get();
-    RequestOutcome::Upgraded
 }
 
 /// Answers for the backend that did not. The connection is closed after it.

@@ -3,32 +3,28 @@
 //! Frames, flow control and HPACK are the `h2` crate's, which also refuses what RFC 9113 calls malformed. It works on
 //! a [`Wire`] in memory: the connection's task moves bytes between that and TLS.
 
+mod to_http1;
+mod to_http2;
+
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use base64::Engine as _;
 use bytes::Bytes;
-use h2::client::ResponseFuture;
 use h2::ext::Protocol;
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use h2::{Reason, RecvStream};
+use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use mc_core::http1::{
-    self, Authority, Body, Decoder, Facts, Forwarded, Framing, Known, RequestLine, Response, is_target,
-    write_request,
-};
+use mc_core::http1::{self, Authority, Facts, Forwarded, Framing, Known, is_target};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_uring::runtime;
 
-use super::backend::{self, Fault, IDLE_MS, Lease, RESPONSE, Source, Upstream, lease, read_head};
-use super::mux::{self, Channel, Head};
+use super::backend::{Fault, IDLE_MS, Upstream, lease};
 use super::session::{Note, Session};
 use super::wire::{self, Wire};
 use crate::clock;
@@ -278,27 +274,6 @@ fn fields<'a>(parts: &'a Parts, asked: &'a Asked<'_>) -> impl Iterator<Item = (K
     fields.chain((!asked.cookies.is_empty()).then_some(cookies))
 }
 
-/// The request's head, for a backend of HTTP/1.1.
-fn head(session: &Session, parts: &Parts, asked: &Asked<'_>, note: &Note) -> Vec<u8> {
-    // RFC 8441, section 5: HTTP/2 has no use for the key, HTTP/1.1 asks for one.
-    let key = base64::engine::general_purpose::STANDARD.encode(fastrand::u128(..).to_le_bytes());
-    let key = asked.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")).then_some((
-        Known::Other,
-        b"sec-websocket-key".as_slice(),
-        key.as_bytes(),
-    ));
-    let mut out = Vec::with_capacity(1024);
-    write_request(
-        &mut out,
-        RequestLine { method: asked.method, target: asked.target.as_bytes() },
-        asked.framing,
-        asked.upgrade.map(str::as_bytes),
-        &facts(session, asked, note),
-        fields(parts, asked).chain(key),
-    );
-    out
-}
-
 /// Finds a backend and has it answer; once more where a kept connection turned out to be closed.
 async fn exchange(
     session: &Session,
@@ -318,10 +293,10 @@ async fn exchange(
         note.times.connect_us = clock::micros() - note.started_us;
         let (reused, end) = match upstream {
             Upstream::Http1(lease) => {
-                (lease.reused, with_backend(session, lease, parts, asked, body, respond, note).await)
+                (lease.reused, to_http1::serve(session, lease, parts, asked, body, respond, note).await)
             }
             Upstream::Http2(channel) => {
-                (channel.reused, with_channel(session, &channel, parts, asked, body, respond, note).await)
+                (channel.reused, to_http2::serve(session, &channel, parts, asked, body, respond, note).await)
             }
         };
         match end {
@@ -335,353 +310,11 @@ async fn exchange(
     }
 }
 
-/// Has a backend of HTTP/1.1 answer.
-async fn with_backend(
-    session: &Session,
-    lease: Lease,
-    parts: &Parts,
-    asked: &Asked<'_>,
-    body: &mut RecvStream,
-    respond: &mut SendResponse<Bytes>,
-    note: &mut Note,
-) -> Result<RequestOutcome, Fault> {
-    let head = head(session, parts, asked, note);
-    if lease.send(&head).await.is_err() {
-        return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
-    }
-    let bytes_in = Cell::new(0);
-    let sent_all = Cell::new(false);
-    let result = {
-        let upgraded = asked.upgrade.is_some();
-        let up = async {
-            let end = send_body(&lease, body, asked.framing == Framing::Chunked, upgraded, &bytes_in).await;
-            sent_all.set(end.is_ok());
-            end
-        };
-        let mut up = pin!(up);
-        let mut down = pin!(pass_response(session, &lease, parts, asked, respond, note));
-        let mut sending = true;
-        poll_fn(|cx| {
-            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
-                sending = false;
-                if let Err(UpError::Client) = end {
-                    return Poll::Ready(Err(Fault::amid(RequestOutcome::ClientGone, "the client gave up")));
-                }
-            }
-            down.as_mut().poll(cx)
-        })
-        .await
-    };
-    note.bytes_in += bytes_in.get();
-    let (outcome, reusable) = result?;
-    if reusable && sent_all.get() {
-        lease.give_back(&session.worker);
-    }
-    Ok(outcome)
-}
-
-/// Has a backend of HTTP/2 answer: bodies and trailers pass in both directions at the same time.
-async fn with_channel(
-    session: &Session,
-    channel: &Channel,
-    parts: &Parts,
-    asked: &Asked<'_>,
-    body: &mut RecvStream,
-    respond: &mut SendResponse<Bytes>,
-    note: &mut Note,
-) -> Result<RequestOutcome, Fault> {
-    if asked.upgrade.is_some() {
-        return Err(Fault::before(
-            RequestOutcome::BackendMalformed,
-            "the backend's protocol has no upgrades",
-        ));
-    }
-    let te = parts.headers.get(header::TE).is_some_and(|te| te == "trailers");
-    let length = match asked.framing {
-        Framing::Length(length) => HeaderValue::from_bytes(length).ok(),
-        _ => None,
-    };
-    let facts = facts(session, asked, note);
-    let mut request = mux::request(asked.method, asked.target, asked.host, te, &facts, fields(parts, asked))?;
-    if let Some(length) = length {
-        request.headers_mut().insert(header::CONTENT_LENGTH, length);
-    }
-    let (mut response, mut upstream) = channel.send(request, body.is_end_stream()).await?;
-    let bytes_in = Cell::new(0);
-    let result = {
-        let mut up = pin!(send_body_on(&mut upstream, body, &bytes_in));
-        let mut down = pin!(pass_response_on(&mut response, respond, note));
-        let mut sending = true;
-        poll_fn(|cx| {
-            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
-                sending = false;
-                if let Err(UpError::Client) = end {
-                    return Poll::Ready(Err(Fault::amid(RequestOutcome::ClientGone, "the client gave up")));
-                }
-            }
-            down.as_mut().poll(cx)
-        })
-        .await
-    };
-    note.bytes_in += bytes_in.get();
-    if result.is_err() {
-        // The backend need not go on.
-        upstream.send_reset(Reason::CANCEL);
-    }
-    result
-}
-
-/// Passes the request's body and trailers on, as fast as the backend takes them.
-async fn send_body_on(
-    upstream: &mut SendStream<Bytes>,
-    body: &mut RecvStream,
-    count: &Cell<u64>,
-) -> Result<(), UpError> {
-    if body.is_end_stream() {
-        return Ok(());
-    }
-    while let Some(data) = body.data().await {
-        let data = data.map_err(|_reset| UpError::Client)?;
-        let len = data.len();
-        let last = body.is_end_stream();
-        mux::send_data(upstream, data, last).await.map_err(|_closed| UpError::Backend)?;
-        count.set(count.get() + len as u64);
-        body.flow_control().release_capacity(len).unwrap_or(());
-        if last {
-            return Ok(());
-        }
-    }
-    match body.trailers().await.map_err(|_reset| UpError::Client)? {
-        Some(trailers) => upstream.send_trailers(trailers),
-        None => upstream.send_data(Bytes::new(), true),
-    }
-    .map_err(|_closed| UpError::Backend)
-}
-
-/// Passes on what a backend of HTTP/2 answers.
-async fn pass_response_on(
-    response: &mut ResponseFuture,
-    respond: &mut SendResponse<Bytes>,
-    note: &mut Note,
-) -> Result<RequestOutcome, Fault> {
-    let gave_up = || Fault::amid(RequestOutcome::ClientGone, "the client gave up");
-    let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
-    let answer = loop {
-        let head = {
-            let mut waiting = pin!(mux::head(response));
-            poll_fn(|cx| match respond.poll_reset(cx) {
-                Poll::Ready(_) => Poll::Ready(Err(gave_up())),
-                Poll::Pending => waiting.as_mut().poll(cx),
-            })
-            .await?
-        };
-        match head {
-            Head::Informational(told) => respond.send_informational(told).unwrap_or(()),
-            Head::Final(answer) => break answer,
-        }
-    };
-    note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
-    note.status = answer.status().as_u16();
-    let (head, mut body) = answer.into_parts();
-    let mut send =
-        respond.send_response(http::Response::from_parts(head, ()), body.is_end_stream()).map_err(gone)?;
-    if body.is_end_stream() {
-        return Ok(RequestOutcome::Completed);
-    }
-    loop {
-        let data = poll_fn(|cx| match send.poll_reset(cx) {
-            Poll::Ready(_) => Poll::Ready(Err(gave_up())),
-            Poll::Pending => body.poll_data(cx).map(Ok),
-        })
-        .await?;
-        let data = match data {
-            None => break,
-            Some(Ok(data)) => data,
-            Some(Err(error)) => {
-                send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
-                return Err(Fault::amid(RequestOutcome::BackendCut, error));
-            }
-        };
-        let (len, last) = (data.len(), body.is_end_stream());
-        note.bytes_out += len as u64;
-        mux::send_data(&mut send, data, last).await.map_err(gone)?;
-        body.flow_control().release_capacity(len).unwrap_or(());
-        if last {
-            return Ok(RequestOutcome::Completed);
-        }
-    }
-    match body.trailers().await {
-        Ok(Some(trailers)) => send.send_trailers(trailers).map_err(gone)?,
-        Ok(None) => send.send_data(Bytes::new(), true).map_err(gone)?,
-        Err(error) => {
-            send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
-            return Err(Fault::amid(RequestOutcome::BackendCut, error));
-        }
-    }
-    Ok(RequestOutcome::Completed)
-}
-
 enum UpError {
     /// The client gave the request up.
     Client,
     /// The backend takes no more: it may still answer.
     Backend,
-}
-
-/// Passes the request's body on, as fast as the backend takes it.
-async fn send_body(
-    lease: &Lease,
-    body: &mut RecvStream,
-    chunked: bool,
-    upgraded: bool,
-    count: &Cell<u64>,
-) -> Result<(), UpError> {
-    let mut out = Vec::new();
-    while let Some(data) = body.data().await {
-        let data = data.map_err(|_reset| UpError::Client)?;
-        out.clear();
-        if chunked && !data.is_empty() {
-            http1::write_chunk_size(&mut out, data.len());
-            out.extend_from_slice(&data);
-            out.extend_from_slice(b"\r\n");
-        } else {
-            out.extend_from_slice(&data);
-        }
-        lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
-        count.set(count.get() + data.len() as u64);
-        // The engine's own bookkeeping: a stream that is over by now does not mind.
-        body.flow_control().release_capacity(data.len()).unwrap_or(());
-    }
-    if upgraded {
-        lease.socket.shutdown(std::net::Shutdown::Write);
-    }
-    if chunked {
-        let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?;
-        out.clear();
-        mux::write_trailers(&mut out, trailers.as_ref());
-        lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
-    }
-    Ok(())
-}
-
-/// Passes on what the backend answers; says also whether its connection may be used again.
-async fn pass_response(
-    session: &Session,
-    lease: &Lease,
-    parts: &Parts,
-    asked: &Asked<'_>,
-    respond: &mut SendResponse<Bytes>,
-    note: &mut Note,
-) -> Result<(RequestOutcome, bool), Fault> {
-    let worker = &session.worker;
-    let mut response = Response::default();
-    let mut bytes = Vec::new();
-    let head = loop {
-        let head = {
-            let mut reading = pin!(runtime::timeout(RESPONSE, read_head(worker, &lease.socket, &mut bytes)));
-            poll_fn(|cx| match respond.poll_reset(cx) {
-                Poll::Ready(_) => {
-                    Poll::Ready(Err(Fault::before(RequestOutcome::ClientGone, "the client gave up")))
-                }
-                Poll::Pending => reading.as_mut().poll(cx).map(Ok),
-            })
-            .await?
-        };
-        let head = Fault::of_head(head)?;
-        response
-            .parse(&bytes[head.clone()], parts.method == Method::HEAD, &backend::LIMITS)
-            .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
-        if !response.is_informational() || response.status == 101 {
-            break head;
-        }
-        // 100 and 103, which tell of what is to come; a client that is not interested ignores them.
-        let informational = to_http(&response, &bytes[head.clone()], Framing::None)?.map(|_nothing| ());
-        respond.send_informational(informational).unwrap_or(());
-        bytes.drain(..head.end);
-    };
-    note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
-    note.status = response.status;
-    let text = &bytes[head.clone()];
-    let switched = response.status == 101;
-    if switched != asked.upgrade.is_some() && switched {
-        return Err(Fault::before(
-            RequestOutcome::BackendMalformed,
-            "101 to a request that did not ask for it",
-        ));
-    }
-    if switched {
-        // RFC 8441, section 5: what is 101 there is 200 here.
-        response.status = 200;
-        note.status = 200;
-        response.body = Body::UntilClose;
-    }
-    let answer = to_http(&response, text, response.framing(text, http1::Version::Http11))?;
-    let mut source = Source::new(Decoder::new(response.body, &backend::LIMITS), bytes.split_off(head.end));
-    let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
-    let mut send = respond.send_response(answer, source.is_done()).map_err(gone)?;
-    drop(bytes);
-    while !source.is_done() {
-        let piece = {
-            let mut reading = pin!(source.next(worker, &lease.socket));
-            poll_fn(|cx| match send.poll_reset(cx) {
-                Poll::Ready(_) => {
-                    Poll::Ready(Err(Fault::amid(RequestOutcome::ClientGone, "the client gave up")))
-                }
-                Poll::Pending => reading.as_mut().poll(cx),
-            })
-            .await
-        };
-        let piece = match piece {
-            Ok(piece) => piece,
-            Err(fault) => {
-                // The client must not take what it has for all of it.
-                send.send_reset(Reason::INTERNAL_ERROR);
-                return Err(fault);
-            }
-        };
-        note.bytes_out += piece.len() as u64;
-        let last = source.is_done();
-        let trailers = if last { trailers(source.trailers()) } else { None };
-        mux::send_data(&mut send, piece, last && trailers.is_none()).await.map_err(gone)?;
-        if let Some(trailers) = trailers {
-            send.send_trailers(trailers).map_err(gone)?;
-        }
-    }
-    let outcome = if switched { RequestOutcome::Upgraded } else { RequestOutcome::Completed };
-    Ok((outcome, response.persistent && !switched && source.is_clean()))
-}
-
-/// The response's head as HTTP/2 has it.
-fn to_http(response: &Response, head: &[u8], framing: Framing<'_>) -> Result<http::Response<()>, Fault> {
-    let malformed = |why: &str| Fault::before(RequestOutcome::BackendMalformed, why);
-    let status =
-        StatusCode::from_u16(response.status).map_err(|_range| malformed("its status is malformed"))?;
-    let mut answer = http::Response::new(());
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    let length = match framing {
-        Framing::Length(length) => Some((Known::ContentLength, b"content-length".as_slice(), length)),
-        _ => None,
-    };
-    for (_, name, value) in response.end_to_end(head).chain(length) {
-        let name = HeaderName::from_bytes(name).map_err(|_bad| malformed("a field's name is malformed"))?;
-        let value =
-            HeaderValue::from_bytes(value).map_err(|_bad| malformed("a field's value is malformed"))?;
-        headers.append(name, value);
-    }
-    Ok(answer)
-}
-
-/// The fields of a trailer section, which the decoder has found to be in order.
-fn trailers(lines: &[u8]) -> Option<HeaderMap> {
-    let mut map = HeaderMap::new();
-    for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
-        map.append(name, HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?);
-    }
-    (!map.is_empty()).then_some(map)
 }
 
 /// Answers for the backend that did not.

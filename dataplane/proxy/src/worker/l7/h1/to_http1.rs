@@ -1,0 +1,282 @@
+//! From a client of HTTP/1.1 to a backend of the same: bodies pass in the framing that they came in.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+
+use mc_core::http1::{
+    Body, Decoder, Framing, Malformed, Request, RequestLine, Response, Version, write_request, write_response,
+};
+use mc_core::outcome::RequestOutcome;
+use mc_uring::runtime;
+use mc_uring::tls::Received;
+
+use super::super::backend::{self, Fault, Lease, RESPONSE, read_head};
+use super::super::session::{Note, Session};
+use super::{End, UpError, connection, facts, gone, measure, take, watch};
+use crate::clock;
+
+/// Has a backend of HTTP/1.1 answer.
+pub(super) async fn serve(
+    session: &Session,
+    lease: Lease,
+    request: &Request,
+    head: &[u8],
+    plain: &mut Vec<u8>,
+    decoder: &mut Decoder,
+    note: &mut Note,
+) -> Result<End, Fault> {
+    let mut out = Vec::with_capacity(head.len() + 256);
+    let facts = facts(session, note);
+    let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
+    let upgrade = request.upgrade.map(|upgrade| upgrade.of(head));
+    write_request(&mut out, line, request.framing(head), upgrade, &facts, request.end_to_end(head));
+    // What has come of the body goes along.
+    let ready = measure(decoder, plain).map_err(|error| Fault::before(RequestOutcome::Malformed, error))?;
+    out.extend(plain.drain(..ready));
+    note.bytes_in += ready as u64;
+    session.connection.up.count(out.len(), session.now_ms());
+    if lease.send(&out).await.is_err() {
+        return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
+    }
+    drop(out);
+    let mut bytes_in = 0;
+    let (delivered, answering) = (Cell::new(false), Cell::new(false));
+    let result = {
+        let mut up = pin!(send_body(session, &lease, decoder, plain, &mut bytes_in, &delivered));
+        let mut down = pin!(pass_response(session, &lease, request, head, note, &answering));
+        let mut sending = true;
+        poll_fn(|cx| {
+            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
+                sending = false;
+                if let Some(fault) = end.err().and_then(|error| error.fault(answering.get())) {
+                    return Poll::Ready(Err(fault));
+                }
+            }
+            down.as_mut().poll(cx)
+        })
+        .await
+    };
+    note.bytes_in += bytes_in;
+    let passed = result?;
+    if passed.switched {
+        let outcome = tunnel(session, &lease, plain, passed.rest, note).await;
+        return Ok(End { outcome, persistent: false });
+    }
+    // What the client still sends of this request cannot be told from the next one.
+    let persistent = passed.persistent && delivered.get();
+    if passed.reusable && delivered.get() {
+        lease.give_back(&session.worker);
+    }
+    Ok(End { outcome: RequestOutcome::Completed, persistent })
+}
+
+/// Passes the rest of the request's body on, then watches whether the client leaves. `delivered` becomes true once
+/// the backend has been sent all of it: a response may come before that, and end this.
+async fn send_body(
+    session: &Session,
+    lease: &Lease,
+    decoder: &mut Decoder,
+    plain: &mut Vec<u8>,
+    count: &mut u64,
+    delivered: &Cell<bool>,
+) -> Result<(), UpError> {
+    while !decoder.is_done() {
+        match session.receive(plain).await {
+            Ok(Received::End { .. }) | Err(_) => return Err(UpError::Client),
+            Ok(_) => {}
+        }
+        let ready = measure(decoder, plain).map_err(UpError::Malformed)?;
+        lease.send(&plain[..ready]).await.map_err(|_closed| UpError::Backend)?;
+        session.connection.up.count(ready, session.now_ms());
+        *count += ready as u64;
+        plain.drain(..ready);
+    }
+    delivered.set(true);
+    watch(session, plain).await
+}
+
+/// What is known after a response.
+struct Passed {
+    /// The client's connection may go on.
+    persistent: bool,
+    /// The backend's may.
+    reusable: bool,
+    /// Another protocol is spoken from here on.
+    switched: bool,
+    /// What the backend said after the head of its 101.
+    rest: Vec<u8>,
+}
+
+/// Passes on what the backend answers: any number of 1xx, and the response. `answering` becomes true with the first
+/// byte of the response.
+async fn pass_response(
+    session: &Session,
+    lease: &Lease,
+    request: &Request,
+    request_head: &[u8],
+    note: &mut Note,
+    answering: &Cell<bool>,
+) -> Result<Passed, Fault> {
+    let worker = &session.worker;
+    let to_head = request.is(request_head, "HEAD");
+    let mut response = Response::default();
+    let mut bytes = Vec::new();
+    let mut out = Vec::new();
+    let head = loop {
+        let head = runtime::timeout(RESPONSE, read_head(worker, &lease.socket, &mut bytes)).await;
+        let head = Fault::of_head(head)?;
+        response
+            .parse(&bytes[head.clone()], to_head, &backend::LIMITS)
+            .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
+        if !response.is_informational() || response.status == 101 {
+            break head;
+        }
+        if request.version == Version::Http11 {
+            let text = &bytes[head.clone()];
+            write_response(&mut out, &response, text, Framing::None, None);
+            session.send(&out).await.map_err(gone)?;
+            out.clear();
+        }
+        bytes.drain(..head.end);
+    };
+    note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
+    note.status = response.status;
+    let switched = response.status == 101;
+    if switched && (request.upgrade.is_none() || response.upgrade(&bytes[head.clone()]).is_none()) {
+        return Err(Fault::before(
+            RequestOutcome::BackendMalformed,
+            "101 to a request that did not ask for it",
+        ));
+    }
+    // A chunked response to a client of HTTP/1.0 loses its framing, and ends with the connection.
+    let raw = request.version == Version::Http11 || response.body != Body::Chunked;
+    let persistent = request.persistent && raw && response.body != Body::UntilClose && !switched;
+    let connection = connection(request, persistent);
+    let text = &bytes[head.clone()];
+    write_response(&mut out, &response, text, response.framing(text, request.version), connection);
+    let mut decoder = Decoder::new(if switched { Body::None } else { response.body }, &backend::LIMITS);
+    // What has come of the body goes along with the head.
+    let before = out.len();
+    let used = take(&mut decoder, &bytes[head.end..], raw, &mut out)
+        .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
+    note.bytes_out += (out.len() - before) as u64;
+    let rest = bytes.split_off(head.end + used);
+    answering.set(true);
+    session.send(&out).await.map_err(gone)?;
+    drop((bytes, out));
+    let mut exact = rest.is_empty();
+    if !decoder.is_done() {
+        exact = pass_body(session, lease, &mut decoder, raw, note).await?;
+    }
+    let reusable = response.persistent && exact;
+    Ok(Passed { persistent, reusable, switched, rest })
+}
+
+/// Passes the rest of a response's body on; says whether nothing came after it.
+async fn pass_body(
+    session: &Session,
+    lease: &Lease,
+    decoder: &mut Decoder,
+    raw: bool,
+    note: &mut Note,
+) -> Result<bool, Fault> {
+    let mut exact = true;
+    let shared = &session.worker.shared;
+    let malformed = |error: Malformed| Fault::amid(RequestOutcome::BackendMalformed, error);
+    while !decoder.is_done() {
+        lease.socket.readable().await.map_err(|error| Fault::amid(RequestOutcome::BackendCut, error))?;
+        let passed = shared.with_buffer(|buffer| {
+            let read = match lease.socket.recv(buffer) {
+                Ok(0) if decoder.ends_with_connection() => return Ok(None),
+                Ok(0) => return Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(0)),
+                Err(error) => return Err(Fault::amid(RequestOutcome::BackendCut, error)),
+            };
+            let used = if raw {
+                let used = measure(decoder, &buffer[..read]).map_err(malformed)?;
+                session.tls.try_send(shared, &buffer[..used]).map_err(gone)?;
+                exact = used == read;
+                used
+            } else {
+                let mut content = Vec::with_capacity(read);
+                exact = take(decoder, &buffer[..read], false, &mut content).map_err(malformed)? == read;
+                session.tls.try_send(shared, &content).map_err(gone)?;
+                content.len()
+            };
+            Ok(Some(used))
+        })?;
+        let Some(passed) = passed else { return Ok(exact) };
+        session.connection.down.count(passed, session.now_ms());
+        note.bytes_out += passed as u64;
+        if session.tls.has_unsent() {
+            session.tls.flush(shared).await.map_err(gone)?;
+        }
+    }
+    Ok(exact)
+}
+
+/// Passes bytes both ways until both sides have finished: what an upgrade leads to is not HTTP.
+async fn tunnel(
+    session: &Session,
+    lease: &Lease,
+    plain: &mut Vec<u8>,
+    rest: Vec<u8>,
+    note: &mut Note,
+) -> RequestOutcome {
+    let (bytes_in, bytes_out) = (Cell::new(0), Cell::new(rest.len() as u64));
+    let up = async {
+        loop {
+            lease.send(plain).await?;
+            session.connection.up.count(plain.len(), session.now_ms());
+            bytes_in.set(bytes_in.get() + plain.len() as u64);
+            plain.clear();
+            if let Received::End { .. } = session.receive(plain).await? {
+                lease.socket.shutdown(std::net::Shutdown::Write);
+                return Ok::<_, io::Error>(());
+            }
+        }
+    };
+    let down = async {
+        let shared = &session.worker.shared;
+        session.send(&rest).await?;
+        loop {
+            lease.socket.readable().await?;
+            let read = shared.with_buffer(|buffer| match lease.socket.recv(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+                Ok(0) => Ok(Some(0)),
+                Ok(read) => session.tls.try_send(shared, &buffer[..read]).map(|()| Some(read)),
+                Err(error) => Err(error),
+            })?;
+            match read {
+                None => {}
+                Some(0) => return Ok::<_, io::Error>(()),
+                Some(read) => {
+                    session.connection.down.count(read, session.now_ms());
+                    bytes_out.set(bytes_out.get() + read as u64);
+                    session.tls.flush(shared).await?;
+                }
+            }
+        }
+    };
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let mut up_done = false;
+    // The backend's end is the end: a client that has finished may still listen, the other way round nothing is
+    // left to be said.
+    let _broken: io::Result<()> = poll_fn(|cx| {
+        if !up_done && let Poll::Ready(end) = up.as_mut().poll(cx) {
+            up_done = true;
+            if end.is_err() {
+                return Poll::Ready(end);
+            }
+        }
+        down.as_mut().poll(cx)
+    })
+    .await;
+    note.bytes_in += bytes_in.get();
+    note.bytes_out += bytes_out.get();
+    RequestOutcome::Upgraded
+}

@@ -1,0 +1,173 @@
+//! From a client of HTTP/1.1 to a backend of HTTP/2: content alone passes, framed anew on each side.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{Reason, SendStream};
+use http::header::{self, HeaderMap, HeaderValue};
+use mc_core::http1::{self, Decoder, Framing, Request, Version, write_translated};
+use mc_core::outcome::RequestOutcome;
+use mc_uring::tls::Received;
+
+use super::super::backend::Fault;
+use super::super::mux::{self, Channel, Head};
+use super::super::session::{Note, Session};
+use super::{End, UpError, connection, facts, gone, take, watch};
+use crate::clock;
+
+/// Has a backend of HTTP/2 answer.
+pub(super) async fn serve(
+    session: &Session,
+    channel: &Channel,
+    request: &Request,
+    head: &[u8],
+    plain: &mut Vec<u8>,
+    decoder: &mut Decoder,
+    note: &mut Note,
+) -> Result<End, Fault> {
+    if request.upgrade.is_some() {
+        return Err(Fault::before(
+            RequestOutcome::BackendMalformed,
+            "the backend's protocol has no upgrades",
+        ));
+    }
+    let text = |bytes| str::from_utf8(bytes).unwrap_or_default();
+    let (target, host) = (text(request.target.of(head)), text(request.host.of(head)));
+    let facts = facts(session, note);
+    let mut sent =
+        mux::request(request.method.of(head), target, host, false, &facts, request.end_to_end(head))?;
+    if let Framing::Length(length) = request.framing(head)
+        && let Ok(length) = HeaderValue::from_bytes(length)
+    {
+        sent.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    let (mut response, mut upstream) = channel.send(sent, decoder.is_done()).await?;
+    let mut bytes_in = 0;
+    let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
+    let result = {
+        let mut up = pin!(send_body(session, &mut upstream, decoder, plain, &mut bytes_in, &delivered));
+        let mut down = pin!(pass_response(session, &mut response, request, head, note, &answering));
+        let mut sending = true;
+        poll_fn(|cx| {
+            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
+                sending = false;
+                if let Some(fault) = end.err().and_then(|error| error.fault(answering.get())) {
+                    return Poll::Ready(Err(fault));
+                }
+            }
+            down.as_mut().poll(cx)
+        })
+        .await
+    };
+    note.bytes_in += bytes_in;
+    if result.is_err() {
+        // The backend need not go on.
+        upstream.send_reset(Reason::CANCEL);
+    }
+    let persistent = result? && delivered.get();
+    Ok(End { outcome: RequestOutcome::Completed, persistent })
+}
+
+/// Passes the content of the request's body on, then watches whether the client leaves.
+async fn send_body(
+    session: &Session,
+    upstream: &mut SendStream<Bytes>,
+    decoder: &mut Decoder,
+    plain: &mut Vec<u8>,
+    count: &mut u64,
+    delivered: &Cell<bool>,
+) -> Result<(), UpError> {
+    while !decoder.is_done() {
+        let mut content = Vec::new();
+        let used = take(decoder, plain, false, &mut content).map_err(UpError::Malformed)?;
+        plain.drain(..used);
+        session.connection.up.count(used, session.now_ms());
+        *count += used as u64;
+        let last = decoder.is_done();
+        mux::send_data(upstream, content.into(), last).await.map_err(|_closed| UpError::Backend)?;
+        if last {
+            delivered.set(true);
+            break;
+        }
+        match session.receive(plain).await {
+            Ok(Received::End { .. }) | Err(_) => return Err(UpError::Client),
+            Ok(_) => {}
+        }
+    }
+    watch(session, plain).await
+}
+
+/// Passes on what a backend of HTTP/2 answers; says whether the client's connection may go on.
+async fn pass_response(
+    session: &Session,
+    response: &mut ResponseFuture,
+    request: &Request,
+    request_head: &[u8],
+    note: &mut Note,
+    answering: &Cell<bool>,
+) -> Result<bool, Fault> {
+    let mut out = Vec::new();
+    let answer = loop {
+        match mux::head(response).await? {
+            Head::Informational(told) if request.version == Version::Http11 => {
+                write_translated(
+                    &mut out,
+                    told.status().as_u16(),
+                    pairs(told.headers()),
+                    Framing::None,
+                    None,
+                );
+                session.send(&out).await.map_err(gone)?;
+                out.clear();
+            }
+            Head::Informational(_) => {}
+            Head::Final(answer) => break answer,
+        }
+    };
+    note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
+    note.status = answer.status().as_u16();
+    let (parts, mut body) = answer.into_parts();
+    let length = parts.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
+    let no_body = request.is(request_head, "HEAD") || matches!(note.status, 204 | 304);
+    let framing = match length {
+        Some(length) => Framing::Length(length),
+        None if no_body => Framing::None,
+        None if body.is_end_stream() => Framing::Length(b"0"),
+        None if request.version == Version::Http10 => Framing::UntilClose,
+        None => Framing::Chunked,
+    };
+    let persistent = request.persistent && framing != Framing::UntilClose;
+    let fields = pairs(&parts.headers).filter(|(name, _)| *name != b"content-length");
+    write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
+    answering.set(true);
+    let chunked = framing == Framing::Chunked;
+    let cut = |error: h2::Error| Fault::amid(RequestOutcome::BackendCut, error);
+    while let Some(data) = body.data().await {
+        let data = data.map_err(cut)?;
+        body.flow_control().release_capacity(data.len()).unwrap_or(());
+        note.bytes_out += data.len() as u64;
+        if chunked && !data.is_empty() {
+            http1::write_chunk_size(&mut out, data.len());
+        }
+        out.extend_from_slice(&data);
+        if chunked && !data.is_empty() {
+            out.extend_from_slice(b"\r\n");
+        }
+        session.send(&out).await.map_err(gone)?;
+        out.clear();
+    }
+    let trailers = body.trailers().await.map_err(cut)?;
+    if chunked {
+        mux::write_trailers(&mut out, trailers.as_ref());
+    }
+    session.send(&out).await.map_err(gone)?;
+    Ok(persistent)
+}
+
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+}

@@ -1,0 +1,162 @@
+//! From a client of HTTP/2 to a backend of the same: bodies and trailers pass in both directions at the same time.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+use mc_core::http1::Framing;
+use mc_core::outcome::RequestOutcome;
+
+use super::super::backend::Fault;
+use super::super::mux::{self, Channel, Head};
+use super::super::session::{Note, Session};
+use super::{Asked, UpError, facts, fields};
+use crate::clock;
+
+/// Has a backend of HTTP/2 answer: bodies and trailers pass in both directions at the same time.
+pub(super) async fn serve(
+    session: &Session,
+    channel: &Channel,
+    parts: &Parts,
+    asked: &Asked<'_>,
+    body: &mut RecvStream,
+    respond: &mut SendResponse<Bytes>,
+    note: &mut Note,
+) -> Result<RequestOutcome, Fault> {
+    if asked.upgrade.is_some() {
+        return Err(Fault::before(
+            RequestOutcome::BackendMalformed,
+            "the backend's protocol has no upgrades",
+        ));
+    }
+    let te = parts.headers.get(header::TE).is_some_and(|te| te == "trailers");
+    let length = match asked.framing {
+        Framing::Length(length) => HeaderValue::from_bytes(length).ok(),
+        _ => None,
+    };
+    let facts = facts(session, asked, note);
+    let mut request = mux::request(asked.method, asked.target, asked.host, te, &facts, fields(parts, asked))?;
+    if let Some(length) = length {
+        request.headers_mut().insert(header::CONTENT_LENGTH, length);
+    }
+    let (mut response, mut upstream) = channel.send(request, body.is_end_stream()).await?;
+    let bytes_in = Cell::new(0);
+    let result = {
+        let mut up = pin!(send_body(&mut upstream, body, &bytes_in));
+        let mut down = pin!(pass_response(&mut response, respond, note));
+        let mut sending = true;
+        poll_fn(|cx| {
+            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
+                sending = false;
+                if let Err(UpError::Client) = end {
+                    return Poll::Ready(Err(Fault::amid(RequestOutcome::ClientGone, "the client gave up")));
+                }
+            }
+            down.as_mut().poll(cx)
+        })
+        .await
+    };
+    note.bytes_in += bytes_in.get();
+    if result.is_err() {
+        // The backend need not go on.
+        upstream.send_reset(Reason::CANCEL);
+    }
+    result
+}
+
+/// Passes the request's body and trailers on, as fast as the backend takes them.
+async fn send_body(
+    upstream: &mut SendStream<Bytes>,
+    body: &mut RecvStream,
+    count: &Cell<u64>,
+) -> Result<(), UpError> {
+    if body.is_end_stream() {
+        return Ok(());
+    }
+    while let Some(data) = body.data().await {
+        let data = data.map_err(|_reset| UpError::Client)?;
+        let len = data.len();
+        let last = body.is_end_stream();
+        mux::send_data(upstream, data, last).await.map_err(|_closed| UpError::Backend)?;
+        count.set(count.get() + len as u64);
+        body.flow_control().release_capacity(len).unwrap_or(());
+        if last {
+            return Ok(());
+        }
+    }
+    match body.trailers().await.map_err(|_reset| UpError::Client)? {
+        Some(trailers) => upstream.send_trailers(trailers),
+        None => upstream.send_data(Bytes::new(), true),
+    }
+    .map_err(|_closed| UpError::Backend)
+}
+
+/// Passes on what a backend of HTTP/2 answers.
+async fn pass_response(
+    response: &mut ResponseFuture,
+    respond: &mut SendResponse<Bytes>,
+    note: &mut Note,
+) -> Result<RequestOutcome, Fault> {
+    let gave_up = || Fault::amid(RequestOutcome::ClientGone, "the client gave up");
+    let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
+    let answer = loop {
+        let head = {
+            let mut waiting = pin!(mux::head(response));
+            poll_fn(|cx| match respond.poll_reset(cx) {
+                Poll::Ready(_) => Poll::Ready(Err(gave_up())),
+                Poll::Pending => waiting.as_mut().poll(cx),
+            })
+            .await?
+        };
+        match head {
+            Head::Informational(told) => respond.send_informational(told).unwrap_or(()),
+            Head::Final(answer) => break answer,
+        }
+    };
+    note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
+    note.status = answer.status().as_u16();
+    let (head, mut body) = answer.into_parts();
+    let mut send =
+        respond.send_response(http::Response::from_parts(head, ()), body.is_end_stream()).map_err(gone)?;
+    if body.is_end_stream() {
+        return Ok(RequestOutcome::Completed);
+    }
+    loop {
+        let data = poll_fn(|cx| match send.poll_reset(cx) {
+            Poll::Ready(_) => Poll::Ready(Err(gave_up())),
+            Poll::Pending => body.poll_data(cx).map(Ok),
+        })
+        .await?;
+        let data = match data {
+            None => break,
+            Some(Ok(data)) => data,
+            Some(Err(error)) => {
+                send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+                return Err(Fault::amid(RequestOutcome::BackendCut, error));
+            }
+        };
+        let (len, last) = (data.len(), body.is_end_stream());
+        note.bytes_out += len as u64;
+        mux::send_data(&mut send, data, last).await.map_err(gone)?;
+        body.flow_control().release_capacity(len).unwrap_or(());
+        if last {
+            return Ok(RequestOutcome::Completed);
+        }
+    }
+    match body.trailers().await {
+        Ok(Some(trailers)) => send.send_trailers(trailers).map_err(gone)?,
+        Ok(None) => send.send_data(Bytes::new(), true).map_err(gone)?,
+        Err(error) => {
+            send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+            return Err(Fault::amid(RequestOutcome::BackendCut, error));
+        }
+    }
+    Ok(RequestOutcome::Completed)
+}
