@@ -10,7 +10,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use mc_core::hostname::HostName;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use zeroize::Zeroizing;
@@ -199,19 +199,25 @@ fn stamps(folder: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
 
 /// Reads a key, its chain, and an OCSP response where there is one.
 fn read(path: &Path, provider: &CryptoProvider) -> Result<Loaded, Problem> {
-    let pem = Zeroizing::new(fs::read(path).map_err(Problem::Read)?);
-    let malformed = |error: rustls::pki_types::pem::Error| Problem::Malformed(error.to_string());
+    let text = Zeroizing::new(fs::read(path).map_err(Problem::Read)?);
+    let malformed = |error: pem::Error| match error {
+        // As bytes, in the error's own words.
+        pem::Error::MissingSectionEnd { end_marker } => {
+            Problem::Malformed(format!("the block {} has no end", String::from_utf8_lossy(&end_marker)))
+        }
+        error => Problem::Malformed(error.to_string()),
+    };
     let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(malformed)?;
+        CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(malformed)?;
     let leaf = chain.first().ok_or(Problem::NoCertificate)?;
     let names = names(leaf)?;
-    let key = match PrivateKeyDer::from_pem_slice(&pem) {
+    let key = match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => key,
-        Err(rustls::pki_types::pem::Error::NoItemsFound) => return Err(Problem::NoKey),
+        Err(pem::Error::NoItemsFound) => return Err(Problem::NoKey),
         Err(error) => return Err(malformed(error)),
     };
     let mut key = CertifiedKey::from_der(chain, key, provider).map_err(Problem::Key)?;
-    key.ocsp = ocsp(&pem)?;
+    key.ocsp = ocsp(&text)?;
     Ok(Loaded { key: Arc::new(key), names })
 }
 
@@ -310,7 +316,7 @@ mod tests {
             (format!("-----BEGIN PRIVATE{key}"), "has no certificate"),
             (format!("{certificate}-----BEGIN PRIVATE{other_key}"), "its key is of no use"),
             (format!("{one}-----BEGIN OCSP RESPONSE-----\n!\n-----END OCSP RESPONSE-----"), "OCSP response"),
-            (format!("{one}-----BEGIN OCSP RESPONSE-----\n"), "OCSP response has no end"),
+            (format!("{one}-----BEGIN OCSP RESPONSE-----\n"), "the block OCSP RESPONSE has no end"),
         ];
         for (text, expected) in cases {
             let folder = tempfile::tempdir().unwrap();
