@@ -136,7 +136,7 @@ pub(crate) struct Settings {
     /// The star stands for several labels, not just one.
     #[arg(long)]
     pub(crate) any_depth: bool,
-    /// Passed through (l4) or terminated (l7: not yet).
+    /// Passed through (l4) or terminated as HTTP (l7).
     #[arg(long, value_parser = ["l4", "l7"])]
     pub(crate) mode: Option<String>,
     /// How a backend is chosen.
@@ -196,6 +196,18 @@ pub(crate) struct Settings {
     /// Time in which a backend that came back reaches its full share, in milliseconds.
     #[arg(long, value_name = "MS")]
     pub(crate) slow_start_ms: Option<u64>,
+    /// HTTP: what backends are told about clients: what we know, that after what the client says, or nothing.
+    #[arg(long, value_parser = ["set", "append", "strip"])]
+    pub(crate) forwarded: Option<String>,
+    /// HTTP: time that a backend may take to answer, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) response_timeout_ms: Option<u64>,
+    /// HTTP: time that a client may take between two requests, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) keepalive_timeout_ms: Option<u64>,
+    /// HTTP: largest body of a request, in bytes; 0: no limit.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_body_bytes: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -164,6 +164,8 @@ pub enum RequestOutcome {
     ClientGone,
     /// It is no request that can be passed on.
     Malformed,
+    /// Its body is larger than the route allows.
+    TooLarge,
     /// It asks for another host than the one that TLS was for.
     Misdirected,
     /// There is no route any more.
@@ -186,10 +188,11 @@ pub enum RequestOutcome {
 
 impl RequestOutcome {
     /// Every outcome, in order of its discriminant.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Completed,
         Self::ClientGone,
         Self::Malformed,
+        Self::TooLarge,
         Self::Misdirected,
         Self::NoRoute,
         Self::NoBackend,
@@ -208,6 +211,7 @@ impl RequestOutcome {
             Self::Completed => "completed",
             Self::ClientGone => "client_gone",
             Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
             Self::Misdirected => "misdirected",
             Self::NoRoute => "no_route",
             Self::NoBackend => "no_backend",
@@ -225,6 +229,7 @@ impl RequestOutcome {
     pub const fn status(self) -> u16 {
         match self {
             Self::Malformed => 400,
+            Self::TooLarge => 413,
             Self::Misdirected | Self::NoRoute => 421,
             Self::NoBackend => 503,
             Self::BackendTimeout => 504,

@@ -6,6 +6,7 @@
 
 pub mod admin_validation;
 pub mod client_hello;
+pub mod http1;
 pub mod proxy_protocol;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod tests {
     fn seeds_pass() {
         run_seeds("client_hello", super::client_hello::check);
         run_seeds("proxy_protocol", super::proxy_protocol::check);
+        run_seeds("http1", super::http1::check);
         run_seeds("admin_validation", super::admin_validation::check);
     }
 }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use mc_core::model::{self, Invalid};
 
 use super::firewall_rule::Subject;
-use super::{Backend, Check, CustomTlv, Firewall, FirewallRule, Listener, Rate, Route, RouteKey, TlvsOut};
+use super::{Backend, Check, CustomTlv, Firewall, FirewallRule, Http, Listener, Rate, Route, RouteKey, TlvsOut};
 
 /// A message's numbers and the model's words for them, in the order of the numbers.
 trait Words: Sized + Copy + PartialEq + 'static {
@@ -32,6 +32,10 @@ impl Words for model::Mode {
 
 impl Words for model::Balance {
     const WORDS: &'static [Self] = &[Self::LeastConnections, Self::RandomOfTwo, Self::SourceHash];
+}
+
+impl Words for model::Forwarded {
+    const WORDS: &'static [Self] = &[Self::Set, Self::Append, Self::Strip];
 }
 
 impl Words for model::Protocol {
@@ -74,8 +78,19 @@ impl TryFrom<Route> for model::Route {
             eject_after: route.eject_after.unwrap_or(model::default_eject_after()),
             eject_ms: route.eject_ms.unwrap_or(model::default_eject_ms()),
             slow_start_ms: route.slow_start_ms,
+            http: http_of(route.http.unwrap_or_default())?,
         })
     }
+}
+
+fn http_of(http: Http) -> Result<model::Http, Invalid> {
+    let default = model::Http::default();
+    Ok(model::Http {
+        forwarded: Words::of(http.forwarded, "http.forwarded")?,
+        response_timeout_ms: http.response_timeout_ms.unwrap_or(default.response_timeout_ms),
+        keepalive_timeout_ms: http.keepalive_timeout_ms.unwrap_or(default.keepalive_timeout_ms),
+        max_body_bytes: http.max_body_bytes,
+    })
 }
 
 fn backend_of(backend: Backend, path: &str) -> Result<model::Backend, Invalid> {
@@ -138,6 +153,12 @@ impl From<&model::Route> for Route {
             eject_after: Some(route.eject_after),
             eject_ms: Some(route.eject_ms),
             slow_start_ms: route.slow_start_ms,
+            http: (route.http != model::Http::default()).then(|| Http {
+                forwarded: route.http.forwarded.number(),
+                response_timeout_ms: Some(route.http.response_timeout_ms),
+                keepalive_timeout_ms: Some(route.http.keepalive_timeout_ms),
+                max_body_bytes: route.http.max_body_bytes,
+            }),
         }
     }
 }
@@ -370,9 +391,10 @@ mod tests {
     fn route() -> impl Strategy<Value = model::Route> {
         let texts = ("[a-z]{1,9}", "[a-z.]{1,20}", "[a-z]{0,5}");
         let words = (any::<bool>(), 0..2_i32, 0..3_i32);
-        let rest = (any::<[u64; 5]>(), any::<[u32; 4]>(), proptest::option::of(check()));
+        let http = (0..3_i32, any::<[u64; 3]>());
+        let rest = (any::<[u64; 5]>(), any::<[u32; 4]>(), proptest::option::of(check()), http);
         (texts, words, proptest::collection::vec(backend(), 0..4), rest).prop_map(
-            |((listener, name, alpn), (any_depth, mode, balance), backends, (ms, numbers, check))| {
+            |((listener, name, alpn), (any_depth, mode, balance), backends, (ms, numbers, check, http))| {
                 model::Route {
                     listener,
                     name,
@@ -391,6 +413,12 @@ mod tests {
                     eject_after: numbers[3],
                     eject_ms: ms[3],
                     slow_start_ms: ms[4],
+                    http: model::Http {
+                        forwarded: Words::of(http.0, "").unwrap(),
+                        response_timeout_ms: http.1[0],
+                        keepalive_timeout_ms: http.1[1],
+                        max_body_bytes: http.1[2],
+                    },
                 }
             },
         )

@@ -8,7 +8,7 @@ use mc_api::mcproxy::{
     AddRouteRequest, ListRoutesRequest, RemoveRouteRequest, ReplaceRoutesRequest, RouteKey,
     UpdateRouteRequest,
 };
-use mc_core::model::{Balance, Check, CheckKind, Mode, ProxyOut, Route as Model};
+use mc_core::model::{Balance, Check, CheckKind, Forwarded, Mode, ProxyOut, Route as Model};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_stream::StreamExt as _;
@@ -174,6 +174,15 @@ fn apply(settings: &Settings, route: &mut Model) -> Result<(), Error> {
     set(&mut route.eject_after, settings.eject_after);
     set(&mut route.eject_ms, settings.eject_ms);
     set(&mut route.slow_start_ms, settings.slow_start_ms);
+    let forwarded = settings.forwarded.as_deref().map(|forwarded| match forwarded {
+        "append" => Forwarded::Append,
+        "strip" => Forwarded::Strip,
+        _ => Forwarded::Set,
+    });
+    set(&mut route.http.forwarded, forwarded);
+    set(&mut route.http.response_timeout_ms, settings.response_timeout_ms);
+    set(&mut route.http.keepalive_timeout_ms, settings.keepalive_timeout_ms);
+    set(&mut route.http.max_body_bytes, settings.max_body_bytes);
     apply_tlvs(settings, route)?;
     apply_check(settings, route)
 }

@@ -4,12 +4,15 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::field::{Known, Section};
 use super::{Request, Response, Version, reason, write_status_line};
 
 /// What backends are told about clients. Backends believe these fields, so what a client says in them itself counts
 /// only where the operator trusts it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Forwarded {
     /// What we know, instead of what the client says.
     #[default]

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 mod validate;
 
+pub use crate::http1::Forwarded;
+
 pub use validate::{
     Invalid, check_config, check_route_listener, normalize_firewall, normalize_listener, normalize_rate,
     normalize_route, normalize_rule,
@@ -118,6 +120,34 @@ pub struct Route {
     /// A backend that came back reaches its full share in this time, in milliseconds; 0: at once.
     #[serde(default, skip_serializing_if = "is_default")]
     pub slow_start_ms: u64,
+    /// How HTTP is spoken, on a route of mode `l7`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub http: Http,
+}
+
+/// How HTTP is spoken on a route that terminates TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// What backends are told about clients.
+    pub forwarded: Forwarded,
+    /// Time that a backend may take to answer, in milliseconds.
+    pub response_timeout_ms: u64,
+    /// Time that a client may take between two requests, in milliseconds.
+    pub keepalive_timeout_ms: u64,
+    /// Largest body of a request, in bytes; 0: no limit.
+    pub max_body_bytes: u64,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            forwarded: Forwarded::Set,
+            response_timeout_ms: 60_000,
+            keepalive_timeout_ms: 60_000,
+            max_body_bytes: 0,
+        }
+    }
 }
 
 /// What becomes of a route's TLS.

@@ -265,6 +265,16 @@ impl Table {
         }
     }
 
+    /// Ends connections whose client has nothing under way.
+    pub(super) fn end_idle(&self) {
+        let slots = self.slots.borrow();
+        for connection in slots.connections.iter().flatten() {
+            if connection.phase.get() == Phase::Idle {
+                connection.stop(Outcome::Drained);
+            }
+        }
+    }
+
     /// Connections that match, at most `limit` (0: all).
     pub(super) fn list(&self, filter: &ConnectionFilter, limit: usize, now_ms: u64) -> Vec<ConnectionInfo> {
         let slots = self.slots.borrow();

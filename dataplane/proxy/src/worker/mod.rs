@@ -134,6 +134,9 @@ async fn sweep(worker: Rc<Worker>) {
         let now_ms = clock::millis();
         worker.shared.now_ms.set(now_ms);
         worker.connections.sweep(now_ms, worker.keepalive);
+        if worker.is_draining() {
+            worker.connections.end_idle();
+        }
         worker.log.flush();
         worker.pool.sweep(now_ms);
         if worker.connections.len() == 0 {
@@ -206,6 +209,11 @@ impl Worker {
             }
         }
         true
+    }
+
+    /// Whether this process stops.
+    fn is_draining(&self) -> bool {
+        !self.draining.borrow().is_empty()
     }
 
     /// The snapshot that decides now.

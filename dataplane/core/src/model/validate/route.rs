@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::{HOUR_MS, Invalid, check_address, check_listener_name, check_range, quoted};
 use crate::hostname::{HostName, HostNameError};
-use crate::model::{Backend, Check, Mode, Protocol, ProxyOut, Route, TlvsOut};
+use crate::model::{Backend, Check, Http, Mode, Protocol, ProxyOut, Route, TlvsOut};
 use crate::proxy_protocol::kind;
 
 /// Brings a route to its one form (lower-case name without a trailing dot) and refuses what makes no sense.
@@ -28,6 +28,11 @@ pub fn normalize_route(mut route: Route) -> Result<Route, Invalid> {
         return Err(Invalid::new("alpn", problem));
     }
     check_backends(&route.backends)?;
+    if route.mode == Mode::L4 && route.http != Http::default() {
+        return Err(Invalid::new("http", "only has a meaning with mode = \"l7\": set that, or remove this"));
+    }
+    check_range("http.response_timeout_ms", &route.http.response_timeout_ms, &(1..=HOUR_MS))?;
+    check_range("http.keepalive_timeout_ms", &route.http.keepalive_timeout_ms, &(1..=HOUR_MS))?;
     let spoken = route.backends.iter().position(|backend| backend.protocol != Protocol::Http1);
     if let (Mode::L4, Some(index)) = (route.mode, spoken) {
         return Err(Invalid::new(

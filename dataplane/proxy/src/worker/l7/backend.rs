@@ -65,12 +65,6 @@ pub(super) struct Lease {
     _on_backend: OnBackend,
 }
 
-/// How long a client may take between two requests, in milliseconds.
-pub(super) const IDLE_MS: u64 = 60_000;
-
-/// How long a backend may take to answer.
-pub(super) const RESPONSE: Duration = Duration::from_secs(60);
-
 /// A response that was not passed on, or not all of it.
 pub(super) struct Fault {
     pub(super) outcome: RequestOutcome,

@@ -11,12 +11,12 @@ use std::io;
 use std::sync::Arc;
 
 use mc_core::http1::{
-    self, Body, Decoder, Facts, Forwarded, HeadEnd, Known, Limits, Malformed, Request, Step, Version,
+    self, Body, Decoder, Facts, HeadEnd, Known, Limits, Malformed, Request, Step, Version,
 };
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_uring::tls::Received;
 
-use super::backend::{Fault, IDLE_MS, Upstream, lease};
+use super::backend::{Fault, Upstream, lease};
 use super::session::{Note, Session};
 use crate::clock;
 use crate::snapshot::RouteEntry;
@@ -81,7 +81,7 @@ async fn next_head(session: &Session, plain: &mut Vec<u8>) -> Result<Option<std:
         if plain.is_empty() {
             // Nothing is held for a client that waits.
             *plain = Vec::new();
-            let deadline = session.now_ms() + IDLE_MS;
+            let deadline = session.now_ms() + session.keepalive_ms();
             connections.enter(connection, Phase::Idle, deadline, deadline);
         } else if !begun {
             begun = true;
@@ -111,6 +111,14 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
             return After::Close(Outcome::Completed);
         }
     };
+    if let Body::Length(length) = request.body
+        && session.is_too_large(&route, length)
+    {
+        answer(session, &mut note, RequestOutcome::TooLarge.status(), false).await.unwrap_or(());
+        note.route = Some(route);
+        session.finish(note, RequestOutcome::TooLarge);
+        return After::Close(Outcome::Completed);
+    }
     enter_relay(&session.worker, &session.connection, &route);
     note.route = Some(Arc::clone(&route));
     let end = exchange(session, &route, request, head, plain, &mut note).await;
@@ -217,7 +225,7 @@ fn facts<'a>(session: &Session, note: &'a Note) -> Facts<'a> {
         client: session.connection.client.get().ip(),
         host: &note.host,
         request_id: &note.id,
-        forwarded: Forwarded::Set,
+        forwarded: note.http().forwarded,
     }
 }
 
@@ -248,6 +256,8 @@ enum UpError {
     Backend,
     /// The body's framing is malformed.
     Malformed(Malformed),
+    /// The body is larger than the route allows.
+    TooLarge,
 }
 
 impl UpError {
@@ -257,6 +267,8 @@ impl UpError {
         match self {
             Self::Backend => None,
             Self::Client => Some(Fault::amid(RequestOutcome::ClientGone, "the client left")),
+            Self::TooLarge if answering => Some(Fault::amid(RequestOutcome::TooLarge, "")),
+            Self::TooLarge => Some(Fault::before(RequestOutcome::TooLarge, "")),
             Self::Malformed(error) if answering => Some(Fault::amid(RequestOutcome::Malformed, error)),
             Self::Malformed(error) => Some(Fault::before(RequestOutcome::Malformed, error)),
         }

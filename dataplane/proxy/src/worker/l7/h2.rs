@@ -20,11 +20,11 @@ use h2::{Reason, RecvStream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use mc_core::http1::{self, Authority, Facts, Forwarded, Framing, Known, is_target};
+use mc_core::http1::{self, Authority, Facts, Framing, Known, is_target};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_uring::runtime;
 
-use super::backend::{Fault, IDLE_MS, Upstream, lease};
+use super::backend::{Fault, Upstream, lease};
 use super::session::{Note, Session};
 use super::wire::{self, Wire};
 use crate::clock;
@@ -58,6 +58,8 @@ struct Client {
     served: Cell<u64>,
     /// Those that the client gave up.
     reset: Cell<u64>,
+    /// The client knows that this process stops.
+    told_to_leave: Cell<bool>,
 }
 
 /// Serves a client; `plain`: what it said right after its handshake.
@@ -70,6 +72,7 @@ pub(super) async fn serve(session: Rc<Session>, plain: Vec<u8>) -> Outcome {
         active: Cell::new(0),
         served: Cell::new(0),
         reset: Cell::new(0),
+        told_to_leave: Cell::new(false),
     });
     client.rest();
     let mut handshake = pin!(
@@ -103,6 +106,10 @@ pub(super) async fn serve(session: Rc<Session>, plain: Vec<u8>) -> Outcome {
 impl Client {
     /// Lets the engine work, and begins the streams that it brings.
     fn turn(self: &Rc<Self>, engine: &mut Connection<Wire, Bytes>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        if self.session.is_draining() && !self.told_to_leave.replace(true) {
+            // What is under way ends in peace; what comes after goes elsewhere (RFC 9113, section 6.8).
+            engine.graceful_shutdown();
+        }
         loop {
             match engine.poll_accept(cx) {
                 Poll::Pending => return Poll::Pending,
@@ -135,7 +142,7 @@ impl Client {
 
     /// No stream is open: the client has a while for the next.
     fn rest(&self) {
-        let deadline = self.session.now_ms() + IDLE_MS;
+        let deadline = self.session.now_ms() + self.session.keepalive_ms();
         self.session.worker.connections.enter(&self.session.connection, Phase::Idle, deadline, deadline);
     }
 }
@@ -165,7 +172,15 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                 }
                 note.route = Some(Arc::clone(&route));
                 note.host = asked.host.as_bytes().into();
-                exchange(session, &route, &parts, &asked, &mut body, &mut respond, &mut note).await
+                let length = match asked.framing {
+                    Framing::Length(length) => str::from_utf8(length).ok().and_then(|text| text.parse().ok()),
+                    _ => None,
+                };
+                if length.is_some_and(|length| session.is_too_large(&route, length)) {
+                    Err(Fault::before(RequestOutcome::TooLarge, ""))
+                } else {
+                    exchange(session, &route, &parts, &asked, &mut body, &mut respond, &mut note).await
+                }
             }
             Err(outcome) => Err(Fault::before(outcome, "")),
         },
@@ -259,7 +274,7 @@ fn facts<'a>(session: &Session, asked: &Asked<'a>, note: &'a Note) -> Facts<'a> 
         client: session.connection.client.get().ip(),
         host: asked.host.as_bytes(),
         request_id: &note.id,
-        forwarded: Forwarded::Set,
+        forwarded: note.http().forwarded,
     }
 }
 
@@ -272,6 +287,17 @@ fn fields<'a>(parts: &'a Parts, asked: &'a Asked<'_>) -> impl Iterator<Item = (K
     });
     let cookies = (Known::Other, b"cookie".as_slice(), asked.cookies.as_slice());
     fields.chain((!asked.cookies.is_empty()).then_some(cookies))
+}
+
+impl UpError {
+    /// What it means for the request. A backend that takes no more may still answer.
+    fn fault(self) -> Option<Fault> {
+        match self {
+            Self::Backend => None,
+            Self::Client => Some(Fault::amid(RequestOutcome::ClientGone, "the client gave up")),
+            Self::TooLarge => Some(Fault::before(RequestOutcome::TooLarge, "")),
+        }
+    }
 }
 
 /// Finds a backend and has it answer; once more where a kept connection turned out to be closed.
@@ -311,6 +337,8 @@ async fn exchange(
 }
 
 enum UpError {
+    /// The body is larger than the route allows.
+    TooLarge,
     /// The client gave the request up.
     Client,
     /// The backend takes no more: it may still answer.

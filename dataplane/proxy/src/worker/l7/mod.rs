@@ -43,7 +43,7 @@ pub(super) async fn serve(
         return Ok(Outcome::TlsFailed);
     }
     drop(early);
-    let session = Session::new(worker, connection, routed.route, routed.incoming, tls);
+    let session = Session::new(worker, connection, routed.incoming, tls);
     let is_http2 = session.tls.with(|common| common.alpn_protocol() == Some(b"h2"));
     let session = Rc::new(session);
     let outcome =

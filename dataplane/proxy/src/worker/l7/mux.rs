@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -17,7 +18,7 @@ use mc_core::http1::{Facts, Known, for_backend};
 use mc_core::outcome::RequestOutcome;
 use mc_uring::{Plain, Socket, runtime};
 
-use super::backend::{Fault, RESPONSE};
+use super::backend::Fault;
 use super::wire::{self, Wire};
 use crate::worker::Worker;
 use crate::worker::connect::OnBackend;
@@ -196,15 +197,15 @@ pub(super) enum Head {
     Final(http::Response<h2::RecvStream>),
 }
 
-/// Waits for the next head.
-pub(super) async fn head(response: &mut ResponseFuture) -> Result<Head, Fault> {
+/// Waits for the next head, as long as `limit`.
+pub(super) async fn head(response: &mut ResponseFuture, limit: Duration) -> Result<Head, Fault> {
     let next = poll_fn(|cx| {
         if let Poll::Ready(Some(Ok(informational))) = response.poll_informational(cx) {
             return Poll::Ready(Ok(Head::Informational(informational)));
         }
         Pin::new(&mut *response).poll(cx).map_ok(Head::Final)
     });
-    match runtime::timeout(RESPONSE, pin!(next)).await {
+    match runtime::timeout(limit, pin!(next)).await {
         None => Err(Fault::before(RequestOutcome::BackendTimeout, "no response in time")),
         Some(Ok(head)) => Ok(head),
         Some(Err(error)) => {

@@ -1,13 +1,14 @@
 //! One client that speaks HTTP: its TLS connection, the route of each request, and what is written of each.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mc_core::http1::Authority;
-use mc_core::model::Mode;
+use mc_core::model::{Http, Mode};
 use mc_core::outcome::RequestOutcome;
 use mc_core::proxy_protocol::Header;
 use mc_uring::Tls;
@@ -26,8 +27,6 @@ pub(super) struct Session {
     pub(super) worker: Rc<Worker>,
     pub(super) connection: Rc<Connection>,
     pub(super) tls: Tls,
-    /// The route of the last request. Another one may take its place while the connection lives.
-    route: RefCell<Arc<RouteEntry>>,
     requests: Cell<u64>,
     /// The client was told a part of something, and must notice that it is one.
     aborted: Cell<bool>,
@@ -55,6 +54,29 @@ pub(super) struct Note {
     pub(super) times: Times,
 }
 
+impl Note {
+    /// How the request's route speaks HTTP.
+    ///
+    /// # Panics
+    /// There is no route yet.
+    pub(super) fn http(&self) -> &Http {
+        &self.route.as_ref().expect("a request that is passed on has a route").spec.http
+    }
+
+    /// How long its backend may take to answer.
+    pub(super) fn response_timeout(&self) -> Duration {
+        Duration::from_millis(self.http().response_timeout_ms)
+    }
+
+    /// Whether its body may have so many bytes.
+    pub(super) fn most_bytes(&self) -> u64 {
+        match self.http().max_body_bytes {
+            0 => u64::MAX,
+            most => most,
+        }
+    }
+}
+
 /// The longest request id of a client that is passed on.
 const MAX_ID: usize = 128;
 
@@ -62,7 +84,6 @@ impl Session {
     pub(super) fn new(
         worker: &Rc<Worker>,
         connection: &Rc<Connection>,
-        route: Arc<RouteEntry>,
         incoming: Option<Box<Header>>,
         tls: Tls,
     ) -> Self {
@@ -70,7 +91,6 @@ impl Session {
             worker: Rc::clone(worker),
             connection: Rc::clone(connection),
             tls,
-            route: RefCell::new(route),
             requests: Cell::new(0),
             aborted: Cell::new(false),
             incoming,
@@ -111,6 +131,11 @@ impl Session {
         self.connection.socket.reset_on_close();
     }
 
+    /// Whether the client should go elsewhere with its next request: this process stops.
+    pub(super) fn is_draining(&self) -> bool {
+        self.worker.is_draining()
+    }
+
     pub(super) fn now_ms(&self) -> u64 {
         self.worker.shared.now_ms.get()
     }
@@ -145,7 +170,7 @@ impl Session {
     /// The route that a request for `host` takes now. The connection's name is what TLS was made for: a request for
     /// another host is refused, so that neither a certificate nor a policy is borrowed (RFC 9110, section 15.5.20).
     pub(super) fn route(&self, host: &[u8]) -> Result<Arc<RouteEntry>, RequestOutcome> {
-        let target = self.connection.target.borrow();
+        let mut target = self.connection.target.borrow_mut();
         if !target.name.is_empty() && !host.is_empty() {
             let asked = Authority::parse(host).ok_or(RequestOutcome::Malformed)?;
             if !asked.same_host(&target.name) {
@@ -158,10 +183,21 @@ impl Session {
             snapshot.routes.lookup(self.connection.listener.id, name, offers).map(Arc::clone)
         });
         let found = found.filter(|route| route.spec.mode == Mode::L7).ok_or(RequestOutcome::NoRoute)?;
-        if !Arc::ptr_eq(&found, &self.route.borrow()) {
-            *self.route.borrow_mut() = Arc::clone(&found);
-        }
+        // Another one may have taken its place while the connection lives.
+        target.route = Some(Arc::clone(&found));
         Ok(found)
+    }
+
+    /// How long the client may take until its next request, in milliseconds.
+    pub(super) fn keepalive_ms(&self) -> u64 {
+        let target = self.connection.target.borrow();
+        target.route.as_ref().map_or(0, |route| route.spec.http.keepalive_timeout_ms)
+    }
+
+    /// Whether a body of so many bytes is more than the route allows.
+    pub(super) fn is_too_large(&self, route: &RouteEntry, bytes: u64) -> bool {
+        let most = route.spec.http.max_body_bytes;
+        most > 0 && bytes > most
     }
 
     /// Counts and logs a request that is over.

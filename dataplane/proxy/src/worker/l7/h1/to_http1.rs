@@ -13,7 +13,7 @@ use mc_core::outcome::RequestOutcome;
 use mc_uring::runtime;
 use mc_uring::tls::Received;
 
-use super::super::backend::{self, Fault, Lease, RESPONSE, read_head};
+use super::super::backend::{self, Fault, Lease, read_head};
 use super::super::session::{Note, Session};
 use super::{End, UpError, connection, facts, gone, measure, take, watch};
 use crate::clock;
@@ -45,7 +45,7 @@ pub(super) async fn serve(
     let mut bytes_in = 0;
     let (delivered, answering) = (Cell::new(false), Cell::new(false));
     let result = {
-        let mut up = pin!(send_body(session, &lease, decoder, plain, &mut bytes_in, &delivered));
+        let mut up = pin!(send_body(session, &lease, decoder, plain, note.most_bytes(), &mut bytes_in, &delivered));
         let mut down = pin!(pass_response(session, &lease, request, head, note, &answering));
         let mut sending = true;
         poll_fn(|cx| {
@@ -80,6 +80,7 @@ async fn send_body(
     lease: &Lease,
     decoder: &mut Decoder,
     plain: &mut Vec<u8>,
+    most: u64,
     count: &mut u64,
     delivered: &Cell<bool>,
 ) -> Result<(), UpError> {
@@ -92,6 +93,9 @@ async fn send_body(
         lease.send(&plain[..ready]).await.map_err(|_closed| UpError::Backend)?;
         session.connection.up.count(ready, session.now_ms());
         *count += ready as u64;
+        if *count > most {
+            return Err(UpError::TooLarge);
+        }
         plain.drain(..ready);
     }
     delivered.set(true);
@@ -120,13 +124,13 @@ async fn pass_response(
     note: &mut Note,
     answering: &Cell<bool>,
 ) -> Result<Passed, Fault> {
-    let worker = &session.worker;
+    let (worker, limit) = (&session.worker, note.response_timeout());
     let to_head = request.is(request_head, "HEAD");
     let mut response = Response::default();
     let mut bytes = Vec::new();
     let mut out = Vec::new();
     let head = loop {
-        let head = runtime::timeout(RESPONSE, read_head(worker, &lease.socket, &mut bytes)).await;
+        let head = runtime::timeout(limit, read_head(worker, &lease.socket, &mut bytes)).await;
         let head = Fault::of_head(head)?;
         response
             .parse(&bytes[head.clone()], to_head, &backend::LIMITS)
@@ -153,7 +157,7 @@ async fn pass_response(
     }
     // A chunked response to a client of HTTP/1.0 loses its framing, and ends with the connection.
     let raw = request.version == Version::Http11 || response.body != Body::Chunked;
-    let persistent = request.persistent && raw && response.body != Body::UntilClose && !switched;
+    let persistent = request.persistent && !session.is_draining() && raw && response.body != Body::UntilClose && !switched;
     let connection = connection(request, persistent);
     let text = &bytes[head.clone()];
     write_response(&mut out, &response, text, response.framing(text, request.version), connection);

@@ -49,7 +49,7 @@ pub(super) async fn serve(
     let mut bytes_in = 0;
     let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
     let result = {
-        let mut up = pin!(send_body(session, &mut upstream, decoder, plain, &mut bytes_in, &delivered));
+        let mut up = pin!(send_body(session, &mut upstream, decoder, plain, note.most_bytes(), &mut bytes_in, &delivered));
         let mut down = pin!(pass_response(session, &mut response, request, head, note, &answering));
         let mut sending = true;
         poll_fn(|cx| {
@@ -78,6 +78,7 @@ async fn send_body(
     upstream: &mut SendStream<Bytes>,
     decoder: &mut Decoder,
     plain: &mut Vec<u8>,
+    most: u64,
     count: &mut u64,
     delivered: &Cell<bool>,
 ) -> Result<(), UpError> {
@@ -87,6 +88,9 @@ async fn send_body(
         plain.drain(..used);
         session.connection.up.count(used, session.now_ms());
         *count += used as u64;
+        if *count > most {
+            return Err(UpError::TooLarge);
+        }
         let last = decoder.is_done();
         mux::send_data(upstream, content.into(), last).await.map_err(|_closed| UpError::Backend)?;
         if last {
@@ -110,9 +114,10 @@ async fn pass_response(
     note: &mut Note,
     answering: &Cell<bool>,
 ) -> Result<bool, Fault> {
+    let limit = note.response_timeout();
     let mut out = Vec::new();
     let answer = loop {
-        match mux::head(response).await? {
+        match mux::head(response, limit).await? {
             Head::Informational(told) if request.version == Version::Http11 => {
                 write_translated(
                     &mut out,
@@ -140,7 +145,7 @@ async fn pass_response(
         None if request.version == Version::Http10 => Framing::UntilClose,
         None => Framing::Chunked,
     };
-    let persistent = request.persistent && framing != Framing::UntilClose;
+    let persistent = request.persistent && !session.is_draining() && framing != Framing::UntilClose;
     let fields = pairs(&parts.headers).filter(|(name, _)| *name != b"content-length");
     write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
     answering.set(true);

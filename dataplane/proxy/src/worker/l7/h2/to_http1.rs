@@ -16,7 +16,7 @@ use mc_core::http1::{self, Body, Decoder, Framing, Known, RequestLine, Response,
 use mc_core::outcome::RequestOutcome;
 use mc_uring::runtime;
 
-use super::super::backend::{self, Fault, Lease, RESPONSE, Source, read_head};
+use super::super::backend::{self, Fault, Lease, Source, read_head};
 use super::super::mux;
 use super::super::session::{Note, Session};
 use super::{Asked, UpError, facts, fields};
@@ -58,11 +58,12 @@ pub(super) async fn serve(
         return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
     }
     let bytes_in = Cell::new(0);
+    let most = note.most_bytes();
     let sent_all = Cell::new(false);
     let result = {
         let upgraded = asked.upgrade.is_some();
         let up = async {
-            let end = send_body(&lease, body, asked.framing == Framing::Chunked, upgraded, &bytes_in).await;
+            let end = send_body(&lease, body, asked.framing == Framing::Chunked, upgraded, most, &bytes_in).await;
             sent_all.set(end.is_ok());
             end
         };
@@ -72,8 +73,8 @@ pub(super) async fn serve(
         poll_fn(|cx| {
             if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
                 sending = false;
-                if let Err(UpError::Client) = end {
-                    return Poll::Ready(Err(Fault::amid(RequestOutcome::ClientGone, "the client gave up")));
+                if let Some(fault) = end.err().and_then(UpError::fault) {
+                    return Poll::Ready(Err(fault));
                 }
             }
             down.as_mut().poll(cx)
@@ -94,6 +95,7 @@ async fn send_body(
     body: &mut RecvStream,
     chunked: bool,
     upgraded: bool,
+    most: u64,
     count: &Cell<u64>,
 ) -> Result<(), UpError> {
     let mut out = Vec::new();
@@ -109,6 +111,9 @@ async fn send_body(
         }
         lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
         count.set(count.get() + data.len() as u64);
+        if count.get() > most {
+            return Err(UpError::TooLarge);
+        }
         // The engine's own bookkeeping: a stream that is over by now does not mind.
         body.flow_control().release_capacity(data.len()).unwrap_or(());
     }
@@ -133,12 +138,12 @@ async fn pass_response(
     respond: &mut SendResponse<Bytes>,
     note: &mut Note,
 ) -> Result<(RequestOutcome, bool), Fault> {
-    let worker = &session.worker;
+    let (worker, limit) = (&session.worker, note.response_timeout());
     let mut response = Response::default();
     let mut bytes = Vec::new();
     let head = loop {
         let head = {
-            let mut reading = pin!(runtime::timeout(RESPONSE, read_head(worker, &lease.socket, &mut bytes)));
+            let mut reading = pin!(runtime::timeout(limit, read_head(worker, &lease.socket, &mut bytes)));
             poll_fn(|cx| match respond.poll_reset(cx) {
                 Poll::Ready(_) => {
                     Poll::Ready(Err(Fault::before(RequestOutcome::ClientGone, "the client gave up")))

@@ -49,14 +49,14 @@ pub(super) async fn serve(
     let (mut response, mut upstream) = channel.send(request, body.is_end_stream()).await?;
     let bytes_in = Cell::new(0);
     let result = {
-        let mut up = pin!(send_body(&mut upstream, body, &bytes_in));
+        let mut up = pin!(send_body(&mut upstream, body, note.most_bytes(), &bytes_in));
         let mut down = pin!(pass_response(&mut response, respond, note));
         let mut sending = true;
         poll_fn(|cx| {
             if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
                 sending = false;
-                if let Err(UpError::Client) = end {
-                    return Poll::Ready(Err(Fault::amid(RequestOutcome::ClientGone, "the client gave up")));
+                if let Some(fault) = end.err().and_then(UpError::fault) {
+                    return Poll::Ready(Err(fault));
                 }
             }
             down.as_mut().poll(cx)
@@ -75,6 +75,7 @@ pub(super) async fn serve(
 async fn send_body(
     upstream: &mut SendStream<Bytes>,
     body: &mut RecvStream,
+    most: u64,
     count: &Cell<u64>,
 ) -> Result<(), UpError> {
     if body.is_end_stream() {
@@ -86,6 +87,9 @@ async fn send_body(
         let last = body.is_end_stream();
         mux::send_data(upstream, data, last).await.map_err(|_closed| UpError::Backend)?;
         count.set(count.get() + len as u64);
+        if count.get() > most {
+            return Err(UpError::TooLarge);
+        }
         body.flow_control().release_capacity(len).unwrap_or(());
         if last {
             return Ok(());
@@ -106,9 +110,10 @@ async fn pass_response(
 ) -> Result<RequestOutcome, Fault> {
     let gave_up = || Fault::amid(RequestOutcome::ClientGone, "the client gave up");
     let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
+    let limit = note.response_timeout();
     let answer = loop {
         let head = {
-            let mut waiting = pin!(mux::head(response));
+            let mut waiting = pin!(mux::head(response, limit));
             poll_fn(|cx| match respond.poll_reset(cx) {
                 Poll::Ready(_) => Poll::Ready(Err(gave_up())),
                 Poll::Pending => waiting.as_mut().poll(cx),
