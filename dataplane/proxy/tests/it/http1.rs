@@ -44,7 +44,8 @@ impl Site {
     }
 
     fn client(&self) -> Client {
-        Client::on(self.request().open().unwrap())
+        let opened = self.request().open();
+        Client::on(opened.unwrap_or_else(|error| panic!("{error}; mc-proxy said: {}", self.proxy.errors())))
     }
 
     /// The log's lines of requests, once there are so many.
