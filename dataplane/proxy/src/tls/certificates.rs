@@ -200,6 +200,8 @@ fn stamps(folder: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
 /// Reads a key, its chain, and an OCSP response where there is one.
 fn read(path: &Path, provider: &CryptoProvider) -> Result<Loaded, Problem> {
     let pem = Zeroizing::new(fs::read(path).map_err(Problem::Read)?);
+    // First: the parser of the other blocks stumbles over a broken one, and tells of it in numbers.
+    let ocsp = ocsp(&pem)?;
     let malformed = |error: rustls::pki_types::pem::Error| Problem::Malformed(error.to_string());
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(malformed)?;
@@ -211,7 +213,7 @@ fn read(path: &Path, provider: &CryptoProvider) -> Result<Loaded, Problem> {
         Err(error) => return Err(malformed(error)),
     };
     let mut key = CertifiedKey::from_der(chain, key, provider).map_err(Problem::Key)?;
-    key.ocsp = ocsp(&pem)?;
+    key.ocsp = ocsp;
     Ok(Loaded { key: Arc::new(key), names })
 }
 
