@@ -872,6 +872,7 @@ fn an_upgrade_passes_bytes_both_ways() {
     assert_eq!((&line["status"], &line["target"]), (&101.into(), &"/chat".into()), "{line}");
     // HTTP/2 in the clear would be requests that nobody has looked at.
     assert_eq!(site.client().ask(upgrade("h2c")).status(), 426);
+    assert!(!origin.text().contains("h2c"), "{}", origin.text());
 }
 
 #[test]
