@@ -8,7 +8,9 @@ use std::str::FromStr;
 use mc_core::model::{self, Invalid};
 
 use super::firewall_rule::Subject;
-use super::{Backend, Check, CustomTlv, Firewall, FirewallRule, Http, Listener, Rate, Route, RouteKey, TlvsOut};
+use super::{
+    Backend, Check, CustomTlv, Firewall, FirewallRule, Http, Listener, Rate, Route, RouteKey, TlvsOut,
+};
 
 /// A message's numbers and the model's words for them, in the order of the numbers.
 trait Words: Sized + Copy + PartialEq + 'static {

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use mc_core::model::{
-    Action, Backend, Balance, Check, CheckKind, CustomTlv, FirewallRule, Mode, Protocol, ProxyIn, ProxyOut,
-    Rate, Subject, TlvsOut,
+    Action, Backend, Balance, Check, CheckKind, CustomTlv, FirewallRule, Http, Mode, Protocol, ProxyIn,
+    ProxyOut, Rate, Subject, TlvsOut,
 };
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -68,6 +68,7 @@ fn odd_route(name: &str) -> Route {
         eject_after: 10,
         eject_ms: 11,
         slow_start_ms: 12,
+        http: Http { max_body_bytes: 9, ..Http::default() },
     }
 }
 

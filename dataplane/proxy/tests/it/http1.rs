@@ -44,7 +44,8 @@ impl Site {
     }
 
     fn client(&self) -> Client {
-        Client::on(self.request().open().unwrap())
+        let opened = self.request().open();
+        Client::on(opened.unwrap_or_else(|error| panic!("{error}; mc-proxy said: {}", self.proxy.errors())))
     }
 
     /// The log's lines of requests, once there are so many.
@@ -871,6 +872,7 @@ fn an_upgrade_passes_bytes_both_ways() {
     assert_eq!((&line["status"], &line["target"]), (&101.into(), &"/chat".into()), "{line}");
     // HTTP/2 in the clear would be requests that nobody has looked at.
     assert_eq!(site.client().ask(upgrade("h2c")).status(), 426);
+    assert!(!origin.text().contains("h2c"), "{}", origin.text());
 }
 
 #[test]
@@ -1096,4 +1098,83 @@ fn the_access_log_has_a_line_for_each_request() {
         assert!(line["client"].as_str().unwrap().starts_with(&format!("{from}:")), "{line}");
     }
     assert_eq!(lines.len(), 3);
+}
+
+#[test]
+fn a_route_says_how_http_is_spoken() {
+    let origin = Origin::echoing();
+    let site = site_with(&[origin.address()], "http = { forwarded = \"append\", max_body_bytes = 5 }");
+    let mut client = site.client();
+    let mine = "X-Forwarded-For: 192.0.2.9\r\n";
+    client.send(format!("GET / HTTP/1.1\r\nHost: {NAME}\r\n{mine}\r\n"));
+    assert_eq!(client.response(false).status(), 200);
+    let got = values(&origin.text(), "x-forwarded-for").join("|");
+    assert!(got.starts_with("192.0.2.9, 127."), "{got}");
+    client.send(post("Content-Length: 5\r\n", "hello"));
+    assert_eq!(client.response(false).status(), 200);
+    // It is refused before a byte of it is asked for.
+    client.send(post("Content-Length: 6\r\nExpect: 100-continue\r\n", ""));
+    assert_eq!(client.response(false).status(), 413);
+    assert_eq!(client.read_to_end().1, TlsEnd::Clean);
+    assert_eq!(site.wait_request("too_large")["status"], 413);
+    let mut client = site.client();
+    client.send(post("Transfer-Encoding: chunked\r\n", ""));
+    client.send("6\r\nhello!\r\n");
+    assert_eq!(client.response(false).status(), 413);
+    assert_eq!(origin.text().matches("hello!").count(), 0, "{}", origin.text());
+    // The next request of a live connection is under what holds by then.
+    let mut client = site.client();
+    client.send(get("/"));
+    assert_eq!(client.response(false).status(), 200);
+    let backend = origin.address().to_string();
+    let route = ["route", "update", "--listener", "web", "--name", NAME, "--forwarded", "strip", "--backend"];
+    site.proxy.ctl(&[&route[..], &[&backend, "--max-body-bytes", "0"]].concat());
+    client.send(post("Content-Length: 6\r\n", "hello!"));
+    assert_eq!(client.response(false).status(), 200);
+    let last = origin.text().rsplit("POST").next().unwrap().to_lowercase();
+    assert!(!last.contains("forwarded"), "{last}");
+}
+
+#[test]
+fn backends_and_clients_that_take_too_long_are_given_up() {
+    let origin = Origin::start(|exchange| {
+        exchange.body()?;
+        clock::sleep_ms(1_500);
+        exchange.say(OK)
+    });
+    let site =
+        site_with(&[origin.address()], "http = { response_timeout_ms = 200, keepalive_timeout_ms = 300 }");
+    let mut client = site.client();
+    client.send(get("/"));
+    assert_eq!(client.response(false).status(), 504);
+    assert_eq!(site.wait_request("backend_timeout")["status"], 504);
+    // One that asks for nothing.
+    let mut client = site.client();
+    assert_ne!(client.read_to_end().1, TlsEnd::Silence);
+    site.proxy.wait_outcome("idle_timeout");
+}
+
+#[test]
+fn a_proxy_that_stops_ends_what_is_idle_and_finishes_what_is_not() {
+    let origin = Origin::start(|exchange| {
+        exchange.body()?;
+        if exchange.target() == "/slow" {
+            clock::sleep_ms(700);
+        }
+        exchange.say(OK)
+    });
+    let mut site = site(&[origin.address()]);
+    let mut idle = site.client();
+    idle.send(get("/"));
+    assert_eq!(idle.response(false).status(), 200);
+    let mut busy = site.client();
+    busy.send(get("/slow"));
+    clock::wait_until("the backend is asked", || origin.text().contains("/slow"));
+    site.proxy.term();
+    let response = busy.response(false);
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.values("connection"), ["close"]);
+    assert_ne!(idle.read_to_end().1, TlsEnd::Silence);
+    let status = site.proxy.process().wait(Duration::from_secs(10));
+    assert!(status.success(), "{status}");
 }

@@ -10,9 +10,7 @@ mod to_http2;
 use std::io;
 use std::sync::Arc;
 
-use mc_core::http1::{
-    self, Body, Decoder, Facts, HeadEnd, Known, Limits, Malformed, Request, Step, Version,
-};
+use mc_core::http1::{self, Body, Decoder, Facts, HeadEnd, Known, Limits, Malformed, Request, Step, Version};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_uring::tls::Received;
 

@@ -37,6 +37,9 @@ pub(super) async fn serve(
     let ready = measure(decoder, plain).map_err(|error| Fault::before(RequestOutcome::Malformed, error))?;
     out.extend(plain.drain(..ready));
     note.bytes_in += ready as u64;
+    if note.bytes_in > note.most_bytes() {
+        return Err(Fault::before(RequestOutcome::TooLarge, ""));
+    }
     session.connection.up.count(out.len(), session.now_ms());
     if lease.send(&out).await.is_err() {
         return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
@@ -45,7 +48,15 @@ pub(super) async fn serve(
     let mut bytes_in = 0;
     let (delivered, answering) = (Cell::new(false), Cell::new(false));
     let result = {
-        let mut up = pin!(send_body(session, &lease, decoder, plain, note.most_bytes(), &mut bytes_in, &delivered));
+        let mut up = pin!(send_body(
+            session,
+            &lease,
+            decoder,
+            plain,
+            note.most_bytes().saturating_sub(note.bytes_in),
+            &mut bytes_in,
+            &delivered
+        ));
         let mut down = pin!(pass_response(session, &lease, request, head, note, &answering));
         let mut sending = true;
         poll_fn(|cx| {
@@ -90,12 +101,12 @@ async fn send_body(
             Ok(_) => {}
         }
         let ready = measure(decoder, plain).map_err(UpError::Malformed)?;
-        lease.send(&plain[..ready]).await.map_err(|_closed| UpError::Backend)?;
-        session.connection.up.count(ready, session.now_ms());
         *count += ready as u64;
         if *count > most {
             return Err(UpError::TooLarge);
         }
+        lease.send(&plain[..ready]).await.map_err(|_closed| UpError::Backend)?;
+        session.connection.up.count(ready, session.now_ms());
         plain.drain(..ready);
     }
     delivered.set(true);
@@ -157,7 +168,8 @@ async fn pass_response(
     }
     // A chunked response to a client of HTTP/1.0 loses its framing, and ends with the connection.
     let raw = request.version == Version::Http11 || response.body != Body::Chunked;
-    let persistent = request.persistent && !session.is_draining() && raw && response.body != Body::UntilClose && !switched;
+    let persistent =
+        request.persistent && !session.is_draining() && raw && response.body != Body::UntilClose && !switched;
     let connection = connection(request, persistent);
     let text = &bytes[head.clone()];
     write_response(&mut out, &response, text, response.framing(text, request.version), connection);

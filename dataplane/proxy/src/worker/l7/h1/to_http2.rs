@@ -49,7 +49,15 @@ pub(super) async fn serve(
     let mut bytes_in = 0;
     let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
     let result = {
-        let mut up = pin!(send_body(session, &mut upstream, decoder, plain, note.most_bytes(), &mut bytes_in, &delivered));
+        let mut up = pin!(send_body(
+            session,
+            &mut upstream,
+            decoder,
+            plain,
+            note.most_bytes().saturating_sub(note.bytes_in),
+            &mut bytes_in,
+            &delivered
+        ));
         let mut down = pin!(pass_response(session, &mut response, request, head, note, &answering));
         let mut sending = true;
         poll_fn(|cx| {

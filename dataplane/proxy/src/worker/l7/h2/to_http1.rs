@@ -63,7 +63,8 @@ pub(super) async fn serve(
     let result = {
         let upgraded = asked.upgrade.is_some();
         let up = async {
-            let end = send_body(&lease, body, asked.framing == Framing::Chunked, upgraded, most, &bytes_in).await;
+            let end =
+                send_body(&lease, body, asked.framing == Framing::Chunked, upgraded, most, &bytes_in).await;
             sent_all.set(end.is_ok());
             end
         };
