@@ -185,6 +185,10 @@ impl Response {
     /// How its body is framed for a client that speaks `version`.
     #[must_use]
     pub fn framing<'a>(&self, head: &'a [u8], version: Version) -> Framing<'a> {
+        if self.is_informational() || self.status == 204 {
+            // RFC 9110, section 8.6: these say nothing about a length, whatever a backend thinks.
+            return Framing::None;
+        }
         match framing(&self.section, head, self.body) {
             Framing::Chunked if version == Version::Http10 => Framing::UntilClose,
             framing => framing,
@@ -324,5 +328,8 @@ mod tests {
             "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
         assert_eq!(response.framing(head, Version::Http10), Framing::UntilClose);
+        let head = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n";
+        response.parse(head, false, &Limits::default()).unwrap();
+        assert_eq!(response.framing(head, Version::Http11), Framing::None);
     }
 }

@@ -119,6 +119,10 @@ fn frames_that_no_client_should_send_do_no_harm() {
         assert!(["status 400", "status 421", "reset 1", "goaway 1"].contains(&how), "{name}: {how}");
     }
     assert_eq!(case("another authority").0, "status 421");
+    // Extended CONNECT becomes an upgrade, with the key that HTTP/1.1 asks for.
+    let (how, got) = case("websocket");
+    assert_eq!(how, "200 welcomeping end");
+    assert!(got.starts_with("GET / HTTP/1.1\r\n") && got.contains("\r\nsec-websocket-key: "), "{got}");
     // A body that is not as long as it says: the backend must not take it for complete.
     for name in ["length too great", "length too small"] {
         let (how, got) = case(name);

@@ -46,7 +46,7 @@ pub(super) async fn serve(
     }
     drop(out);
     let mut bytes_in = 0;
-    let (delivered, answering) = (Cell::new(false), Cell::new(false));
+    let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
     let result = {
         let mut up = pin!(send_body(
             session,
@@ -57,7 +57,7 @@ pub(super) async fn serve(
             &mut bytes_in,
             &delivered
         ));
-        let mut down = pin!(pass_response(session, &lease, request, head, note, &answering));
+        let mut down = pin!(pass_response(session, &lease, request, head, note, &delivered, &answering));
         let mut sending = true;
         poll_fn(|cx| {
             if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
@@ -133,6 +133,7 @@ async fn pass_response(
     request: &Request,
     request_head: &[u8],
     note: &mut Note,
+    delivered: &Cell<bool>,
     answering: &Cell<bool>,
 ) -> Result<Passed, Fault> {
     let (worker, limit) = (&session.worker, note.response_timeout());
@@ -168,8 +169,12 @@ async fn pass_response(
     }
     // A chunked response to a client of HTTP/1.0 loses its framing, and ends with the connection.
     let raw = request.version == Version::Http11 || response.body != Body::Chunked;
-    let persistent =
-        request.persistent && !session.is_draining() && raw && response.body != Body::UntilClose && !switched;
+    let persistent = request.persistent
+        && delivered.get()
+        && !session.is_draining()
+        && raw
+        && response.body != Body::UntilClose
+        && !switched;
     let connection = connection(request, persistent);
     let text = &bytes[head.clone()];
     write_response(&mut out, &response, text, response.framing(text, request.version), connection);

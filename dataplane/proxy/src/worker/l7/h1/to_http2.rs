@@ -58,7 +58,8 @@ pub(super) async fn serve(
             &mut bytes_in,
             &delivered
         ));
-        let mut down = pin!(pass_response(session, &mut response, request, head, note, &answering));
+        let mut down =
+            pin!(pass_response(session, &mut response, request, head, note, &delivered, &answering));
         let mut sending = true;
         poll_fn(|cx| {
             if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
@@ -120,6 +121,7 @@ async fn pass_response(
     request: &Request,
     request_head: &[u8],
     note: &mut Note,
+    delivered: &Cell<bool>,
     answering: &Cell<bool>,
 ) -> Result<bool, Fault> {
     let limit = note.response_timeout();
@@ -153,7 +155,8 @@ async fn pass_response(
         None if request.version == Version::Http10 => Framing::UntilClose,
         None => Framing::Chunked,
     };
-    let persistent = request.persistent && !session.is_draining() && framing != Framing::UntilClose;
+    let persistent =
+        request.persistent && delivered.get() && !session.is_draining() && framing != Framing::UntilClose;
     let fields = pairs(&parts.headers).filter(|(name, _)| *name != b"content-length");
     write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
     answering.set(true);
