@@ -90,7 +90,7 @@ type Fields<'a> = Vec<(mc_core::http1::Known, &'a [u8], &'a [u8])>;
 
 fn passed<'a>(request: &'a Request, head: &'a [u8]) -> Fields<'a> {
     #[cfg(not(feature = "planted"))]
-    return request.end_to_end(head).collect();
+    return request.section.end_to_end(head).collect();
     // The planted bug: what `Connection` names is passed on.
     #[cfg(feature = "planted")]
     return request

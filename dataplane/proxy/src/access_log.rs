@@ -334,20 +334,14 @@ fn json(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(record.outcome.as_str().as_bytes());
     field("detail", record.detail.as_bytes(), out);
     out.push(b'"');
-    let numbers = [
+    let counted = [
         ("bytes_in", record.bytes_in),
         ("bytes_out", record.bytes_out),
         ("hello_us", record.hello_us),
         ("connect_us", record.connect_us),
         ("duration_us", record.duration_us),
     ];
-    for (name, value) in numbers {
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        decimal(value, out);
-    }
-    out.extend_from_slice(b"}\n");
+    numbers(&counted, out);
 }
 
 /// Columns, `-` for what is not known.
@@ -382,6 +376,17 @@ fn text(record: &Record<'_>, out: &mut Vec<u8>) {
         out.push(b'"');
     }
     out.push(b'\n');
+}
+
+/// The numbers of a line, and its end.
+fn numbers(counted: &[(&str, u64)], out: &mut Vec<u8>) {
+    for (name, value) in counted {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        decimal(*value, out);
+    }
+    out.extend_from_slice(b"}\n");
 }
 
 /// Ends the string before and begins the named one; nothing where the value is empty.

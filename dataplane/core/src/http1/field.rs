@@ -59,7 +59,7 @@ pub enum Known {
 /// The fields of one head. Its allocation is used again for the next.
 #[derive(Clone, Debug, Default)]
 pub struct Section {
-    fields: Vec<Field>,
+    pub(super) fields: Vec<Field>,
     /// Names that `Connection` nominates, besides `close`, `keep-alive` and those that are dropped anyway.
     nominated: Vec<Span>,
     /// What `Connection` says.

@@ -115,7 +115,7 @@ pub fn write_response(
     let words = response.reason.of(head);
     let words = if words.is_empty() { reason(response.status).as_bytes() } else { words };
     write_status_line(out, response.status, words);
-    for (_, name, value) in end_to_end(&response.section, head) {
+    for (_, name, value) in response.section.end_to_end(head) {
         put(out, name, value);
     }
     let upgrade = response.upgrade(head).filter(|_| response.status == 101);
@@ -148,24 +148,20 @@ fn end_head(out: &mut Vec<u8>, framing: Framing<'_>, connection: Option<&[u8]>) 
     out.extend_from_slice(b"\r\n");
 }
 
-/// The fields that go further than this connection, `Content-Length` left out: framing is made anew.
-fn end_to_end<'a>(section: &'a Section, head: &'a [u8]) -> impl Iterator<Item = (Known, &'a [u8], &'a [u8])> {
-    section
-        .fields()
-        .iter()
-        .filter(|field| field.known != Known::ContentLength && !section.is_hop_by_hop(field, head))
-        .map(|field| (field.known, field.name.of(head), field.value.of(head)))
-}
-
-impl Request {
-    /// The fields that go further than this connection.
+impl Section {
+    /// The fields that go further than this connection, `Content-Length` left out: framing is made anew.
     pub fn end_to_end<'a>(
         &'a self,
         head: &'a [u8],
     ) -> impl Iterator<Item = (Known, &'a [u8], &'a [u8])> + 'a {
-        end_to_end(&self.section, head)
+        self.fields
+            .iter()
+            .filter(|field| field.known != Known::ContentLength && !self.is_hop_by_hop(field, head))
+            .map(|field| (field.known, field.name.of(head), field.value.of(head)))
     }
+}
 
+impl Request {
     /// How its body is framed, to be passed on as it is.
     #[must_use]
     pub fn framing<'a>(&self, head: &'a [u8]) -> Framing<'a> {
@@ -174,14 +170,6 @@ impl Request {
 }
 
 impl Response {
-    /// The fields that go further than this connection.
-    pub fn end_to_end<'a>(
-        &'a self,
-        head: &'a [u8],
-    ) -> impl Iterator<Item = (Known, &'a [u8], &'a [u8])> + 'a {
-        end_to_end(&self.section, head)
-    }
-
     /// How its body is framed for a client that speaks `version`.
     #[must_use]
     pub fn framing<'a>(&self, head: &'a [u8], version: Version) -> Framing<'a> {
@@ -289,7 +277,7 @@ mod tests {
         };
         let mut out = Vec::new();
         let line = RequestLine { method: b"POST", target: b"/x" };
-        write_request(&mut out, line, request.framing(head), None, &facts, request.end_to_end(head));
+        write_request(&mut out, line, request.framing(head), None, &facts, request.section.end_to_end(head));
         String::from_utf8(out).unwrap()
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use mc_core::outcome::RequestOutcome;
 
-use super::{address, decimal, escaped, field, hex, time};
+use super::{address, decimal, escaped, field, hex, numbers, time};
 
 /// A request that is over.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,7 @@ pub(super) fn json(record: &Request<'_>, out: &mut Vec<u8>) {
     field("outcome", record.outcome.as_str().as_bytes(), out);
     field("detail", record.detail.as_bytes(), out);
     out.push(b'"');
-    let numbers = [
+    let counted = [
         ("status", record.status.into()),
         ("bytes_in", record.bytes_in),
         ("bytes_out", record.bytes_out),
@@ -93,13 +93,7 @@ pub(super) fn json(record: &Request<'_>, out: &mut Vec<u8>) {
         ("response_us", record.times.response_us),
         ("duration_us", record.times.duration_us),
     ];
-    for (name, value) in numbers {
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        decimal(value, out);
-    }
-    out.extend_from_slice(b"}\n");
+    numbers(&counted, out);
 }
 
 /// The "combined" line that every tool for web logs reads, and after it what we know besides: outcome, backend,

@@ -1128,7 +1128,8 @@ fn a_route_says_how_http_is_spoken() {
     assert_eq!(client.response(false).status(), 200);
     let backend = origin.address().to_string();
     let route = ["route", "update", "--listener", "web", "--name", NAME, "--forwarded", "strip", "--backend"];
-    site.proxy.ctl(&[&route[..], &[&backend, "--max-body-bytes", "0"]].concat());
+    let changed = site.proxy.ctl(&[&route[..], &[&backend, "--max-body-bytes", "0"]].concat());
+    assert_eq!(changed["changed"], true, "{changed}");
     client.send(post("Content-Length: 6\r\n", "hello!"));
     assert_eq!(client.response(false).status(), 200);
     let last = origin.text().rsplit("POST").next().unwrap().to_lowercase();

@@ -2,11 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -115,6 +118,27 @@ impl Fault {
             }
         }
     }
+}
+
+/// Passes the request's body on beside the response, which decides when it is over. `fault`: what it means for the
+/// request that its body failed.
+pub(super) async fn beside<T, E>(
+    up: impl Future<Output = Result<(), E>>,
+    down: impl Future<Output = Result<T, Fault>>,
+    fault: impl Fn(E) -> Option<Fault>,
+) -> Result<T, Fault> {
+    let (mut up, mut down) = (pin!(up), pin!(down));
+    let mut sending = true;
+    poll_fn(|cx| {
+        if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
+            sending = false;
+            if let Some(fault) = end.err().and_then(&fault) {
+                return Poll::Ready(Err(fault));
+            }
+        }
+        down.as_mut().poll(cx)
+    })
+    .await
 }
 
 impl Source {

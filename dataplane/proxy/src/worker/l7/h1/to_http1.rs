@@ -13,7 +13,7 @@ use mc_core::outcome::RequestOutcome;
 use mc_uring::runtime;
 use mc_uring::tls::Received;
 
-use super::super::backend::{self, Fault, Lease, read_head};
+use super::super::backend::{self, Fault, Lease, beside, read_head};
 use super::super::session::{Note, Session};
 use super::{End, UpError, connection, facts, gone, measure, take, watch};
 use crate::clock;
@@ -32,7 +32,7 @@ pub(super) async fn serve(
     let facts = facts(session, note);
     let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
     let upgrade = request.upgrade.map(|upgrade| upgrade.of(head));
-    write_request(&mut out, line, request.framing(head), upgrade, &facts, request.end_to_end(head));
+    write_request(&mut out, line, request.framing(head), upgrade, &facts, request.section.end_to_end(head));
     // What has come of the body goes along.
     let ready = measure(decoder, plain).map_err(|error| Fault::before(RequestOutcome::Malformed, error))?;
     out.extend(plain.drain(..ready));
@@ -48,27 +48,17 @@ pub(super) async fn serve(
     let mut bytes_in = 0;
     let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
     let result = {
-        let mut up = pin!(send_body(
+        let up = send_body(
             session,
             &lease,
             decoder,
             plain,
             note.most_bytes().saturating_sub(note.bytes_in),
             &mut bytes_in,
-            &delivered
-        ));
-        let mut down = pin!(pass_response(session, &lease, request, head, note, &delivered, &answering));
-        let mut sending = true;
-        poll_fn(|cx| {
-            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
-                sending = false;
-                if let Some(fault) = end.err().and_then(|error| error.fault(answering.get())) {
-                    return Poll::Ready(Err(fault));
-                }
-            }
-            down.as_mut().poll(cx)
-        })
-        .await
+            &delivered,
+        );
+        let down = pass_response(session, &lease, request, head, note, &delivered, &answering);
+        beside(up, down, |error| error.fault(answering.get())).await
     };
     note.bytes_in += bytes_in;
     let passed = result?;

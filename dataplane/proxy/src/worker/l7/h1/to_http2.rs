@@ -1,9 +1,6 @@
 //! From a client of HTTP/1.1 to a backend of HTTP/2: content alone passes, framed anew on each side.
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -13,7 +10,7 @@ use mc_core::http1::{self, Decoder, Framing, Request, Version, write_translated}
 use mc_core::outcome::RequestOutcome;
 use mc_uring::tls::Received;
 
-use super::super::backend::Fault;
+use super::super::backend::{Fault, beside};
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
 use super::{End, UpError, connection, facts, gone, take, watch};
@@ -39,7 +36,7 @@ pub(super) async fn serve(
     let (target, host) = (text(request.target.of(head)), text(request.host.of(head)));
     let facts = facts(session, note);
     let mut sent =
-        mux::request(request.method.of(head), target, host, false, &facts, request.end_to_end(head))?;
+        mux::request(request.method.of(head), target, host, false, &facts, request.section.end_to_end(head))?;
     if let Framing::Length(length) = request.framing(head)
         && let Ok(length) = HeaderValue::from_bytes(length)
     {
@@ -49,28 +46,17 @@ pub(super) async fn serve(
     let mut bytes_in = 0;
     let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
     let result = {
-        let mut up = pin!(send_body(
+        let up = send_body(
             session,
             &mut upstream,
             decoder,
             plain,
             note.most_bytes().saturating_sub(note.bytes_in),
             &mut bytes_in,
-            &delivered
-        ));
-        let mut down =
-            pin!(pass_response(session, &mut response, request, head, note, &delivered, &answering));
-        let mut sending = true;
-        poll_fn(|cx| {
-            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
-                sending = false;
-                if let Some(fault) = end.err().and_then(|error| error.fault(answering.get())) {
-                    return Poll::Ready(Err(fault));
-                }
-            }
-            down.as_mut().poll(cx)
-        })
-        .await
+            &delivered,
+        );
+        let down = pass_response(session, &mut response, request, head, note, &delivered, &answering);
+        beside(up, down, |error| error.fault(answering.get())).await
     };
     note.bytes_in += bytes_in;
     if result.is_err() {

@@ -16,7 +16,7 @@ use mc_core::http1::{self, Body, Decoder, Framing, Known, RequestLine, Response,
 use mc_core::outcome::RequestOutcome;
 use mc_uring::runtime;
 
-use super::super::backend::{self, Fault, Lease, Source, read_head};
+use super::super::backend::{self, Fault, Lease, Source, beside, read_head};
 use super::super::mux;
 use super::super::session::{Note, Session};
 use super::{Asked, UpError, facts, fields};
@@ -68,19 +68,8 @@ pub(super) async fn serve(
             sent_all.set(end.is_ok());
             end
         };
-        let mut up = pin!(up);
-        let mut down = pin!(pass_response(session, &lease, parts, asked, respond, note));
-        let mut sending = true;
-        poll_fn(|cx| {
-            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
-                sending = false;
-                if let Some(fault) = end.err().and_then(UpError::fault) {
-                    return Poll::Ready(Err(fault));
-                }
-            }
-            down.as_mut().poll(cx)
-        })
-        .await
+        let down = pass_response(session, &lease, parts, asked, respond, note);
+        beside(up, down, UpError::fault).await
     };
     note.bytes_in += bytes_in.get();
     let (outcome, reusable) = result?;
@@ -229,7 +218,7 @@ fn to_http(response: &Response, head: &[u8], framing: Framing<'_>) -> Result<htt
         Framing::Length(length) => Some((Known::ContentLength, b"content-length".as_slice(), length)),
         _ => None,
     };
-    for (_, name, value) in response.end_to_end(head).chain(length) {
+    for (_, name, value) in response.section.end_to_end(head).chain(length) {
         let name = HeaderName::from_bytes(name).map_err(|_bad| malformed("a field's name is malformed"))?;
         let value =
             HeaderValue::from_bytes(value).map_err(|_bad| malformed("a field's value is malformed"))?;

@@ -14,7 +14,7 @@ use http::request::Parts;
 use mc_core::http1::Framing;
 use mc_core::outcome::RequestOutcome;
 
-use super::super::backend::Fault;
+use super::super::backend::{Fault, beside};
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
 use super::{Asked, UpError, facts, fields};
@@ -49,19 +49,9 @@ pub(super) async fn serve(
     let (mut response, mut upstream) = channel.send(request, body.is_end_stream()).await?;
     let bytes_in = Cell::new(0);
     let result = {
-        let mut up = pin!(send_body(&mut upstream, body, note.most_bytes(), &bytes_in));
-        let mut down = pin!(pass_response(&mut response, respond, note));
-        let mut sending = true;
-        poll_fn(|cx| {
-            if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
-                sending = false;
-                if let Some(fault) = end.err().and_then(UpError::fault) {
-                    return Poll::Ready(Err(fault));
-                }
-            }
-            down.as_mut().poll(cx)
-        })
-        .await
+        let up = send_body(&mut upstream, body, note.most_bytes(), &bytes_in);
+        let down = pass_response(&mut response, respond, note);
+        beside(up, down, UpError::fault).await
     };
     note.bytes_in += bytes_in.get();
     if result.is_err() {
