@@ -186,6 +186,13 @@ impl Tls {
                 return Ok(true);
             }
             let held = state.incoming.len();
+            if held >= buffer.len() {
+                // Nobody has a reason to cut a message into so many records.
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a TLS message takes too many records",
+                ));
+            }
             let read = match self.socket.recv(&mut buffer[held..]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 read => read?,

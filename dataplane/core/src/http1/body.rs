@@ -103,27 +103,6 @@ impl Decoder {
         self.state == State::Done
     }
 
-    /// Bytes of content that still come, where that is known.
-    #[must_use]
-    pub fn left(&self) -> Option<u64> {
-        match self.state {
-            State::Length(left) => Some(left),
-            State::Done => Some(0),
-            _ => None,
-        }
-    }
-
-    /// Content of which `bytes` were taken past this reader.
-    ///
-    /// # Panics
-    /// More than [`Self::left`] were.
-    pub fn skip(&mut self, bytes: u64) {
-        if let State::Length(left) = self.state {
-            let left = left.checked_sub(bytes).expect("no more is taken than is left");
-            self.state = if left == 0 { State::Done } else { State::Length(left) };
-        }
-    }
-
     /// The trailer fields as they came, each line with its CRLF; empty where there were none.
     #[must_use]
     pub fn trailers(&self) -> &[u8] {

@@ -29,7 +29,7 @@ pub use forward::{
 pub use request::Request;
 pub use response::Response;
 pub use table::is_target;
-pub use write::{last_chunk, reason, write_chunk_size, write_status_line};
+pub use write::{reason, write_chunk_size, write_status_line};
 
 /// What a head may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

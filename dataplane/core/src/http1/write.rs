@@ -1,11 +1,5 @@
 //! Pieces of messages that MC-Proxy writes itself.
 
-/// The end of a chunked body without trailers: the last chunk and the empty line.
-#[must_use]
-pub const fn last_chunk() -> &'static [u8] {
-    b"0\r\n\r\n"
-}
-
 /// The line that begins a response.
 pub fn write_status_line(out: &mut Vec<u8>, status: u16, reason: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");

@@ -381,37 +381,35 @@ impl std::fmt::Display for RouteKey {
     }
 }
 
-/// Names a default once, for reading a field that is absent and for leaving it out when it is written.
+/// Names a default once, for reading a field that is absent and, where it says so, for leaving it out when it is written.
 macro_rules! defaults {
-    ($($name:ident, $is:ident: $ty:ty = $value:expr;)*) => {$(
+    ($($name:ident $(, $is:ident)?: $ty:ty = $value:expr;)*) => {$(
         /// The default of the field of this name.
         #[must_use]
         pub const fn $name() -> $ty { $value }
-        #[allow(dead_code, reason = "not every default is left out when written")]
-        fn $is(value: &$ty) -> bool { *value == $name() }
+        $(fn $is(value: &$ty) -> bool { *value == $name() })?
     )*};
 }
 
 defaults! {
-    default_hello_timeout_ms, is_default_hello_timeout_ms: u64 = 10_000;
-    default_max_hello_bytes, is_default_max_hello_bytes: u32 = 64 * 1024;
+    default_hello_timeout_ms: u64 = 10_000;
+    default_max_hello_bytes: u32 = 64 * 1024;
     default_connect_timeout_ms, is_default_connect_timeout_ms: u64 = 5_000;
     default_retries, is_default_retries: u32 = 2;
     default_idle_timeout_ms, is_default_idle_timeout_ms: u64 = 600_000;
     default_eject_after, is_default_eject_after: u32 = 5;
     default_eject_ms, is_default_eject_ms: u64 = 10_000;
     default_weight, is_default_weight: u32 = 1;
-    default_check_interval_ms, is_default_check_interval_ms: u64 = 5_000;
-    default_check_timeout_ms, is_default_check_timeout_ms: u64 = 2_000;
-    default_check_rise, is_default_check_rise: u32 = 2;
-    default_check_fall, is_default_check_fall: u32 = 3;
+    default_check_interval_ms: u64 = 5_000;
+    default_check_timeout_ms: u64 = 2_000;
+    default_check_rise: u32 = 2;
+    default_check_fall: u32 = 3;
 }
 
 fn default_check_path() -> String {
     "/".to_owned()
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_false(value: &bool) -> bool {
     !value
 }

@@ -104,21 +104,20 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
     let route = match session.route(request.host.of(head)) {
         Ok(route) => route,
         Err(outcome) => {
-            answer(session, &mut note, outcome.status(), false).await.unwrap_or(());
+            answer(session, &mut note, outcome.status()).await.unwrap_or(());
             session.finish(note, outcome);
             return After::Close(Outcome::Completed);
         }
     };
+    note.route = Some(Arc::clone(&route));
     if let Body::Length(length) = request.body
-        && session.is_too_large(&route, length)
+        && length > note.most_bytes()
     {
-        answer(session, &mut note, RequestOutcome::TooLarge.status(), false).await.unwrap_or(());
-        note.route = Some(route);
+        answer(session, &mut note, RequestOutcome::TooLarge.status()).await.unwrap_or(());
         session.finish(note, RequestOutcome::TooLarge);
         return After::Close(Outcome::Completed);
     }
     enter_relay(&session.worker, &session.connection, &route);
-    note.route = Some(Arc::clone(&route));
     let end = exchange(session, &route, request, head, plain, &mut note).await;
     match end {
         Ok(End { outcome, persistent }) => {
@@ -130,7 +129,7 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
                 note.detail = detail;
             }
             if !told && outcome != RequestOutcome::ClientGone {
-                answer(session, &mut note, outcome.status(), false).await.unwrap_or(());
+                answer(session, &mut note, outcome.status()).await.unwrap_or(());
             }
             session.finish(note, outcome);
             if told {
@@ -311,16 +310,15 @@ fn take(decoder: &mut Decoder, bytes: &[u8], raw: bool, out: &mut Vec<u8>) -> Re
 }
 
 /// Answers for the backend that did not. The connection is closed after it.
-async fn answer(session: &Session, note: &mut Note, status: u16, persistent: bool) -> io::Result<()> {
+async fn answer(session: &Session, note: &mut Note, status: u16) -> io::Result<()> {
     let reason = http1::reason(status);
     let body = format!("{status} {reason}\n");
     note.status = status;
     note.bytes_out = body.len() as u64;
     let mut out = Vec::new();
     http1::write_status_line(&mut out, status, reason.as_bytes());
-    let connection = if persistent { "" } else { "Connection: close\r\n" };
     let fields = format!(
-        "Content-Type: text/plain\r\nContent-Length: {}\r\nX-Request-ID: {}\r\n{connection}\r\n",
+        "Content-Type: text/plain\r\nContent-Length: {}\r\nX-Request-ID: {}\r\nConnection: close\r\n\r\n",
         body.len(),
         note.id,
     );
@@ -334,6 +332,6 @@ async fn answer(session: &Session, note: &mut Note, status: u16, persistent: boo
 /// Tells a client that what it sent is no request, and logs it.
 async fn refuse(session: &Session, mut note: Note, error: Malformed) {
     note.detail = error.to_string();
-    answer(session, &mut note, error.status(), false).await.unwrap_or(());
+    answer(session, &mut note, error.status()).await.unwrap_or(());
     session.finish(note, RequestOutcome::Malformed);
 }

@@ -176,7 +176,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                     Framing::Length(length) => str::from_utf8(length).ok().and_then(|text| text.parse().ok()),
                     _ => None,
                 };
-                if length.is_some_and(|length| session.is_too_large(&route, length)) {
+                if length.is_some_and(|length: u64| length > note.most_bytes()) {
                     Err(Fault::before(RequestOutcome::TooLarge, ""))
                 } else {
                     exchange(session, &route, &parts, &asked, &mut body, &mut respond, &mut note).await

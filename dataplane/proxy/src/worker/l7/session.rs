@@ -68,7 +68,7 @@ impl Note {
         Duration::from_millis(self.http().response_timeout_ms)
     }
 
-    /// Whether its body may have so many bytes.
+    /// Bytes that its body may have.
     pub(super) fn most_bytes(&self) -> u64 {
         match self.http().max_body_bytes {
             0 => u64::MAX,
@@ -192,12 +192,6 @@ impl Session {
     pub(super) fn keepalive_ms(&self) -> u64 {
         let target = self.connection.target.borrow();
         target.route.as_ref().map_or(0, |route| route.spec.http.keepalive_timeout_ms)
-    }
-
-    /// Whether a body of so many bytes is more than the route allows.
-    pub(super) fn is_too_large(&self, route: &RouteEntry, bytes: u64) -> bool {
-        let most = route.spec.http.max_body_bytes;
-        most > 0 && bytes > most
     }
 
     /// Counts and logs a request that is over.

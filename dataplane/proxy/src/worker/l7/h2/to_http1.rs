@@ -99,11 +99,11 @@ async fn send_body(
         } else {
             out.extend_from_slice(&data);
         }
-        lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
         count.set(count.get() + data.len() as u64);
         if count.get() > most {
             return Err(UpError::TooLarge);
         }
+        lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
         // The engine's own bookkeeping: a stream that is over by now does not mind.
         body.flow_control().release_capacity(data.len()).unwrap_or(());
     }
@@ -158,7 +158,7 @@ async fn pass_response(
     note.status = response.status;
     let text = &bytes[head.clone()];
     let switched = response.status == 101;
-    if switched != asked.upgrade.is_some() && switched {
+    if switched && asked.upgrade.is_none() {
         return Err(Fault::before(
             RequestOutcome::BackendMalformed,
             "101 to a request that did not ask for it",

@@ -75,11 +75,11 @@ async fn send_body(
         let data = data.map_err(|_reset| UpError::Client)?;
         let len = data.len();
         let last = body.is_end_stream();
-        mux::send_data(upstream, data, last).await.map_err(|_closed| UpError::Backend)?;
         count.set(count.get() + len as u64);
         if count.get() > most {
             return Err(UpError::TooLarge);
         }
+        mux::send_data(upstream, data, last).await.map_err(|_closed| UpError::Backend)?;
         body.flow_control().release_capacity(len).unwrap_or(());
         if last {
             return Ok(());
