@@ -15,5 +15,6 @@ mod http2;
 mod lifecycle;
 mod mcproxyctl;
 mod names;
+mod policy;
 mod proxy_protocol;
 mod relay;

@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -49,6 +50,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 
 /// Requests that a client may reset before it is looked at whether it does little else (CVE-2023-44487).
 const RESETS: u64 = 100;
+
+/// How long a request that is answered is heard out.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// One client's connection, shared by the tasks of its streams.
 struct Client {
@@ -216,10 +220,19 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
         }
     };
     session.finish(note, outcome);
+    if !body.is_end_stream() {
+        runtime::timeout(LINGER, pin!(hear_out(&mut body))).await;
+    }
     client.active.set(client.active.get() - 1);
     if client.active.get() == 0 {
         client.rest();
     }
+}
+
+/// Takes what a client still sends of a request that is answered, as far as its window goes: some take the reset of
+/// a stream on which they are sending for a failure, whatever its reason (RFC 9113, section 8.1).
+async fn hear_out(body: &mut RecvStream) {
+    while let Some(Ok(_)) = body.data().await {}
 }
 
 fn note(session: &Session, parts: &Parts) -> Note {
