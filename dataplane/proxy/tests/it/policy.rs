@@ -332,7 +332,7 @@ fn backends_are_chosen_by_path() {
     let backends = |first: &str| {
         let words = ["route", "update", "--listener", "web", "--name", NAMES[0], "--backend", first];
         let api = format!("{},path=/api", api.address());
-        site.proxy.ctl_text(&[words.as_slice(), &["--backend", &api]].concat());
+        let _done = site.proxy.ctl_text(&[words.as_slice(), &["--backend", &api]].concat());
     };
     backends(&all.address().to_string());
     for way in ways().filter(|way| way.name == NAMES[0]) {
@@ -373,7 +373,7 @@ fn a_cookie_keeps_a_client_with_its_backend() {
         "--sticky-max-age-s",
         "60",
     ];
-    site.proxy.ctl_text(&[words.as_slice(), &backends].concat());
+    let _done = site.proxy.ctl_text(&[words.as_slice(), &backends].concat());
     let ways: Vec<Way> = ways().filter(|way| way.name == NAMES[0]).collect();
     let first = site.ask(ways[0], "/", &[]);
     let cookie = first.field("set-cookie").to_owned();
@@ -391,13 +391,61 @@ fn a_cookie_keeps_a_client_with_its_backend() {
     }
     // Its backend goes: another takes over, and says so.
     let gone = ["a", "b", "c"].iter().position(|text| *text == first.text()).unwrap();
-    site.proxy.ctl_text(&["backend", "drain", &addresses[gone]]);
+    let _done = site.proxy.ctl_text(&["backend", "drain", &addresses[gone]]);
     let got = site.ask(ways[0], "/", &["-H", &format!("Cookie: {pair}")]);
     assert_ne!(got.text(), first.text());
     assert!(got.field("set-cookie").starts_with("sid="), "{got:?}");
     // What nobody has set is nobody's.
     let got = site.ask(ways[0], "/", &["-H", "Cookie: sid=zzz"]);
     assert!(got.field("set-cookie").starts_with("sid="), "{got:?}");
+}
+
+#[test]
+fn a_share_of_the_requests_goes_to_a_mirror_too() {
+    let mirror =
+        Origin::saying("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n", Then::Close);
+    let to = format!("mirror = {{ to = \"{}\" }}", mirror.address());
+    let strip = "rewrite = { prefix = \"/api\", to = \"/v2\" }, path = \"/api\"";
+    let site = site(&policies(&[
+        ("strip", strip),
+        ("copy", &to),
+        ("in", "request_headers = { set = { X-A = \"ours\" } }"),
+    ]));
+    let big = site.proxy.root().join("big");
+    std::fs::write(&big, vec![b'x'; 300_000]).unwrap();
+    let big = big.display().to_string();
+    let mut sent = 0;
+    let wait = |sent: usize| {
+        site.proxy.wait_metric("mcproxy_mirrored_requests_total", &["state=\"answered\""], sent as f64);
+        String::from_utf8(mirror.got()[sent - 1].clone()).unwrap()
+    };
+    for way in ways() {
+        assert_eq!(site.ask(way, "/api/x", &[]).status, 200);
+        sent += 1;
+        let copy = wait(sent);
+        assert!(copy.starts_with("GET /v2/x HTTP/1.1\r\n"), "{copy}");
+        assert!(copy.contains(&format!("Host: {}", way.name)) && copy.contains("X-A: ours\r\n"), "{copy}");
+        assert_eq!(site.ask(way, "/", &["--data", "hello"]).status, 200);
+        sent += 1;
+        assert!(wait(sent).ends_with("\r\n\r\nhello"));
+        let got =
+            site.ask(way, "/files/up", &["-T", &big, "-H", "Expect:", "-H", "Transfer-Encoding: chunked"]);
+        assert!(matches!(got.status, 201 | 204), "{got:?}");
+        sent += 1;
+        let copy = wait(sent);
+        assert_eq!(
+            copy.matches('x').count() - copy[..copy.find("\r\n\r\n").unwrap()].matches('x').count(),
+            300_000
+        );
+    }
+    // A mirror that is not there is nobody's trouble.
+    drop(mirror);
+    let way = ways().next().unwrap();
+    let gone = format!("mirror={{to=\"{}\",percent=100}}", fresh_address());
+    let _done =
+        site.proxy.ctl(&["policy", "add", "--listener", "web", "--name", way.name, "copy", "--rule", &gone]);
+    assert_eq!(site.ask(way, "/", &[]).status, 200);
+    site.proxy.wait_metric("mcproxy_mirrored_requests_total", &["state=\"given_up\""], 1.0);
 }
 
 #[test]

@@ -20,12 +20,13 @@ use h2::{Reason, RecvStream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use mc_core::http1::{Authority, Facts, Framing, Known, is_target};
+use mc_core::http1::{Authority, Facts, Framing, Known, RequestLine, is_target};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_core::policy::{FieldRef, Seen};
 use mc_uring::runtime;
 
 use super::backend::{Fault, Upstream, lease};
+use super::mirror::{self, Copied};
 use super::session::{Note, Session};
 use super::wire::{self, Wire};
 use crate::clock;
@@ -161,6 +162,8 @@ struct Asked<'a> {
     upgrade: Option<&'a str>,
     /// Cookies in one field, as HTTP/1.1 wants them (RFC 9113, section 8.2.3).
     cookies: Vec<u8>,
+    /// A copy goes elsewhere, too.
+    copied: Option<Copied>,
 }
 
 /// Serves one request.
@@ -187,7 +190,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                 );
                 let rewritten =
                     note.rewritten.take().map(|target| String::from_utf8_lossy(&target).into_owned());
-                let asked = Asked { target: rewritten.as_deref().unwrap_or(asked.target), ..asked };
+                let mut asked = Asked { target: rewritten.as_deref().unwrap_or(asked.target), ..asked };
                 let length = match asked.framing {
                     Framing::Length(length) => str::from_utf8(length).ok().and_then(|text| text.parse().ok()),
                     _ => None,
@@ -197,6 +200,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                 } else if length.is_some_and(|length: u64| length > note.most_bytes()) {
                     Err(Fault::before(RequestOutcome::TooLarge, ""))
                 } else {
+                    asked.copied = mirror(session, &parts, &asked, body.is_end_stream(), &note);
                     exchange(session, &route, &parts, &asked, &mut body, &mut respond, &mut note).await
                 }
             }
@@ -293,6 +297,7 @@ fn asked(parts: &Parts, no_body: bool) -> Result<Asked<'_>, &'static str> {
         framing,
         upgrade,
         cookies: cookies.join(b"; ".as_slice()),
+        copied: None,
     })
 }
 
@@ -314,6 +319,22 @@ fn fields<'a>(parts: &'a Parts, asked: &'a Asked<'_>) -> impl Iterator<Item = Fi
     });
     let cookies = (Known::Other, b"cookie".as_slice(), asked.cookies.as_slice());
     fields.chain((!asked.cookies.is_empty()).then_some(cookies))
+}
+
+/// Begins a copy for another backend, where a policy wants one.
+fn mirror(session: &Session, parts: &Parts, asked: &Asked<'_>, no_body: bool, note: &Note) -> Option<Copied> {
+    if note.mirror().is_none() || asked.upgrade.is_some() {
+        return None;
+    }
+    let line = RequestLine { method: asked.method, target: asked.target.as_bytes() };
+    let facts = facts(session, asked, note);
+    let edits = note.request_edits();
+    let fields = edits.apply(fields(parts, asked));
+    let copied = mirror::begin(session, note, line, asked.framing, &facts, fields)?;
+    if no_body {
+        copied.finish(false);
+    }
+    Some(copied)
 }
 
 impl UpError {

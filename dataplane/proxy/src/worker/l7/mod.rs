@@ -3,6 +3,7 @@
 mod backend;
 mod h1;
 mod h2;
+mod mirror;
 mod mux;
 mod session;
 mod wire;

@@ -17,7 +17,7 @@ use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
-use super::super::backend::{self, Fault, Lease, Source, beside, read_head};
+use super::super::backend::{self, Fault, Lease, Source, Upload, beside, read_head};
 use super::super::mux;
 use super::super::session::{Note, Session};
 use super::{Asked, UpError, facts, fields};
@@ -65,8 +65,8 @@ pub(super) async fn serve(
     let result = {
         let upgraded = asked.upgrade.is_some();
         let up = async {
-            let end =
-                send_body(&lease, body, asked.framing == Framing::Chunked, upgraded, most, &bytes_in).await;
+            let upload = Upload { most, count: &bytes_in, copied: asked.copied.as_ref() };
+            let end = send_body(&lease, body, asked.framing == Framing::Chunked, upgraded, &upload).await;
             sent_all.set(end.is_ok());
             end
         };
@@ -87,8 +87,7 @@ async fn send_body(
     body: &mut RecvStream,
     chunked: bool,
     upgraded: bool,
-    most: u64,
-    count: &Cell<u64>,
+    upload: &Upload<'_>,
 ) -> Result<(), UpError> {
     let mut out = Vec::new();
     while let Some(data) = body.data().await {
@@ -101,13 +100,18 @@ async fn send_body(
         } else {
             out.extend_from_slice(&data);
         }
-        count.set(count.get() + data.len() as u64);
-        if count.get() > most {
+        if !upload.admits(data.len()) {
             return Err(UpError::TooLarge);
+        }
+        if let Some(copied) = upload.copied {
+            copied.content(&data);
         }
         lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
         // The engine's own bookkeeping: a stream that is over by now does not mind.
         body.flow_control().release_capacity(data.len()).unwrap_or(());
+    }
+    if let Some(copied) = upload.copied {
+        copied.finish(false);
     }
     if upgraded {
         lease.socket.shutdown(std::net::Shutdown::Write);

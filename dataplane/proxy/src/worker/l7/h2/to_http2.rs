@@ -15,7 +15,7 @@ use mc_core::http1::{Framing, Known};
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::Edits;
 
-use super::super::backend::{Fault, beside};
+use super::super::backend::{Fault, Upload, beside};
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
 use super::{Asked, UpError, facts, fields};
@@ -52,7 +52,8 @@ pub(super) async fn serve(
     let (mut response, mut upstream) = channel.send(request, body.is_end_stream()).await?;
     let bytes_in = Cell::new(0);
     let result = {
-        let up = send_body(&mut upstream, body, note.most_bytes(), &bytes_in);
+        let upload = Upload { most: note.most_bytes(), count: &bytes_in, copied: asked.copied.as_ref() };
+        let up = send_body(&mut upstream, body, &upload);
         let down = pass_response(&mut response, respond, note);
         beside(up, down, UpError::fault).await
     };
@@ -68,8 +69,7 @@ pub(super) async fn serve(
 async fn send_body(
     upstream: &mut SendStream<Bytes>,
     body: &mut RecvStream,
-    most: u64,
-    count: &Cell<u64>,
+    upload: &Upload<'_>,
 ) -> Result<(), UpError> {
     if body.is_end_stream() {
         return Ok(());
@@ -78,9 +78,14 @@ async fn send_body(
         let data = data.map_err(|_reset| UpError::Client)?;
         let len = data.len();
         let last = body.is_end_stream();
-        count.set(count.get() + len as u64);
-        if count.get() > most {
+        if !upload.admits(len) {
             return Err(UpError::TooLarge);
+        }
+        if let Some(copied) = upload.copied {
+            copied.content(&data);
+            if last {
+                copied.finish(false);
+            }
         }
         mux::send_data(upstream, data, last).await.map_err(|_closed| UpError::Backend)?;
         body.flow_control().release_capacity(len).unwrap_or(());
@@ -88,7 +93,11 @@ async fn send_body(
             return Ok(());
         }
     }
-    match body.trailers().await.map_err(|_reset| UpError::Client)? {
+    let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?;
+    if let Some(copied) = upload.copied {
+        copied.finish(false);
+    }
+    match trailers {
         Some(trailers) => upstream.send_trailers(trailers),
         None => upstream.send_data(Bytes::new(), true),
     }
