@@ -22,6 +22,12 @@ impl Plain {
         Self { socket, wait: RefCell::new(None) }
     }
 
+    /// The socket beneath.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// As [`crate::Tls::poll_readable`].
     ///
     /// # Errors

@@ -17,11 +17,13 @@ use mc_core::balance::Tried;
 use mc_core::http1::{Body, Decoder, HeadEnd, Limits, Malformed, Step};
 use mc_core::model::Protocol;
 use mc_core::outcome::RequestOutcome;
+use mc_uring::relay::Shared;
 use mc_uring::{Socket, runtime};
 
 use super::mirror::Copied;
 use super::mux::{Channel, Mux, MuxPool};
 use super::session::{Note, Session};
+use super::stream::{Came, Stream};
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::worker::Worker;
@@ -36,7 +38,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    socket: Rc<Socket>,
+    stream: Stream,
     since_ms: u64,
 }
 
@@ -60,7 +62,8 @@ pub(super) enum Upstream {
 
 /// A connection to a backend of HTTP/1.1, for one request.
 pub(super) struct Lease {
-    pub(super) socket: Rc<Socket>,
+    worker: Rc<Worker>,
+    stream: Stream,
     /// It has carried a request before: it may turn out to be closed.
     pub(super) reused: bool,
     address: SocketAddr,
@@ -183,7 +186,7 @@ impl Source {
     }
 
     /// The next piece. It is empty only where the body ended without another.
-    pub(super) async fn next(&mut self, worker: &Worker, socket: &Socket) -> Result<Bytes, Fault> {
+    pub(super) async fn next(&mut self, lease: &Lease) -> Result<Bytes, Fault> {
         let cut = |error: io::Error| Fault::amid(RequestOutcome::BackendCut, error);
         loop {
             let mut content = Vec::new();
@@ -192,16 +195,14 @@ impl Source {
             if !content.is_empty() || self.decoder.is_done() {
                 return Ok(content.into());
             }
-            socket.readable().await.map_err(cut)?;
-            let ended = worker.shared.with_buffer(|buffer| match socket.recv(buffer) {
-                Ok(0) if self.decoder.ends_with_connection() => Ok(true),
-                Ok(0) => Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
-                Ok(read) => self.take(&buffer[..read], &mut content).map(|()| false),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-                Err(error) => Err(cut(error)),
-            })?;
-            if ended {
-                self.decoder = Decoder::new(Body::None, &LIMITS);
+            lease.readable().await.map_err(cut)?;
+            match lease.recv(|bytes| self.take(bytes, &mut content)).map_err(cut)? {
+                Came::Bytes(taken) => taken?,
+                Came::Nothing => {}
+                Came::End if self.decoder.ends_with_connection() => {
+                    self.decoder = Decoder::new(Body::None, &LIMITS);
+                }
+                Came::End => return Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
             }
             if !content.is_empty() || self.decoder.is_done() {
                 return Ok(content.into());
@@ -230,24 +231,22 @@ impl Source {
 
 impl Pool {
     /// A connection that is still open.
-    fn take(&self, address: SocketAddr) -> Option<Rc<Socket>> {
+    fn take(&self, address: SocketAddr, shared: &Shared) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.get_mut(&address)?;
-        while let Some(Idle { socket, .. }) = kept.pop() {
-            // Anything to read is either the end or a response to nothing.
-            let quiet = socket.recv(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-            if quiet {
-                return Some(socket);
+        while let Some(Idle { stream, .. }) = kept.pop() {
+            if stream.is_quiet(shared) {
+                return Some(stream);
             }
         }
         None
     }
 
-    fn give(&self, address: SocketAddr, socket: Rc<Socket>, now_ms: u64) {
+    fn give(&self, address: SocketAddr, stream: Stream, now_ms: u64) {
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(address).or_default();
         if kept.len() < KEPT {
-            kept.push(Idle { socket, since_ms: now_ms });
+            kept.push(Idle { stream, since_ms: now_ms });
         }
     }
 
@@ -265,13 +264,28 @@ impl Lease {
     /// Gives the connection back after a response that leaves it in order.
     pub(super) fn give_back(self, worker: &Worker) {
         if self.shareable {
-            worker.pool.give(self.address, self.socket, worker.shared.now_ms.get());
+            worker.pool.give(self.address, self.stream, worker.shared.now_ms.get());
         }
     }
 
     /// Sends all of this to the backend.
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.send_all(bytes).await
+        self.stream.send_all(&self.worker.shared, bytes).await
+    }
+
+    /// Waits until there is something to read, an end or an error.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    /// Lets `work` have what has come.
+    pub(super) fn recv<R>(&self, work: impl FnOnce(&[u8]) -> R) -> io::Result<Came<R>> {
+        self.stream.recv(&self.worker.shared, work)
+    }
+
+    /// Says that nothing more is sent.
+    pub(super) fn finish(&self) {
+        self.stream.finish(&self.worker.shared);
     }
 }
 
@@ -300,8 +314,10 @@ pub(super) async fn lease(
         let protocol = route.backend(index).protocol;
         match protocol {
             Protocol::Http1 if shareable && !fresh => {
-                if let Some(socket) = worker.pool.take(address) {
-                    let lease = Lease { socket, reused: true, address, shareable, _on_backend: on_backend };
+                if let Some(stream) = worker.pool.take(address, &worker.shared) {
+                    let worker = Rc::clone(worker);
+                    let lease =
+                        Lease { worker, stream, reused: true, address, shareable, _on_backend: on_backend };
                     return Ok(Upstream::Http1(lease));
                 }
             }
@@ -314,16 +330,22 @@ pub(super) async fn lease(
         }
         let limit = Duration::from_millis(route.spec.connect_timeout_ms);
         match runtime::timeout(limit, open(address, &header)).await {
-            Some(Ok(socket)) => {
+            Some(Ok(stream)) => {
                 live.connect_ok(now_ms);
                 match protocol {
                     Protocol::Http1 => {
-                        let socket = Rc::new(socket);
-                        let lease =
-                            Lease { socket, reused: false, address, shareable, _on_backend: on_backend };
+                        let worker = Rc::clone(worker);
+                        let lease = Lease {
+                            worker,
+                            stream,
+                            reused: false,
+                            address,
+                            shareable,
+                            _on_backend: on_backend,
+                        };
                         return Ok(Upstream::Http1(lease));
                     }
-                    Protocol::H2c => match Mux::start(worker, socket).await {
+                    Protocol::H2c => match Mux::start(worker, stream).await {
                         Ok(mux) => {
                             if shareable {
                                 worker.pool.mux.put(address, &mux);
@@ -353,20 +375,16 @@ fn by_cookie(note: &Note, route: &RouteEntry, tried: &Tried, now_ms: u64) -> Opt
     (!tried.contains(index) && route.backends[index].usable(now_ms)).then_some(index)
 }
 
-async fn open(address: SocketAddr, header: &[u8]) -> io::Result<Socket> {
+async fn open(address: SocketAddr, header: &[u8]) -> io::Result<Stream> {
     let socket = Socket::connect(address)?;
     socket.writable().await?;
     socket.take_error()?;
     socket.send_all(header).await?;
-    Ok(socket)
+    Ok(Stream::plain(socket))
 }
 
 /// Reads until a response's head is complete; says where in `bytes` it is.
-pub(super) async fn read_head(
-    worker: &Worker,
-    socket: &Socket,
-    bytes: &mut Vec<u8>,
-) -> Result<Range<usize>, HeadError> {
+pub(super) async fn read_head(lease: &Lease, bytes: &mut Vec<u8>) -> Result<Range<usize>, HeadError> {
     let mut end = HeadEnd::default();
     loop {
         if let Some(head) = end.find(bytes, &LIMITS).map_err(HeadError::Malformed)? {
@@ -374,17 +392,10 @@ pub(super) async fn read_head(
         }
         let got = bytes.len();
         let closed = |_error| HeadError::Closed(got);
-        socket.readable().await.map_err(closed)?;
-        let read = worker.shared.with_buffer(|buffer| {
-            let read = socket.recv(buffer)?;
-            bytes.extend_from_slice(&buffer[..read]);
-            Ok::<_, io::Error>(read)
-        });
-        match read {
-            Ok(0) => return Err(HeadError::Closed(got)),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(closed(error)),
+        lease.readable().await.map_err(closed)?;
+        match lease.recv(|more| bytes.extend_from_slice(more)).map_err(closed)? {
+            Came::Bytes(()) | Came::Nothing => {}
+            Came::End => return Err(HeadError::Closed(got)),
         }
     }
 }

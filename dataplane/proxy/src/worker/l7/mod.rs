@@ -6,6 +6,7 @@ mod h2;
 mod mirror;
 mod mux;
 mod session;
+mod stream;
 mod wire;
 
 use std::rc::Rc;

@@ -16,9 +16,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Uri, Version};
 use mc_core::http1::{Facts, Known, for_backend};
 use mc_core::outcome::RequestOutcome;
-use mc_uring::{Plain, Socket, runtime};
+use mc_uring::runtime;
 
 use super::backend::Fault;
+use super::stream::Stream;
 use super::wire::{self, Wire};
 use crate::worker::Worker;
 use crate::worker::connect::OnBackend;
@@ -87,8 +88,8 @@ impl std::fmt::Debug for MuxPool {
 }
 
 impl Mux {
-    /// Begins HTTP/2 on a connected socket (RFC 9113, section 3.3).
-    pub(super) async fn start(worker: &Rc<Worker>, socket: Socket) -> Result<Rc<Self>, h2::Error> {
+    /// Begins HTTP/2 on a connection (RFC 9113, section 3.3).
+    pub(super) async fn start(worker: &Rc<Worker>, stream: Stream) -> Result<Rc<Self>, h2::Error> {
         let wire = Wire::default();
         let (sender, mut connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
@@ -106,10 +107,9 @@ impl Mux {
         });
         let (worker, known) = (Rc::clone(worker), Rc::downgrade(&mux));
         runtime::spawn(async move {
-            let plain = Plain::new(Rc::new(socket));
             let ended = wire::drive(
                 &wire,
-                &plain,
+                &stream,
                 &worker.shared,
                 |_, _| {},
                 |cx| Pin::new(&mut connection).poll(cx),

@@ -11,9 +11,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use mc_uring::Tls;
 use mc_uring::relay::Shared;
 use mc_uring::tls::Received;
-use mc_uring::{Plain, Tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Both ends of the wire.
@@ -87,20 +87,6 @@ impl Transport for Tls {
 
     async fn send_all(&self, shared: &Shared, bytes: &[u8]) -> io::Result<()> {
         self.send_all(shared, bytes).await
-    }
-}
-
-impl Transport for Plain {
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_readable(cx)
-    }
-
-    fn try_recv(&self, shared: &Shared, into: &mut Vec<u8>) -> io::Result<Received> {
-        self.try_recv(shared, into)
-    }
-
-    async fn send_all(&self, _: &Shared, bytes: &[u8]) -> io::Result<()> {
-        self.send_all(bytes).await
     }
 }
 

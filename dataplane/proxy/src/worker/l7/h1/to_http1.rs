@@ -15,6 +15,7 @@ use mc_uring::tls::Received;
 
 use super::super::backend::{self, Fault, Lease, Upload, beside, read_head};
 use super::super::session::{Note, Session};
+use super::super::stream::Came;
 use super::{Asked, End, UpError, connection, facts, gone, measure, take, watch};
 use crate::clock;
 
@@ -133,13 +134,13 @@ async fn pass_response(
     delivered: &Cell<bool>,
     answering: &Cell<bool>,
 ) -> Result<Passed, Fault> {
-    let (worker, limit) = (&session.worker, note.response_timeout());
+    let limit = note.response_timeout();
     let to_head = request.is(request_head, "HEAD");
     let mut response = Response::default();
     let mut bytes = Vec::new();
     let mut out = Vec::new();
     let head = loop {
-        let head = runtime::timeout(limit, read_head(worker, &lease.socket, &mut bytes)).await;
+        let head = runtime::timeout(limit, read_head(lease, &mut bytes)).await;
         let head = Fault::of_head(head)?;
         response
             .parse(&bytes[head.clone()], to_head, &backend::LIMITS)
@@ -207,30 +208,27 @@ async fn pass_body(
     let mut exact = true;
     let shared = &session.worker.shared;
     let malformed = |error: Malformed| Fault::amid(RequestOutcome::BackendMalformed, error);
+    let cut = |error: io::Error| Fault::amid(RequestOutcome::BackendCut, error);
     while !decoder.is_done() {
-        lease.socket.readable().await.map_err(|error| Fault::amid(RequestOutcome::BackendCut, error))?;
-        let passed = shared.with_buffer(|buffer| {
-            let read = match lease.socket.recv(buffer) {
-                Ok(0) if decoder.ends_with_connection() => return Ok(None),
-                Ok(0) => return Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Some(0)),
-                Err(error) => return Err(Fault::amid(RequestOutcome::BackendCut, error)),
-            };
-            let used = if raw {
-                let used = measure(decoder, &buffer[..read]).map_err(malformed)?;
-                session.tls.try_send(shared, &buffer[..used]).map_err(gone)?;
-                exact = used == read;
-                used
-            } else {
-                let mut content = Vec::with_capacity(read);
-                exact = take(decoder, &buffer[..read], false, &mut content).map_err(malformed)? == read;
-                session.tls.try_send(shared, &content).map_err(gone)?;
-                content.len()
-            };
-            Ok(Some(used))
-        })?;
-        let Some(passed) = passed else { return Ok(exact) };
+        lease.readable().await.map_err(cut)?;
+        let came = lease.recv(|bytes| {
+            if raw {
+                let used = measure(decoder, bytes).map_err(malformed)?;
+                session.tls.try_send(shared, &bytes[..used]).map_err(gone)?;
+                exact = used == bytes.len();
+                return Ok(used);
+            }
+            let mut content = Vec::with_capacity(bytes.len());
+            exact = take(decoder, bytes, false, &mut content).map_err(malformed)? == bytes.len();
+            session.tls.try_send(shared, &content).map_err(gone)?;
+            Ok(content.len())
+        });
+        let passed = match came.map_err(cut)? {
+            Came::Bytes(passed) => passed?,
+            Came::Nothing => continue,
+            Came::End if decoder.ends_with_connection() => return Ok(exact),
+            Came::End => return Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
+        };
         session.connection.down.count(passed, session.now_ms());
         note.bytes_out += passed as u64;
         if session.tls.has_unsent() {
@@ -256,7 +254,7 @@ async fn tunnel(
             bytes_in.set(bytes_in.get() + plain.len() as u64);
             plain.clear();
             if let Received::End { .. } = session.receive(plain).await? {
-                lease.socket.shutdown(std::net::Shutdown::Write);
+                lease.finish();
                 return Ok::<_, io::Error>(());
             }
         }
@@ -265,17 +263,12 @@ async fn tunnel(
         let shared = &session.worker.shared;
         session.send(&rest).await?;
         loop {
-            lease.socket.readable().await?;
-            let read = shared.with_buffer(|buffer| match lease.socket.recv(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-                Ok(0) => Ok(Some(0)),
-                Ok(read) => session.tls.try_send(shared, &buffer[..read]).map(|()| Some(read)),
-                Err(error) => Err(error),
-            })?;
-            match read {
-                None => {}
-                Some(0) => return Ok::<_, io::Error>(()),
-                Some(read) => {
+            lease.readable().await?;
+            match lease.recv(|bytes| session.tls.try_send(shared, bytes).map(|()| bytes.len()))? {
+                Came::Nothing => {}
+                Came::End => return Ok::<_, io::Error>(()),
+                Came::Bytes(read) => {
+                    let read = read?;
                     session.connection.down.count(read, session.now_ms());
                     bytes_out.set(bytes_out.get() + read as u64);
                     session.tls.flush(shared).await?;

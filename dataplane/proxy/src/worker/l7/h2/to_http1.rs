@@ -70,7 +70,7 @@ pub(super) async fn serve(
             sent_all.set(end.is_ok());
             end
         };
-        let down = pass_response(session, &lease, parts, asked, respond, note);
+        let down = pass_response(&lease, parts, asked, respond, note);
         beside(up, down, UpError::fault).await
     };
     note.bytes_in += bytes_in.get();
@@ -114,7 +114,7 @@ async fn send_body(
         copied.finish(false);
     }
     if upgraded {
-        lease.socket.shutdown(std::net::Shutdown::Write);
+        lease.finish();
     }
     if chunked {
         let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?;
@@ -127,19 +127,18 @@ async fn send_body(
 
 /// Passes on what the backend answers; says also whether its connection may be used again.
 async fn pass_response(
-    session: &Session,
     lease: &Lease,
     parts: &Parts,
     asked: &Asked<'_>,
     respond: &mut SendResponse<Bytes>,
     note: &mut Note,
 ) -> Result<(RequestOutcome, bool), Fault> {
-    let (worker, limit) = (&session.worker, note.response_timeout());
+    let limit = note.response_timeout();
     let mut response = Response::default();
     let mut bytes = Vec::new();
     let head = loop {
         let head = {
-            let mut reading = pin!(runtime::timeout(limit, read_head(worker, &lease.socket, &mut bytes)));
+            let mut reading = pin!(runtime::timeout(limit, read_head(lease, &mut bytes)));
             poll_fn(|cx| match respond.poll_reset(cx) {
                 Poll::Ready(_) => {
                     Poll::Ready(Err(Fault::before(RequestOutcome::ClientGone, "the client gave up")))
@@ -186,7 +185,7 @@ async fn pass_response(
     drop(bytes);
     while !source.is_done() {
         let piece = {
-            let mut reading = pin!(source.next(worker, &lease.socket));
+            let mut reading = pin!(source.next(lease));
             poll_fn(|cx| match send.poll_reset(cx) {
                 Poll::Ready(_) => {
                     Poll::Ready(Err(Fault::amid(RequestOutcome::ClientGone, "the client gave up")))
