@@ -319,26 +319,36 @@ impl State {
         &mut self,
         mut work: impl FnMut(AnyTraffic<'_>) -> Result<usize, EncryptError>,
     ) -> io::Result<usize> {
-        let Self { side, outgoing, peer_closed, .. } = self;
+        let Self { side, incoming, outgoing, peer_closed, .. } = self;
         let mut plain = Vec::new();
         let mut enough = false;
         loop {
-            let written = match &mut **side {
-                Side::Server(server) => match server.process_tls_records(&mut []).state.map_err(invalid)? {
-                    ConnectionState::WriteTraffic(traffic) => Some(work(AnyTraffic::Server(traffic))),
-                    state => {
-                        enough = handle(state, &mut plain, outgoing, peer_closed) == Next::Enough;
-                        None
-                    }
-                },
-                Side::Client(client) => match client.process_tls_records(&mut []).state.map_err(invalid)? {
-                    ConnectionState::WriteTraffic(traffic) => Some(work(AnyTraffic::Client(traffic))),
-                    state => {
-                        enough = handle(state, &mut plain, outgoing, peer_closed) == Next::Enough;
-                        None
-                    }
-                },
+            // What has come of a message is shown, too: rustls knows of it, and looks for it there.
+            let (used, written) = match &mut **side {
+                Side::Server(server) => {
+                    let UnbufferedStatus { discard, state, .. } = server.process_tls_records(incoming);
+                    let written = match state.map_err(invalid)? {
+                        ConnectionState::WriteTraffic(traffic) => Some(work(AnyTraffic::Server(traffic))),
+                        state => {
+                            enough = handle(state, &mut plain, outgoing, peer_closed) == Next::Enough;
+                            None
+                        }
+                    };
+                    (discard, written)
+                }
+                Side::Client(client) => {
+                    let UnbufferedStatus { discard, state, .. } = client.process_tls_records(incoming);
+                    let written = match state.map_err(invalid)? {
+                        ConnectionState::WriteTraffic(traffic) => Some(work(AnyTraffic::Client(traffic))),
+                        state => {
+                            enough = handle(state, &mut plain, outgoing, peer_closed) == Next::Enough;
+                            None
+                        }
+                    };
+                    (discard, written)
+                }
             };
+            incoming.drain(..used);
             if let Some(written) = written {
                 return written.map_err(io::Error::other);
             }
@@ -414,8 +424,11 @@ fn drive(
             Ok(Next::Again) => {}
             Ok(Next::Enough) => return (used, Ok(())),
             Err(error) => {
-                // The alert that goes with it waits to be encoded.
-                while let (_, Ok(Next::Again)) = process(&mut []) {}
+                // The alert that goes with it waits to be encoded. rustls may still know of messages in these bytes: it
+                // must not be shown others.
+                while let (discard, Ok(Next::Again)) = process(&mut records[used..]) {
+                    used += discard;
+                }
                 return (used, Err(invalid(error)));
             }
         }

@@ -18,3 +18,4 @@ mod names;
 mod policy;
 mod proxy_protocol;
 mod relay;
+mod tls_records;
