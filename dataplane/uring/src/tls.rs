@@ -59,6 +59,8 @@ struct State {
     outgoing: Vec<u8>,
     /// The peer has said that it sends no more.
     peer_closed: bool,
+    /// What came was no TLS: nothing more can be said, and rustls is not asked again.
+    failed: bool,
 }
 
 enum Side {
@@ -110,8 +112,13 @@ impl Tls {
     }
 
     fn new(socket: Rc<Socket>, side: Side) -> Self {
-        let state =
-            State { side: Box::new(side), incoming: Vec::new(), outgoing: Vec::new(), peer_closed: false };
+        let state = State {
+            side: Box::new(side),
+            incoming: Vec::new(),
+            outgoing: Vec::new(),
+            peer_closed: false,
+            failed: false,
+        };
         Self { socket, state: RefCell::new(state), wait: RefCell::new(None) }
     }
 
@@ -168,10 +175,7 @@ impl Tls {
 
     /// Lets `look` see what was negotiated.
     pub fn with<R>(&self, look: impl FnOnce(&CommonState) -> R) -> R {
-        match &*self.state.borrow().side {
-            Side::Server(server) => look(server),
-            Side::Client(client) => look(client),
-        }
+        look(self.state.borrow().side.common())
     }
 
     /// Appends what has come to `plain`, without waiting.
@@ -217,29 +221,35 @@ impl Tls {
     /// Takes records apart; what is not complete is kept.
     fn process(&self, records: &mut [u8], plain: &mut Vec<u8>) -> io::Result<()> {
         let state = &mut *self.state.borrow_mut();
-        let State { side, incoming, outgoing, peer_closed } = state;
-        let (used, result) = match &mut **side {
-            Side::Server(server) => drive(
-                |records| {
-                    let UnbufferedStatus { discard, state, .. } = server.process_tls_records(records);
-                    (discard, state.map(|state| handle(state, plain, outgoing, peer_closed)))
-                },
-                records,
-            ),
-            Side::Client(client) => drive(
-                |records| {
-                    let UnbufferedStatus { discard, state, .. } = client.process_tls_records(records);
-                    (discard, state.map(|state| handle(state, plain, outgoing, peer_closed)))
-                },
-                records,
-            ),
+        if state.failed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let State { side, incoming, outgoing, peer_closed, failed } = state;
+        let mut used = 0;
+        let result = loop {
+            let (discard, next) = side.step(&mut records[used..], plain, outgoing, peer_closed);
+            used += discard;
+            match next {
+                Ok(Next::Again) => {}
+                Ok(Next::Enough) => break Ok(()),
+                Err(error) => break Err(invalid(error)),
+            }
         };
-        incoming.extend_from_slice(&records[used..]);
-        // The alert that says what was wrong is on its way; it is the caller's to close.
         if result.is_err() {
+            *failed = true;
+            // The alert that says what was wrong waits to be encoded; it is the caller's to close. rustls may still know of
+            // messages in these bytes: it must not be shown others.
+            while side.common().wants_write() {
+                let (discard, next) = side.step(&mut records[used..], plain, outgoing, peer_closed);
+                used += discard;
+                if next.is_err() {
+                    break;
+                }
+            }
             self.socket.send(outgoing).ok();
             outgoing.clear();
         }
+        incoming.extend_from_slice(&records[used..]);
         result
     }
 
@@ -319,6 +329,9 @@ impl State {
         &mut self,
         mut work: impl FnMut(AnyTraffic<'_>) -> Result<usize, EncryptError>,
     ) -> io::Result<usize> {
+        if self.failed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let Self { side, incoming, outgoing, peer_closed, .. } = self;
         let mut plain = Vec::new();
         let mut enough = false;
@@ -380,6 +393,35 @@ impl State {
     }
 }
 
+impl Side {
+    fn common(&self) -> &CommonState {
+        match self {
+            Self::Server(server) => server,
+            Self::Client(client) => client,
+        }
+    }
+
+    /// Takes one step with these records; says how many bytes of them are done with.
+    fn step(
+        &mut self,
+        records: &mut [u8],
+        plain: &mut Vec<u8>,
+        outgoing: &mut Vec<u8>,
+        peer_closed: &mut bool,
+    ) -> (usize, Result<Next, rustls::Error>) {
+        match self {
+            Self::Server(server) => {
+                let UnbufferedStatus { discard, state, .. } = server.process_tls_records(records);
+                (discard, state.map(|state| handle(state, plain, outgoing, peer_closed)))
+            }
+            Self::Client(client) => {
+                let UnbufferedStatus { discard, state, .. } = client.process_tls_records(records);
+                (discard, state.map(|state| handle(state, plain, outgoing, peer_closed)))
+            }
+        }
+    }
+}
+
 /// The right to write, of either side.
 enum AnyTraffic<'c> {
     Server(WriteTraffic<'c, ServerConnectionData>),
@@ -409,30 +451,6 @@ enum Next {
     Again,
     /// Nothing is left to do with the bytes that are there.
     Enough,
-}
-
-/// Has all complete records processed; says how many bytes that took.
-fn drive(
-    mut process: impl FnMut(&mut [u8]) -> (usize, Result<Next, rustls::Error>),
-    records: &mut [u8],
-) -> (usize, io::Result<()>) {
-    let mut used = 0;
-    loop {
-        let (discard, next) = process(&mut records[used..]);
-        used += discard;
-        match next {
-            Ok(Next::Again) => {}
-            Ok(Next::Enough) => return (used, Ok(())),
-            Err(error) => {
-                // The alert that goes with it waits to be encoded. rustls may still know of messages in these bytes: it
-                // must not be shown others.
-                while let (discard, Ok(Next::Again)) = process(&mut records[used..]) {
-                    used += discard;
-                }
-                return (used, Err(invalid(error)));
-            }
-        }
-    }
 }
 
 /// Does what a state asks for.
