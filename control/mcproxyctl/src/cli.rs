@@ -133,7 +133,8 @@ pub(crate) struct Key {
 /// A route's settings; those that are not given keep their value, or take the default.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Settings {
-    /// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c][,path=/PATH]`; once for each backend.
+    /// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c|https|h2][,server_name=NAME][,path=/PATH]`;
+    /// once for each backend.
     #[arg(long, value_name = "BACKEND")]
     pub(crate) backend: Vec<BackendArg>,
     /// The star stands for several labels, not just one.
@@ -211,6 +212,9 @@ pub(crate) struct Settings {
     /// HTTP: largest body of a request, in bytes; 0: no limit.
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_body_bytes: Option<u64>,
+    /// HTTP: PEM bundle that backends of https and h2 are verified by, relative to the server's root.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) backend_ca: Option<String>,
     /// HTTP: keeps each client with its backend, by a cookie of this name; `off` ends that.
     #[arg(long, value_name = "COOKIE", num_args = 0..=1, default_missing_value = "mc-backend")]
     pub(crate) sticky: Option<String>,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use mc_core::model::{Backend, CustomTlv, Protocol, ProxyOut, Rule, Subject, TlvsOut, default_weight};
 
-/// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c][,path=/PATH]`.
+/// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c|https|h2][,server_name=NAME][,path=/PATH]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackendArg(pub(crate) Backend);
 
@@ -41,6 +41,7 @@ impl FromStr for BackendArg {
             tlvs: TlvsOut::default(),
             protocol: Protocol::Http1,
             path: String::new(),
+            server_name: String::new(),
         };
         for part in parts {
             match part.split_once('=') {
@@ -60,13 +61,17 @@ impl FromStr for BackendArg {
                     backend.protocol = match protocol {
                         "http1" => Protocol::Http1,
                         "h2c" => Protocol::H2c,
-                        _ => return Err(format!("protocol `{protocol}` is not http1 or h2c")),
+                        "https" => Protocol::Https,
+                        "h2" => Protocol::H2,
+                        _ => return Err(format!("protocol `{protocol}` is not http1, h2c, https or h2")),
                     };
                 }
                 Some(("path", path)) => backend.path = path.to_owned(),
+                Some(("server_name", name)) => backend.server_name = name.to_owned(),
                 _ => {
                     return Err(format!(
-                        "`{part}` is none of weight=N, proxy_protocol=FORM, protocol=PROTOCOL and path=/PATH"
+                        "`{part}` is none of weight=N, proxy_protocol=FORM, protocol=PROTOCOL, server_name=NAME and \
+                         path=/PATH"
                     ));
                 }
             }
@@ -147,6 +152,8 @@ mod tests {
         check("10.0.0.2:443", 1, ProxyOut::Off);
         check("[::1]:443,weight=7", 7, ProxyOut::Off);
         check("10.0.0.2:443,proxy_protocol=v2,weight=2", 2, ProxyOut::V2);
+        let BackendArg(backend) = "10.0.0.2:443,protocol=h2,server_name=b.internal".parse().unwrap();
+        assert_eq!((backend.protocol, backend.server_name.as_str()), (Protocol::H2, "b.internal"));
         for bad in [
             "",
             "10.0.0.2",
@@ -154,6 +161,7 @@ mod tests {
             "10.0.0.2:443,weight=x",
             "10.0.0.2:443,v2",
             "10.0.0.2:443,proxy_protocol=v3",
+            "10.0.0.2:443,protocol=tls",
         ] {
             assert!(bad.parse::<BackendArg>().is_err(), "{bad}");
         }

@@ -195,7 +195,8 @@ fn start_workers(config: &Config, log: &LogSink, events: &Events, tls: Arc<Tls>)
 fn open_tls(config: &Config) -> anyhow::Result<Tls> {
     let certificates = config.resolve(&config.tls.certificates);
     let tickets = config.resolve(&config.tls.ticket_keys);
-    let (tls, reloaded) = Tls::open(&certificates, &tickets, clock::unix_millis() / 1000)?;
+    let (tls, reloaded) =
+        Tls::open(&certificates, &tickets, &config.server.root, clock::unix_millis() / 1000)?;
     tell(&reloaded);
     Ok(tls)
 }
@@ -207,12 +208,15 @@ fn tell(reloaded: &Reloaded) {
     tracing::info!(files = reloaded.files, "certificates are loaded");
 }
 
-/// Reads certificates again when they change, and makes new ticket keys when it is time.
+/// Reads certificates and bundles of authorities again when they change, and makes new ticket keys when it is time.
 async fn keep_tls(tls: Arc<Tls>) {
     loop {
         tokio::time::sleep(CERTIFICATES_LOOK).await;
         if tls.has_changed() {
             tell(&tls.reload());
+        }
+        for problem in tls.authorities.reload_changed() {
+            tracing::error!("a bundle of certificate authorities stays as it was: {problem}");
         }
         if let Err(error) = tls.rotate_tickets(clock::unix_millis() / 1000) {
             tracing::error!("session ticket keys stay as they were: {:#}", anyhow::Error::new(error));

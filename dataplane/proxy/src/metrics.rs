@@ -552,7 +552,13 @@ mod tests {
             live.counters().begun();
             live.counters().ended(Outcome::Completed, 10, 100);
         }
-        Arc::new(RouteEntry { spec, backends: Vec::new(), live, policies: Vec::new() })
+        Arc::new(RouteEntry {
+            spec,
+            backends: Vec::new(),
+            live,
+            policies: Vec::new(),
+            backend_tls: Vec::new(),
+        })
     }
 
     fn snapshot<'a>(routes: impl IntoIterator<Item = &'a Arc<RouteEntry>>) -> Snapshot {

@@ -13,6 +13,7 @@ use mc_core::table::RouteTable;
 
 use crate::geoip::GeoIp;
 use crate::stats::{PolicyLive, RouteLive};
+use crate::tls::BackendTls;
 
 /// All that decides about a connection, at one revision.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct RouteEntry {
     pub live: Arc<RouteLive>,
     /// What is counted of its policies, in their order.
     pub policies: Vec<Arc<PolicyLive>>,
+    /// How its backends prove who they are, in their order; empty where none speaks TLS.
+    pub backend_tls: Vec<Option<Arc<BackendTls>>>,
 }
 
 /// The firewall as written and as compiled.
@@ -98,6 +101,12 @@ impl RouteEntry {
     #[must_use]
     pub fn backend(&self, index: usize) -> &Backend {
         &self.spec.backends[index]
+    }
+
+    /// How the backend at `index` proves who it is; `None`: it speaks no TLS.
+    #[must_use]
+    pub fn backend_tls(&self, index: usize) -> Option<&Arc<BackendTls>> {
+        self.backend_tls.get(index)?.as_ref()
     }
 }
 

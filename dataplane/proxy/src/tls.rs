@@ -1,9 +1,10 @@
-//! TLS as a server: certificates by name, session tickets, and one configuration that all workers share.
+//! TLS: certificates by name, session tickets, one configuration that all workers share, and whom routes trust.
 //!
 //! Certificates are files: each `*.pem` of one folder holds a private key and its chain, and serves the names
 //! that its leaf has. They are read again when they change, on SIGHUP, and when an operator asks; a file that
 //! cannot be used leaves what it held before in use and is named in the log.
 
+mod authorities;
 mod certificates;
 mod tickets;
 
@@ -16,6 +17,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+pub use authorities::{Authorities, Authority, AuthorityError, AuthorityProblem, BackendTls, Trust};
 pub use certificates::{CertificateError, CertificateInfo, Certificates};
 pub use tickets::{TicketError, Tickets};
 
@@ -28,6 +30,8 @@ pub struct Tls {
     reload: Mutex<()>,
     tickets: Arc<Tickets>,
     config: Arc<ServerConfig>,
+    /// Whom routes trust.
+    pub authorities: Authorities,
 }
 
 /// What a reload came to.
@@ -51,16 +55,23 @@ impl ResolvesServerCert for ByName {
 
 impl Tls {
     /// Reads the certificates of `folder` and the ticket keys of `ticket_file`, which is made where it is not
-    /// there. A folder that does not exist holds no certificate.
+    /// there. A folder that does not exist holds no certificate. Paths that routes name begin at `root`.
     ///
     /// # Errors
     /// The ticket file cannot be used. Certificates that cannot be are for the caller to tell of.
-    pub fn open(folder: &Path, ticket_file: &Path, unix_s: u64) -> Result<(Self, Reloaded), TicketError> {
+    pub fn open(
+        folder: &Path,
+        ticket_file: &Path,
+        root: &Path,
+        unix_s: u64,
+    ) -> Result<(Self, Reloaded), TicketError> {
         let tickets = Arc::new(Tickets::open(ticket_file, unix_s)?);
         let certificates = Arc::new(ArcSwap::from_pointee(Certificates::default()));
         let config =
             Arc::new(server_config(Arc::clone(&tickets), Arc::new(ByName(Arc::clone(&certificates)))));
-        let tls = Self { folder: folder.to_owned(), certificates, reload: Mutex::new(()), tickets, config };
+        let authorities = Authorities::new(root);
+        let folder = folder.to_owned();
+        let tls = Self { folder, certificates, reload: Mutex::new(()), tickets, config, authorities };
         let reloaded = tls.reload();
         Ok((tls, reloaded))
     }

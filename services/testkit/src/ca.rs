@@ -47,8 +47,19 @@ impl Ca {
     /// A server's certificate for these host names and IP addresses.
     #[must_use]
     pub fn issue(&self, names: &[&str]) -> Certificate {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names are ASCII");
+        self.sign(params(names))
+    }
+
+    /// A server's certificate that was valid until the end of the year 2020.
+    #[must_use]
+    pub fn issue_expired(&self, names: &[&str]) -> Certificate {
+        let mut params = params(names);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2020, 12, 31);
+        self.sign(params)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Certificate {
         let key = KeyPair::generate().expect("keys can be made");
         let cert = params.signed_by(&key, &self.issuer).expect("the parameters are complete");
         Certificate {
@@ -111,6 +122,11 @@ impl Certificate {
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
         Arc::new(config)
     }
+}
+
+fn params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    CertificateParams::new(names).expect("names are ASCII")
 }
 
 /// The one provider of cryptography.

@@ -43,7 +43,7 @@ impl Words for model::Forwarded {
 }
 
 impl Words for model::Protocol {
-    const WORDS: &'static [Self] = &[Self::Http1, Self::H2c];
+    const WORDS: &'static [Self] = &[Self::Http1, Self::H2c, Self::Https, Self::H2];
 }
 
 impl Words for model::ProxyOut {
@@ -94,6 +94,7 @@ fn http_of(http: Http) -> Result<model::Http, Invalid> {
         response_timeout_ms: http.response_timeout_ms.unwrap_or(default.response_timeout_ms),
         keepalive_timeout_ms: http.keepalive_timeout_ms.unwrap_or(default.keepalive_timeout_ms),
         max_body_bytes: http.max_body_bytes,
+        backend_ca: http.backend_ca,
         sticky: http.sticky.map(|sticky| Box::new(sticky.into())),
         policies: policy::policies_of(http.policies)?,
     })
@@ -117,6 +118,7 @@ fn backend_of(backend: Backend, path: &str) -> Result<model::Backend, Invalid> {
         proxy_protocol: Words::of(backend.proxy_protocol, &format!("{path}.proxy_protocol"))?,
         protocol: Words::of(backend.protocol, &format!("{path}.protocol"))?,
         path: backend.path,
+        server_name: backend.server_name,
         tlvs: model::TlvsOut {
             alpn: tlvs.alpn,
             authority: tlvs.authority,
@@ -165,6 +167,7 @@ impl From<&model::Route> for Route {
                 response_timeout_ms: Some(route.http.response_timeout_ms),
                 keepalive_timeout_ms: Some(route.http.keepalive_timeout_ms),
                 max_body_bytes: route.http.max_body_bytes,
+                backend_ca: route.http.backend_ca.clone(),
                 sticky: route.http.sticky.as_deref().map(super::Sticky::from),
                 policies: route.http.policies.iter().map(super::Policy::from).collect(),
             }),
@@ -182,6 +185,7 @@ impl From<&model::Backend> for Backend {
             proxy_protocol: backend.proxy_protocol.number(),
             protocol: backend.protocol.number(),
             path: backend.path.clone(),
+            server_name: backend.server_name.clone(),
             tlvs: (*tlvs != model::TlvsOut::default()).then(|| TlvsOut {
                 alpn: tlvs.alpn,
                 authority: tlvs.authority,
@@ -365,7 +369,7 @@ mod tests {
 
     fn backend() -> impl Strategy<Value = model::Backend> {
         let tlvs = (any::<[bool; 5]>(), proptest::collection::vec((224_u8..=239, "[a-z]{0,9}"), 0..3));
-        (any::<std::net::SocketAddr>(), 1_u32..1000, 0..3_i32, 0..2_i32, tlvs).prop_map(
+        (any::<std::net::SocketAddr>(), 1_u32..1000, 0..3_i32, 0..4_i32, tlvs).prop_map(
             |(address, weight, form, protocol, tlvs)| {
                 let ([alpn, authority, unique_id, crc32c, pass], custom) = tlvs;
                 let custom =
@@ -380,6 +384,7 @@ mod tests {
                     tlvs,
                     protocol: Words::of(protocol, "").unwrap(),
                     path: if weight % 2 == 0 { "/api".to_owned() } else { String::new() },
+                    server_name: if weight % 3 == 0 { "b.internal".to_owned() } else { String::new() },
                 }
             },
         )
@@ -429,6 +434,7 @@ mod tests {
                         response_timeout_ms: http.1[0],
                         keepalive_timeout_ms: http.1[1],
                         max_body_bytes: http.1[2],
+                        backend_ca: if http.1[1] % 2 == 0 { "ca.pem".to_owned() } else { String::new() },
                         sticky: (http.1[2] % 2 == 0).then(Box::default),
                         policies: policy::tests::one_of_each(),
                     },

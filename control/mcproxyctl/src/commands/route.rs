@@ -183,6 +183,9 @@ fn apply(settings: &Settings, route: &mut Model) -> Result<(), Error> {
     set(&mut route.http.response_timeout_ms, settings.response_timeout_ms);
     set(&mut route.http.keepalive_timeout_ms, settings.keepalive_timeout_ms);
     set(&mut route.http.max_body_bytes, settings.max_body_bytes);
+    if let Some(ca) = &settings.backend_ca {
+        route.http.backend_ca.clone_from(ca);
+    }
     apply_sticky(settings, route)?;
     apply_tlvs(settings, route)?;
     apply_check(settings, route)
@@ -330,7 +333,9 @@ mod tests {
         apply(&settings("--sticky --sticky-max-age-s 5"), &mut it).unwrap();
         let sticky = it.http.sticky.clone().unwrap();
         assert_eq!((sticky.cookie.as_str(), sticky.max_age_s), ("mc-backend", 5));
+        apply(&settings("--backend-ca ca.pem"), &mut it).unwrap();
         apply(&settings("--sticky off"), &mut it).unwrap();
+        assert_eq!(it.http.backend_ca, "ca.pem");
         assert_eq!(it.http.sticky, None);
     }
 

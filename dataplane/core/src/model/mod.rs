@@ -141,6 +141,10 @@ pub struct Http {
     pub keepalive_timeout_ms: u64,
     /// Largest body of a request, in bytes; 0: no limit.
     pub max_body_bytes: u64,
+    /// Whom backends that speak TLS must be certified by: the path of a PEM bundle, relative to the server's root. There
+    /// is no other trust.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub backend_ca: String,
     /// Keeps each client with its backend, by a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Box<Sticky>>,
@@ -156,6 +160,7 @@ impl Default for Http {
             response_timeout_ms: 60_000,
             keepalive_timeout_ms: 60_000,
             max_body_bytes: 0,
+            backend_ca: String::new(),
             sticky: None,
             policies: Vec::new(),
         }
@@ -210,6 +215,9 @@ pub struct Backend {
     /// are chosen from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub path: String,
+    /// The host name or IP address that its certificate must be for, where it speaks TLS; empty: the route's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub server_name: String,
 }
 
 /// What a backend of a route that terminates TLS speaks.
@@ -221,6 +229,18 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 without TLS, from the first byte (RFC 9113, section 3.3): gRPC servers.
     H2c,
+    /// HTTP/1.1 over TLS.
+    Https,
+    /// HTTP/2 over TLS, which must be agreed on by ALPN (RFC 9113, section 3.2).
+    H2,
+}
+
+impl Protocol {
+    /// Whether it is spoken over TLS.
+    #[must_use]
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Self::Https | Self::H2)
+    }
 }
 
 /// The PROXY protocol header that a backend is sent.

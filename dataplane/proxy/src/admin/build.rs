@@ -12,6 +12,7 @@ use super::state::View;
 use crate::clock;
 use crate::snapshot::{ListenerEntry, RouteEntry};
 use crate::stats::{PolicyLive, RouteLive};
+use crate::tls::Authorities;
 
 /// All routes, as workers and as operators look them up.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(crate) fn all(
     old: Vec<Option<Arc<RouteEntry>>>,
     listeners: &BTreeMap<String, Arc<ListenerEntry>>,
     backends: &Backends,
+    authorities: &Authorities,
 ) -> Result<Built, Invalid> {
     let now_ms = clock::millis();
     let mut backends = backends.uncounted();
@@ -48,7 +50,7 @@ pub(crate) fn all(
             return Err(Invalid { field, problem: "it has no backend: give it one".to_owned() });
         }
         ids.push(listener.id);
-        entries.push(entry(route, old.next().flatten(), &mut backends, now_ms));
+        entries.push(entry(route, old.next().flatten(), &mut backends, authorities, now_ms));
     }
     backends.forget_unused();
     // Two looks at the same entries, at the same time: each is half of the work.
@@ -72,6 +74,7 @@ pub(crate) fn entry(
     route: Route,
     old: Option<Arc<RouteEntry>>,
     backends: &mut Backends,
+    authorities: &Authorities,
     now_ms: u64,
 ) -> Arc<RouteEntry> {
     let lives = backends.acquire(&route, now_ms);
@@ -85,5 +88,6 @@ pub(crate) fn entry(
         same.unwrap_or_else(|| Arc::new(PolicyLive::new(&live.key, &policy.name)))
     });
     let policies = policies.collect();
-    Arc::new(RouteEntry { spec: route, backends: lives, live, policies })
+    let backend_tls = authorities.of_backends(&route);
+    Arc::new(RouteEntry { spec: route, backends: lives, live, policies, backend_tls })
 }

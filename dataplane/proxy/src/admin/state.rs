@@ -27,6 +27,7 @@ use crate::clock;
 use crate::geoip::GeoIp;
 use crate::snapshot::{FirewallEntry, ListenerEntry, ListenerIds, RouteEntry, Snapshot};
 use crate::store::{Change, Loaded, Store, StoreError};
+use crate::tls::{Authorities, Authority};
 use crate::workers::{BindError, Bound, ConnectionFilter, Workers};
 
 mod firewall;
@@ -172,6 +173,18 @@ fn bind_at_start(workers: &Workers, listener: &Listener, id: u32) -> Result<Open
     }
 }
 
+/// Opens the bundles that routes name. One that cannot be used holds nobody up: its routes trust nobody until it can.
+fn open_authorities(authorities: &Authorities, routes: &[Route]) -> Vec<Arc<Authority>> {
+    let mut all = Vec::new();
+    for route in routes {
+        match authorities.of(route) {
+            Ok(opened) => all.extend(opened),
+            Err(invalid) => tracing::error!("route {}: {invalid}", route.key()),
+        }
+    }
+    all
+}
+
 /// How long an address that is in use is waited for at start, in milliseconds.
 const IN_USE_MS: u64 = 2_000;
 
@@ -216,8 +229,11 @@ impl State {
             };
             what = Seed { listeners, routes, firewall };
         }
-        let built = build::all(what.routes, Vec::new(), &listeners, &Backends::new(draining))
+        let authorities = &shell.workers.policy.tls.authorities;
+        let trusted = open_authorities(authorities, &what.routes);
+        let built = build::all(what.routes, Vec::new(), &listeners, &Backends::new(draining), authorities)
             .map_err(StartError::Stored)?;
+        drop(trusted);
         let compiled = Compiled::new(&what.firewall);
         let mut state = Self {
             store,

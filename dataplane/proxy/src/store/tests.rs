@@ -53,6 +53,7 @@ fn odd_route(name: &str) -> Route {
                 tlvs,
                 protocol: Protocol::H2c,
                 path: "/api".into(),
+                server_name: "b.internal".into(),
             },
             route("").backends.remove(0),
         ],

@@ -41,10 +41,18 @@ struct Loaded {
 
 /// What tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     inode: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
     changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Through links, as ACME clients leave them.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let meta = fs::metadata(path)?;
+        Ok(Self { inode: meta.ino(), bytes: meta.len(), changed: (meta.mtime(), meta.mtime_nsec()) })
+    }
 }
 
 /// A certificate in use.
@@ -189,10 +197,9 @@ fn stamps(folder: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
         if path.extension().is_none_or(|extension| extension != "pem") {
             continue;
         }
-        // Through links, as ACME clients leave them. One that was removed since is none.
-        let Ok(meta) = fs::metadata(&path) else { continue };
-        let changed = (meta.mtime(), meta.mtime_nsec());
-        stamps.insert(path, Stamp { inode: meta.ino(), bytes: meta.len(), changed });
+        // One that was removed since is none.
+        let Ok(stamp) = Stamp::of(&path) else { continue };
+        stamps.insert(path, stamp);
     }
     Ok(stamps)
 }

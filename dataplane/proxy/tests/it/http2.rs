@@ -16,17 +16,31 @@ struct Site {
     proxy: Proxy,
     ca: std::path::PathBuf,
     backend: SocketAddr,
+    /// Certificate and key of a backend that speaks TLS.
+    backend_tls: Vec<std::path::PathBuf>,
+    _files: tempfile::TempDir,
 }
 
 fn site(backend_lines: &str) -> Site {
+    site_of(backend_lines, false)
+}
+
+/// A site; `tls`: its backend speaks TLS, with a certificate for the route's name.
+fn site_of(backend_lines: &str, tls: bool) -> Site {
     let ca = Ca::new();
     let backend = fresh_address();
-    let lines = format!("mode = \"l7\"\nbackends = [{{ address = \"{backend}\"{backend_lines} }}]");
+    let files = tempfile::tempdir().expect("there is room for a test");
+    let ca_file = ca.write(files.path());
+    let mut lines = format!("mode = \"l7\"\nbackends = [{{ address = \"{backend}\"{backend_lines} }}]");
+    let mut backend_tls = Vec::new();
+    if tls {
+        lines += &format!("\nhttp = {{ backend_ca = \"{}\" }}", ca_file.display());
+        let (certificate, key) = ca.issue(&[NAME]).write(files.path());
+        backend_tls = vec![certificate, key];
+    }
     let config =
         Config::new().listener("web").certificate("www", &ca.issue(&[NAME])).route_lines("web", NAME, &lines);
-    let proxy = Proxy::start(config);
-    let ca = ca.write(proxy.root());
-    Site { proxy, ca, backend }
+    Site { proxy: Proxy::start(config), ca: ca_file, backend, backend_tls, _files: files }
 }
 
 impl Site {
@@ -41,6 +55,7 @@ impl Site {
             .args([backend.ip().to_string(), backend.port().to_string()])
             .arg(&self.ca)
             .arg(NAME)
+            .args(&self.backend_tls)
             .output()
             .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -158,7 +173,15 @@ fn frames_that_no_client_should_send_do_no_harm() {
 
 #[test]
 fn grpc_passes_in_both_directions() {
-    let site = site(", protocol = \"h2c\"");
+    grpc(&site(", protocol = \"h2c\""));
+}
+
+#[test]
+fn grpc_passes_to_a_backend_of_tls() {
+    grpc(&site_of(", protocol = \"h2\"", true));
+}
+
+fn grpc(site: &Site) {
     let results = site.json("grpc_calls.py");
     let expect = serde_json::json!({
         "unary": ["u:hi", "meta", "end"],
@@ -183,6 +206,7 @@ fn grpc_passes_in_both_directions() {
 #[test]
 fn websockets_pass() {
     assert_eq!(site("").run("websocket_echo.py").trim(), "ok");
+    assert_eq!(site_of(", protocol = \"https\"", true).run("websocket_echo.py").trim(), "ok");
 }
 
 #[test]

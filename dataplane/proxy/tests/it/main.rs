@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod admin;
+mod backend_tls;
 mod backends;
 mod common;
 mod durability;

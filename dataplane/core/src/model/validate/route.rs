@@ -47,6 +47,7 @@ pub fn normalize_route(mut route: Route) -> Result<Route, Invalid> {
             "only has a meaning with mode = \"l7\": set that, or remove this",
         ));
     }
+    normalize_backend_tls(&mut route)?;
     let path = route.backends.iter().position(|backend| !backend.path.is_empty());
     if let (Mode::L4, Some(index)) = (route.mode, path) {
         return Err(Invalid::new(
@@ -70,6 +71,63 @@ pub fn normalize_route(mut route: Route) -> Result<Route, Invalid> {
         normalize_check(check).map_err(|error| error.within("check"))?;
     }
     Ok(route)
+}
+
+/// Whom backends that speak TLS are to be: no connection is made that nobody vouches for.
+fn normalize_backend_tls(route: &mut Route) -> Result<(), Invalid> {
+    let ca = &route.http.backend_ca;
+    let speaks_tls = route.backends.iter().position(|backend| backend.protocol.is_tls());
+    match speaks_tls {
+        None if !ca.is_empty() => {
+            let problem =
+                "only has a meaning with a backend of protocol https or h2: set that, or remove this";
+            return Err(Invalid::new("http.backend_ca", problem));
+        }
+        Some(index) if ca.is_empty() => {
+            let problem = format!(
+                "is missing: backends[{index}] speaks TLS, and nobody is trusted by default; write the path of a PEM \
+                 bundle with the certificates of the authorities that may have signed its certificate"
+            );
+            return Err(Invalid::new("http.backend_ca", problem));
+        }
+        Some(_) => check_file("http.backend_ca", ca)?,
+        None => {}
+    }
+    for (index, backend) in route.backends.iter_mut().enumerate() {
+        let field = format!("backends[{index}].server_name");
+        let name = &mut backend.server_name;
+        if !backend.protocol.is_tls() {
+            if name.is_empty() {
+                continue;
+            }
+            let problem = "only has a meaning with protocol = \"https\" or \"h2\": set that, or remove this";
+            return Err(Invalid::new(field, problem));
+        }
+        if name.is_empty() && route.name.starts_with('*') {
+            let problem = format!(
+                "is missing: {} is not one name; write the name or IP address that the backend's certificate is for",
+                route.name
+            );
+            return Err(Invalid::new(field, problem));
+        }
+        if let Ok(ip) = name.parse::<IpAddr>() {
+            *name = ip.to_string();
+        } else if !name.is_empty() {
+            let parsed = parse_host("server_name", name);
+            *name = parsed.map_err(|error| error.within(format_args!("backends[{index}]")))?.to_string();
+        }
+    }
+    Ok(())
+}
+
+/// A path as it can stand in a file system.
+fn check_file(field: &'static str, path: &str) -> Result<(), Invalid> {
+    if path.len() <= MAX_FILE && !path.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let problem =
+        format!("{} is no path: write at most {MAX_FILE} bytes, and no control characters", quoted(path));
+    Err(Invalid::new(field, problem))
 }
 
 /// `*`, `*.` and a host name, or a host name.
@@ -200,4 +258,6 @@ fn normalize_check(check: &mut Check) -> Result<(), Invalid> {
 const MAX_BACKENDS: usize = 256;
 /// Bytes of the longest path of a health check.
 const MAX_PATH: usize = 1024;
+/// Bytes of the longest path of a file.
+const MAX_FILE: usize = 1024;
 const WEEK_MS: u64 = 7 * 24 * HOUR_MS;

@@ -155,6 +155,25 @@ fn backends() {
     backend("address = \"[ff02::1]:443\"", Err(("backends[0].address", "multicast")));
     backend("address = \"255.255.255.255:443\"", Err(("backends[0].address", "broadcast")));
     backend("address = \"[::ffff:10.0.0.1]:443\"", Err(("backends[0].address", "write 10.0.0.1:443")));
+    let tls = |inner: &str, lines: &str, expect| {
+        route(
+            &format!("mode = \"l7\"\nbackends = [{{address = \"10.0.0.1:443\", {inner}}}]\n{lines}"),
+            expect,
+        );
+    };
+    let ca = "http = {backend_ca = \"ca.pem\"}";
+    tls("protocol = \"https\"", ca, Ok("protocol: Https"));
+    tls("protocol = \"h2\", server_name = \"B.Internal.\"", ca, Ok("server_name: \"b.internal\""));
+    tls("protocol = \"h2\", server_name = \"FD00::01\"", ca, Ok("server_name: \"fd00::1\""));
+    tls("protocol = \"https\"", "", Err(("http.backend_ca", "nobody is trusted by default")));
+    tls("protocol = \"h2c\"", ca, Err(("http.backend_ca", "https or h2")));
+    tls("server_name = \"b\"", "", Err(("backends[0].server_name", "https")));
+    tls("protocol = \"h2\", server_name = \"a b\"", ca, Err(("backends[0].server_name", "no host name")));
+    let any = format!("name = \"*.a.org\"\n{ca}");
+    tls("protocol = \"https\"", &any, Err(("backends[0].server_name", "*.a.org is not one name")));
+    tls("protocol = \"https\", server_name = \"b.a.org\"", &any, Ok("b.a.org"));
+    tls("protocol = \"https\"", "http = {backend_ca = \"a\\nb\"}", Err(("http.backend_ca", "no path")));
+    backend("protocol = \"https\"", Err(("backends[0].protocol", "l7")));
     backend("weight = 0", Err(("backends[0].weight", "1 to 1000")));
     backend("weight = 1001", Err(("backends[0].weight", "1 to 1000")));
     backend("tlvs = {alpn = true}", Err(("backends[0].tlvs", "v2")));

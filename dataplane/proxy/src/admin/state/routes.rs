@@ -15,6 +15,7 @@ use crate::admin::listing::Listing;
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::store::Change;
+use crate::tls::{Authorities, Authority};
 use crate::workers::ConnectionFilter;
 
 /// Result of adding or updating a route.
@@ -63,12 +64,15 @@ impl State {
             }
             Some(_) => {}
         }
+        let workers = Arc::clone(&self.workers);
+        let authorities = &workers.policy.tls.authorities;
+        let _open = authorities.of(&route)?;
         self.commit(&Change::PutRoute(Box::new(route.clone())))?;
 
         let created = old.is_none();
         let entry = {
             let mut view = self.view.write();
-            let entry = build::entry(route.clone(), old, &mut view.backends, clock::millis());
+            let entry = build::entry(route.clone(), old, &mut view.backends, authorities, clock::millis());
             if let Some(old) = view.listing.insert(Arc::clone(&entry)) {
                 view.backends.release(&old);
             }
@@ -120,10 +124,13 @@ impl State {
         if result.added + result.updated + result.removed == 0 {
             return Ok(Done::only(result));
         }
+        let workers = Arc::clone(&self.workers);
+        let authorities = &workers.policy.tls.authorities;
+        let _open = authorities_of(authorities, &routes)?;
         let change = Change::ReplaceRoutes(routes);
         self.commit(&change)?;
         let Change::ReplaceRoutes(routes) = change else { unreachable!("it was made above") };
-        let built = build::all(routes, old, &self.listeners, &self.view.read().backends)
+        let built = build::all(routes, old, &self.listeners, &self.view.read().backends, authorities)
             .expect("listeners and backends were checked before the change was stored");
         let before = std::mem::replace(&mut *self.view.write(), built.view);
         let after = retire(&gone, kill);
@@ -155,6 +162,16 @@ impl State {
         normal.sort_by(|a, b| by_key(a).cmp(&by_key(b)));
         Ok(normal)
     }
+}
+
+/// Opens the bundles that routes name: they stay open as long as this is held.
+fn authorities_of(authorities: &Authorities, routes: &[Route]) -> Result<Vec<Arc<Authority>>, Invalid> {
+    let mut all = Vec::new();
+    for route in routes {
+        let opened = authorities.of(route);
+        all.extend(opened.map_err(|invalid| invalid.within(format_args!("route {}", route.key())))?);
+    }
+    Ok(all)
 }
 
 /// What becomes of each route when all are replaced.

@@ -90,7 +90,8 @@ impl Site {
 fn workers() -> Arc<Workers> {
     // No certificates, and keys that nothing reads again: the folder may go at once.
     let folder = tempfile::tempdir().unwrap();
-    let (tls, _) = Tls::open(&folder.path().join("certs"), &folder.path().join("ticket-keys"), 0).unwrap();
+    let (certs, keys) = (folder.path().join("certs"), folder.path().join("ticket-keys"));
+    let (tls, _) = Tls::open(&certs, &keys, folder.path(), 0).unwrap();
     let policy = SharedPolicy {
         rates: RateTable::new(1),
         request_rates: RateTable::new(1),

@@ -4,7 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
@@ -13,15 +12,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mc_core::backend::BackendLive;
 use mc_core::balance::Tried;
 use mc_core::http1::{Body, Decoder, HeadEnd, Limits, Malformed, Step};
-use mc_core::model::Protocol;
 use mc_core::outcome::RequestOutcome;
 use mc_uring::relay::Shared;
-use mc_uring::{Socket, runtime};
+use mc_uring::runtime;
 
 use super::mirror::Copied;
 use super::mux::{Channel, Mux, MuxPool};
+use super::open::{Key, Opened, Way};
 use super::session::{Note, Session};
 use super::stream::{Came, Stream};
 use crate::clock;
@@ -29,10 +29,10 @@ use crate::snapshot::RouteEntry;
 use crate::worker::Worker;
 use crate::worker::connect::{OnBackend, header, pick};
 
-/// Backend connections of a worker that wait for their next request, by address.
+/// Backend connections of a worker that wait for their next request.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    idle: RefCell<HashMap<SocketAddr, Vec<Idle>>>,
+    idle: RefCell<HashMap<Key, Vec<Idle>>>,
     mux: MuxPool,
 }
 
@@ -66,9 +66,8 @@ pub(super) struct Lease {
     stream: Stream,
     /// It has carried a request before: it may turn out to be closed.
     pub(super) reused: bool,
-    address: SocketAddr,
-    /// Whether others may use it after this request: not where a PROXY header has named the client.
-    shareable: bool,
+    /// For whom it may be used after this request; absent where a PROXY header has named the client.
+    key: Option<Key>,
     _on_backend: OnBackend,
 }
 
@@ -231,9 +230,9 @@ impl Source {
 
 impl Pool {
     /// A connection that is still open.
-    fn take(&self, address: SocketAddr, shared: &Shared) -> Option<Stream> {
+    fn take(&self, key: &Key, shared: &Shared) -> Option<Stream> {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.get_mut(&address)?;
+        let kept = idle.get_mut(key)?;
         while let Some(Idle { stream, .. }) = kept.pop() {
             if stream.is_quiet(shared) {
                 return Some(stream);
@@ -242,12 +241,31 @@ impl Pool {
         None
     }
 
-    fn give(&self, address: SocketAddr, stream: Stream, now_ms: u64) {
+    fn give(&self, key: Key, stream: Stream, now_ms: u64) {
         let mut idle = self.idle.borrow_mut();
-        let kept = idle.entry(address).or_default();
+        let kept = idle.entry(key).or_default();
         if kept.len() < KEPT {
             kept.push(Idle { stream, since_ms: now_ms });
         }
+    }
+
+    /// The right to make a request on a connection that has carried others.
+    fn upstream(
+        &self,
+        worker: &Rc<Worker>,
+        key: &Key,
+        is_http2: bool,
+        live: &Arc<BackendLive>,
+    ) -> Option<Upstream> {
+        if is_http2 {
+            let mux = self.mux.take(key)?;
+            let on_backend = OnBackend::acquire(live);
+            let now_ms = worker.shared.now_ms.get();
+            return Some(Upstream::Http2(Channel::new(mux, true, now_ms, on_backend)));
+        }
+        let stream = self.take(key, &worker.shared)?;
+        let (worker, key, _on_backend) = (Rc::clone(worker), Some(key.clone()), OnBackend::acquire(live));
+        Some(Upstream::Http1(Lease { worker, stream, reused: true, key, _on_backend }))
     }
 
     /// Closes those that have waited long.
@@ -263,8 +281,8 @@ impl Pool {
 impl Lease {
     /// Gives the connection back after a response that leaves it in order.
     pub(super) fn give_back(self, worker: &Worker) {
-        if self.shareable {
-            worker.pool.give(self.address, self.stream, worker.shared.now_ms.get());
+        if let Some(key) = self.key {
+            worker.pool.give(key, self.stream, worker.shared.now_ms.get());
         }
     }
 
@@ -306,56 +324,28 @@ pub(super) async fn lease(
         let Some(index) = chosen else { break };
         let live = &route.backends[index];
         note.stick(live.hash);
-        let on_backend = OnBackend::acquire(live);
         let address = live.address;
         note.backend = Some(address);
         let header = header(connection, route, index, session.incoming.as_deref());
-        let shareable = header.is_empty();
-        let protocol = route.backend(index).protocol;
-        match protocol {
-            Protocol::Http1 if shareable && !fresh => {
-                if let Some(stream) = worker.pool.take(address, &worker.shared) {
-                    let worker = Rc::clone(worker);
-                    let lease =
-                        Lease { worker, stream, reused: true, address, shareable, _on_backend: on_backend };
-                    return Ok(Upstream::Http1(lease));
-                }
-            }
-            Protocol::H2c if shareable && !fresh => {
-                if let Some(mux) = worker.pool.mux.take(address) {
-                    return Ok(Upstream::Http2(Channel::new(mux, true, now_ms, on_backend)));
-                }
-            }
-            Protocol::Http1 | Protocol::H2c => {}
+        let way = Way::to(route, index);
+        let key = way.key();
+        if header.is_empty()
+            && !fresh
+            && let Some(kept) = worker.pool.upstream(worker, &key, way.is_http2(), live)
+        {
+            return Ok(kept);
         }
+        let key = header.is_empty().then_some(key);
+        let on_backend = OnBackend::acquire(live);
         let limit = Duration::from_millis(route.spec.connect_timeout_ms);
-        match runtime::timeout(limit, open(address, &header)).await {
-            Some(Ok(stream)) => {
-                live.connect_ok(now_ms);
-                match protocol {
-                    Protocol::Http1 => {
-                        let worker = Rc::clone(worker);
-                        let lease = Lease {
-                            worker,
-                            stream,
-                            reused: false,
-                            address,
-                            shareable,
-                            _on_backend: on_backend,
-                        };
-                        return Ok(Upstream::Http1(lease));
-                    }
-                    Protocol::H2c => match Mux::start(worker, stream).await {
-                        Ok(mux) => {
-                            if shareable {
-                                worker.pool.mux.put(address, &mux);
-                            }
-                            return Ok(Upstream::Http2(Channel::new(mux, false, now_ms, on_backend)));
-                        }
-                        Err(error) => note.detail = format!("{address}: {error}"),
-                    },
+        match runtime::timeout(limit, way.open(&worker.shared, &header)).await {
+            Some(Ok(opened)) => match start(worker, opened, way.is_http2(), key, on_backend).await {
+                Ok(upstream) => {
+                    live.connect_ok(now_ms);
+                    return Ok(upstream);
                 }
-            }
+                Err(error) => note.detail = format!("{address}: {error}"),
+            },
             Some(Err(error)) => note.detail = format!("{address}: {error}"),
             None => note.detail = format!("{address}: connecting took too long"),
         }
@@ -368,19 +358,30 @@ pub(super) async fn lease(
     Err(outcome)
 }
 
+/// Begins HTTP on a connection that was opened; `key`: for whom it may be used besides, if for anybody.
+async fn start(
+    worker: &Rc<Worker>,
+    opened: Opened,
+    is_http2: bool,
+    key: Option<Key>,
+    on_backend: OnBackend,
+) -> Result<Upstream, h2::Error> {
+    if !is_http2 {
+        let (worker, stream) = (Rc::clone(worker), opened.stream);
+        return Ok(Upstream::Http1(Lease { worker, stream, reused: false, key, _on_backend: on_backend }));
+    }
+    let mux = Mux::start(worker, opened).await?;
+    if let Some(key) = key {
+        worker.pool.mux.put(key, &mux);
+    }
+    Ok(Upstream::Http2(Channel::new(mux, false, worker.shared.now_ms.get(), on_backend)))
+}
+
 /// The backend that the client's cookie names, while it may be used.
 fn by_cookie(note: &Note, route: &RouteEntry, tried: &Tried, now_ms: u64) -> Option<usize> {
     let hash = note.sticky?;
     let index = route.backends.iter().position(|backend| backend.hash == hash)?;
     (!tried.contains(index) && route.backends[index].usable(now_ms)).then_some(index)
-}
-
-async fn open(address: SocketAddr, header: &[u8]) -> io::Result<Stream> {
-    let socket = Socket::connect(address)?;
-    socket.writable().await?;
-    socket.take_error()?;
-    socket.send_all(header).await?;
-    Ok(Stream::plain(socket))
 }
 
 /// Reads until a response's head is complete; says where in `bytes` it is.

@@ -5,6 +5,7 @@ mod h1;
 mod h2;
 mod mirror;
 mod mux;
+mod open;
 mod session;
 mod stream;
 mod wire;

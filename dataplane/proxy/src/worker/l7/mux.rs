@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -13,12 +12,14 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::Scheme;
 use http::{Method, Uri, Version};
 use mc_core::http1::{Facts, Known, for_backend};
 use mc_core::outcome::RequestOutcome;
 use mc_uring::runtime;
 
 use super::backend::Fault;
+use super::open::{Key, Opened};
 use super::stream::Stream;
 use super::wire::{self, Wire};
 use crate::worker::Worker;
@@ -31,6 +32,7 @@ pub(super) struct Mux {
     idle_since_ms: Cell<u64>,
     /// It takes no more requests.
     gone: Cell<bool>,
+    is_tls: bool,
 }
 
 /// The right to make one request on a backend's connection.
@@ -42,9 +44,9 @@ pub(super) struct Channel {
     _on_backend: OnBackend,
 }
 
-/// A worker's HTTP/2 connections, by address.
+/// A worker's HTTP/2 connections.
 #[derive(Default)]
-pub(super) struct MuxPool(RefCell<HashMap<SocketAddr, Vec<Rc<Mux>>>>);
+pub(super) struct MuxPool(RefCell<HashMap<Key, Vec<Rc<Mux>>>>);
 
 /// Requests at the same time on one connection, unless the backend allows fewer.
 const STREAMS: usize = 100;
@@ -60,13 +62,13 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 impl MuxPool {
     /// A connection with room for another request.
-    pub(super) fn take(&self, address: SocketAddr) -> Option<Rc<Mux>> {
+    pub(super) fn take(&self, key: &Key) -> Option<Rc<Mux>> {
         let pool = self.0.borrow();
-        pool.get(&address)?.iter().find(|mux| mux.has_room()).cloned()
+        pool.get(key)?.iter().find(|mux| mux.has_room()).cloned()
     }
 
-    pub(super) fn put(&self, address: SocketAddr, mux: &Rc<Mux>) {
-        self.0.borrow_mut().entry(address).or_default().push(Rc::clone(mux));
+    pub(super) fn put(&self, key: Key, mux: &Rc<Mux>) {
+        self.0.borrow_mut().entry(key).or_default().push(Rc::clone(mux));
     }
 
     /// Closes those that are over or have waited long.
@@ -89,8 +91,10 @@ impl std::fmt::Debug for MuxPool {
 
 impl Mux {
     /// Begins HTTP/2 on a connection (RFC 9113, section 3.3).
-    pub(super) async fn start(worker: &Rc<Worker>, stream: Stream) -> Result<Rc<Self>, h2::Error> {
+    pub(super) async fn start(worker: &Rc<Worker>, opened: Opened) -> Result<Rc<Self>, h2::Error> {
+        let Opened { stream, early } = opened;
         let wire = Wire::default();
+        wire.bring(|inbound| inbound.extend_from_slice(&early));
         let (sender, mut connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -104,6 +108,7 @@ impl Mux {
             active: Cell::new(0),
             idle_since_ms: Cell::new(now_ms),
             gone: Cell::new(false),
+            is_tls: matches!(stream, Stream::Tls(_)),
         });
         let (worker, known) = (Rc::clone(worker), Rc::downgrade(&mux));
         runtime::spawn(async move {
@@ -140,13 +145,16 @@ impl Channel {
     /// Sends the request's head.
     pub(super) async fn send(
         &self,
-        request: http::Request<()>,
+        mut request: http::Request<()>,
         no_body: bool,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), Fault> {
         let closed = |error: h2::Error| {
             self.mux.gone.set(true);
             Fault::before(RequestOutcome::BackendClosed, error)
         };
+        if self.mux.is_tls {
+            set_https(&mut request);
+        }
         let mut sender = self.mux.sender.clone().ready().await.map_err(closed)?;
         sender.send_request(request, no_body).map_err(closed)
     }
@@ -187,6 +195,13 @@ pub(super) fn request<'a>(
         headers.insert(http::header::TE, HeaderValue::from_static("trailers"));
     }
     if bad { Err(malformed("a field cannot be passed on")) } else { Ok(request) }
+}
+
+/// Says that the request goes over TLS: some backends refuse one that says otherwise.
+fn set_https(request: &mut http::Request<()>) {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTPS);
+    *request.uri_mut() = Uri::from_parts(parts).expect("it had all its parts before");
 }
 
 /// What comes before the body of a response.

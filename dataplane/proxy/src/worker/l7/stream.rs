@@ -17,7 +17,6 @@ pub(super) enum Stream {
     /// As it is.
     Plain(Plain),
     /// By TLS, after the handshake.
-    #[expect(dead_code, reason = "backends that speak TLS come with the next change")]
     Tls(Tls),
 }
 
