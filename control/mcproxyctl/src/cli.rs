@@ -215,6 +215,12 @@ pub(crate) struct Settings {
     /// HTTP: PEM bundle that backends of https and h2 are verified by, relative to the server's root.
     #[arg(long, value_name = "FILE")]
     pub(crate) backend_ca: Option<String>,
+    /// HTTP: whether clients show a certificate.
+    #[arg(long, value_parser = ["off", "optional", "required"])]
+    pub(crate) client_auth: Option<String>,
+    /// HTTP: PEM bundle that clients' certificates are verified by, relative to the server's root.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_ca: Option<String>,
     /// HTTP: keeps each client with its backend, by a cookie of this name; `off` ends that.
     #[arg(long, value_name = "COOKIE", num_args = 0..=1, default_missing_value = "mc-backend")]
     pub(crate) sticky: Option<String>,

@@ -62,7 +62,7 @@ fn check_other_parser(head: &[u8], request: &Request) {
 fn check_passed_on(head: &[u8], request: &Request) {
     let host = if request.host.is_empty() { b"a.example" } else { request.host.of(head) };
     let facts =
-        Facts { client: [192, 0, 2, 1].into(), host, request_id: "id", forwarded: Forwarded::Set };
+        Facts { client: [192, 0, 2, 1].into(), host, request_id: "id", forwarded: Forwarded::Set, client_cert: None };
     let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
     let mut out = Vec::new();
     let passed = passed(request, head);

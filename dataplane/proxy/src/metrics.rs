@@ -558,6 +558,7 @@ mod tests {
             live,
             policies: Vec::new(),
             backend_tls: Vec::new(),
+            client_ca: None,
         })
     }
 

@@ -13,7 +13,7 @@ use mc_core::table::RouteTable;
 
 use crate::geoip::GeoIp;
 use crate::stats::{PolicyLive, RouteLive};
-use crate::tls::BackendTls;
+use crate::tls::{Authority, BackendTls};
 
 /// All that decides about a connection, at one revision.
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub struct RouteEntry {
     pub policies: Vec<Arc<PolicyLive>>,
     /// How its backends prove who they are, in their order; empty where none speaks TLS.
     pub backend_tls: Vec<Option<Arc<BackendTls>>>,
+    /// Whom its clients must be certified by, where they are asked.
+    pub client_ca: Option<Arc<Authority>>,
 }
 
 /// The firewall as written and as compiled.

@@ -14,10 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-pub use authorities::{Authorities, Authority, AuthorityError, AuthorityProblem, BackendTls, Trust};
+use crate::snapshot::RouteEntry;
+
+pub use authorities::{Asked, Authorities, Authority, AuthorityError, AuthorityProblem, BackendTls, Trust};
 pub use certificates::{CertificateError, CertificateInfo, Certificates};
 pub use tickets::{TicketError, Tickets};
 
@@ -28,7 +31,7 @@ pub struct Tls {
     certificates: Arc<ArcSwap<Certificates>>,
     /// Held while files are read, so that two reloads do not overtake each other.
     reload: Mutex<()>,
-    tickets: Arc<Tickets>,
+    server: Server,
     config: Arc<ServerConfig>,
     /// Whom routes trust.
     pub authorities: Authorities,
@@ -67,11 +70,11 @@ impl Tls {
     ) -> Result<(Self, Reloaded), TicketError> {
         let tickets = Arc::new(Tickets::open(ticket_file, unix_s)?);
         let certificates = Arc::new(ArcSwap::from_pointee(Certificates::default()));
-        let config =
-            Arc::new(server_config(Arc::clone(&tickets), Arc::new(ByName(Arc::clone(&certificates)))));
+        let server = Server { tickets, by_name: Arc::new(ByName(Arc::clone(&certificates))) };
+        let config = Arc::new(server.config(None, &[]));
         let authorities = Authorities::new(root);
         let folder = folder.to_owned();
-        let tls = Self { folder, certificates, reload: Mutex::new(()), tickets, config, authorities };
+        let tls = Self { folder, certificates, reload: Mutex::new(()), server, config, authorities };
         let reloaded = tls.reload();
         Ok((tls, reloaded))
     }
@@ -108,13 +111,17 @@ impl Tls {
     /// # Errors
     /// The file cannot be written; the current key stays in use.
     pub fn rotate_tickets(&self, unix_s: u64) -> Result<(), TicketError> {
-        self.tickets.rotate(unix_s)
+        self.server.tickets.rotate(unix_s)
     }
 
-    /// What handshakes are made with.
+    /// What handshakes for a route are made with that asks so; `None`: its clients could not be verified.
     #[must_use]
-    pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+    pub fn config(&self, route: &RouteEntry, asked: Asked) -> Option<Arc<ServerConfig>> {
+        if asked.is_nothing() {
+            return Some(Arc::clone(&self.config));
+        }
+        let trust = route.client_ca.as_ref()?.trust()?;
+        trust.server_config(route.spec.http.client_auth, &self.server)
     }
 }
 
@@ -123,15 +130,29 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-fn server_config(tickets: Arc<Tickets>, by_name: Arc<ByName>) -> ServerConfig {
-    let builder = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("the provider has suites for TLS 1.2 and 1.3");
-    let mut config = builder.with_no_client_auth().with_cert_resolver(by_name);
-    // Old clients offer only `http/1.0`, and would be refused where it is not known.
-    config.alpn_protocols = [b"h2".as_slice(), b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
-    config.ticketer = tickets;
-    // Sessions live in tickets alone: nothing is kept for clients that do not come back.
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config
+/// What all handshakes as a server have in common.
+#[derive(Debug)]
+pub(crate) struct Server {
+    tickets: Arc<Tickets>,
+    by_name: Arc<ByName>,
+}
+
+impl Server {
+    /// `verifier`: where clients are asked for a certificate. Tickets are good for handshakes of the same `context` only.
+    fn config(&self, verifier: Option<Arc<dyn ClientCertVerifier>>, context: &[u8]) -> ServerConfig {
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites for TLS 1.2 and 1.3");
+        let builder = match verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::clone(&self.by_name) as _);
+        // Old clients offer only `http/1.0`, and would be refused where it is not known.
+        config.alpn_protocols = [b"h2".as_slice(), b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
+        config.ticketer = Arc::new(tickets::Bound::new(&self.tickets, context));
+        // Sessions live in tickets alone: nothing is kept for clients that do not come back.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config
+    }
 }

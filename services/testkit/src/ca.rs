@@ -109,6 +109,20 @@ impl Certificate {
         self.der == *shown
     }
 
+    /// What a rustls client needs to show it.
+    #[must_use]
+    pub fn client_resolver(&self) -> Arc<dyn rustls::client::ResolvesClientCert> {
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_der.clone()));
+        let key = rustls::sign::CertifiedKey::from_der(vec![self.der.clone()], key, &provider());
+        Arc::new(rustls::sign::SingleCertAndKey::from(key.expect("the key is the certificate's")))
+    }
+
+    /// Its content, DER.
+    #[must_use]
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
     /// What a rustls server needs.
     #[must_use]
     pub fn server_config(&self, alpn: &[&str]) -> Arc<rustls::ServerConfig> {

@@ -42,6 +42,10 @@ impl Words for model::Forwarded {
     const WORDS: &'static [Self] = &[Self::Set, Self::Append, Self::Strip];
 }
 
+impl Words for model::ClientAuth {
+    const WORDS: &'static [Self] = &[Self::Off, Self::Optional, Self::Required];
+}
+
 impl Words for model::Protocol {
     const WORDS: &'static [Self] = &[Self::Http1, Self::H2c, Self::Https, Self::H2];
 }
@@ -95,6 +99,8 @@ fn http_of(http: Http) -> Result<model::Http, Invalid> {
         keepalive_timeout_ms: http.keepalive_timeout_ms.unwrap_or(default.keepalive_timeout_ms),
         max_body_bytes: http.max_body_bytes,
         backend_ca: http.backend_ca,
+        client_auth: Words::of(http.client_auth, "http.client_auth")?,
+        client_ca: http.client_ca,
         sticky: http.sticky.map(|sticky| Box::new(sticky.into())),
         policies: policy::policies_of(http.policies)?,
     })
@@ -168,6 +174,8 @@ impl From<&model::Route> for Route {
                 keepalive_timeout_ms: Some(route.http.keepalive_timeout_ms),
                 max_body_bytes: route.http.max_body_bytes,
                 backend_ca: route.http.backend_ca.clone(),
+                client_auth: route.http.client_auth.number(),
+                client_ca: route.http.client_ca.clone(),
                 sticky: route.http.sticky.as_deref().map(super::Sticky::from),
                 policies: route.http.policies.iter().map(super::Policy::from).collect(),
             }),
@@ -435,6 +443,8 @@ mod tests {
                         keepalive_timeout_ms: http.1[1],
                         max_body_bytes: http.1[2],
                         backend_ca: if http.1[1] % 2 == 0 { "ca.pem".to_owned() } else { String::new() },
+                        client_auth: Words::of(http.0, "").unwrap(),
+                        client_ca: "clients.pem".to_owned(),
                         sticky: (http.1[2] % 2 == 0).then(Box::default),
                         policies: policy::tests::one_of_each(),
                     },

@@ -8,7 +8,7 @@ use mc_api::mcproxy::{
     AddRouteRequest, ListRoutesRequest, RemoveRouteRequest, ReplaceRoutesRequest, RouteKey,
     UpdateRouteRequest,
 };
-use mc_core::model::{Balance, Check, CheckKind, Forwarded, Mode, ProxyOut, Route as Model};
+use mc_core::model::{Balance, Check, CheckKind, ClientAuth, Forwarded, Mode, ProxyOut, Route as Model};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_stream::StreamExt as _;
@@ -186,6 +186,17 @@ fn apply(settings: &Settings, route: &mut Model) -> Result<(), Error> {
     if let Some(ca) = &settings.backend_ca {
         route.http.backend_ca.clone_from(ca);
     }
+    let client_auth = settings.client_auth.as_deref().map(|auth| match auth {
+        "optional" => ClientAuth::Optional,
+        "required" => ClientAuth::Required,
+        _ => ClientAuth::Off,
+    });
+    set(&mut route.http.client_auth, client_auth);
+    if let Some(ca) = &settings.client_ca {
+        route.http.client_ca.clone_from(ca);
+    } else if route.http.client_auth == ClientAuth::Off {
+        route.http.client_ca.clear();
+    }
     apply_sticky(settings, route)?;
     apply_tlvs(settings, route)?;
     apply_check(settings, route)
@@ -333,7 +344,10 @@ mod tests {
         apply(&settings("--sticky --sticky-max-age-s 5"), &mut it).unwrap();
         let sticky = it.http.sticky.clone().unwrap();
         assert_eq!((sticky.cookie.as_str(), sticky.max_age_s), ("mc-backend", 5));
-        apply(&settings("--backend-ca ca.pem"), &mut it).unwrap();
+        apply(&settings("--backend-ca ca.pem --client-auth required --client-ca cl.pem"), &mut it).unwrap();
+        assert_eq!((it.http.client_auth, it.http.client_ca.as_str()), (ClientAuth::Required, "cl.pem"));
+        apply(&settings("--client-auth off"), &mut it).unwrap();
+        assert_eq!((it.http.client_auth, it.http.client_ca.as_str()), (ClientAuth::Off, ""));
         apply(&settings("--sticky off"), &mut it).unwrap();
         assert_eq!(it.http.backend_ca, "ca.pem");
         assert_eq!(it.http.sticky, None);

@@ -32,6 +32,10 @@ pub enum Known {
     ContentLength,
     /// `Expect`.
     Expect,
+    /// `Client-Cert` (RFC 9440).
+    ClientCert,
+    /// `Client-Cert-Chain` (RFC 9440).
+    ClientCertChain,
     /// `Forwarded`.
     Forwarded,
     /// `Host`.
@@ -109,13 +113,16 @@ impl Known {
             7 => &[("upgrade", Self::Upgrade)],
             9 => &[("forwarded", Self::Forwarded)],
             10 => &[("connection", Self::Connection), ("keep-alive", Self::KeepAlive)],
+            11 => &[("client-cert", Self::ClientCert)],
             12 => &[("x-request-id", Self::XRequestId)],
             14 => &[("content-length", Self::ContentLength)],
             15 => &[("x-forwarded-for", Self::XForwardedFor)],
             16 => &[("proxy-connection", Self::ProxyConnection), ("x-forwarded-host", Self::XForwardedHost)],
-            17 => {
-                &[("transfer-encoding", Self::TransferEncoding), ("x-forwarded-proto", Self::XForwardedProto)]
-            }
+            17 => &[
+                ("transfer-encoding", Self::TransferEncoding),
+                ("x-forwarded-proto", Self::XForwardedProto),
+                ("client-cert-chain", Self::ClientCertChain),
+            ],
             _ => &[],
         };
         let found = all.iter().find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));

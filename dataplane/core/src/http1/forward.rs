@@ -34,6 +34,8 @@ pub struct Facts<'a> {
     pub request_id: &'a str,
     /// How the backend is told.
     pub forwarded: Forwarded,
+    /// The client's verified certificate as `Client-Cert` has it (RFC 9440).
+    pub client_cert: Option<&'a [u8]>,
 }
 
 /// The first line of a request that is passed on.
@@ -92,6 +94,8 @@ pub fn for_backend<'a>(
     for (known, name, value) in fields {
         match known {
             Known::Host | Known::ContentLength | Known::XRequestId => {}
+            // Ours to say, never the client's (RFC 9440, section 4).
+            Known::ClientCert | Known::ClientCertChain => {}
             Known::Forwarded => before.forwarded.push(value),
             Known::XForwardedFor => before.addresses.push(value),
             Known::XForwardedHost => before.host = before.host.or(Some(value)),
@@ -102,6 +106,9 @@ pub fn for_backend<'a>(
     }
     before.tell(facts, &mut put);
     put(b"x-request-id", facts.request_id.as_bytes());
+    if let Some(certificate) = facts.client_cert {
+        put(b"client-cert", certificate);
+    }
 }
 
 /// Writes a response's head for an HTTP/1.1 client. `fields`: those of the backend's that go further. `connection`:
@@ -276,6 +283,7 @@ mod tests {
             host: b"a.example",
             request_id: "ours",
             forwarded,
+            client_cert: None,
         };
         let mut out = Vec::new();
         let line = RequestLine { method: b"POST", target: b"/x" };

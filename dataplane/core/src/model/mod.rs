@@ -145,6 +145,12 @@ pub struct Http {
     /// is no other trust.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub backend_ca: String,
+    /// Whether clients show a certificate.
+    #[serde(skip_serializing_if = "is_default")]
+    pub client_auth: ClientAuth,
+    /// Whom clients must be certified by: the path of a PEM bundle, relative to the server's root.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_ca: String,
     /// Keeps each client with its backend, by a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sticky: Option<Box<Sticky>>,
@@ -161,10 +167,25 @@ impl Default for Http {
             keepalive_timeout_ms: 60_000,
             max_body_bytes: 0,
             backend_ca: String::new(),
+            client_auth: ClientAuth::Off,
+            client_ca: String::new(),
             sticky: None,
             policies: Vec::new(),
         }
     }
+}
+
+/// Whether a route's clients show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// They are not asked.
+    #[default]
+    Off,
+    /// They are asked; one that is shown must verify.
+    Optional,
+    /// There is no connection without one.
+    Required,
 }
 
 /// What becomes of a route's TLS.

@@ -89,5 +89,6 @@ pub(crate) fn entry(
     });
     let policies = policies.collect();
     let backend_tls = authorities.of_backends(&route);
-    Arc::new(RouteEntry { spec: route, backends: lives, live, policies, backend_tls })
+    let client_ca = authorities.of_clients(&route);
+    Arc::new(RouteEntry { spec: route, backends: lives, live, policies, backend_tls, client_ca })
 }

@@ -9,17 +9,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
-use mc_core::model::{Backend, Invalid, Route};
+use aws_lc_rs::digest;
+use mc_core::model::{Backend, ClientAuth, Invalid, Route};
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::certificates::Stamp;
-use super::provider;
+use super::{Server, provider};
+use crate::snapshot::RouteEntry;
 
 /// All bundles that routes name.
 #[derive(Debug)]
@@ -53,6 +56,33 @@ pub struct Trust {
     pub https: Arc<ClientConfig>,
     /// For backends of HTTP/2.
     pub h2: Arc<ClientConfig>,
+    roots: Arc<RootCertStore>,
+    /// For clients, made when the first one comes.
+    optional: OnceLock<Arc<ServerConfig>>,
+    required: OnceLock<Arc<ServerConfig>>,
+}
+
+/// How a route asks its clients for a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    auth: ClientAuth,
+    /// [`Trust::id`]; 0: of nobody.
+    trust: u64,
+}
+
+impl Asked {
+    /// How this route asks now.
+    #[must_use]
+    pub fn of(route: &RouteEntry) -> Self {
+        let trust = route.client_ca.as_ref().and_then(|authority| authority.trust());
+        Self { auth: route.spec.http.client_auth, trust: trust.map_or(0, |trust| trust.id) }
+    }
+
+    /// Whether it does not ask.
+    #[must_use]
+    pub fn is_nothing(self) -> bool {
+        self.auth == ClientAuth::Off
+    }
 }
 
 /// How a backend proves who it is.
@@ -127,7 +157,8 @@ impl Authorities {
     /// # Errors
     /// One cannot be used: the field that names it, and why.
     pub fn of(&self, route: &Route) -> Result<Vec<Arc<Authority>>, Invalid> {
-        let named = [("http.backend_ca", &route.http.backend_ca)];
+        let http = &route.http;
+        let named = [("http.backend_ca", &http.backend_ca), ("http.client_ca", &http.client_ca)];
         let mut all = Vec::new();
         for (field, path) in named.into_iter().filter(|(_, path)| !path.is_empty()) {
             let (authority, error) = self.open(path);
@@ -153,6 +184,13 @@ impl Authorities {
             backend.protocol.is_tls().then(|| Arc::new(tls))
         };
         route.backends.iter().map(of).collect()
+    }
+
+    /// Whom a route's clients must be certified by; `None`: they are not asked.
+    #[must_use]
+    pub fn of_clients(&self, route: &Route) -> Option<Arc<Authority>> {
+        let is_asked = route.http.client_auth != ClientAuth::Off;
+        is_asked.then(|| self.open(&route.http.client_ca).0)
     }
 
     /// Reads those again that have changed. Those that cannot be used stay as they were.
@@ -221,7 +259,38 @@ impl Trust {
             certificates,
             https: Arc::new(client_config(&roots, b"http/1.1")),
             h2: Arc::new(client_config(&roots, b"h2")),
+            roots,
+            optional: OnceLock::new(),
+            required: OnceLock::new(),
         })
+    }
+
+    /// What handshakes are made with whose clients are asked for a certificate. Its tickets are good for this way of
+    /// asking only: a session that was agreed on without a certificate, or under other authorities, is not resumed here.
+    pub(super) fn server_config(&self, auth: ClientAuth, server: &Server) -> Option<Arc<ServerConfig>> {
+        let (made, mode) = match auth {
+            ClientAuth::Off => return None,
+            ClientAuth::Optional => (&self.optional, 1),
+            ClientAuth::Required => (&self.required, 2),
+        };
+        if let Some(config) = made.get() {
+            return Some(Arc::clone(config));
+        }
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider());
+        let verifier = if mode == 1 { verifier.allow_unauthenticated() } else { verifier };
+        let config = Arc::new(server.config(Some(verifier.build().ok()?), &self.context(mode)));
+        Some(Arc::clone(made.get_or_init(|| config)))
+    }
+
+    /// A digest of the way of asking, the same after a restart.
+    fn context(&self, mode: u8) -> Vec<u8> {
+        let mut digest = digest::Context::new(&digest::SHA256);
+        digest.update(&[mode]);
+        for certificate in &self.certificates {
+            digest.update(&(certificate.len() as u64).to_be_bytes());
+            digest.update(certificate);
+        }
+        digest.finish().as_ref().to_vec()
     }
 }
 

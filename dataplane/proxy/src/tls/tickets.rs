@@ -137,7 +137,21 @@ impl Key {
     }
 }
 
-impl ProducesTickets for Tickets {
+/// Tickets of one kind of handshake: the others' are none.
+#[derive(Debug)]
+pub(super) struct Bound {
+    tickets: Arc<Tickets>,
+    context: Box<[u8]>,
+}
+
+impl Bound {
+    /// `context` names the kind; empty for the usual one.
+    pub(super) fn new(tickets: &Arc<Tickets>, context: &[u8]) -> Self {
+        Self { tickets: Arc::clone(tickets), context: context.into() }
+    }
+}
+
+impl ProducesTickets for Bound {
     fn enabled(&self) -> bool {
         true
     }
@@ -146,8 +160,18 @@ impl ProducesTickets for Tickets {
         u32::try_from(LIFETIME_S).expect("a day has few seconds")
     }
 
-    /// Name, nonce, the encrypted session and its tag.
     fn encrypt(&self, session: &[u8]) -> Option<Vec<u8>> {
+        self.tickets.encrypt(session, &self.context)
+    }
+
+    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+        self.tickets.decrypt(ticket, &self.context)
+    }
+}
+
+impl Tickets {
+    /// Name, nonce, the encrypted session and its tag, which vouches for name and `context`, too.
+    fn encrypt(&self, session: &[u8], context: &[u8]) -> Option<Vec<u8>> {
         let keys = self.keys.load();
         let key = keys.first()?;
         let mut nonce = [0; NONCE_LEN];
@@ -158,19 +182,22 @@ impl ProducesTickets for Tickets {
         ticket.extend_from_slice(session);
         let (_, body) = ticket.split_at_mut(NAME + NONCE_LEN);
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let tag = key.cipher.seal_in_place_separate_tag(nonce, Aad::from(&key.name), body).ok()?;
+        let tag = key
+            .cipher
+            .seal_in_place_separate_tag(nonce, Aad::from([&key.name, context].concat()), body)
+            .ok()?;
         ticket.extend_from_slice(tag.as_ref());
         Some(ticket)
     }
 
-    fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
+    fn decrypt(&self, ticket: &[u8], context: &[u8]) -> Option<Vec<u8>> {
         let (name, rest) = ticket.split_first_chunk::<NAME>()?;
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>()?;
         let keys = self.keys.load();
         let key = keys.iter().find(|key| key.name == *name)?;
         let mut body = body.to_vec();
         let nonce = Nonce::assume_unique_for_key(*nonce);
-        let len = key.cipher.open_in_place(nonce, Aad::from(name), &mut body).ok()?.len();
+        let len = key.cipher.open_in_place(nonce, Aad::from([name, context].concat()), &mut body).ok()?.len();
         body.truncate(len);
         Some(body)
     }
@@ -211,31 +238,44 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tickets");
         let first = Tickets::open(&path, 1000).unwrap();
-        let ticket = first.encrypt(b"session").unwrap();
-        assert_eq!(first.decrypt(&ticket).unwrap(), b"session");
-        assert_ne!(first.encrypt(b"session").unwrap(), ticket);
+        let ticket = first.encrypt(b"session", b"").unwrap();
+        assert_eq!(first.decrypt(&ticket, b"").unwrap(), b"session");
+        assert_ne!(first.encrypt(b"session", b"").unwrap(), ticket);
         let again = Tickets::open(&path, 1000 + DAY - 1).unwrap();
-        assert_eq!(again.decrypt(&ticket).unwrap(), b"session");
+        assert_eq!(again.decrypt(&ticket, b"").unwrap(), b"session");
         again.rotate(1000 + DAY).unwrap();
-        assert_eq!(again.decrypt(&ticket).unwrap(), b"session");
-        let newer = again.encrypt(b"newer").unwrap();
+        assert_eq!(again.decrypt(&ticket, b"").unwrap(), b"session");
+        let newer = again.encrypt(b"newer", b"").unwrap();
         assert_ne!(newer[..NAME], ticket[..NAME]);
         again.rotate(1000 + 2 * DAY).unwrap();
-        assert_eq!(again.decrypt(&ticket), None);
-        assert_eq!(again.decrypt(&newer).unwrap(), b"newer");
+        assert_eq!(again.decrypt(&ticket, b""), None);
+        assert_eq!(again.decrypt(&newer, b"").unwrap(), b"newer");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_ticket_is_good_for_its_kind_of_handshake_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let tickets = Arc::new(Tickets::open(&folder.path().join("tickets"), 0).unwrap());
+        let kinds = [&b""[..], b"one", b"two"].map(|context| Bound::new(&tickets, context));
+        for (made_by, from) in kinds.iter().enumerate() {
+            let ticket = from.encrypt(b"session").unwrap();
+            for (read_by, to) in kinds.iter().enumerate() {
+                assert_eq!(to.decrypt(&ticket).is_some(), made_by == read_by);
+            }
+        }
     }
 
     #[test]
     fn a_changed_ticket_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let tickets = Tickets::open(&folder.path().join("tickets"), 0).unwrap();
-        let ticket = tickets.encrypt(b"session").unwrap();
+        let ticket = tickets.encrypt(b"session", b"").unwrap();
         for index in 0..ticket.len() {
             let mut changed = ticket.clone();
             changed[index] ^= 1;
-            assert_eq!(tickets.decrypt(&changed), None, "byte {index}");
-            assert_eq!(tickets.decrypt(&ticket[..index]), None);
+            assert_eq!(tickets.decrypt(&changed, b""), None, "byte {index}");
+            assert_eq!(tickets.decrypt(&ticket[..index], b""), None);
         }
     }
 

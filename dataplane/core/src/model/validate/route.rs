@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::policy::{check_path, normalize_http};
 use super::{HOUR_MS, Invalid, check_address, check_listener_name, check_range, quoted};
 use crate::hostname::{HostName, HostNameError};
-use crate::model::{Backend, Check, Http, Mode, Protocol, ProxyOut, Route, TlvsOut};
+use crate::model::{Backend, Check, ClientAuth, Http, Mode, Protocol, ProxyOut, Route, TlvsOut};
 use crate::proxy_protocol::kind;
 
 /// Brings a route to its one form (lower-case name without a trailing dot) and refuses what makes no sense.
@@ -48,6 +48,7 @@ pub fn normalize_route(mut route: Route) -> Result<Route, Invalid> {
         ));
     }
     normalize_backend_tls(&mut route)?;
+    check_client_auth(&route.http)?;
     let path = route.backends.iter().position(|backend| !backend.path.is_empty());
     if let (Mode::L4, Some(index)) = (route.mode, path) {
         return Err(Invalid::new(
@@ -118,6 +119,23 @@ fn normalize_backend_tls(route: &mut Route) -> Result<(), Invalid> {
         }
     }
     Ok(())
+}
+
+/// Clients' certificates and whom they are to be of go together.
+fn check_client_auth(http: &Http) -> Result<(), Invalid> {
+    match (http.client_auth, http.client_ca.as_str()) {
+        (ClientAuth::Off, "") => Ok(()),
+        (ClientAuth::Off, _) => {
+            let problem = "only has a meaning with client_auth = \"optional\" or \"required\": set that, or remove this";
+            Err(Invalid::new("http.client_ca", problem))
+        }
+        (_, "") => {
+            let problem = "is missing: write the path of a PEM bundle with the certificates of the authorities that may have \
+                           signed clients' certificates";
+            Err(Invalid::new("http.client_ca", problem))
+        }
+        (_, path) => check_file("http.client_ca", path),
+    }
 }
 
 /// A path as it can stand in a file system.

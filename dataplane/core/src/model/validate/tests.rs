@@ -173,6 +173,10 @@ fn backends() {
     tls("protocol = \"https\"", &any, Err(("backends[0].server_name", "*.a.org is not one name")));
     tls("protocol = \"https\", server_name = \"b.a.org\"", &any, Ok("b.a.org"));
     tls("protocol = \"https\"", "http = {backend_ca = \"a\\nb\"}", Err(("http.backend_ca", "no path")));
+    let l7 = |http: &str, expect| route(&format!("mode = \"l7\"\nhttp = {{{http}}}"), expect);
+    l7("client_auth = \"required\", client_ca = \"a.pem\"", Ok("client_auth: Required"));
+    l7("client_auth = \"optional\"", Err(("http.client_ca", "is missing")));
+    l7("client_ca = \"a.pem\"", Err(("http.client_ca", "client_auth")));
     backend("protocol = \"https\"", Err(("backends[0].protocol", "l7")));
     backend("weight = 0", Err(("backends[0].weight", "1 to 1000")));
     backend("weight = 1001", Err(("backends[0].weight", "1 to 1000")));

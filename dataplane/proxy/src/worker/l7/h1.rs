@@ -269,12 +269,13 @@ fn is_repeatable(request: &Request, head: &[u8]) -> bool {
     request.body == Body::None && idempotent.contains(&request.method.of(head))
 }
 
-fn facts<'a>(session: &Session, note: &'a Note) -> Facts<'a> {
+fn facts<'a>(session: &'a Session, note: &'a Note) -> Facts<'a> {
     Facts {
         client: session.connection.client.get().ip(),
         host: &note.host,
         request_id: &note.id,
         forwarded: note.http().forwarded,
+        client_cert: session.client_cert(note),
     }
 }
 

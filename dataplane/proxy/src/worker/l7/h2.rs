@@ -301,12 +301,13 @@ fn asked(parts: &Parts, no_body: bool) -> Result<Asked<'_>, &'static str> {
     })
 }
 
-fn facts<'a>(session: &Session, asked: &Asked<'a>, note: &'a Note) -> Facts<'a> {
+fn facts<'a>(session: &'a Session, asked: &Asked<'a>, note: &'a Note) -> Facts<'a> {
     Facts {
         client: session.connection.client.get().ip(),
         host: asked.host.as_bytes(),
         request_id: &note.id,
         forwarded: note.http().forwarded,
+        client_cert: session.client_cert(note),
     }
 }
 

@@ -18,6 +18,7 @@ use mc_uring::Tls;
 use super::Worker;
 use super::connection::Connection;
 use super::hello::{Refusal, Routed};
+use crate::tls::Asked;
 
 pub(super) use backend::Pool;
 use session::Session;
@@ -33,7 +34,13 @@ pub(super) async fn serve(
     if !terminator.serves(name.as_deref()) {
         return Err(Refusal::told(Outcome::NoCertificate));
     }
-    let Ok(tls) = Tls::server(Rc::clone(&connection.socket), terminator.config()) else {
+    let asked = Asked::of(&routed.route);
+    let Some(config) = terminator.config(&routed.route, asked) else {
+        connection.target.borrow_mut().detail =
+            "clients' certificates cannot be verified: see the log".into();
+        return Err(Refusal::told(Outcome::TlsFailed));
+    };
+    let Ok(tls) = Tls::server(Rc::clone(&connection.socket), config) else {
         return Err(Refusal::told(Outcome::TlsFailed));
     };
     let early = routed.early.with(worker, <[u8]>::to_vec);
@@ -46,7 +53,7 @@ pub(super) async fn serve(
         return Ok(Outcome::TlsFailed);
     }
     drop(early);
-    let session = Session::new(worker, connection, routed.incoming, tls);
+    let session = Session::new(worker, connection, routed.incoming, tls, asked);
     let is_http2 = session.tls.with(|common| common.alpn_protocol() == Some(b"h2"));
     let session = Rc::new(session);
     let outcome =

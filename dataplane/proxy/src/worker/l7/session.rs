@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use base64::Engine as _;
 use mc_core::balance::Tried;
 use mc_core::http1::{self, Authority};
-use mc_core::model::{Http, Mirror, Mode, Policy, RequestRate};
+use mc_core::model::{ClientAuth, Http, Mirror, Mode, Policy, RequestRate};
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::{self, Edits, End, FieldRef, Seen};
 use mc_core::proxy_protocol::Header;
@@ -22,6 +23,7 @@ use crate::access_log::{self, Times};
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::stats;
+use crate::tls::Asked;
 use crate::worker::Worker;
 use crate::worker::connection::Connection;
 use crate::worker::serve::linger;
@@ -36,6 +38,10 @@ pub(super) struct Session {
     aborted: Cell<bool>,
     /// What the client's own PROXY header carried.
     pub(super) incoming: Option<Box<Header>>,
+    /// How the client was asked for a certificate.
+    asked: Asked,
+    /// The certificate that it has shown, as `Client-Cert` has it (RFC 9440, section 2.1).
+    client_cert: Option<Box<[u8]>>,
 }
 
 /// What is noted of a request on its way, for the log.
@@ -202,8 +208,16 @@ impl Session {
         connection: &Rc<Connection>,
         incoming: Option<Box<Header>>,
         tls: Tls,
+        asked: Asked,
     ) -> Self {
+        let shown = |common: &rustls::CommonState| {
+            let leaf = common.peer_certificates()?.first()?;
+            let text = base64::engine::general_purpose::STANDARD.encode(leaf);
+            Some(format!(":{text}:").into_bytes().into_boxed_slice())
+        };
         Self {
+            client_cert: tls.with(shown),
+            asked,
             worker: Rc::clone(worker),
             connection: Rc::clone(connection),
             tls,
@@ -211,6 +225,12 @@ impl Session {
             aborted: Cell::new(false),
             incoming,
         }
+    }
+
+    /// The client's verified certificate, where the request's route asks for one, as `Client-Cert` has it.
+    pub(super) fn client_cert(&self, note: &Note) -> Option<&[u8]> {
+        let is_asked = note.http().client_auth != ClientAuth::Off;
+        self.client_cert.as_deref().filter(|_| is_asked)
     }
 
     /// Waits for more of what the client says; it is appended to `plain`.
@@ -306,6 +326,12 @@ impl Session {
             snapshot.routes.lookup(self.connection.listener.id, name, offers).map(Arc::clone)
         });
         let found = found.filter(|route| route.spec.mode == Mode::L7).ok_or(RequestOutcome::NoRoute)?;
+        // It may ask for certificates since, by other authorities, or have got other ones itself: the client must be
+        // asked anew, on another connection.
+        let asks = Asked::of(&found);
+        if !asks.is_nothing() && asks != self.asked {
+            return Err(RequestOutcome::Misdirected);
+        }
         // Another one may have taken its place while the connection lives.
         target.route = Some(Arc::clone(&found));
         Ok(found)
