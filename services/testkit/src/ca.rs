@@ -78,6 +78,14 @@ impl Ca {
         path
     }
 
+    /// Writes the authority's private key, for programs that sign in its name.
+    #[must_use]
+    pub fn write_key(&self, folder: &Path) -> PathBuf {
+        let path = folder.join("ca.key");
+        std::fs::write(&path, self.issuer.key().serialize_pem()).expect("the test's folder is writable");
+        path
+    }
+
     /// What a rustls client needs to trust this authority.
     #[must_use]
     pub fn roots(&self) -> rustls::RootCertStore {

@@ -273,7 +273,12 @@ impl Proxy {
 
     /// Puts a certificate in the place of the one of this name, in one step, while it runs.
     pub fn replace_certificate(&self, name: &str, certificate: &Certificate) {
-        write_certificate(self.root(), name, &certificate.bundle());
+        self.replace_bundle(name, &certificate.bundle());
+    }
+
+    /// The same with a file of this text.
+    pub fn replace_bundle(&self, name: &str, text: &str) {
+        write_certificate(self.root(), name, text);
     }
 
     /// Its admin socket.
