@@ -12,13 +12,13 @@ use serde_json::Value;
 const NAME: &str = "www.example.org";
 
 /// A proxy that terminates TLS for one name, whose backend is to come.
-struct Site {
-    proxy: Proxy,
+pub(crate) struct Site {
+    pub(crate) proxy: Proxy,
     ca: std::path::PathBuf,
     backend: SocketAddr,
 }
 
-fn site(backend_lines: &str) -> Site {
+pub(crate) fn site(backend_lines: &str) -> Site {
     let ca = Ca::new();
     let backend = fresh_address();
     let lines = format!("mode = \"l7\"\nbackends = [{{ address = \"{backend}\"{backend_lines} }}]");
@@ -32,7 +32,7 @@ fn site(backend_lines: &str) -> Site {
 impl Site {
     /// Runs a Python program of the fixtures, in the order of arguments that all of them have.
     #[expect(clippy::unwrap_used, reason = "a test's helper")]
-    fn run(&self, program: &str) -> String {
+    fn run(&self, program: &str, part: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(program);
         let (proxy, backend) = (self.proxy.web(), self.backend);
         let output = Command::new(venv().join("bin/python"))
@@ -40,7 +40,7 @@ impl Site {
             .args([proxy.ip().to_string(), proxy.port().to_string()])
             .args([backend.ip().to_string(), backend.port().to_string()])
             .arg(&self.ca)
-            .arg(NAME)
+            .args([NAME, part])
             .output()
             .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -49,7 +49,12 @@ impl Site {
     }
 
     fn json(&self, program: &str) -> Value {
-        serde_json::from_str(&self.run(program)).expect("the program prints JSON")
+        self.part(program, "")
+    }
+
+    /// What a program says of one of its parts.
+    pub(crate) fn part(&self, program: &str, part: &str) -> Value {
+        serde_json::from_str(&self.run(program, part)).expect("the program prints JSON")
     }
 
     /// A Debian program that asks for the site's page.
@@ -182,7 +187,7 @@ fn grpc_passes_in_both_directions() {
 
 #[test]
 fn websockets_pass() {
-    assert_eq!(site("").run("websocket_echo.py").trim(), "ok");
+    assert_eq!(site("").run("websocket_echo.py", "").trim(), "ok");
 }
 
 #[test]

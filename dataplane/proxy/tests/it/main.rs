@@ -12,6 +12,7 @@ mod firewall;
 mod grpc;
 mod http1;
 mod http2;
+mod http2_conformance;
 mod lifecycle;
 mod mcproxyctl;
 mod names;
