@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 
-use crate::parse::{BackendArg, CustomTlvArg, IdArg, SubjectArg};
+use crate::parse::{BackendArg, CustomTlvArg, IdArg, RuleArg, SubjectArg};
 
 /// Operates MC-Proxy.
 ///
@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// Where connections go.
     #[command(subcommand)]
     Route(Route),
+    /// What a route that terminates TLS asks of requests, and changes about them.
+    #[command(subcommand)]
+    Policy(Policy),
     /// Where connections are accepted.
     #[command(subcommand)]
     Listener(Listener),
@@ -130,7 +133,7 @@ pub(crate) struct Key {
 /// A route's settings; those that are not given keep their value, or take the default.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Settings {
-    /// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c]`; once for each backend.
+    /// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c][,path=/PATH]`; once for each backend.
     #[arg(long, value_name = "BACKEND")]
     pub(crate) backend: Vec<BackendArg>,
     /// The star stands for several labels, not just one.
@@ -208,6 +211,12 @@ pub(crate) struct Settings {
     /// HTTP: largest body of a request, in bytes; 0: no limit.
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_body_bytes: Option<u64>,
+    /// HTTP: keeps each client with its backend, by a cookie of this name; `off` ends that.
+    #[arg(long, value_name = "COOKIE", num_args = 0..=1, default_missing_value = "mc-backend")]
+    pub(crate) sticky: Option<String>,
+    /// HTTP: how long browsers keep that cookie, in seconds; 0: until they are closed.
+    #[arg(long, value_name = "S")]
+    pub(crate) sticky_max_age_s: Option<u64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -275,6 +284,84 @@ pub(crate) enum Route {
     /// Prints all routes as TOML that `replace` takes.
     #[command(after_help = "Example:\n  mcproxyctl route export > routes.toml")]
     Export,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// A route's policies in their order, and how often each applied.
+    #[command(after_help = "Example:\n  mcproxyctl policy list --listener web --name app.example.org")]
+    List(Key),
+    /// Adds a policy at the end, or replaces the one with its name where it stands.
+    #[command(after_help = "Examples:
+  mcproxyctl policy add --listener web --name app.example.org only-read --rule 'methods=[\"GET\",\"HEAD\"]'
+  mcproxyctl policy add --listener web --name app.example.org logins --path /login --dry-run \\
+      --rule 'rate={requests=5,per_s=60}'
+  mcproxyctl policy add --listener web --name app.example.org no-bots --before logins \\
+      --rule 'block_user_agent=\"badbot\"'
+  mcproxyctl policy add --listener web --name app.example.org moved --path /old \\
+      --rule 'redirect={to=\"https://new.example.org{path}{query}\",status=308}'
+  mcproxyctl policy add --listener web --name app.example.org tls-only --rule 'hsts={}'
+
+Rules, as in the configuration: require_header, block_header, block_user_agent, methods, paths, rewrite, redirect, rate,
+max_body_bytes, request_headers, response_headers, hsts, error_page, mirror.")]
+    Add {
+        #[command(flatten)]
+        key: Key,
+        /// Its name: a-z, 0-9 and -.
+        policy: String,
+        /// What it does: TOML, `KIND=VALUE`.
+        #[arg(long, value_name = "TOML")]
+        rule: RuleArg,
+        /// Only for this path and what is below it.
+        #[arg(long)]
+        path: Option<String>,
+        /// Only counts what it would do.
+        #[arg(long)]
+        dry_run: bool,
+        /// Puts it before this one.
+        #[arg(long, value_name = "POLICY")]
+        before: Option<String>,
+    },
+    /// Removes a policy.
+    #[command(
+        after_help = "Example:\n  mcproxyctl policy remove --listener web --name app.example.org logins"
+    )]
+    Remove {
+        #[command(flatten)]
+        key: Key,
+        /// Its name.
+        policy: String,
+    },
+    /// Ends a policy's dry run: what it says is done.
+    #[command(
+        after_help = "Example:\n  mcproxyctl policy enforce --listener web --name app.example.org logins"
+    )]
+    Enforce {
+        #[command(flatten)]
+        key: Key,
+        /// Its name.
+        policy: String,
+    },
+    /// Begins a policy's dry run: it only counts what it would do.
+    #[command(
+        after_help = "Example:\n  mcproxyctl policy dry-run --listener web --name app.example.org logins"
+    )]
+    DryRun {
+        #[command(flatten)]
+        key: Key,
+        /// Its name.
+        policy: String,
+    },
+    /// Replaces all policies of a route by those of a file, at once or not at all.
+    #[command(
+        after_help = "Example:\n  mcproxyctl policy replace --listener web --name app.example.org policies.toml"
+    )]
+    Replace {
+        #[command(flatten)]
+        key: Key,
+        /// TOML with `[[policies]]`, as a route of the configuration has them.
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

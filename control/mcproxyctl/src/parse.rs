@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use mc_core::model::{Backend, CustomTlv, Protocol, ProxyOut, Subject, TlvsOut, default_weight};
+use mc_core::model::{Backend, CustomTlv, Protocol, ProxyOut, Rule, Subject, TlvsOut, default_weight};
 
-/// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c]`.
+/// `ADDRESS:PORT[,weight=N][,proxy_protocol=off|v1|v2][,protocol=http1|h2c][,path=/PATH]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackendArg(pub(crate) Backend);
 
@@ -16,6 +16,10 @@ pub(crate) struct CustomTlvArg(pub(crate) CustomTlv);
 /// A CIDR, `country:CC` or `asn:N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SubjectArg(pub(crate) Subject);
+
+/// What a policy does, as the configuration says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RuleArg(pub(crate) Rule);
 
 /// A connection's id in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,7 @@ impl FromStr for BackendArg {
             proxy_protocol: ProxyOut::Off,
             tlvs: TlvsOut::default(),
             protocol: Protocol::Http1,
+            path: String::new(),
         };
         for part in parts {
             match part.split_once('=') {
@@ -58,9 +63,10 @@ impl FromStr for BackendArg {
                         _ => return Err(format!("protocol `{protocol}` is not http1 or h2c")),
                     };
                 }
+                Some(("path", path)) => backend.path = path.to_owned(),
                 _ => {
                     return Err(format!(
-                        "`{part}` is none of weight=N, proxy_protocol=FORM and protocol=PROTOCOL"
+                        "`{part}` is none of weight=N, proxy_protocol=FORM, protocol=PROTOCOL and path=/PATH"
                     ));
                 }
             }
@@ -76,6 +82,18 @@ impl FromStr for CustomTlvArg {
         let (kind, value) = text.split_once('=').ok_or("write TYPE=VALUE, e.g. 224=blue")?;
         let kind = kind.parse().map_err(|_other| format!("type `{kind}` is not 224 to 239"))?;
         Ok(Self(CustomTlv { kind, value: value.to_owned() }))
+    }
+}
+
+impl FromStr for RuleArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rule = toml::from_str(text);
+        rule.map(Self).map_err(|error| {
+            let problem = error.message().to_owned();
+            format!("{problem}: write one KIND=VALUE as TOML, e.g. methods=[\"GET\"] or rate={{requests=5}}")
+        })
     }
 }
 

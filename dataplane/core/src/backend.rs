@@ -26,7 +26,7 @@ pub struct BackendLive {
     /// Where it is.
     pub address: SocketAddr,
     /// Of the address, the same in every process: clients stay with their backend across restarts.
-    pub(crate) hash: u64,
+    pub hash: u64,
     active: AtomicU32,
     total: AtomicU64,
     failures: AtomicU64,

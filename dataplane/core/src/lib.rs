@@ -12,6 +12,7 @@ pub mod http1;
 pub mod limits;
 pub mod model;
 pub mod outcome;
+pub mod policy;
 pub mod proxy_protocol;
 pub mod rate;
 mod read;

@@ -184,11 +184,21 @@ pub enum RequestOutcome {
     BackendCut,
     /// The connection was given to another protocol, and ended.
     Upgraded,
+    /// A policy refuses it.
+    Denied,
+    /// No policy or backend of the route is for its path.
+    NotFound,
+    /// A policy does not allow its method.
+    MethodNotAllowed,
+    /// The client asks faster than a policy allows.
+    RateLimited,
+    /// A policy sends the client elsewhere.
+    Redirected,
 }
 
 impl RequestOutcome {
     /// Every outcome, in order of its discriminant.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::Completed,
         Self::ClientGone,
         Self::Malformed,
@@ -202,6 +212,11 @@ impl RequestOutcome {
         Self::BackendMalformed,
         Self::BackendCut,
         Self::Upgraded,
+        Self::Denied,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::RateLimited,
+        Self::Redirected,
     ];
 
     /// Its word in log and metrics.
@@ -221,6 +236,11 @@ impl RequestOutcome {
             Self::BackendMalformed => "backend_malformed",
             Self::BackendCut => "backend_cut",
             Self::Upgraded => "upgraded",
+            Self::Denied => "denied",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::RateLimited => "rate_limited",
+            Self::Redirected => "redirected",
         }
     }
 
@@ -228,8 +248,13 @@ impl RequestOutcome {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
+            Self::Redirected => 302,
             Self::Malformed => 400,
+            Self::Denied => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
             Self::TooLarge => 413,
+            Self::RateLimited => 429,
             Self::Misdirected | Self::NoRoute => 421,
             Self::NoBackend => 503,
             Self::BackendTimeout => 504,

@@ -13,9 +13,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use mc_ebpf_abi::bucket::{Entry, Limit, Place, SETS, Scope, Set, Source, take};
+use mc_ebpf_abi::bucket::{Entry, Place, SETS, Set, take};
+pub use mc_ebpf_abi::bucket::{Limit, Scope, Source};
 
-use crate::model::Rate;
+use crate::model::{Rate, RequestRate};
 
 /// The buckets of all sources, kept while the firewall's rules change.
 #[derive(Debug)]
@@ -72,7 +73,12 @@ impl RateTable {
 
     /// Takes a token from the source's bucket. Whether there was one.
     pub fn take(&self, source: Source, scope: Scope, now_ns: u64, limit: &Limit) -> bool {
-        let Place { set, tag } = source.place(scope, self.seed);
+        self.take_of(0, source, scope, now_ns, limit)
+    }
+
+    /// As [`Self::take`], where many limits share the table: `owner` says whose bucket it is.
+    pub fn take_of(&self, owner: u64, source: Source, scope: Scope, now_ns: u64, limit: &Limit) -> bool {
+        let Place { set, tag } = source.place(scope, self.seed ^ owner);
         self.sets()[set as usize % SETS].take(tag, now_ns, limit)
     }
 
@@ -95,6 +101,22 @@ impl Limits {
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.address.is_none() && self.prefix.is_none()
+    }
+}
+
+impl RequestRate {
+    /// As it is taken.
+    ///
+    /// # Panics
+    /// It lets nothing pass, which validation refuses.
+    #[must_use]
+    pub fn limit(&self) -> Limit {
+        let limit = Limit::new(self.requests, self.burst).expect("a rate of no request was refused");
+        let seconds = u64::from(self.per_s);
+        Limit {
+            interval_ns: limit.interval_ns * seconds,
+            capacity_ns: limit.capacity_ns.saturating_mul(seconds),
+        }
     }
 }
 

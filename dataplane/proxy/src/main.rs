@@ -171,6 +171,7 @@ fn start_workers(config: &Config, log: &LogSink, events: &Events, tls: Arc<Tls>)
     let policy = Arc::new(SharedPolicy {
         tls,
         rates: RateTable::new(fastrand::u64(..)),
+        request_rates: RateTable::new(fastrand::u64(..)),
         on_refused: Box::new(move |it| refused.refused(it.outcome, it.client.ip(), it.name)),
         on_ejected: Box::new(move |address| ejected.ejected(address)),
     });

@@ -169,10 +169,16 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         let count = workers.iter().map(|stats| stats.request_outcomes[outcome as usize].get()).sum::<u64>();
         page.sample("mcproxy_requests_total", &[("outcome", outcome.as_str())], count);
     }
-    let times: [(&str, &str, Time); 4] = [
+    let times: [(&str, &str, Time); 6] = [
         ("mcproxy_hello_seconds", "From accept to a complete ClientHello.", |stats| &stats.hello_time),
         ("mcproxy_connect_seconds", "From the route to a connected backend.", |stats| &stats.connect_time),
         ("mcproxy_connection_seconds", "From accept to the end.", |stats| &stats.duration),
+        ("mcproxy_request_connect_seconds", "From a request's head to its backend's connection.", |stats| {
+            &stats.request_connect_time
+        }),
+        ("mcproxy_request_response_seconds", "From that to the head of the response.", |stats| {
+            &stats.request_response_time
+        }),
         ("mcproxy_request_seconds", "From a request's head to its end.", |stats| &stats.request_time),
     ];
     for (name, help, of) in times {
@@ -229,6 +235,30 @@ impl RouteSum {
     }
 }
 
+/// How often the policies of these routes applied.
+fn policies<'a>(page: &mut Page, routes: impl Iterator<Item = &'a RouteEntry>) {
+    page.family(
+        "mcproxy_route_policy_requests_total",
+        "counter",
+        "Requests to which a route's policy applied, or would have but for its dry run.",
+    );
+    for entry in routes {
+        let spec = &entry.spec;
+        for policy in &entry.policies {
+            for (state, count) in [("applied", &policy.applied), ("dry_run", &policy.dry_run)] {
+                let labels = [
+                    ("listener", &*spec.listener),
+                    ("name", &*spec.name),
+                    ("alpn", &*spec.alpn),
+                    ("policy", &*policy.name),
+                    ("state", state),
+                ];
+                page.sample("mcproxy_route_policy_requests_total", &labels, count.load(Ordering::Relaxed));
+            }
+        }
+    }
+}
+
 /// Brings the [`MOST`] items of the greatest keys to the front; those, and the rest.
 fn top<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) -> (&mut [T], &mut [T]) {
     if items.len() > MOST {
@@ -247,7 +277,7 @@ fn routes(page: &mut Page, snapshot: &Snapshot, others: &mut RouteSum) {
     let (own, rest) = top(&mut seen, |(total, _)| *total);
     own.sort_unstable_by_key(|(_, entry)| (&entry.spec.listener, &entry.spec.name, &entry.spec.alpn));
     let mut rows: Vec<([&str; 3], RouteSum)> = Vec::with_capacity(own.len() + 1);
-    for (_, entry) in own {
+    for (_, entry) in own.iter() {
         let mut sum = RouteSum::default();
         sum.add(entry);
         rows.push(([&entry.spec.listener, &entry.spec.name, &entry.spec.alpn], sum));
@@ -286,6 +316,7 @@ fn routes(page: &mut Page, snapshot: &Snapshot, others: &mut RouteSum) {
             page.sample("mcproxy_route_responses_total", &all, count);
         }
     }
+    policies(page, own.iter().map(|(_, entry)| *entry));
     type Number = fn(&RouteSum) -> u64;
     let numbers: [(&str, &str, &str, Number); 3] = [
         ("mcproxy_route_connections_active", "gauge", "Connections now.", |sum| sum.active),
@@ -511,7 +542,7 @@ mod tests {
             live.counters().begun();
             live.counters().ended(Outcome::Completed, 10, 100);
         }
-        Arc::new(RouteEntry { spec, backends: Vec::new(), live })
+        Arc::new(RouteEntry { spec, backends: Vec::new(), live, policies: Vec::new() })
     }
 
     fn snapshot<'a>(routes: impl IntoIterator<Item = &'a Arc<RouteEntry>>) -> Snapshot {

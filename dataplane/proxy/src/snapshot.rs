@@ -12,7 +12,7 @@ use mc_core::model::{Backend, Firewall, Listener, Route};
 use mc_core::table::RouteTable;
 
 use crate::geoip::GeoIp;
-use crate::stats::RouteLive;
+use crate::stats::{PolicyLive, RouteLive};
 
 /// All that decides about a connection, at one revision.
 #[derive(Debug)]
@@ -49,6 +49,8 @@ pub struct RouteEntry {
     pub backends: Vec<Arc<BackendLive>>,
     /// Survives updates of the route.
     pub live: Arc<RouteLive>,
+    /// What is counted of its policies, in their order.
+    pub policies: Vec<Arc<PolicyLive>>,
 }
 
 /// The firewall as written and as compiled.

@@ -1,5 +1,6 @@
 //! Counters that workers write and the admin side reads: relaxed atomics, no lock, bounded in number.
 
+use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -30,6 +31,10 @@ pub struct WorkerStats {
     pub requests: [Counter; CLASSES],
     /// Requests by outcome, in the order of [`RequestOutcome::ALL`].
     pub request_outcomes: [Counter; RequestOutcome::ALL.len()],
+    /// From a request's complete head to its backend's connection.
+    pub request_connect_time: Histogram,
+    /// From that to the head of the response.
+    pub request_response_time: Histogram,
     /// From a request's complete head to its end.
     pub request_time: Histogram,
 }
@@ -63,6 +68,19 @@ pub struct RouteCounters {
     pub requests: [AtomicU64; CLASSES],
 }
 
+/// What is counted of a route's policy, kept while the route has a policy of this name.
+#[derive(Debug)]
+pub struct PolicyLive {
+    /// Its name.
+    pub name: String,
+    /// Whose tokens are taken from the table that all rates share.
+    pub owner: u64,
+    /// Requests to which it applied.
+    pub applied: AtomicU64,
+    /// Requests to which it would have, had it not been in dry run.
+    pub dry_run: AtomicU64,
+}
+
 /// A counter with one writer.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -89,6 +107,8 @@ impl Default for WorkerStats {
             duration: Histogram::default(),
             requests: std::array::from_fn(|_| Counter::default()),
             request_outcomes: std::array::from_fn(|_| Counter::default()),
+            request_connect_time: Histogram::default(),
+            request_response_time: Histogram::default(),
             request_time: Histogram::default(),
         }
     }
@@ -152,6 +172,15 @@ impl RouteLive {
     /// The counters of a route that has seen a connection.
     pub fn seen(&self) -> Option<&RouteCounters> {
         self.counters.get().map(|counters| &**counters)
+    }
+}
+
+impl PolicyLive {
+    /// A policy of the route with this key that has seen nothing.
+    #[must_use]
+    pub fn new(route: &RouteKey, name: &str) -> Self {
+        let owner = foldhash::fast::FixedState::default().hash_one((route, name));
+        Self { name: name.to_owned(), owner, applied: AtomicU64::new(0), dry_run: AtomicU64::new(0) }
     }
 }
 

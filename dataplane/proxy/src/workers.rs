@@ -43,6 +43,8 @@ pub struct SharedPolicy {
     pub tls: Arc<Tls>,
     /// How fast each source opens connections.
     pub rates: RateTable,
+    /// How fast each client asks, by policy.
+    pub request_rates: RateTable,
     /// Told of each refused connection; must not wait.
     pub on_refused: Box<dyn Fn(Refused<'_>) + Send + Sync>,
     /// Told when a backend was ejected; must not wait.

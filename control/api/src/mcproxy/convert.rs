@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use mc_core::model::{self, Invalid};
 
+mod policy;
+
 use super::firewall_rule::Subject;
 use super::{
     Backend, Check, CustomTlv, Firewall, FirewallRule, Http, Listener, Rate, Route, RouteKey, TlvsOut,
@@ -92,6 +94,8 @@ fn http_of(http: Http) -> Result<model::Http, Invalid> {
         response_timeout_ms: http.response_timeout_ms.unwrap_or(default.response_timeout_ms),
         keepalive_timeout_ms: http.keepalive_timeout_ms.unwrap_or(default.keepalive_timeout_ms),
         max_body_bytes: http.max_body_bytes,
+        sticky: http.sticky.map(model::Sticky::from),
+        policies: policy::policies_of(http.policies)?,
     })
 }
 
@@ -112,6 +116,7 @@ fn backend_of(backend: Backend, path: &str) -> Result<model::Backend, Invalid> {
         weight: backend.weight.unwrap_or(model::default_weight()),
         proxy_protocol: Words::of(backend.proxy_protocol, &format!("{path}.proxy_protocol"))?,
         protocol: Words::of(backend.protocol, &format!("{path}.protocol"))?,
+        path: backend.path,
         tlvs: model::TlvsOut {
             alpn: tlvs.alpn,
             authority: tlvs.authority,
@@ -160,6 +165,8 @@ impl From<&model::Route> for Route {
                 response_timeout_ms: Some(route.http.response_timeout_ms),
                 keepalive_timeout_ms: Some(route.http.keepalive_timeout_ms),
                 max_body_bytes: route.http.max_body_bytes,
+                sticky: route.http.sticky.as_ref().map(super::Sticky::from),
+                policies: route.http.policies.iter().map(super::Policy::from).collect(),
             }),
         }
     }
@@ -174,6 +181,7 @@ impl From<&model::Backend> for Backend {
             weight: Some(backend.weight),
             proxy_protocol: backend.proxy_protocol.number(),
             protocol: backend.protocol.number(),
+            path: backend.path.clone(),
             tlvs: (*tlvs != model::TlvsOut::default()).then(|| TlvsOut {
                 alpn: tlvs.alpn,
                 authority: tlvs.authority,
@@ -371,6 +379,7 @@ mod tests {
                     proxy_protocol: Words::of(form, "").unwrap(),
                     tlvs,
                     protocol: Words::of(protocol, "").unwrap(),
+                    path: if weight % 2 == 0 { "/api".to_owned() } else { String::new() },
                 }
             },
         )
@@ -420,6 +429,8 @@ mod tests {
                         response_timeout_ms: http.1[0],
                         keepalive_timeout_ms: http.1[1],
                         max_body_bytes: http.1[2],
+                        sticky: (http.1[2] % 2 == 0).then(model::Sticky::default),
+                        policies: policy::tests::one_of_each(),
                     },
                 }
             },

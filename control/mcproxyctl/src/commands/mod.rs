@@ -4,6 +4,7 @@ mod backend;
 mod connection;
 mod firewall;
 mod listener;
+mod policy;
 mod route;
 mod stats;
 
@@ -38,6 +39,7 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
     match cli.command {
         Command::Status => status(&mut client, &mut printer).await,
         Command::Route(command) => route::run(command, &mut client, &mut printer).await,
+        Command::Policy(command) => policy::run(command, &mut client, &mut printer).await,
         Command::Listener(command) => listener::run(command, &mut client, &mut printer).await,
         Command::Firewall(command) => firewall::run(command, &mut client, &mut printer).await,
         Command::Backend(command) => backend::run(command, &mut client, &mut printer).await,

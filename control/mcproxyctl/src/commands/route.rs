@@ -82,7 +82,7 @@ async fn routes(client: &mut Client, listener: String, name_contains: String) ->
     Ok(routes)
 }
 
-async fn find(client: &mut Client, key: &Key) -> Result<Model, Error> {
+pub(super) async fn find(client: &mut Client, key: &Key) -> Result<Model, Error> {
     // As the proxy keeps names: lower case, no trailing dot.
     let name = key.name.trim_end_matches('.').to_ascii_lowercase();
     let all = routes(client, key.listener.clone(), name.clone()).await?;
@@ -123,7 +123,7 @@ async fn replace(
     Ok(printer.print(|| json!(reply), text)?)
 }
 
-fn changed(change: mc_api::mcproxy::RouteChange, printer: &mut Printer<'_>) -> Result<(), Error> {
+pub(super) fn changed(change: mc_api::mcproxy::RouteChange, printer: &mut Printer<'_>) -> Result<(), Error> {
     let route = change.route.context("the proxy answered without the route")?;
     let route = Model::try_from(route).context("the proxy's answer is of a newer version")?;
     let json = || {
@@ -183,8 +183,24 @@ fn apply(settings: &Settings, route: &mut Model) -> Result<(), Error> {
     set(&mut route.http.response_timeout_ms, settings.response_timeout_ms);
     set(&mut route.http.keepalive_timeout_ms, settings.keepalive_timeout_ms);
     set(&mut route.http.max_body_bytes, settings.max_body_bytes);
+    apply_sticky(settings, route)?;
     apply_tlvs(settings, route)?;
     apply_check(settings, route)
+}
+
+fn apply_sticky(settings: &Settings, route: &mut Model) -> Result<(), Error> {
+    let sticky = &mut route.http.sticky;
+    match settings.sticky.as_deref() {
+        Some("off") => *sticky = None,
+        Some(cookie) => sticky.get_or_insert_default().cookie = cookie.to_owned(),
+        None => {}
+    }
+    match (settings.sticky_max_age_s, sticky) {
+        (Some(max_age_s), Some(sticky)) => sticky.max_age_s = max_age_s,
+        (Some(_), None) => return Err(Error::Usage("--sticky-max-age-s needs --sticky".to_owned())),
+        (None, _) => {}
+    }
+    Ok(())
 }
 
 fn apply_tlvs(settings: &Settings, route: &mut Model) -> Result<(), Error> {
@@ -264,11 +280,11 @@ fn routes_table(routes: &[Model]) -> String {
     table(&["LISTENER", "NAME", "ALPN", "MODE", "BACKENDS"], &rows)
 }
 
-fn message_key(key: &Key) -> RouteKey {
+pub(super) fn message_key(key: &Key) -> RouteKey {
     RouteKey { listener: key.listener.clone(), name: key.name.clone(), alpn: key.alpn.clone() }
 }
 
-fn text_key(key: &Key) -> String {
+pub(super) fn text_key(key: &Key) -> String {
     mc_core::model::RouteKey::from(message_key(key)).to_string()
 }
 
@@ -311,12 +327,18 @@ mod tests {
         assert_eq!(it.retries, 0);
         apply(&settings("--check off"), &mut it).unwrap();
         assert_eq!(it.check, None);
+        apply(&settings("--sticky --sticky-max-age-s 5"), &mut it).unwrap();
+        let sticky = it.http.sticky.clone().unwrap();
+        assert_eq!((sticky.cookie.as_str(), sticky.max_age_s), ("mc-backend", 5));
+        apply(&settings("--sticky off"), &mut it).unwrap();
+        assert_eq!(it.http.sticky, None);
     }
 
     #[test]
     fn what_does_not_go_together_is_refused() {
         assert!(matches!(route("--backend 10.0.0.2:443 --tlv alpn"), Err(Error::Usage(_))));
         assert!(matches!(route("--backend 10.0.0.2:443 --check-path /x"), Err(Error::Usage(_))));
+        assert!(matches!(route("--backend 10.0.0.2:443 --sticky-max-age-s 5"), Err(Error::Usage(_))));
     }
 
     #[test]

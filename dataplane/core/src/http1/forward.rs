@@ -104,18 +104,20 @@ pub fn for_backend<'a>(
     put(b"x-request-id", facts.request_id.as_bytes());
 }
 
-/// Writes a response's head for an HTTP/1.1 client. `connection`: what it says besides, `close` or `keep-alive`.
-pub fn write_response(
+/// Writes a response's head for an HTTP/1.1 client. `fields`: those of the backend's that go further. `connection`:
+/// what it says besides, `close` or `keep-alive`.
+pub fn write_response<'a>(
     out: &mut Vec<u8>,
     response: &Response,
     head: &[u8],
+    fields: impl Iterator<Item = (Known, &'a [u8], &'a [u8])>,
     framing: Framing<'_>,
     connection: Option<&[u8]>,
 ) {
     let words = response.reason.of(head);
     let words = if words.is_empty() { reason(response.status).as_bytes() } else { words };
     write_status_line(out, response.status, words);
-    for (_, name, value) in response.section.end_to_end(head) {
+    for (_, name, value) in fields {
         put(out, name, value);
     }
     let upgrade = response.upgrade(head).filter(|_| response.status == 101);
@@ -129,12 +131,12 @@ pub fn write_response(
 pub fn write_translated<'a>(
     out: &mut Vec<u8>,
     status: u16,
-    fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    fields: impl Iterator<Item = (Known, &'a [u8], &'a [u8])>,
     framing: Framing<'_>,
     connection: Option<&[u8]>,
 ) {
     write_status_line(out, status, reason(status).as_bytes());
-    for (name, value) in fields {
+    for (_, name, value) in fields {
         put(out, name, value);
     }
     end_head(out, framing, connection);
@@ -311,7 +313,9 @@ mod tests {
         let mut response = Response::default();
         response.parse(head, false, &Limits::default()).unwrap();
         let mut out = Vec::new();
-        write_response(&mut out, &response, head, response.framing(head, Version::Http11), Some(b"close"));
+        let fields = response.section.end_to_end(head);
+        let framing = response.framing(head, Version::Http11);
+        write_response(&mut out, &response, head, fields, framing, Some(b"close"));
         let expected =
             "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

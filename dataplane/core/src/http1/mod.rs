@@ -29,6 +29,7 @@ pub use forward::{
 pub use request::Request;
 pub use response::Response;
 pub use table::is_target;
+pub(crate) use table::{is_token, is_value};
 pub use write::{reason, write_chunk_size, write_status_line};
 
 /// What a head may take.

@@ -10,10 +10,14 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+mod policy;
 mod validate;
 
 pub use crate::http1::Forwarded;
 
+pub use policy::{
+    EditFields, ErrorPage, FieldMatch, Hsts, Mirror, Policy, Redirect, RequestRate, Rewrite, Rule, Sticky,
+};
 pub use validate::{
     Invalid, check_config, check_route_listener, normalize_firewall, normalize_listener, normalize_rate,
     normalize_route, normalize_rule,
@@ -137,6 +141,12 @@ pub struct Http {
     pub keepalive_timeout_ms: u64,
     /// Largest body of a request, in bytes; 0: no limit.
     pub max_body_bytes: u64,
+    /// Keeps each client with its backend, by a cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
+    /// Looked at in this order, at most 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Policy>,
 }
 
 impl Default for Http {
@@ -146,6 +156,8 @@ impl Default for Http {
             response_timeout_ms: 60_000,
             keepalive_timeout_ms: 60_000,
             max_body_bytes: 0,
+            sticky: None,
+            policies: Vec::new(),
         }
     }
 }
@@ -193,6 +205,11 @@ pub struct Backend {
     /// What it speaks, on a route of mode `l7`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub protocol: Protocol,
+    /// Gets only requests for this path and what is below it, on a route of mode `l7`: `/api` is for `/api` and
+    /// `/api/users`, not for `/apiary`; empty: for all. Of a route's backends, those with the longest path that fits
+    /// are chosen from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
 }
 
 /// What a backend of a route that terminates TLS speaks.

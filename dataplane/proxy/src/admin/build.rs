@@ -11,7 +11,7 @@ use super::listing::Listing;
 use super::state::View;
 use crate::clock;
 use crate::snapshot::{ListenerEntry, RouteEntry};
-use crate::stats::RouteLive;
+use crate::stats::{PolicyLive, RouteLive};
 
 /// All routes, as workers and as operators look them up.
 #[derive(Debug)]
@@ -75,12 +75,15 @@ pub(crate) fn entry(
     now_ms: u64,
 ) -> Arc<RouteEntry> {
     let lives = backends.acquire(&route, now_ms);
-    match old {
-        Some(old) if old.spec == route => old,
-        Some(old) => Arc::new(RouteEntry { spec: route, backends: lives, live: Arc::clone(&old.live) }),
-        None => {
-            let live = Arc::new(RouteLive::new(route.key()));
-            Arc::new(RouteEntry { spec: route, backends: lives, live })
-        }
-    }
+    let (live, before) = match old {
+        Some(old) if old.spec == route => return old,
+        Some(old) => (Arc::clone(&old.live), old.policies.clone()),
+        None => (Arc::new(RouteLive::new(route.key())), Vec::new()),
+    };
+    let policies = route.http.policies.iter().map(|policy| {
+        let same = before.iter().find(|live| live.name == policy.name).cloned();
+        same.unwrap_or_else(|| Arc::new(PolicyLive::new(&live.key, &policy.name)))
+    });
+    let policies = policies.collect();
+    Arc::new(RouteEntry { spec: route, backends: lives, live, policies })
 }

@@ -3,6 +3,8 @@
 //! A status' message says what is wrong with what and what to do; where one field is to blame, its path is in
 //! the metadata too (`field`), so that nobody parses text.
 
+use std::sync::atomic::Ordering;
+
 use mc_api::mcproxy as api;
 use mc_api::mcproxy::admin_server::{Admin as AdminApi, AdminServer};
 use mc_core::model::{Firewall, FirewallRule, Invalid, Listener, Route, RouteKey};
@@ -74,6 +76,21 @@ impl AdminApi for Api {
         let key: RouteKey = required("key", request.key)?.into();
         let (revision, existed, killed) = self.admin.remove_route(key, kill).await.map_err(refused)?;
         Ok(Response::new(api::RemoveRouteReply { revision, existed, killed }))
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<api::ListPoliciesRequest>,
+    ) -> Reply<api::ListPoliciesReply> {
+        let key: RouteKey = required("key", request.into_inner().key)?.into();
+        let route = self.admin.route(&key).ok_or_else(|| refused(ChangeError::NoRoute(key)))?;
+        let states = route.spec.http.policies.iter().zip(&route.policies);
+        let policies = states.map(|(policy, live)| api::PolicyState {
+            policy: Some(policy.into()),
+            applied: live.applied.load(Ordering::Relaxed),
+            dry_run: live.dry_run.load(Ordering::Relaxed),
+        });
+        Ok(Response::new(api::ListPoliciesReply { policies: policies.collect() }))
     }
 
     async fn list_routes(&self, request: Request<api::ListRoutesRequest>) -> Reply<Self::ListRoutesStream> {

@@ -301,6 +301,12 @@ impl Admin {
         clock::millis().saturating_sub(self.started_ms)
     }
 
+    /// The route with this key, as it is live.
+    #[must_use]
+    pub fn route(&self, key: &RouteKey) -> Option<Arc<RouteEntry>> {
+        self.view.read().listing.get(&state::normalize_key(key.clone())).cloned()
+    }
+
     /// Up to `limit` routes that come after `key`, in order; from the first on without one.
     #[must_use]
     pub fn routes_after(&self, key: Option<&RouteKey>, limit: usize) -> Vec<Arc<RouteEntry>> {

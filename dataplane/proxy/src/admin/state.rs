@@ -34,7 +34,7 @@ mod listeners;
 mod routes;
 
 pub use listeners::ListenerPut;
-pub(crate) use routes::MAX_ROUTES;
+pub(crate) use routes::{MAX_ROUTES, normalize_key};
 pub use routes::{RoutePut, RoutesReplaced};
 
 use listeners::bind;

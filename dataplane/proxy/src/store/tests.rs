@@ -46,7 +46,14 @@ fn odd_route(name: &str) -> Route {
         any_depth: true,
         mode: Mode::L7,
         backends: vec![
-            Backend { address, weight: 7, proxy_protocol: ProxyOut::V2, tlvs, protocol: Protocol::H2c },
+            Backend {
+                address,
+                weight: 7,
+                proxy_protocol: ProxyOut::V2,
+                tlvs,
+                protocol: Protocol::H2c,
+                path: "/api".into(),
+            },
             route("").backends.remove(0),
         ],
         balance: Balance::SourceHash,

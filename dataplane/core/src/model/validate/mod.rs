@@ -8,6 +8,7 @@
 mod config;
 mod firewall;
 mod listener;
+mod policy;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -60,11 +61,16 @@ fn check_range<T: PartialOrd + Display>(
 
 /// A listener's name, where it is given and where it is referred to.
 fn check_listener_name(field: &'static str, name: &str) -> Result<(), Invalid> {
+    check_name(field, "listener", name)
+}
+
+/// The name of a `what`, which is written in labels of metrics and on command lines.
+fn check_name(field: &'static str, what: &str, name: &str) -> Result<(), Invalid> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if (1..=63).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(());
     }
-    let problem = format!("{} is no listener name: write 1 to 63 of a-z, 0-9 and -", quoted(name));
+    let problem = format!("{} is no {what} name: write 1 to 63 of a-z, 0-9 and -", quoted(name));
     Err(Invalid::new(field, problem))
 }
 

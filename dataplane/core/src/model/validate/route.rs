@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::policy::{check_path, normalize_http};
 use super::{HOUR_MS, Invalid, check_address, check_listener_name, check_range, quoted};
 use crate::hostname::{HostName, HostNameError};
 use crate::model::{Backend, Check, Http, Mode, Protocol, ProxyOut, Route, TlvsOut};
@@ -27,16 +28,29 @@ pub fn normalize_route(mut route: Route) -> Result<Route, Invalid> {
         );
         return Err(Invalid::new("alpn", problem));
     }
+    for backend in &mut route.backends {
+        if backend.path == "/" {
+            backend.path.clear();
+        }
+    }
     check_backends(&route.backends)?;
     if route.mode == Mode::L4 && route.http != Http::default() {
         return Err(Invalid::new("http", "only has a meaning with mode = \"l7\": set that, or remove this"));
     }
     check_range("http.response_timeout_ms", &route.http.response_timeout_ms, &(1..=HOUR_MS))?;
     check_range("http.keepalive_timeout_ms", &route.http.keepalive_timeout_ms, &(1..=HOUR_MS))?;
+    normalize_http(&mut route.http).map_err(|error| error.within("http"))?;
     let spoken = route.backends.iter().position(|backend| backend.protocol != Protocol::Http1);
     if let (Mode::L4, Some(index)) = (route.mode, spoken) {
         return Err(Invalid::new(
             format!("backends[{index}].protocol"),
+            "only has a meaning with mode = \"l7\": set that, or remove this",
+        ));
+    }
+    let path = route.backends.iter().position(|backend| !backend.path.is_empty());
+    if let (Mode::L4, Some(index)) = (route.mode, path) {
+        return Err(Invalid::new(
+            format!("backends[{index}].path"),
             "only has a meaning with mode = \"l7\": set that, or remove this",
         ));
     }
@@ -125,6 +139,9 @@ fn check_backend(backend: &Backend) -> Result<(), Invalid> {
     }
     if address.port() == 0 {
         return Err(Invalid::new("address", format!("{address} has port 0: write the backend's port")));
+    }
+    if !backend.path.is_empty() {
+        check_path("path", &backend.path)?;
     }
     check_range("weight", &backend.weight, &(1..=1000))?;
     if backend.proxy_protocol != ProxyOut::V2 && backend.tlvs != TlvsOut::default() {

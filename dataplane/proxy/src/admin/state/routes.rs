@@ -207,7 +207,7 @@ fn by_key(route: &Route) -> (&str, &str, &str) {
 }
 
 /// A key in the form in which routes are kept.
-fn normalize_key(key: RouteKey) -> RouteKey {
+pub(crate) fn normalize_key(key: RouteKey) -> RouteKey {
     let name = key.name.trim_end_matches('.').to_ascii_lowercase();
     RouteKey { name, ..key }
 }

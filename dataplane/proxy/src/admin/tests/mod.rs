@@ -93,6 +93,7 @@ fn workers() -> Arc<Workers> {
     let (tls, _) = Tls::open(&folder.path().join("certs"), &folder.path().join("ticket-keys"), 0).unwrap();
     let policy = SharedPolicy {
         rates: RateTable::new(1),
+        request_rates: RateTable::new(1),
         tls: Arc::new(tls),
         on_refused: Box::new(|_| {}),
         on_ejected: Box::new(|_| {}),

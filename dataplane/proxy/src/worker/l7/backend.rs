@@ -263,12 +263,15 @@ pub(super) async fn lease(
     fresh: bool,
 ) -> Result<Upstream, RequestOutcome> {
     let (worker, connection) = (&session.worker, &session.connection);
-    let mut tried = Tried::default();
+    let mut tried = note.excluded;
     let mut outcome = RequestOutcome::NoBackend;
     for _ in 0..=route.spec.retries {
         let now_ms = clock::millis();
-        let Some(index) = pick(worker, connection, route, &tried, now_ms) else { break };
+        let chosen = by_cookie(note, route, &tried, now_ms);
+        let chosen = chosen.or_else(|| pick(worker, connection, route, &tried, now_ms));
+        let Some(index) = chosen else { break };
         let live = &route.backends[index];
+        note.stick(live.hash);
         let on_backend = OnBackend::acquire(live);
         let address = live.address;
         note.backend = Some(address);
@@ -321,6 +324,13 @@ pub(super) async fn lease(
         tried.insert(index);
     }
     Err(outcome)
+}
+
+/// The backend that the client's cookie names, while it may be used.
+fn by_cookie(note: &Note, route: &RouteEntry, tried: &Tried, now_ms: u64) -> Option<usize> {
+    let hash = note.sticky?;
+    let index = route.backends.iter().position(|backend| backend.hash == hash)?;
+    (!tried.contains(index) && route.backends[index].usable(now_ms)).then_some(index)
 }
 
 async fn open(address: SocketAddr, header: &[u8]) -> io::Result<Socket> {

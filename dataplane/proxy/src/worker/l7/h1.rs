@@ -10,8 +10,11 @@ mod to_http2;
 use std::io;
 use std::sync::Arc;
 
-use mc_core::http1::{self, Body, Decoder, Facts, HeadEnd, Known, Limits, Malformed, Request, Step, Version};
+use mc_core::http1::{
+    self, Body, Decoder, Facts, Framing, HeadEnd, Known, Limits, Malformed, Request, Step, Version,
+};
 use mc_core::outcome::{Outcome, RequestOutcome};
+use mc_core::policy::Seen;
 use mc_uring::tls::Received;
 
 use super::backend::{Fault, Upstream, lease};
@@ -104,16 +107,29 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
     let route = match session.route(request.host.of(head)) {
         Ok(route) => route,
         Err(outcome) => {
-            answer(session, &mut note, outcome.status()).await.unwrap_or(());
+            answer(session, &mut note, outcome, None, false).await.unwrap_or(());
             session.finish(note, outcome);
             return After::Close(Outcome::Completed);
         }
     };
     note.route = Some(Arc::clone(&route));
+    let asked = Seen {
+        method: request.method.of(head),
+        target: request.target.of(head),
+        host: request.host.of(head),
+        fields: || request.section.end_to_end(head),
+    };
+    if let Err(outcome) = session.judge(&mut note, &asked) {
+        // A body that nobody reads cannot be told from the next request.
+        let persistent = request.persistent && request.body == Body::None && !session.is_draining();
+        let told = answer(session, &mut note, outcome, None, persistent).await;
+        session.finish(note, outcome);
+        return if persistent && told.is_ok() { After::Next } else { After::Close(Outcome::Completed) };
+    }
     if let Body::Length(length) = request.body
         && length > note.most_bytes()
     {
-        answer(session, &mut note, RequestOutcome::TooLarge.status()).await.unwrap_or(());
+        answer(session, &mut note, RequestOutcome::TooLarge, None, false).await.unwrap_or(());
         session.finish(note, RequestOutcome::TooLarge);
         return After::Close(Outcome::Completed);
     }
@@ -129,7 +145,7 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
                 note.detail = detail;
             }
             if !told && outcome != RequestOutcome::ClientGone {
-                answer(session, &mut note, outcome.status()).await.unwrap_or(());
+                answer(session, &mut note, outcome, None, false).await.unwrap_or(());
             }
             session.finish(note, outcome);
             if told {
@@ -309,22 +325,36 @@ fn take(decoder: &mut Decoder, bytes: &[u8], raw: bool, out: &mut Vec<u8>) -> Re
     }
 }
 
-/// Answers for the backend that did not. The connection is closed after it.
-async fn answer(session: &Session, note: &mut Note, status: u16) -> io::Result<()> {
-    let reason = http1::reason(status);
-    let body = format!("{status} {reason}\n");
-    note.status = status;
-    note.bytes_out = body.len() as u64;
+/// Answers instead of a backend, with this status where it is not the outcome's.
+async fn answer(
+    session: &Session,
+    note: &mut Note,
+    outcome: RequestOutcome,
+    status: Option<u16>,
+    persistent: bool,
+) -> io::Result<()> {
+    let own = note.own_answer(outcome, status);
+    let length = own.body.len().to_string();
+    let mut fields = vec![("Content-Type", own.content_type.as_str()), ("X-Request-ID", note.id.as_str())];
+    fields.extend(note.own_fields.iter().map(|(name, value)| (*name, value.as_str())));
+    let fields = fields.iter().map(|(name, value)| (Known::Other, name.as_bytes(), value.as_bytes()));
+    let edits = note.response_edits();
     let mut out = Vec::new();
-    http1::write_status_line(&mut out, status, reason.as_bytes());
-    let fields = format!(
-        "Content-Type: text/plain\r\nContent-Length: {}\r\nX-Request-ID: {}\r\nConnection: close\r\n\r\n",
-        body.len(),
-        note.id,
+    // A client of HTTP/1.0 goes on only where it is told so.
+    let connection = match (persistent, note.protocol) {
+        (true, "HTTP/1.0") => Some(b"keep-alive".as_slice()),
+        (true, _) => None,
+        (false, _) => Some(b"close".as_slice()),
+    };
+    http1::write_translated(
+        &mut out,
+        own.status,
+        edits.apply(fields),
+        Framing::Length(length.as_bytes()),
+        connection,
     );
-    out.extend_from_slice(fields.as_bytes());
     if &*note.method != b"HEAD" {
-        out.extend_from_slice(body.as_bytes());
+        out.extend_from_slice(own.body.as_bytes());
     }
     session.send(&out).await
 }
@@ -332,6 +362,6 @@ async fn answer(session: &Session, note: &mut Note, status: u16) -> io::Result<(
 /// Tells a client that what it sent is no request, and logs it.
 async fn refuse(session: &Session, mut note: Note, error: Malformed) {
     note.detail = error.to_string();
-    answer(session, &mut note, error.status()).await.unwrap_or(());
+    answer(session, &mut note, RequestOutcome::Malformed, Some(error.status()), false).await.unwrap_or(());
     session.finish(note, RequestOutcome::Malformed);
 }

@@ -7,7 +7,6 @@ mod to_http1;
 mod to_http2;
 
 use std::cell::Cell;
-use std::fmt::Write as _;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,8 +19,9 @@ use h2::{Reason, RecvStream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use mc_core::http1::{self, Authority, Facts, Framing, Known, is_target};
+use mc_core::http1::{Authority, Facts, Framing, Known, is_target};
 use mc_core::outcome::{Outcome, RequestOutcome};
+use mc_core::policy::{FieldRef, Seen};
 use mc_uring::runtime;
 
 use super::backend::{Fault, Upstream, lease};
@@ -172,11 +172,25 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                 }
                 note.route = Some(Arc::clone(&route));
                 note.host = asked.host.as_bytes().into();
+                let judged = session.judge(
+                    &mut note,
+                    &Seen {
+                        method: parts.method.as_str().as_bytes(),
+                        target: asked.target.as_bytes(),
+                        host: asked.host.as_bytes(),
+                        fields: || fields(&parts, &asked),
+                    },
+                );
+                let rewritten =
+                    note.rewritten.take().map(|target| String::from_utf8_lossy(&target).into_owned());
+                let asked = Asked { target: rewritten.as_deref().unwrap_or(asked.target), ..asked };
                 let length = match asked.framing {
                     Framing::Length(length) => str::from_utf8(length).ok().and_then(|text| text.parse().ok()),
                     _ => None,
                 };
-                if length.is_some_and(|length: u64| length > note.most_bytes()) {
+                if let Err(outcome) = judged {
+                    Err(Fault::before(outcome, ""))
+                } else if length.is_some_and(|length: u64| length > note.most_bytes()) {
                     Err(Fault::before(RequestOutcome::TooLarge, ""))
                 } else {
                     exchange(session, &route, &parts, &asked, &mut body, &mut respond, &mut note).await
@@ -196,7 +210,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                 client.reset.set(client.reset.get() + 1);
                 respond.send_reset(Reason::CANCEL);
             } else if !fault.told {
-                answer(&mut respond, &mut note, fault.outcome.status());
+                answer(&mut respond, &mut note, fault.outcome);
             }
             fault.outcome
         }
@@ -279,7 +293,7 @@ fn facts<'a>(session: &Session, asked: &Asked<'a>, note: &'a Note) -> Facts<'a> 
 }
 
 /// The request's fields, cookies in one.
-fn fields<'a>(parts: &'a Parts, asked: &'a Asked<'_>) -> impl Iterator<Item = (Known, &'a [u8], &'a [u8])> {
+fn fields<'a>(parts: &'a Parts, asked: &'a Asked<'_>) -> impl Iterator<Item = FieldRef<'a>> {
     let fields = parts.headers.iter().filter(|(name, _)| *name != header::COOKIE);
     let fields = fields.map(|(name, value)| {
         let name = name.as_str().as_bytes();
@@ -345,26 +359,31 @@ enum UpError {
     Backend,
 }
 
-/// Answers for the backend that did not.
-fn answer(respond: &mut SendResponse<Bytes>, note: &mut Note, status: u16) {
-    let mut body = String::new();
-    // Writing to a string cannot fail.
-    writeln!(body, "{status} {}", http1::reason(status)).unwrap_or(());
-    note.status = status;
-    note.bytes_out = body.len() as u64;
+/// Answers instead of a backend.
+fn answer(respond: &mut SendResponse<Bytes>, note: &mut Note, outcome: RequestOutcome) {
+    let own = note.own_answer(outcome, None);
     let mut head = http::Response::new(());
-    *head.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let headers = head.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-    if let Ok(id) = HeaderValue::from_str(&note.id) {
-        headers.insert("x-request-id", id);
+    *head.status_mut() = StatusCode::from_u16(own.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let length = own.body.len().to_string();
+    let usual = [
+        ("content-type", own.content_type.as_str()),
+        ("content-length", &length),
+        ("x-request-id", &note.id),
+    ];
+    let more = note.own_fields.iter().map(|(name, value)| (*name, value.as_str()));
+    let fields = usual.into_iter().chain(more);
+    let fields = fields.map(|(name, value)| (Known::Other, name.as_bytes(), value.as_bytes()));
+    for (_, name, value) in note.response_edits().apply(fields) {
+        // They were validated, or made here.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            head.headers_mut().append(name, value);
+        }
     }
     let to_head = &*note.method == b"HEAD";
     // Where the stream is gone there is nobody to tell.
     if let Ok(mut send) = respond.send_response(head, to_head)
         && !to_head
     {
-        send.send_data(Bytes::from(body), true).unwrap_or(());
+        send.send_data(Bytes::from(own.body), true).unwrap_or(());
     }
 }

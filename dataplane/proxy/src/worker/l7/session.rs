@@ -5,12 +5,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mc_core::http1::Authority;
-use mc_core::model::{Http, Mode};
+use mc_core::balance::Tried;
+use mc_core::http1::{self, Authority};
+use mc_core::model::{Http, Mode, Policy, RequestRate};
 use mc_core::outcome::RequestOutcome;
+use mc_core::policy::{self, Edits, End, FieldRef, Seen};
 use mc_core::proxy_protocol::Header;
+use mc_core::rate::{Scope, source};
 use mc_uring::Tls;
 use mc_uring::tls::Received;
 
@@ -52,9 +56,101 @@ pub(super) struct Note {
     pub(super) bytes_out: u64,
     pub(super) started_us: u64,
     pub(super) times: Times,
+    /// Policies that apply to it.
+    pub(super) applied: policy::Set,
+    /// Path and query for its backend, where a policy says others than the client does.
+    pub(super) rewritten: Option<Vec<u8>>,
+    /// Backends that it must not go to, because of its path.
+    pub(super) excluded: Tried,
+    /// The backend that its cookie names, by its hash.
+    pub(super) sticky: Option<u64>,
+    /// The cookie that its client is given.
+    pub(super) cookie: Option<String>,
+    /// Fields of an answer of our own, where it has any besides the usual ones.
+    pub(super) own_fields: Vec<(&'static str, String)>,
+    /// The status of an answer of our own, where it is not its outcome's.
+    pub(super) own_status: Option<u16>,
 }
 
 impl Note {
+    fn policies(&self) -> &[Policy] {
+        self.route.as_ref().map_or(&[], |route| &route.spec.http.policies)
+    }
+
+    /// Path and query for the backend of a request that came with `asked`.
+    pub(super) fn target<'a>(&'a self, asked: &'a [u8]) -> &'a [u8] {
+        self.rewritten.as_deref().unwrap_or(asked)
+    }
+
+    /// What policies change of the request's fields.
+    pub(super) fn request_edits(&self) -> Edits<'_> {
+        Edits::of_request(self.applied, self.policies())
+    }
+
+    /// What is changed of the response's fields.
+    pub(super) fn response_edits(&self) -> Edits<'_> {
+        Edits::of_response(self.applied, self.policies()).with_cookie(self.cookie.as_deref())
+    }
+
+    /// An answer of our own to a request that came to this: its status, the fields that it has besides the usual ones,
+    /// its media type and its body.
+    pub(super) fn own_answer(&mut self, outcome: RequestOutcome, status: Option<u16>) -> OwnAnswer {
+        let status = status.or(self.own_status).unwrap_or(outcome.status());
+        self.status = status;
+        let reason = http1::reason(status);
+        let (content_type, body) = match self.applied.error_page(self.policies(), status) {
+            None => ("text/plain".to_owned(), format!("{status} {reason}\n")),
+            Some(page) => {
+                let body = page.body.replace("{status}", &status.to_string());
+                let body = body.replace("{reason}", reason).replace("{request_id}", &self.id);
+                (page.content_type.clone(), body)
+            }
+        };
+        self.bytes_out = body.len() as u64;
+        OwnAnswer { status, content_type, body }
+    }
+
+    /// Notes how a policy ended the request.
+    fn ended_by(&mut self, end: End) -> RequestOutcome {
+        match end {
+            End::Denied => RequestOutcome::Denied,
+            End::NotFound => RequestOutcome::NotFound,
+            End::Method { allow } => {
+                self.own_fields.push(("Allow", allow));
+                RequestOutcome::MethodNotAllowed
+            }
+            End::Rate { retry_after_s } => {
+                self.own_fields.push(("Retry-After", retry_after_s.to_string()));
+                RequestOutcome::RateLimited
+            }
+            End::Redirect { status, location } => {
+                self.own_fields.push(("Location", location));
+                self.own_status = Some(status);
+                RequestOutcome::Redirected
+            }
+            End::Ambiguous(why) => {
+                self.detail = why.to_string();
+                RequestOutcome::Malformed
+            }
+        }
+    }
+
+    /// Has the client come back to the backend with this hash, where its route wants that.
+    pub(super) fn stick(&mut self, hash: u64) {
+        let Some(sticky) = self.route.as_ref().and_then(|route| route.spec.http.sticky.as_ref()) else {
+            return;
+        };
+        if self.sticky == Some(hash) {
+            self.cookie = None;
+            return;
+        }
+        let mut cookie = format!("{}={hash:016x}; Path=/; HttpOnly; Secure; SameSite=Lax", sticky.cookie);
+        if sticky.max_age_s > 0 {
+            cookie.push_str(&format!("; Max-Age={}", sticky.max_age_s));
+        }
+        self.cookie = Some(cookie);
+    }
+
     /// How the request's route speaks HTTP.
     ///
     /// # Panics
@@ -70,15 +166,30 @@ impl Note {
 
     /// Bytes that its body may have.
     pub(super) fn most_bytes(&self) -> u64 {
-        match self.http().max_body_bytes {
+        let by_policy = self.applied.max_body_bytes(self.policies());
+        match by_policy.unwrap_or(self.http().max_body_bytes) {
             0 => u64::MAX,
             most => most,
         }
     }
 }
 
+/// An answer of our own.
+pub(super) struct OwnAnswer {
+    pub(super) status: u16,
+    pub(super) content_type: String,
+    pub(super) body: String,
+}
+
 /// The longest request id of a client that is passed on.
 const MAX_ID: usize = 128;
+
+/// The backend that a `Cookie` field names.
+fn sticky_hash(value: &[u8], cookie: &str) -> Option<u64> {
+    let mut pairs = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let text = pairs.find_map(|pair| pair.strip_prefix(cookie.as_bytes())?.strip_prefix(b"="))?;
+    u64::from_str_radix(str::from_utf8(text).ok()?, 16).ok()
+}
 
 impl Session {
     pub(super) fn new(
@@ -164,6 +275,13 @@ impl Session {
             bytes_out: 0,
             started_us: clock::micros(),
             times: Times::default(),
+            applied: policy::Set::default(),
+            rewritten: None,
+            excluded: Tried::default(),
+            sticky: None,
+            cookie: None,
+            own_fields: Vec::new(),
+            own_status: None,
         }
     }
 
@@ -188,6 +306,55 @@ impl Session {
         Ok(found)
     }
 
+    /// Has the route's policies judge a request: what they say of it is noted and counted.
+    ///
+    /// # Errors
+    /// The request ends here.
+    pub(super) fn judge<'a, F, I>(&self, note: &mut Note, seen: &Seen<'a, F>) -> Result<(), RequestOutcome>
+    where
+        F: Fn() -> I,
+        I: Iterator<Item = FieldRef<'a>>,
+    {
+        let Some(route) = note.route.clone() else { return Ok(()) };
+        if !route.policies.is_empty() {
+            let client = policy::rated(self.connection.client.get().ip());
+            let allowed = |index: usize, rate: &RequestRate| {
+                let owner = route.policies[index].owner;
+                let limit = rate.limit();
+                let table = &self.worker.policy.request_rates;
+                table.take_of(owner, source(client), Scope::Address, clock::nanos(), &limit)
+            };
+            let decision = policy::decide(&route.spec.http.policies, seen, allowed);
+            for (set, is_dry) in [(decision.applied, false), (decision.dry, true)] {
+                for live in set.places().filter_map(|index| route.policies.get(index)) {
+                    let counter = if is_dry { &live.dry_run } else { &live.applied };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            note.applied = decision.applied;
+            note.rewritten = decision.target;
+            if let Some(end) = decision.end {
+                return Err(note.ended_by(end));
+            }
+        }
+        match policy::backend_path(&route.spec.backends, seen.target) {
+            Ok(Some(path)) => {
+                for (index, backend) in route.spec.backends.iter().enumerate() {
+                    if backend.path != path {
+                        note.excluded.insert(index);
+                    }
+                }
+            }
+            Ok(None) => return Err(RequestOutcome::NotFound),
+            Err(why) => return Err(note.ended_by(End::Ambiguous(why))),
+        }
+        if let Some(sticky) = &route.spec.http.sticky {
+            let mut cookies = (seen.fields)().filter(|(_, name, _)| name.eq_ignore_ascii_case(b"cookie"));
+            note.sticky = cookies.find_map(|(_, _, value)| sticky_hash(value, &sticky.cookie));
+        }
+        Ok(())
+    }
+
     /// How long the client may take until its next request, in milliseconds.
     pub(super) fn keepalive_ms(&self) -> u64 {
         let target = self.connection.target.borrow();
@@ -201,6 +368,10 @@ impl Session {
         counted.requests[stats::class(note.status)].add(1);
         counted.request_outcomes[outcome as usize].add(1);
         counted.request_time.record_us(note.times.duration_us);
+        if note.times.response_us > 0 {
+            counted.request_connect_time.record_us(note.times.connect_us);
+            counted.request_response_time.record_us(note.times.response_us);
+        }
         if let Some(route) = &note.route {
             route.live.counters().request(note.status);
         }

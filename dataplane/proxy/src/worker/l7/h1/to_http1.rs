@@ -30,9 +30,12 @@ pub(super) async fn serve(
 ) -> Result<End, Fault> {
     let mut out = Vec::with_capacity(head.len() + 256);
     let facts = facts(session, note);
-    let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
+    let target = note.target(request.target.of(head));
+    let line = RequestLine { method: request.method.of(head), target };
     let upgrade = request.upgrade.map(|upgrade| upgrade.of(head));
-    write_request(&mut out, line, request.framing(head), upgrade, &facts, request.section.end_to_end(head));
+    let edits = note.request_edits();
+    let fields = edits.apply(request.section.end_to_end(head));
+    write_request(&mut out, line, request.framing(head), upgrade, &facts, fields);
     // What has come of the body goes along.
     let ready = measure(decoder, plain).map_err(|error| Fault::before(RequestOutcome::Malformed, error))?;
     out.extend(plain.drain(..ready));
@@ -142,7 +145,8 @@ async fn pass_response(
         }
         if request.version == Version::Http11 {
             let text = &bytes[head.clone()];
-            write_response(&mut out, &response, text, Framing::None, None);
+            let fields = response.section.end_to_end(text);
+            write_response(&mut out, &response, text, fields, Framing::None, None);
             session.send(&out).await.map_err(gone)?;
             out.clear();
         }
@@ -167,7 +171,9 @@ async fn pass_response(
         && !switched;
     let connection = connection(request, persistent);
     let text = &bytes[head.clone()];
-    write_response(&mut out, &response, text, response.framing(text, request.version), connection);
+    let edits = note.response_edits();
+    let fields = edits.apply(response.section.end_to_end(text));
+    write_response(&mut out, &response, text, fields, response.framing(text, request.version), connection);
     let mut decoder = Decoder::new(if switched { Body::None } else { response.body }, &backend::LIMITS);
     // What has come of the body goes along with the head.
     let before = out.len();

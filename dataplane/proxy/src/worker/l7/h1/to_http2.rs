@@ -6,8 +6,9 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
-use mc_core::http1::{self, Decoder, Framing, Request, Version, write_translated};
+use mc_core::http1::{self, Decoder, Framing, Known, Request, Version, write_translated};
 use mc_core::outcome::RequestOutcome;
+use mc_core::policy::FieldRef;
 use mc_uring::tls::Received;
 
 use super::super::backend::{Fault, beside};
@@ -33,10 +34,11 @@ pub(super) async fn serve(
         ));
     }
     let text = |bytes| str::from_utf8(bytes).unwrap_or_default();
-    let (target, host) = (text(request.target.of(head)), text(request.host.of(head)));
+    let (target, host) = (text(note.target(request.target.of(head))), text(request.host.of(head)));
     let facts = facts(session, note);
-    let mut sent =
-        mux::request(request.method.of(head), target, host, false, &facts, request.section.end_to_end(head))?;
+    let edits = note.request_edits();
+    let fields = edits.apply(request.section.end_to_end(head));
+    let mut sent = mux::request(request.method.of(head), target, host, false, &facts, fields)?;
     if let Framing::Length(length) = request.framing(head)
         && let Ok(length) = HeaderValue::from_bytes(length)
     {
@@ -143,7 +145,8 @@ async fn pass_response(
     };
     let persistent =
         request.persistent && delivered.get() && !session.is_draining() && framing != Framing::UntilClose;
-    let fields = pairs(&parts.headers).filter(|(name, _)| *name != b"content-length");
+    let edits = note.response_edits();
+    let fields = edits.apply(pairs(&parts.headers).filter(|(_, name, _)| *name != b"content-length"));
     write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
     answering.set(true);
     let chunked = framing == Framing::Chunked;
@@ -170,6 +173,6 @@ async fn pass_response(
     Ok(persistent)
 }
 
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = FieldRef<'_>> {
+    headers.iter().map(|(name, value)| (Known::Other, name.as_str().as_bytes(), value.as_bytes()))
 }

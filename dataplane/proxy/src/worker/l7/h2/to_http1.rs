@@ -14,6 +14,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use mc_core::http1::{self, Body, Decoder, Framing, Known, RequestLine, Response, write_request};
 use mc_core::outcome::RequestOutcome;
+use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
 use super::super::backend::{self, Fault, Lease, Source, beside, read_head};
@@ -32,13 +33,14 @@ fn head(session: &Session, parts: &Parts, asked: &Asked<'_>, note: &Note) -> Vec
         key.as_bytes(),
     ));
     let mut out = Vec::with_capacity(1024);
+    let edits = note.request_edits();
     write_request(
         &mut out,
         RequestLine { method: asked.method, target: asked.target.as_bytes() },
         asked.framing,
         asked.upgrade.map(str::as_bytes),
         &facts(session, asked, note),
-        fields(parts, asked).chain(key),
+        edits.apply(fields(parts, asked)).chain(key),
     );
     out
 }
@@ -150,7 +152,8 @@ async fn pass_response(
             break head;
         }
         // 100 and 103, which tell of what is to come; a client that is not interested ignores them.
-        let informational = to_http(&response, &bytes[head.clone()], Framing::None)?.map(|_nothing| ());
+        let text = &bytes[head.clone()];
+        let informational = to_http(response.status, response.section.end_to_end(text), Framing::None)?;
         respond.send_informational(informational).unwrap_or(());
         bytes.drain(..head.end);
     };
@@ -170,7 +173,9 @@ async fn pass_response(
         note.status = 200;
         response.body = Body::UntilClose;
     }
-    let answer = to_http(&response, text, response.framing(text, http1::Version::Http11))?;
+    let framing = response.framing(text, http1::Version::Http11);
+    let edits = note.response_edits();
+    let answer = to_http(response.status, edits.apply(response.section.end_to_end(text)), framing)?;
     let mut source = Source::new(Decoder::new(response.body, &backend::LIMITS), bytes.split_off(head.end));
     let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
     let mut send = respond.send_response(answer, source.is_done()).map_err(gone)?;
@@ -207,10 +212,13 @@ async fn pass_response(
 }
 
 /// The response's head as HTTP/2 has it.
-fn to_http(response: &Response, head: &[u8], framing: Framing<'_>) -> Result<http::Response<()>, Fault> {
+fn to_http<'a>(
+    status: u16,
+    fields: impl Iterator<Item = FieldRef<'a>>,
+    framing: Framing<'a>,
+) -> Result<http::Response<()>, Fault> {
     let malformed = |why: &str| Fault::before(RequestOutcome::BackendMalformed, why);
-    let status =
-        StatusCode::from_u16(response.status).map_err(|_range| malformed("its status is malformed"))?;
+    let status = StatusCode::from_u16(status).map_err(|_range| malformed("its status is malformed"))?;
     let mut answer = http::Response::new(());
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -218,7 +226,7 @@ fn to_http(response: &Response, head: &[u8], framing: Framing<'_>) -> Result<htt
         Framing::Length(length) => Some((Known::ContentLength, b"content-length".as_slice(), length)),
         _ => None,
     };
-    for (_, name, value) in response.section.end_to_end(head).chain(length) {
+    for (_, name, value) in fields.chain(length) {
         let name = HeaderName::from_bytes(name).map_err(|_bad| malformed("a field's name is malformed"))?;
         let value =
             HeaderValue::from_bytes(value).map_err(|_bad| malformed("a field's value is malformed"))?;

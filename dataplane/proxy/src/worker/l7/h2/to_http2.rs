@@ -9,10 +9,11 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use mc_core::http1::Framing;
+use mc_core::http1::{Framing, Known};
 use mc_core::outcome::RequestOutcome;
+use mc_core::policy::Edits;
 
 use super::super::backend::{Fault, beside};
 use super::super::mux::{self, Channel, Head};
@@ -42,7 +43,9 @@ pub(super) async fn serve(
         _ => None,
     };
     let facts = facts(session, asked, note);
-    let mut request = mux::request(asked.method, asked.target, asked.host, te, &facts, fields(parts, asked))?;
+    let edits = note.request_edits();
+    let fields = edits.apply(fields(parts, asked));
+    let mut request = mux::request(asked.method, asked.target, asked.host, te, &facts, fields)?;
     if let Some(length) = length {
         request.headers_mut().insert(header::CONTENT_LENGTH, length);
     }
@@ -117,7 +120,8 @@ async fn pass_response(
     };
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
-    let (head, mut body) = answer.into_parts();
+    let (mut head, mut body) = answer.into_parts();
+    edit(&mut head.headers, &note.response_edits());
     let mut send =
         respond.send_response(http::Response::from_parts(head, ()), body.is_end_stream()).map_err(gone)?;
     if body.is_end_stream() {
@@ -154,4 +158,20 @@ async fn pass_response(
         }
     }
     Ok(RequestOutcome::Completed)
+}
+
+/// Changes a response's fields.
+fn edit(headers: &mut HeaderMap, edits: &Edits<'_>) {
+    if edits.is_empty() {
+        return;
+    }
+    let before = std::mem::take(headers);
+    let fields =
+        before.iter().map(|(name, value)| (Known::Other, name.as_str().as_bytes(), value.as_bytes()));
+    for (_, name, value) in edits.apply(fields) {
+        // They were in order before, or were validated.
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
 }
