@@ -127,6 +127,13 @@ impl Request {
     }
 }
 
+/// Whether a connection may become one of this protocol, which an extended CONNECT asks for (RFC 8441, section 4): a name,
+/// and not that of HTTP/2 without TLS.
+#[must_use]
+pub fn may_become(protocol: &[u8]) -> bool {
+    is_token(protocol) && !names_h2c(protocol)
+}
+
 /// Whether an `Upgrade` asks for HTTP/2 without TLS. RFC 9113 has given that up, and a backend that still does it would
 /// serve whatever requests follow without anybody seeing them.
 fn names_h2c(protocols: &[u8]) -> bool {

@@ -96,6 +96,21 @@ fn switches_to_other_protocols_but_not_to_http_2_in_the_clear() {
 }
 
 #[test]
+fn an_extended_connect_names_one_protocol() {
+    for (protocol, expected) in [
+        ("websocket", true),
+        ("connect-udp", true),
+        ("h2c", false),
+        ("H2C", false),
+        ("", false),
+        ("websocket, h2c", false),
+        ("websocket\r\nX: y", false),
+    ] {
+        assert_eq!(may_become(protocol.as_bytes()), expected, "{protocol:?}");
+    }
+}
+
+#[test]
 fn refuses_what_two_readers_could_read_differently() {
     use Malformed as M;
     let line = |line: &str| format!("{line}\r\nHost: a\r\n\r\n");

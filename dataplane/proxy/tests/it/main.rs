@@ -13,6 +13,7 @@ mod grpc;
 mod http1;
 mod http2;
 mod http2_conformance;
+mod http2_smuggling;
 mod lifecycle;
 mod mcproxyctl;
 mod names;

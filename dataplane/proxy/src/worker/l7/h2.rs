@@ -19,12 +19,13 @@ use h2::{Reason, RecvStream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use mc_core::http1::{Authority, Facts, Framing, Known, is_target};
+use mc_core::http1::{Authority, Facts, Framing, Known, is_target, may_become};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_core::policy::{FieldRef, Seen};
 use mc_uring::runtime;
 
 use super::backend::{Fault, Upstream, lease};
+use super::checks;
 use super::session::{Note, Session};
 use super::wire::{self, Wire};
 use crate::clock;
@@ -241,9 +242,17 @@ fn asked(parts: &Parts, no_body: bool) -> Result<Asked<'_>, &'static str> {
         (Some(host), None) => Some(host.to_str().map_err(|_not_ascii| "Host is no name or address")?),
         (None, None) => None,
     };
+    let scheme = parts.uri.scheme_str().unwrap_or("https");
+    let default_port = if scheme.eq_ignore_ascii_case("https") {
+        443
+    } else if scheme.eq_ignore_ascii_case("http") {
+        80
+    } else {
+        return Err(":scheme is neither https nor http");
+    };
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     let host = match (authority, host) {
-        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+        (Some(authority), Some(host)) if !is_same(authority, host, default_port) => {
             return Err(":authority and Host differ");
         }
         (Some(host), _) | (None, Some(host)) => host,
@@ -252,24 +261,22 @@ fn asked(parts: &Parts, no_body: bool) -> Result<Asked<'_>, &'static str> {
     if Authority::parse(host.as_bytes()).is_none() {
         return Err(":authority is no name or address");
     }
-    let upgrade = match (&parts.method, parts.extensions.get::<Protocol>()) {
+    let upgrade = match (&parts.method, parts.extensions.get::<Protocol>().map(Protocol::as_str)) {
         (&Method::CONNECT, None) => return Err("CONNECT is for proxies of clients"),
-        (_, protocol) => protocol.map(Protocol::as_str),
+        (_, Some(protocol)) if !may_become(protocol.as_bytes()) => return Err(":protocol is malformed"),
+        (_, protocol) => protocol,
     };
+    checks::values(&parts.headers)?;
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let is_fit = target.starts_with('/') || (target == "*" && parts.method == Method::OPTIONS);
     if !is_fit || !is_target(target.as_bytes()) {
         return Err(":path is malformed");
     }
-    let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
-    let framing = match (lengths.next(), lengths.next()) {
-        (_, Some(_)) => return Err("there is more than one Content-Length"),
-        (Some(length), None) if length.as_bytes().iter().all(u8::is_ascii_digit) => {
-            Framing::Length(length.as_bytes())
-        }
-        (Some(_), None) => return Err("Content-Length is no number"),
-        (None, None) if no_body || upgrade.is_some() => Framing::None,
-        (None, None) => Framing::Chunked,
+    let framing = match checks::length(&parts.headers)? {
+        Some(_) if upgrade.is_some() => return Err("CONNECT has no Content-Length"),
+        Some(length) => Framing::Length(length),
+        None if no_body || upgrade.is_some() => Framing::None,
+        None => Framing::Chunked,
     };
     let cookies: Vec<&[u8]> =
         parts.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -292,6 +299,15 @@ fn facts<'a>(session: &Session, asked: &Asked<'a>, note: &'a Note) -> Facts<'a> 
     }
 }
 
+/// Whether `:authority` and `Host` say the same (RFC 9113, section 8.3.1).
+fn is_same(authority: &str, host: &str, default_port: u16) -> bool {
+    let (authority, host) = (Authority::parse(authority.as_bytes()), Authority::parse(host.as_bytes()));
+    authority.zip(host).is_some_and(|(one, other)| {
+        let port = |of: Authority<'_>| of.port.unwrap_or(default_port);
+        one.same_host(other.host) && port(one) == port(other)
+    })
+}
+
 /// The request's fields, cookies in one.
 fn fields<'a>(parts: &'a Parts, asked: &'a Asked<'_>) -> impl Iterator<Item = FieldRef<'a>> {
     let fields = parts.headers.iter().filter(|(name, _)| *name != header::COOKIE);
@@ -310,6 +326,7 @@ impl UpError {
             Self::Backend => None,
             Self::Client => Some(Fault::amid(RequestOutcome::ClientGone, "the client gave up")),
             Self::TooLarge => Some(Fault::before(RequestOutcome::TooLarge, "")),
+            Self::Malformed(why) => Some(Fault::before(RequestOutcome::Malformed, why)),
         }
     }
 }
@@ -353,6 +370,8 @@ async fn exchange(
 enum UpError {
     /// The body is larger than the route allows.
     TooLarge,
+    /// Its trailers are malformed.
+    Malformed(&'static str),
     /// The client gave the request up.
     Client,
     /// The backend takes no more: it may still answer.

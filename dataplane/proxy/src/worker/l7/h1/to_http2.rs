@@ -11,7 +11,8 @@ use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 use mc_uring::tls::Received;
 
-use super::super::backend::{Fault, beside};
+use super::super::backend::{Fault, Interim, beside};
+use super::super::checks;
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
 use super::{End, UpError, connection, facts, gone, take, watch};
@@ -114,9 +115,11 @@ async fn pass_response(
 ) -> Result<bool, Fault> {
     let limit = note.response_timeout();
     let mut out = Vec::new();
+    let mut interim = Interim::default();
     let answer = loop {
         match mux::head(response, limit).await? {
             Head::Informational(told) if request.version == Version::Http11 => {
+                interim.another()?;
                 write_translated(
                     &mut out,
                     told.status().as_u16(),
@@ -127,7 +130,7 @@ async fn pass_response(
                 session.send(&out).await.map_err(gone)?;
                 out.clear();
             }
-            Head::Informational(_) => {}
+            Head::Informational(_) => interim.another()?,
             Head::Final(answer) => break answer,
         }
     };
@@ -135,7 +138,7 @@ async fn pass_response(
     note.status = answer.status().as_u16();
     let (parts, mut body) = answer.into_parts();
     let length = parts.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    let no_body = request.is(request_head, "HEAD") || matches!(note.status, 204 | 304);
+    let no_body = request.is(request_head, "HEAD") || mux::has_no_content(note.status);
     let framing = match length {
         Some(length) => Framing::Length(length),
         None if no_body => Framing::None,
@@ -153,6 +156,10 @@ async fn pass_response(
     let cut = |error: h2::Error| Fault::amid(RequestOutcome::BackendCut, error);
     while let Some(data) = body.data().await {
         let data = data.map_err(cut)?;
+        if no_body && !data.is_empty() {
+            // The client would take it for its next response.
+            return Err(Fault::amid(RequestOutcome::BackendMalformed, "content where there is none"));
+        }
         body.flow_control().release_capacity(data.len()).unwrap_or(());
         note.bytes_out += data.len() as u64;
         if chunked && !data.is_empty() {
@@ -166,6 +173,8 @@ async fn pass_response(
         out.clear();
     }
     let trailers = body.trailers().await.map_err(cut)?;
+    let trailers = trailers.as_ref().map(checks::trailers).transpose();
+    let trailers = trailers.map_err(|why| Fault::amid(RequestOutcome::BackendMalformed, why))?;
     if chunked {
         mux::write_trailers(&mut out, trailers.as_ref());
     }

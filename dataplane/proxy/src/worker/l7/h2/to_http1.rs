@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -18,8 +18,8 @@ use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
 use super::super::backend::{self, Fault, Lease, Source, beside, read_head};
-use super::super::mux;
 use super::super::session::{Note, Session};
+use super::super::{checks, mux};
 use super::{Asked, UpError, facts, fields};
 use crate::clock;
 
@@ -62,15 +62,18 @@ pub(super) async fn serve(
     let bytes_in = Cell::new(0);
     let most = note.most_bytes();
     let sent_all = Cell::new(false);
+    let switched = Gate::default();
     let result = {
-        let upgraded = asked.upgrade.is_some();
         let up = async {
-            let end =
-                send_body(&lease, body, asked.framing == Framing::Chunked, upgraded, most, &bytes_in).await;
+            if asked.upgrade.is_some() {
+                // A backend that does not switch would take for its next request what is another protocol's.
+                switched.passed().await;
+            }
+            let end = send_body(&lease, body, asked, most, &bytes_in).await;
             sent_all.set(end.is_ok());
             end
         };
-        let down = pass_response(session, &lease, parts, asked, respond, note);
+        let down = pass_response(session, &lease, parts, asked, &switched, respond, note);
         beside(up, down, UpError::fault).await
     };
     note.bytes_in += bytes_in.get();
@@ -81,15 +84,42 @@ pub(super) async fn serve(
     Ok(outcome)
 }
 
+/// Says that the backend speaks the protocol that the client wants.
+#[derive(Default)]
+struct Gate {
+    open: Cell<bool>,
+    waiting: Cell<Option<Waker>>,
+}
+
+impl Gate {
+    fn open(&self) {
+        self.open.set(true);
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    async fn passed(&self) {
+        poll_fn(|cx| {
+            if self.open.get() {
+                return Poll::Ready(());
+            }
+            self.waiting.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
 /// Passes the request's body on, as fast as the backend takes it.
 async fn send_body(
     lease: &Lease,
     body: &mut RecvStream,
-    chunked: bool,
-    upgraded: bool,
+    asked: &Asked<'_>,
     most: u64,
     count: &Cell<u64>,
 ) -> Result<(), UpError> {
+    let chunked = asked.framing == Framing::Chunked;
     let mut out = Vec::new();
     while let Some(data) = body.data().await {
         let data = data.map_err(|_reset| UpError::Client)?;
@@ -109,11 +139,12 @@ async fn send_body(
         // The engine's own bookkeeping: a stream that is over by now does not mind.
         body.flow_control().release_capacity(data.len()).unwrap_or(());
     }
-    if upgraded {
+    if asked.upgrade.is_some() {
         lease.socket.shutdown(std::net::Shutdown::Write);
     }
     if chunked {
         let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?;
+        let trailers = trailers.as_ref().map(checks::trailers).transpose().map_err(UpError::Malformed)?;
         out.clear();
         mux::write_trailers(&mut out, trailers.as_ref());
         lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
@@ -127,11 +158,13 @@ async fn pass_response(
     lease: &Lease,
     parts: &Parts,
     asked: &Asked<'_>,
+    switching: &Gate,
     respond: &mut SendResponse<Bytes>,
     note: &mut Note,
 ) -> Result<(RequestOutcome, bool), Fault> {
     let (worker, limit) = (&session.worker, note.response_timeout());
     let mut response = Response::default();
+    let mut interim = backend::Interim::default();
     let mut bytes = Vec::new();
     let head = loop {
         let head = {
@@ -151,6 +184,7 @@ async fn pass_response(
         if !response.is_informational() || response.status == 101 {
             break head;
         }
+        interim.another()?;
         // 100 and 103, which tell of what is to come; a client that is not interested ignores them.
         let text = &bytes[head.clone()];
         let informational = to_http(response.status, response.section.end_to_end(text), Framing::None)?;
@@ -161,7 +195,7 @@ async fn pass_response(
     note.status = response.status;
     let text = &bytes[head.clone()];
     let switched = response.status == 101;
-    if switched && asked.upgrade.is_none() {
+    if switched && (asked.upgrade.is_none() || response.upgrade(text).is_none()) {
         return Err(Fault::before(
             RequestOutcome::BackendMalformed,
             "101 to a request that did not ask for it",
@@ -172,6 +206,7 @@ async fn pass_response(
         response.status = 200;
         note.status = 200;
         response.body = Body::UntilClose;
+        switching.open();
     }
     let framing = response.framing(text, http1::Version::Http11);
     let edits = note.response_edits();

@@ -15,7 +15,8 @@ use mc_core::http1::{Framing, Known};
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::Edits;
 
-use super::super::backend::{Fault, beside};
+use super::super::backend::{Fault, Interim, beside};
+use super::super::checks;
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
 use super::{Asked, UpError, facts, fields};
@@ -88,11 +89,9 @@ async fn send_body(
             return Ok(());
         }
     }
-    match body.trailers().await.map_err(|_reset| UpError::Client)? {
-        Some(trailers) => upstream.send_trailers(trailers),
-        None => upstream.send_data(Bytes::new(), true),
-    }
-    .map_err(|_closed| UpError::Backend)
+    let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?.unwrap_or_default();
+    let trailers = checks::trailers(&trailers).map_err(UpError::Malformed)?;
+    mux::end(upstream, trailers).map_err(|_closed| UpError::Backend)
 }
 
 /// Passes on what a backend of HTTP/2 answers.
@@ -104,6 +103,7 @@ async fn pass_response(
     let gave_up = || Fault::amid(RequestOutcome::ClientGone, "the client gave up");
     let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
     let limit = note.response_timeout();
+    let mut interim = Interim::default();
     let answer = loop {
         let head = {
             let mut waiting = pin!(mux::head(response, limit));
@@ -114,7 +114,10 @@ async fn pass_response(
             .await?
         };
         match head {
-            Head::Informational(told) => respond.send_informational(told).unwrap_or(()),
+            Head::Informational(told) => {
+                interim.another()?;
+                respond.send_informational(told).unwrap_or(());
+            }
             Head::Final(answer) => break answer,
         }
     };
@@ -137,11 +140,15 @@ async fn pass_response(
             None => break,
             Some(Ok(data)) => data,
             Some(Err(error)) => {
-                send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+                send.send_reset(reset(&error));
                 return Err(Fault::amid(RequestOutcome::BackendCut, error));
             }
         };
         let (len, last) = (data.len(), body.is_end_stream());
+        if len > 0 && mux::has_no_content(note.status) {
+            send.send_reset(Reason::INTERNAL_ERROR);
+            return Err(Fault::amid(RequestOutcome::BackendMalformed, "content where there is none"));
+        }
         note.bytes_out += len as u64;
         mux::send_data(&mut send, data, last).await.map_err(gone)?;
         body.flow_control().release_capacity(len).unwrap_or(());
@@ -149,15 +156,32 @@ async fn pass_response(
             return Ok(RequestOutcome::Completed);
         }
     }
-    match body.trailers().await {
-        Ok(Some(trailers)) => send.send_trailers(trailers).map_err(gone)?,
-        Ok(None) => send.send_data(Bytes::new(), true).map_err(gone)?,
+    let trailers = match body.trailers().await {
+        Ok(trailers) => trailers.unwrap_or_default(),
         Err(error) => {
-            send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+            send.send_reset(reset(&error));
             return Err(Fault::amid(RequestOutcome::BackendCut, error));
+        }
+    };
+    match checks::trailers(&trailers) {
+        Ok(trailers) => mux::end(&mut send, trailers).map_err(gone)?,
+        Err(why) => {
+            send.send_reset(Reason::INTERNAL_ERROR);
+            return Err(Fault::amid(RequestOutcome::BackendMalformed, why));
         }
     }
     Ok(RequestOutcome::Completed)
+}
+
+/// How a client is told that its response broke off: with the backend's reason, but for those that say that all is well, or
+/// that nothing was done and the request may come again (RFC 9113, sections 8.1 and 8.7).
+fn reset(error: &h2::Error) -> Reason {
+    match error.reason() {
+        None | Some(Reason::NO_ERROR | Reason::REFUSED_STREAM | Reason::HTTP_1_1_REQUIRED) => {
+            Reason::INTERNAL_ERROR
+        }
+        Some(reason) => reason,
+    }
 }
 
 /// Changes a response's fields.
