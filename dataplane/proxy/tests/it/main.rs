@@ -11,6 +11,7 @@ mod durability;
 mod firewall;
 mod grpc;
 mod http1;
+mod http1_conformance;
 mod http2;
 mod http2_conformance;
 mod http2_smuggling;
