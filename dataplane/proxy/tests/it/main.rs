@@ -14,6 +14,7 @@ mod http1;
 mod http1_conformance;
 mod http2;
 mod http2_conformance;
+mod http2_floods;
 mod http2_smuggling;
 mod lifecycle;
 mod mcproxyctl;
