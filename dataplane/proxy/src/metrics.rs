@@ -169,6 +169,16 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         let count = workers.iter().map(|stats| stats.request_outcomes[outcome as usize].get()).sum::<u64>();
         page.sample("mcproxy_requests_total", &[("outcome", outcome.as_str())], count);
     }
+    page.family(
+        "mcproxy_mirrored_requests_total",
+        "counter",
+        "Copies of requests for mirrors, by what became of them.",
+    );
+    let mirrored =
+        [("answered", sum(|stats| &stats.mirrored)), ("given_up", sum(|stats| &stats.mirror_failed))];
+    for (word, count) in mirrored {
+        page.sample("mcproxy_mirrored_requests_total", &[("state", word)], count);
+    }
     let times: [(&str, &str, Time); 6] = [
         ("mcproxy_hello_seconds", "From accept to a complete ClientHello.", |stats| &stats.hello_time),
         ("mcproxy_connect_seconds", "From the route to a connected backend.", |stats| &stats.connect_time),

@@ -31,6 +31,10 @@ pub struct WorkerStats {
     pub requests: [Counter; CLASSES],
     /// Requests by outcome, in the order of [`RequestOutcome::ALL`].
     pub request_outcomes: [Counter; RequestOutcome::ALL.len()],
+    /// Copies of requests that a mirror has answered.
+    pub mirrored: Counter,
+    /// Copies that were given up.
+    pub mirror_failed: Counter,
     /// From a request's complete head to its backend's connection.
     pub request_connect_time: Histogram,
     /// From that to the head of the response.
@@ -107,6 +111,8 @@ impl Default for WorkerStats {
             duration: Histogram::default(),
             requests: std::array::from_fn(|_| Counter::default()),
             request_outcomes: std::array::from_fn(|_| Counter::default()),
+            mirrored: Counter::default(),
+            mirror_failed: Counter::default(),
             request_connect_time: Histogram::default(),
             request_response_time: Histogram::default(),
             request_time: Histogram::default(),

@@ -94,7 +94,7 @@ fn http_of(http: Http) -> Result<model::Http, Invalid> {
         response_timeout_ms: http.response_timeout_ms.unwrap_or(default.response_timeout_ms),
         keepalive_timeout_ms: http.keepalive_timeout_ms.unwrap_or(default.keepalive_timeout_ms),
         max_body_bytes: http.max_body_bytes,
-        sticky: http.sticky.map(model::Sticky::from),
+        sticky: http.sticky.map(|sticky| Box::new(sticky.into())),
         policies: policy::policies_of(http.policies)?,
     })
 }
@@ -165,7 +165,7 @@ impl From<&model::Route> for Route {
                 response_timeout_ms: Some(route.http.response_timeout_ms),
                 keepalive_timeout_ms: Some(route.http.keepalive_timeout_ms),
                 max_body_bytes: route.http.max_body_bytes,
-                sticky: route.http.sticky.as_ref().map(super::Sticky::from),
+                sticky: route.http.sticky.as_deref().map(super::Sticky::from),
                 policies: route.http.policies.iter().map(super::Policy::from).collect(),
             }),
         }
@@ -429,7 +429,7 @@ mod tests {
                         response_timeout_ms: http.1[0],
                         keepalive_timeout_ms: http.1[1],
                         max_body_bytes: http.1[2],
-                        sticky: (http.1[2] % 2 == 0).then(model::Sticky::default),
+                        sticky: (http.1[2] % 2 == 0).then(Box::default),
                         policies: policy::tests::one_of_each(),
                     },
                 }

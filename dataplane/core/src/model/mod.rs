@@ -143,7 +143,7 @@ pub struct Http {
     pub max_body_bytes: u64,
     /// Keeps each client with its backend, by a cookie.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sticky: Option<Sticky>,
+    pub sticky: Option<Box<Sticky>>,
     /// Looked at in this order, at most 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<Policy>,

@@ -69,11 +69,9 @@ impl<'p> Edits<'p> {
     #[must_use]
     pub fn keeps(&self, name: &[u8]) -> bool {
         let is = |other: &str| other.as_bytes().eq_ignore_ascii_case(name);
-        !(self.hsts.is_some() && is(HSTS))
-            && !self
-                .edits
-                .iter()
-                .any(|edit| edit.remove.iter().any(|name| is(name)) || edit.set.keys().any(|name| is(name)))
+        let mut edited = self.edits.iter().flat_map(|edit| edit.remove.iter().chain(edit.set.keys()));
+        let edited = edited.any(|name| is(name)) || (self.hsts.is_some() && is(HSTS));
+        !edited
     }
 
     /// Fields that are added. Of several policies that set the same, the last one counts; one that removes what an

@@ -103,6 +103,8 @@ pub(super) fn replace_prefix(target: &[u8], canonical: &[u8], prefix: &str, to: 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -164,5 +166,41 @@ mod tests {
         check("/api/x", "/api/", "/v2/", "/v2/x");
         check("//api/a%20b%25", "/api", "/v2", "/v2/a%20b%25");
         check("/x", "/", "/base", "/base/x");
+    }
+
+    proptest! {
+        /// However a path is written, it is compared as the same.
+        #[test]
+        fn no_way_of_writing_a_path_dodges_it(
+            segments in proptest::collection::vec("[a-zA-Z0-9_~-]{1,6}", 1..5),
+            choices in proptest::collection::vec(any::<u8>(), 64),
+        ) {
+            let plain = format!("/{}", segments.join("/"));
+            let mut written = String::new();
+            for (byte, choice) in plain.bytes().zip(choices.iter().cycle()) {
+                match (byte, choice % 4) {
+                    (b'/', 0) => written.push_str("//"),
+                    (b'/', _) => written.push('/'),
+                    (byte, 0) => written.push_str(&format!("%{byte:02x}")),
+                    (byte, 1) => written.push_str(&format!("%{byte:02X}")),
+                    (byte, _) => written.push(char::from(byte)),
+                }
+            }
+            let path = canonical(written.as_bytes()).unwrap();
+            prop_assert_eq!(&*path, plain.as_bytes());
+        }
+
+        /// What stands for a prefix is a target again, whose path is the same below it.
+        #[test]
+        fn replaced_targets_are_targets(path in "/[ -~&&[^?#]]{0,20}", query in "(\\?[a-z=&%]{0,9})?") {
+            let target = format!("{}{query}", path.replace(' ', "%20"));
+            let Ok(path) = canonical(target.as_bytes()) else { return Ok(()) };
+            let replaced = replace_prefix(target.as_bytes(), &path, "/", "/new");
+            prop_assert!(crate::http1::is_target(&replaced));
+            prop_assert!(replaced.ends_with(query.as_bytes()));
+            let again = canonical(&replaced).unwrap();
+            let below: &[u8] = if *path == *b"/" { b"" } else { &path };
+            prop_assert_eq!(again.strip_prefix(b"/new".as_slice()).unwrap(), below);
+        }
     }
 }

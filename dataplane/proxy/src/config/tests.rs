@@ -245,7 +245,7 @@ fn the_example_states_the_defaults() {
     lines.retain(|line| !line.starts_with('#'));
     let full = Config::parse(&lines.join("\n"), "mc-proxy.toml").unwrap();
     assert!(full.admin.tcp.is_some() && full.geoip.asn_database.is_some());
-    assert_eq!((full.listeners.len(), full.routes.len(), full.firewall.rules.len()), (2, 3, 4));
+    assert_eq!((full.listeners.len(), full.routes.len(), full.firewall.rules.len()), (2, 4, 4));
 }
 
 /// What is said of files that a configuration refers to.

@@ -63,7 +63,7 @@ pub enum Change {
         with_routes: bool,
     },
     /// Adds the route or replaces the one with its key.
-    PutRoute(Route),
+    PutRoute(Box<Route>),
     /// Removes a route.
     RemoveRoute(RouteKey),
     /// These are all routes.

@@ -145,21 +145,21 @@ fn every_setting_comes_back_as_it_was() {
 #[test]
 fn each_change_does_what_it_says() {
     let web = Change::PutListener(listener("web"));
-    let put = |name| Change::PutRoute(route(name));
+    let put = |name| Change::PutRoute(Box::new(route(name)));
     let loaded = after(&[web.clone(), put("b.org"), put("a.org"), put("b.org")]);
     assert_eq!(names(&loaded), ["a.org", "b.org"]);
 
     let changed = Route { retries: 9, ..route("b.org") };
-    let loaded = after(&[web.clone(), put("b.org"), Change::PutRoute(changed.clone())]);
+    let loaded = after(&[web.clone(), put("b.org"), Change::PutRoute(Box::new(changed.clone()))]);
     assert_eq!(loaded.routes, [changed]);
 
     let alpn = Route { alpn: "h2".to_owned(), ..route("a.org") };
-    let loaded = after(&[web.clone(), put("a.org"), Change::PutRoute(alpn.clone())]);
+    let loaded = after(&[web.clone(), put("a.org"), Change::PutRoute(Box::new(alpn.clone()))]);
     assert_eq!(loaded.routes, [route("a.org"), alpn.clone()]);
     let loaded = after(&[
         web.clone(),
         put("a.org"),
-        Change::PutRoute(alpn),
+        Change::PutRoute(Box::new(alpn)),
         Change::RemoveRoute(route("a.org").key()),
     ]);
     assert_eq!(loaded.routes[0].alpn, "h2");
@@ -189,18 +189,20 @@ fn a_change_that_cannot_be_is_not_stored_and_the_next_one_is() {
     let (_directory, path) = directory();
     let (mut store, _) = Store::open(&path).unwrap();
     store.commit(&Change::PutListener(listener("web"))).unwrap();
-    store.commit(&Change::PutRoute(route("a.org"))).unwrap();
+    store.commit(&Change::PutRoute(Box::new(route("a.org")))).unwrap();
     let orphan = Route { listener: "none".to_owned(), ..route("b.org") };
     let removal = Change::RemoveListener { name: "web".to_owned(), with_routes: false };
-    for change in
-        [Change::PutRoute(orphan.clone()), Change::ReplaceRoutes(vec![route("c.org"), orphan]), removal]
-    {
+    for change in [
+        Change::PutRoute(Box::new(orphan.clone())),
+        Change::ReplaceRoutes(vec![route("c.org"), orphan]),
+        removal,
+    ] {
         assert!(matches!(store.commit(&change), Err(StoreError::Reference)), "{change:?}");
     }
     let twice = Change::ReplaceRoutes(vec![route("c.org"), route("d.org"), route("c.org")]);
     let error = store.commit(&twice).unwrap_err();
     assert_eq!(error.to_string(), "route web/c.org is there twice: keep one of the two");
-    assert_eq!(store.commit(&Change::PutRoute(route("e.org"))).unwrap(), 3);
+    assert_eq!(store.commit(&Change::PutRoute(Box::new(route("e.org")))).unwrap(), 3);
     drop(store);
     assert_eq!(names(&Store::open(&path).unwrap().1), ["a.org", "e.org"]);
 }
@@ -210,7 +212,7 @@ fn a_full_disk_is_said_and_nothing_of_the_change_is_stored() {
     let (_directory, path) = directory();
     let (mut store, _) = Store::open(&path).unwrap();
     store.commit(&Change::PutListener(listener("web"))).unwrap();
-    store.commit(&Change::PutRoute(route("a.org"))).unwrap();
+    store.commit(&Change::PutRoute(Box::new(route("a.org")))).unwrap();
     store.connection.pragma_update(None, "max_page_count", 8).unwrap();
     let many = (0..10_000).map(|number| route(&format!("{number}.org"))).collect();
     let error = store.commit(&Change::ReplaceRoutes(many)).unwrap_err();
@@ -267,7 +269,7 @@ fn check_refused(make: impl FnOnce(&Path), expect: &str) {
 fn changed(path: &Path, sql: &str) {
     let (mut store, _) = Store::open(path).unwrap();
     store.commit(&Change::PutListener(listener("web"))).unwrap();
-    store.commit(&Change::PutRoute(route("a.org"))).unwrap();
+    store.commit(&Change::PutRoute(Box::new(route("a.org")))).unwrap();
     drop(store);
     Connection::open(path).unwrap().execute_batch(sql).unwrap();
 }

@@ -19,5 +19,6 @@ mod http2_smuggling;
 mod lifecycle;
 mod mcproxyctl;
 mod names;
+mod policy;
 mod proxy_protocol;
 mod relay;

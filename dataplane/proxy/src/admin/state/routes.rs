@@ -63,7 +63,7 @@ impl State {
             }
             Some(_) => {}
         }
-        self.commit(&Change::PutRoute(route.clone()))?;
+        self.commit(&Change::PutRoute(Box::new(route.clone())))?;
 
         let created = old.is_none();
         let entry = {

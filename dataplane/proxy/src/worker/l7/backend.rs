@@ -1,6 +1,6 @@
 //! Connections to backends: chosen, opened or taken from the pool, and given back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
@@ -19,6 +19,7 @@ use mc_core::model::Protocol;
 use mc_core::outcome::RequestOutcome;
 use mc_uring::{Socket, runtime};
 
+use super::mirror::Copied;
 use super::mux::{Channel, Mux, MuxPool};
 use super::session::{Note, Session};
 use crate::clock;
@@ -77,6 +78,25 @@ pub(super) struct Fault {
     /// The client has got a part of it.
     pub(super) told: bool,
     pub(super) detail: String,
+}
+
+/// What there is to know while a request's body is passed on.
+pub(super) struct Upload<'a> {
+    /// Bytes that it may have.
+    pub(super) most: u64,
+    /// Bytes that have come.
+    pub(super) count: &'a Cell<u64>,
+    /// A copy goes elsewhere, too.
+    pub(super) copied: Option<&'a Copied>,
+}
+
+impl Upload<'_> {
+    /// Counts more bytes. Whether the body may have them.
+    #[must_use]
+    pub(super) fn admits(&self, bytes: usize) -> bool {
+        self.count.set(self.count.get() + bytes as u64);
+        self.count.get() <= self.most
+    }
 }
 
 /// A response's body, read piece by piece as content alone.

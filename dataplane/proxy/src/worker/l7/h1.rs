@@ -11,13 +11,15 @@ use std::io;
 use std::sync::Arc;
 
 use mc_core::http1::{
-    self, Body, Decoder, Facts, Framing, HeadEnd, Known, Limits, Malformed, Request, Step, Version,
+    self, Body, Decoder, Facts, Framing, HeadEnd, Known, Limits, Malformed, Request, RequestLine, Step,
+    Version,
 };
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_core::policy::Seen;
 use mc_uring::tls::Received;
 
 use super::backend::{Fault, Upstream, lease};
+use super::mirror::{self, Copied};
 use super::session::{Note, Session};
 use crate::clock;
 use crate::snapshot::RouteEntry;
@@ -185,6 +187,20 @@ struct End {
     persistent: bool,
 }
 
+/// A request that is passed on.
+struct Asked<'a> {
+    request: &'a Request,
+    head: &'a [u8],
+    copied: Option<&'a Copied>,
+}
+
+fn mirror(session: &Session, request: &Request, head: &[u8], note: &Note) -> Option<Copied> {
+    let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
+    let edits = note.request_edits();
+    let fields = edits.apply(request.section.end_to_end(head));
+    mirror::begin(session, note, line, request.framing(head), &facts(session, note), fields)
+}
+
 /// Finds a backend and has it answer; once more where a kept connection turned out to be closed.
 async fn exchange(
     session: &Session,
@@ -194,6 +210,10 @@ async fn exchange(
     plain: &mut Vec<u8>,
     note: &mut Note,
 ) -> Result<End, Fault> {
+    let copied = match note.mirror() {
+        Some(_) if request.upgrade.is_none() => mirror(session, request, head, note),
+        _ => None,
+    };
     let mut fresh = false;
     loop {
         let upstream = lease(session, route, note, fresh)
@@ -204,11 +224,27 @@ async fn exchange(
         let (reused, end) = match upstream {
             Upstream::Http1(lease) => (
                 lease.reused,
-                to_http1::serve(session, lease, request, head, plain, &mut decoder, note).await,
+                to_http1::serve(
+                    session,
+                    lease,
+                    &Asked { request, head, copied: copied.as_ref() },
+                    plain,
+                    &mut decoder,
+                    note,
+                )
+                .await,
             ),
             Upstream::Http2(channel) => (
                 channel.reused,
-                to_http2::serve(session, &channel, request, head, plain, &mut decoder, note).await,
+                to_http2::serve(
+                    session,
+                    &channel,
+                    &Asked { request, head, copied: copied.as_ref() },
+                    plain,
+                    &mut decoder,
+                    note,
+                )
+                .await,
             ),
         };
         match end {

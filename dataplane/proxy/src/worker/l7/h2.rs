@@ -11,6 +11,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::ext::Protocol;
@@ -19,13 +20,14 @@ use h2::{Reason, RecvStream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use mc_core::http1::{Authority, Facts, Framing, Known, is_target, may_become};
+use mc_core::http1::{Authority, Facts, Framing, Known, RequestLine, is_target, may_become};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_core::policy::{FieldRef, Seen};
 use mc_uring::runtime;
 
 use super::backend::{Fault, Upstream, lease};
 use super::checks;
+use super::mirror::{self, Copied};
 use super::session::{Note, Session};
 use super::wire::{self, Wire};
 use crate::clock;
@@ -50,6 +52,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 
 /// Requests that a client may reset before it is looked at whether it does little else (CVE-2023-44487).
 const RESETS: u64 = 100;
+
+/// How long a request that is answered is heard out.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// One client's connection, shared by the tasks of its streams.
 struct Client {
@@ -158,6 +163,8 @@ struct Asked<'a> {
     upgrade: Option<&'a str>,
     /// Cookies in one field, as HTTP/1.1 wants them (RFC 9113, section 8.2.3).
     cookies: Vec<u8>,
+    /// A copy goes elsewhere, too.
+    copied: Option<Copied>,
 }
 
 /// Serves one request.
@@ -184,7 +191,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                 );
                 let rewritten =
                     note.rewritten.take().map(|target| String::from_utf8_lossy(&target).into_owned());
-                let asked = Asked { target: rewritten.as_deref().unwrap_or(asked.target), ..asked };
+                let mut asked = Asked { target: rewritten.as_deref().unwrap_or(asked.target), ..asked };
                 let length = match asked.framing {
                     Framing::Length(length) => str::from_utf8(length).ok().and_then(|text| text.parse().ok()),
                     _ => None,
@@ -194,6 +201,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                 } else if length.is_some_and(|length: u64| length > note.most_bytes()) {
                     Err(Fault::before(RequestOutcome::TooLarge, ""))
                 } else {
+                    asked.copied = mirror(session, &parts, &asked, body.is_end_stream(), &note);
                     exchange(session, &route, &parts, &asked, &mut body, &mut respond, &mut note).await
                 }
             }
@@ -217,10 +225,19 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
         }
     };
     session.finish(note, outcome);
+    if !body.is_end_stream() {
+        runtime::timeout(LINGER, pin!(hear_out(&mut body))).await;
+    }
     client.active.set(client.active.get() - 1);
     if client.active.get() == 0 {
         client.rest();
     }
+}
+
+/// Takes what a client still sends of a request that is answered, as far as its window goes: some take the reset of
+/// a stream on which they are sending for a failure, whatever its reason (RFC 9113, section 8.1).
+async fn hear_out(body: &mut RecvStream) {
+    while let Some(Ok(_)) = body.data().await {}
 }
 
 fn note(session: &Session, parts: &Parts) -> Note {
@@ -287,6 +304,7 @@ fn asked(parts: &Parts, no_body: bool) -> Result<Asked<'_>, &'static str> {
         framing,
         upgrade,
         cookies: cookies.join(b"; ".as_slice()),
+        copied: None,
     })
 }
 
@@ -317,6 +335,22 @@ fn fields<'a>(parts: &'a Parts, asked: &'a Asked<'_>) -> impl Iterator<Item = Fi
     });
     let cookies = (Known::Other, b"cookie".as_slice(), asked.cookies.as_slice());
     fields.chain((!asked.cookies.is_empty()).then_some(cookies))
+}
+
+/// Begins a copy for another backend, where a policy wants one.
+fn mirror(session: &Session, parts: &Parts, asked: &Asked<'_>, no_body: bool, note: &Note) -> Option<Copied> {
+    if note.mirror().is_none() || asked.upgrade.is_some() {
+        return None;
+    }
+    let line = RequestLine { method: asked.method, target: asked.target.as_bytes() };
+    let facts = facts(session, asked, note);
+    let edits = note.request_edits();
+    let fields = edits.apply(fields(parts, asked));
+    let copied = mirror::begin(session, note, line, asked.framing, &facts, fields)?;
+    if no_body {
+        copied.finish(false);
+    }
+    Some(copied)
 }
 
 impl UpError {

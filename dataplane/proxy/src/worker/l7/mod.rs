@@ -4,6 +4,7 @@ mod backend;
 mod checks;
 mod h1;
 mod h2;
+mod mirror;
 mod mux;
 mod session;
 mod wire;

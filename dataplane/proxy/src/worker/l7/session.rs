@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mc_core::balance::Tried;
 use mc_core::http1::{self, Authority};
-use mc_core::model::{Http, Mode, Policy, RequestRate};
+use mc_core::model::{Http, Mirror, Mode, Policy, RequestRate};
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::{self, Edits, End, FieldRef, Seen};
 use mc_core::proxy_protocol::Header;
@@ -80,6 +80,11 @@ impl Note {
     /// Path and query for the backend of a request that came with `asked`.
     pub(super) fn target<'a>(&'a self, asked: &'a [u8]) -> &'a [u8] {
         self.rewritten.as_deref().unwrap_or(asked)
+    }
+
+    /// Where a copy of it goes.
+    pub(super) fn mirror(&self) -> Option<&Mirror> {
+        self.applied.mirror(self.policies())
     }
 
     /// What policies change of the request's fields.

@@ -13,21 +13,21 @@ use mc_core::outcome::RequestOutcome;
 use mc_uring::runtime;
 use mc_uring::tls::Received;
 
-use super::super::backend::{self, Fault, Lease, beside, read_head};
+use super::super::backend::{self, Fault, Lease, Upload, beside, read_head};
 use super::super::session::{Note, Session};
-use super::{End, UpError, connection, facts, gone, measure, take, watch};
+use super::{Asked, End, UpError, connection, facts, gone, measure, take, watch};
 use crate::clock;
 
 /// Has a backend of HTTP/1.1 answer.
 pub(super) async fn serve(
     session: &Session,
     lease: Lease,
-    request: &Request,
-    head: &[u8],
+    asked: &Asked<'_>,
     plain: &mut Vec<u8>,
     decoder: &mut Decoder,
     note: &mut Note,
 ) -> Result<End, Fault> {
+    let Asked { request, head, copied } = *asked;
     let mut out = Vec::with_capacity(head.len() + 256);
     let facts = facts(session, note);
     let target = note.target(request.target.of(head));
@@ -38,6 +38,12 @@ pub(super) async fn serve(
     write_request(&mut out, line, request.framing(head), upgrade, &facts, fields);
     // What has come of the body goes along.
     let ready = measure(decoder, plain).map_err(|error| Fault::before(RequestOutcome::Malformed, error))?;
+    if let Some(copied) = copied {
+        copied.raw(&plain[..ready]);
+        if decoder.is_done() {
+            copied.finish(true);
+        }
+    }
     out.extend(plain.drain(..ready));
     note.bytes_in += ready as u64;
     if note.bytes_in > note.most_bytes() {
@@ -48,22 +54,16 @@ pub(super) async fn serve(
         return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
     }
     drop(out);
-    let mut bytes_in = 0;
+    let bytes_in = Cell::new(0);
     let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
     let result = {
-        let up = send_body(
-            session,
-            &lease,
-            decoder,
-            plain,
-            note.most_bytes().saturating_sub(note.bytes_in),
-            &mut bytes_in,
-            &delivered,
-        );
+        let most = note.most_bytes().saturating_sub(note.bytes_in);
+        let upload = Upload { most, count: &bytes_in, copied };
+        let up = send_body(session, &lease, decoder, plain, &upload, &delivered);
         let down = pass_response(session, &lease, request, head, note, &delivered, &answering);
         beside(up, down, |error| error.fault(answering.get())).await
     };
-    note.bytes_in += bytes_in;
+    note.bytes_in += bytes_in.get();
     let passed = result?;
     if passed.switched {
         let outcome = tunnel(session, &lease, plain, passed.rest, note).await;
@@ -84,8 +84,7 @@ async fn send_body(
     lease: &Lease,
     decoder: &mut Decoder,
     plain: &mut Vec<u8>,
-    most: u64,
-    count: &mut u64,
+    upload: &Upload<'_>,
     delivered: &Cell<bool>,
 ) -> Result<(), UpError> {
     while !decoder.is_done() {
@@ -94,9 +93,14 @@ async fn send_body(
             Ok(_) => {}
         }
         let ready = measure(decoder, plain).map_err(UpError::Malformed)?;
-        *count += ready as u64;
-        if *count > most {
+        if !upload.admits(ready) {
             return Err(UpError::TooLarge);
+        }
+        if let Some(copied) = upload.copied {
+            copied.raw(&plain[..ready]);
+            if decoder.is_done() {
+                copied.finish(true);
+            }
         }
         lease.send(&plain[..ready]).await.map_err(|_closed| UpError::Backend)?;
         session.connection.up.count(ready, session.now_ms());

@@ -11,23 +11,23 @@ use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 use mc_uring::tls::Received;
 
-use super::super::backend::{Fault, Interim, beside};
+use super::super::backend::{Fault, Interim, Upload, beside};
 use super::super::checks;
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
-use super::{End, UpError, connection, facts, gone, take, watch};
+use super::{Asked, End, UpError, connection, facts, gone, take, watch};
 use crate::clock;
 
 /// Has a backend of HTTP/2 answer.
 pub(super) async fn serve(
     session: &Session,
     channel: &Channel,
-    request: &Request,
-    head: &[u8],
+    asked: &Asked<'_>,
     plain: &mut Vec<u8>,
     decoder: &mut Decoder,
     note: &mut Note,
 ) -> Result<End, Fault> {
+    let Asked { request, head, copied } = *asked;
     if request.upgrade.is_some() {
         return Err(Fault::before(
             RequestOutcome::BackendMalformed,
@@ -46,22 +46,19 @@ pub(super) async fn serve(
         sent.headers_mut().insert(header::CONTENT_LENGTH, length);
     }
     let (mut response, mut upstream) = channel.send(sent, decoder.is_done()).await?;
-    let mut bytes_in = 0;
+    if let (Some(copied), true) = (copied, decoder.is_done()) {
+        copied.finish(false);
+    }
+    let bytes_in = Cell::new(0);
     let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
     let result = {
-        let up = send_body(
-            session,
-            &mut upstream,
-            decoder,
-            plain,
-            note.most_bytes().saturating_sub(note.bytes_in),
-            &mut bytes_in,
-            &delivered,
-        );
+        let most = note.most_bytes().saturating_sub(note.bytes_in);
+        let upload = Upload { most, count: &bytes_in, copied };
+        let up = send_body(session, &mut upstream, decoder, plain, &upload, &delivered);
         let down = pass_response(session, &mut response, request, head, note, &delivered, &answering);
         beside(up, down, |error| error.fault(answering.get())).await
     };
-    note.bytes_in += bytes_in;
+    note.bytes_in += bytes_in.get();
     if result.is_err() {
         // The backend need not go on.
         upstream.send_reset(Reason::CANCEL);
@@ -76,8 +73,7 @@ async fn send_body(
     upstream: &mut SendStream<Bytes>,
     decoder: &mut Decoder,
     plain: &mut Vec<u8>,
-    most: u64,
-    count: &mut u64,
+    upload: &Upload<'_>,
     delivered: &Cell<bool>,
 ) -> Result<(), UpError> {
     while !decoder.is_done() {
@@ -85,11 +81,16 @@ async fn send_body(
         let used = take(decoder, plain, false, &mut content).map_err(UpError::Malformed)?;
         plain.drain(..used);
         session.connection.up.count(used, session.now_ms());
-        *count += used as u64;
-        if *count > most {
+        if !upload.admits(used) {
             return Err(UpError::TooLarge);
         }
         let last = decoder.is_done();
+        if let Some(copied) = upload.copied {
+            copied.content(&content);
+            if last {
+                copied.finish(false);
+            }
+        }
         mux::send_data(upstream, content.into(), last).await.map_err(|_closed| UpError::Backend)?;
         if last {
             delivered.set(true);

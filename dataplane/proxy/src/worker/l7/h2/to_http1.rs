@@ -17,7 +17,7 @@ use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
-use super::super::backend::{self, Fault, Lease, Source, beside, read_head};
+use super::super::backend::{self, Fault, Lease, Source, Upload, beside, read_head};
 use super::super::session::{Note, Session};
 use super::super::{checks, mux};
 use super::{Asked, UpError, facts, fields};
@@ -69,7 +69,8 @@ pub(super) async fn serve(
                 // A backend that does not switch would take for its next request what is another protocol's.
                 switched.passed().await;
             }
-            let end = send_body(&lease, body, asked, most, &bytes_in).await;
+            let upload = Upload { most, count: &bytes_in, copied: asked.copied.as_ref() };
+            let end = send_body(&lease, body, asked, &upload).await;
             sent_all.set(end.is_ok());
             end
         };
@@ -116,8 +117,7 @@ async fn send_body(
     lease: &Lease,
     body: &mut RecvStream,
     asked: &Asked<'_>,
-    most: u64,
-    count: &Cell<u64>,
+    upload: &Upload<'_>,
 ) -> Result<(), UpError> {
     let chunked = asked.framing == Framing::Chunked;
     let mut out = Vec::new();
@@ -131,13 +131,18 @@ async fn send_body(
         } else {
             out.extend_from_slice(&data);
         }
-        count.set(count.get() + data.len() as u64);
-        if count.get() > most {
+        if !upload.admits(data.len()) {
             return Err(UpError::TooLarge);
+        }
+        if let Some(copied) = upload.copied {
+            copied.content(&data);
         }
         lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
         // The engine's own bookkeeping: a stream that is over by now does not mind.
         body.flow_control().release_capacity(data.len()).unwrap_or(());
+    }
+    if let Some(copied) = upload.copied {
+        copied.finish(false);
     }
     if asked.upgrade.is_some() {
         lease.socket.shutdown(std::net::Shutdown::Write);

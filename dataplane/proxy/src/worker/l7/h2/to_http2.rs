@@ -15,7 +15,7 @@ use mc_core::http1::{Framing, Known};
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::Edits;
 
-use super::super::backend::{Fault, Interim, beside};
+use super::super::backend::{Fault, Interim, Upload, beside};
 use super::super::checks;
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
@@ -53,7 +53,8 @@ pub(super) async fn serve(
     let (mut response, mut upstream) = channel.send(request, body.is_end_stream()).await?;
     let bytes_in = Cell::new(0);
     let result = {
-        let up = send_body(&mut upstream, body, note.most_bytes(), &bytes_in);
+        let upload = Upload { most: note.most_bytes(), count: &bytes_in, copied: asked.copied.as_ref() };
+        let up = send_body(&mut upstream, body, &upload);
         let down = pass_response(&mut response, respond, note);
         beside(up, down, UpError::fault).await
     };
@@ -69,8 +70,7 @@ pub(super) async fn serve(
 async fn send_body(
     upstream: &mut SendStream<Bytes>,
     body: &mut RecvStream,
-    most: u64,
-    count: &Cell<u64>,
+    upload: &Upload<'_>,
 ) -> Result<(), UpError> {
     if body.is_end_stream() {
         return Ok(());
@@ -79,9 +79,14 @@ async fn send_body(
         let data = data.map_err(|_reset| UpError::Client)?;
         let len = data.len();
         let last = body.is_end_stream();
-        count.set(count.get() + len as u64);
-        if count.get() > most {
+        if !upload.admits(len) {
             return Err(UpError::TooLarge);
+        }
+        if let Some(copied) = upload.copied {
+            copied.content(&data);
+            if last {
+                copied.finish(false);
+            }
         }
         mux::send_data(upstream, data, last).await.map_err(|_closed| UpError::Backend)?;
         body.flow_control().release_capacity(len).unwrap_or(());
@@ -91,6 +96,9 @@ async fn send_body(
     }
     let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?.unwrap_or_default();
     let trailers = checks::trailers(&trailers).map_err(UpError::Malformed)?;
+    if let Some(copied) = upload.copied {
+        copied.finish(false);
+    }
     mux::end(upstream, trailers).map_err(|_closed| UpError::Backend)
 }
 
