@@ -19,9 +19,14 @@ pub(crate) struct Site {
 }
 
 pub(crate) fn site(backend_lines: &str) -> Site {
+    site_with(backend_lines, "")
+}
+
+/// With more lines for the route.
+pub(crate) fn site_with(backend_lines: &str, lines: &str) -> Site {
     let ca = Ca::new();
     let backend = fresh_address();
-    let lines = format!("mode = \"l7\"\nbackends = [{{ address = \"{backend}\"{backend_lines} }}]");
+    let lines = format!("mode = \"l7\"\nbackends = [{{ address = \"{backend}\"{backend_lines} }}]\n{lines}");
     let config =
         Config::new().listener("web").certificate("www", &ca.issue(&[NAME])).route_lines("web", NAME, &lines);
     let proxy = Proxy::start(config);

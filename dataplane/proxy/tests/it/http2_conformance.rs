@@ -170,7 +170,7 @@ fn streams_are_open_and_closed_as_told() {
             ("128 served, reset 7, alive", &["more streams than allowed"]),
             ("reset 1, then status 200", &["frames after a stream error"]),
             ("silence, alive", &["RST_STREAM is not answered"]),
-            ("status 200, closed", &["GOAWAY of a client"]),
+            ("status 200, goaway ['1 0'], closed", &["GOAWAY of a client"]),
             ("3 1", &["last stream of GOAWAY"]),
         ],
     );
@@ -311,4 +311,15 @@ fn messages_are_well_formed_or_refused() {
     }
     assert!(got("trailers with :status").ends_with("hello\r\n0\r\n\r\n"), "{}", got("trailers with :status"));
     assert!(!got("te: trailers").to_lowercase().contains("\r\nte:"), "{}", got("te: trailers"));
+}
+
+#[test]
+fn a_proxy_that_stops_says_so_twice_and_finishes_what_is_under_way() {
+    let site = site("");
+    let result = site.part("http2_protocol.py", &format!("stop:{}", site.proxy.pid()));
+    let heard: Vec<&str> = result["heard"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    // First that nothing more should come, and after a round trip what has.
+    let goaways: Vec<&str> = heard.iter().copied().filter(|text| text.starts_with("goaway")).collect();
+    assert_eq!(goaways, ["goaway 2147483647 0", "goaway 3 0"]);
+    assert!(heard.contains(&"status 200") && heard.last() == Some(&"closed"), "{heard:?}");
 }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::http2::site;
+use super::http2::{site, site_with};
 
 /// The cases of a group: how each ended, and what reached the backend.
 fn cases<'a>(results: &'a Value, group: &str) -> impl Iterator<Item = (&'a String, &'a str, &'a Value)> {
@@ -53,6 +53,7 @@ fn no_request_of_http_2_is_another_one_over_http_1() {
     assert!(got.matches("HTTP/1.1").count() == 1 && !got.contains("smuggled"), "{got}");
     assert_eq!(early[0], "early");
     assert!(early[1].as_str().unwrap().ends_with("\r\n\r\nearly"), "{early}");
+    assert_eq!(results["upgrades"]["reset"][0], "status 200 reset 8");
 }
 
 #[test]
@@ -89,6 +90,10 @@ fn no_request_of_http_2_is_another_one_over_http_2() {
         assert_eq!((how, &got[0]["trailers"]), ("status 200 alive", &expected), "{case}");
         assert_eq!((&got[0]["body"], &got[0]["ended"]), (&"hello".into(), &true.into()), "{case}");
     }
+    // No frames and flags but these: DATA, HEADERS, RST_STREAM, SETTINGS, PING and WINDOW_UPDATE.
+    let sent = results["sent"].as_array().unwrap();
+    let known = ["0 0", "0 1", "1 4", "1 5", "3 0", "4 0", "4 1", "6 0", "6 1", "8 0"];
+    assert!(sent.iter().all(|frame| known.contains(&frame.as_str().unwrap())), "{sent:?}");
     let refused = &results["upgrades"]["refused"];
     assert_eq!((&refused[0], refused[1].as_array().map(Vec::len)), (&"status 502 alive".into(), Some(0)));
 }
@@ -137,6 +142,7 @@ const BROKEN: &[&str] = &[
     "length-too-small",
     "reset-as-refused",
     "reset-to-another-version",
+    "reset-unknown",
     "reset-within",
     "reset-within-unknown-length",
     "reset-without-error",
@@ -174,9 +180,12 @@ fn no_response_of_a_hostile_backend_is_another_one_or_looks_complete() {
     let cases = results.as_object().unwrap();
     // One that sends more than its window, while the client takes nothing, is cut off.
     assert_eq!(results["too-much"]["ended"], "reset 3");
+    // What was refused before anything was done with it is sent again, unless its body is gone.
+    let retried = serde_json::json!({ "GET": "status 200, sent 2", "POST": "status 502, sent 1" });
+    assert_eq!(results["retried"], retried);
     assert_eq!(
         cases.len(),
-        1 + NO_RESPONSE.len() + BROKEN.len() + COMPLETE.len(),
+        2 + NO_RESPONSE.len() + BROKEN.len() + COMPLETE.len(),
         "each case is expected to end somehow"
     );
     for (case, result) in cases {
@@ -233,4 +242,10 @@ fn no_response_of_a_hostile_backend_is_another_one_or_looks_complete() {
     }
     assert_eq!(results["204-with-length"]["h2"]["fields"].as_array().map(Vec::len), Some(1));
     assert_eq!(results["103"]["h2"]["interim"], serde_json::json!(["103"]));
+}
+
+#[test]
+fn a_backend_that_allows_no_streams_is_waited_for_as_long_as_a_response() {
+    let site = site_with(", protocol = \"h2c\"", "http = { response_timeout_ms = 300 }");
+    assert_eq!(site.part("http2_hostile.py", "none")["how"], "status 504");
 }

@@ -234,8 +234,8 @@ async fn pass_response(
         let piece = match piece {
             Ok(piece) => piece,
             Err(fault) => {
-                // The client must not take what it has for all of it.
-                send.send_reset(Reason::INTERNAL_ERROR);
+                // The client must not take what it has for all of it. RFC 8441, section 5: CANCEL stands for TCP's RST.
+                send.send_reset(if switched { Reason::CANCEL } else { Reason::INTERNAL_ERROR });
                 return Err(fault);
             }
         };
