@@ -66,6 +66,8 @@ struct Client {
     reset: Cell<u64>,
     /// The client knows that this process stops.
     told_to_leave: Cell<bool>,
+    /// It asked for nothing, and knows that its connection ends.
+    left: Cell<bool>,
 }
 
 /// Serves a client; `plain`: what it said right after its handshake.
@@ -79,6 +81,7 @@ pub(super) async fn serve(session: Rc<Session>, plain: Vec<u8>) -> Outcome {
         served: Cell::new(0),
         reset: Cell::new(0),
         told_to_leave: Cell::new(false),
+        left: Cell::new(false),
     });
     client.rest();
     let mut handshake = pin!(
@@ -115,6 +118,9 @@ impl Client {
         if self.session.is_draining() && !self.told_to_leave.replace(true) {
             // What is under way ends in peace; what comes after goes elsewhere (RFC 9113, section 6.8).
             engine.graceful_shutdown();
+        }
+        if self.session.connection.stop.get().is_some() && !self.left.replace(true) {
+            engine.abrupt_shutdown(Reason::NO_ERROR);
         }
         loop {
             match engine.poll_accept(cx) {
@@ -175,7 +181,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
     let end = match asked(&parts, body.is_end_stream()) {
         Ok(asked) => match session.route(asked.host.as_bytes()) {
             Ok(route) => {
-                if client.active.get() == 1 {
+                if session.connection.phase.get() == Phase::Idle {
                     enter_relay(&session.worker, &session.connection, &route);
                 }
                 note.route = Some(Arc::clone(&route));
