@@ -47,7 +47,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of the fields of a request, counted as RFC 9113 section 10.5.1 does.
 const FIELDS: u32 = 32 * 1024;
 
-/// Bytes of a response that wait for the client. All streams of one that grants much and reads nothing cost 8 MiB.
+/// Bytes of a response that wait for the client. All streams of one that grants much and reads nothing cost 8 MiB of these,
+/// and as much again of pieces that are on their way.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Requests that a client may reset before it is looked at whether it does little else (CVE-2023-44487).
