@@ -34,3 +34,42 @@ pub(super) fn trailers(fields: &HeaderMap) -> Result<HeaderMap, &'static str> {
     let fit = fields.iter().filter(|(name, _)| Known::of(name.as_str().as_bytes()) == Known::Other);
     Ok(fit.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn values_have_no_white_space_around_them() {
+        for (value, is_fit) in
+            [("", true), ("a b", true), (" a", false), ("a ", false), ("\ta", false), (" ", false)]
+        {
+            assert_eq!(values(&headers(&[("x", value)])).is_ok(), is_fit, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_one_number() {
+        let read = |fields: &[_]| length(&headers(fields)).map(|length| length.map(<[u8]>::to_vec));
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[("content-length", "12")]), Ok(Some(b"12".to_vec())));
+        for value in ["", "+1", "1, 1", "x", "9223372036854775808"] {
+            assert_eq!(read(&[("content-length", value)]), Err("Content-Length is no number"), "{value:?}");
+        }
+        assert!(read(&[("content-length", "1"), ("content-length", "1")]).is_err());
+    }
+
+    #[test]
+    fn trailers_decide_nothing() {
+        let fields =
+            headers(&[("content-length", "1"), ("x-sum", "2"), ("x-forwarded-for", "3"), ("host", "a")]);
+        assert_eq!(trailers(&fields), Ok(headers(&[("x-sum", "2")])));
+        assert!(trailers(&headers(&[("x-sum", "1 ")])).is_err());
+    }
+}

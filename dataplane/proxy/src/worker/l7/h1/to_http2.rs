@@ -1,10 +1,11 @@
 //! From a client of HTTP/1.1 to a backend of HTTP/2: content alone passes, framed anew on each side.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
-use h2::{Reason, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
 use mc_core::http1::{self, Decoder, Framing, Known, Request, Version, write_translated};
 use mc_core::outcome::RequestOutcome;
@@ -104,6 +105,28 @@ async fn send_body(
     watch(session, plain).await
 }
 
+/// Waits for the response's head, and passes on the 1xx before it to clients that know them.
+async fn final_head(
+    session: &Session,
+    response: &mut ResponseFuture,
+    version: Version,
+    limit: Duration,
+) -> Result<http::Response<RecvStream>, Fault> {
+    let mut interim = Interim::default();
+    loop {
+        let told = match mux::head(response, limit).await? {
+            Head::Informational(told) => told,
+            Head::Final(answer) => return Ok(answer),
+        };
+        interim.another()?;
+        if version == Version::Http11 {
+            let mut out = Vec::new();
+            write_translated(&mut out, told.status().as_u16(), pairs(told.headers()), Framing::None, None);
+            session.send(&out).await.map_err(gone)?;
+        }
+    }
+}
+
 /// Passes on what a backend of HTTP/2 answers; says whether the client's connection may go on.
 async fn pass_response(
     session: &Session,
@@ -114,27 +137,8 @@ async fn pass_response(
     delivered: &Cell<bool>,
     answering: &Cell<bool>,
 ) -> Result<bool, Fault> {
-    let limit = note.response_timeout();
+    let answer = final_head(session, response, request.version, note.response_timeout()).await?;
     let mut out = Vec::new();
-    let mut interim = Interim::default();
-    let answer = loop {
-        match mux::head(response, limit).await? {
-            Head::Informational(told) if request.version == Version::Http11 => {
-                interim.another()?;
-                write_translated(
-                    &mut out,
-                    told.status().as_u16(),
-                    pairs(told.headers()),
-                    Framing::None,
-                    None,
-                );
-                session.send(&out).await.map_err(gone)?;
-                out.clear();
-            }
-            Head::Informational(_) => interim.another()?,
-            Head::Final(answer) => break answer,
-        }
-    };
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
     let (parts, mut body) = answer.into_parts();

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::pin::pin;
 use std::task::{Poll, Waker};
 
@@ -157,23 +158,22 @@ async fn send_body(
     Ok(())
 }
 
-/// Passes on what the backend answers; says also whether its connection may be used again.
-async fn pass_response(
+/// Waits for the response's head, and passes on the 1xx before it. Says where the head is in `bytes`, which also hold what
+/// came behind it.
+async fn final_head(
     session: &Session,
     lease: &Lease,
     parts: &Parts,
-    asked: &Asked<'_>,
-    switching: &Gate,
     respond: &mut SendResponse<Bytes>,
-    note: &mut Note,
-) -> Result<(RequestOutcome, bool), Fault> {
+    note: &Note,
+    response: &mut Response,
+    bytes: &mut Vec<u8>,
+) -> Result<Range<usize>, Fault> {
     let (worker, limit) = (&session.worker, note.response_timeout());
-    let mut response = Response::default();
     let mut interim = backend::Interim::default();
-    let mut bytes = Vec::new();
-    let head = loop {
+    loop {
         let head = {
-            let mut reading = pin!(runtime::timeout(limit, read_head(worker, &lease.socket, &mut bytes)));
+            let mut reading = pin!(runtime::timeout(limit, read_head(worker, &lease.socket, bytes)));
             poll_fn(|cx| match respond.poll_reset(cx) {
                 Poll::Ready(_) => {
                     Poll::Ready(Err(Fault::before(RequestOutcome::ClientGone, "the client gave up")))
@@ -187,7 +187,7 @@ async fn pass_response(
             .parse(&bytes[head.clone()], parts.method == Method::HEAD, &backend::LIMITS)
             .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
         if !response.is_informational() || response.status == 101 {
-            break head;
+            return Ok(head);
         }
         interim.another()?;
         // 100 and 103, which tell of what is to come; a client that is not interested ignores them.
@@ -195,7 +195,23 @@ async fn pass_response(
         let informational = to_http(response.status, response.section.end_to_end(text), Framing::None)?;
         respond.send_informational(informational).unwrap_or(());
         bytes.drain(..head.end);
-    };
+    }
+}
+
+/// Passes on what the backend answers; says also whether its connection may be used again.
+async fn pass_response(
+    session: &Session,
+    lease: &Lease,
+    parts: &Parts,
+    asked: &Asked<'_>,
+    switching: &Gate,
+    respond: &mut SendResponse<Bytes>,
+    note: &mut Note,
+) -> Result<(RequestOutcome, bool), Fault> {
+    let worker = &session.worker;
+    let mut response = Response::default();
+    let mut bytes = Vec::new();
+    let head = final_head(session, lease, parts, respond, note, &mut response, &mut bytes).await?;
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = response.status;
     let text = &bytes[head.clone()];

@@ -102,17 +102,15 @@ async fn send_body(
     mux::end(upstream, trailers).map_err(|_closed| UpError::Backend)
 }
 
-/// Passes on what a backend of HTTP/2 answers.
-async fn pass_response(
+/// Waits for the response's head, and passes on the 1xx before it.
+async fn final_head(
     response: &mut ResponseFuture,
     respond: &mut SendResponse<Bytes>,
-    note: &mut Note,
-) -> Result<RequestOutcome, Fault> {
-    let gave_up = || Fault::amid(RequestOutcome::ClientGone, "the client gave up");
-    let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
+    note: &Note,
+) -> Result<http::Response<RecvStream>, Fault> {
     let limit = note.response_timeout();
     let mut interim = Interim::default();
-    let answer = loop {
+    loop {
         let head = {
             let mut waiting = pin!(mux::head(response, limit));
             poll_fn(|cx| match respond.poll_reset(cx) {
@@ -126,9 +124,23 @@ async fn pass_response(
                 interim.another()?;
                 respond.send_informational(told).unwrap_or(());
             }
-            Head::Final(answer) => break answer,
+            Head::Final(answer) => return Ok(answer),
         }
-    };
+    }
+}
+
+fn gave_up() -> Fault {
+    Fault::amid(RequestOutcome::ClientGone, "the client gave up")
+}
+
+/// Passes on what a backend of HTTP/2 answers.
+async fn pass_response(
+    response: &mut ResponseFuture,
+    respond: &mut SendResponse<Bytes>,
+    note: &mut Note,
+) -> Result<RequestOutcome, Fault> {
+    let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
+    let answer = final_head(response, respond, note).await?;
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
     let (mut head, mut body) = answer.into_parts();
