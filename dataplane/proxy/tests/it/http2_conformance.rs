@@ -123,6 +123,7 @@ fn frames_are_checked_one_by_one() {
             ("closed", &["HTTP/1.1 in place of the preface", "invalid preface"]),
             // What is sent on a new connection, and what is answered to SETTINGS and PING: sorted, as PING may come first.
             ("settings", &["first frame"]),
+            ("0x20 0 200", &["smaller table"]),
             ("abcdefgh 1 ack ack settings the last 1", &["answers"]),
             (r#"{"3": 128, "4": 262144, "6": 32768, "8": 1}"#, &["settings"]),
         ],
