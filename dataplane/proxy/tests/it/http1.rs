@@ -30,7 +30,7 @@ pub(crate) fn site(to: &[SocketAddr]) -> Site {
     site_with(to, "")
 }
 
-fn site_with(to: &[SocketAddr], lines: &str) -> Site {
+pub(crate) fn site_with(to: &[SocketAddr], lines: &str) -> Site {
     let config = Config::new().server("workers = 1");
     let config = config.listener("web").route_with(NAME, to, &format!("{L7}\n{lines}"));
     let ca = Ca::new();

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use mc_testkit::http::{Origin, Then, TlsEnd, values};
 
-use super::http1::{NAME, OK, by_target, get, post, site};
+use super::http1::{NAME, OK, by_target, get, post, site, site_with};
 
 #[test]
 fn whatever_form_a_request_has_it_is_passed_on_in_one() {
@@ -201,4 +201,36 @@ fn chunk_extensions_are_bounded() {
     client.tls.write_all("a".repeat(20_000).as_bytes()).ok();
     let (answer, _) = client.read_to_end();
     assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn interim_responses_are_bounded() {
+    let hints = "HTTP/1.1 103 Early Hints\r\n\r\n";
+    let origin = Origin::saying(hints.repeat(1_000) + OK, Then::Close);
+    let site = site(&[origin.address()]);
+    let mut client = site.client();
+    client.send(get("/"));
+    let (answer, end) = client.read_to_end();
+    let answer = String::from_utf8_lossy(&answer);
+    assert_eq!((answer.matches(hints).count(), end), (100, TlsEnd::Clean));
+    assert!(answer[100 * hints.len()..].starts_with("HTTP/1.1 502 "), "{answer}");
+    site.wait_request("backend_malformed");
+}
+
+#[test]
+fn a_client_that_asks_for_nothing_hears_that_its_connection_ends() {
+    let origin = Origin::saying(OK, Then::Keep);
+    let site = site_with(&[origin.address()], "http = { keepalive_timeout_ms = 300 }");
+    for asks in [true, false] {
+        let mut client = site.client();
+        if asks {
+            assert_eq!(client.ask(get("/")).status(), 200);
+        }
+        assert_eq!(client.read_to_end(), (Vec::new(), TlsEnd::Clean), "{asks}");
+    }
+    site.proxy.wait_outcome("idle_timeout");
+    let mut client = site.client();
+    assert_eq!(client.ask(get("/")).status(), 200);
+    site.proxy.term();
+    assert_eq!(client.read_to_end(), (Vec::new(), TlsEnd::Clean));
 }
