@@ -72,7 +72,7 @@ pub(super) enum Phase {
     Relay,
     /// HTTP is spoken, and the client's next request is waited for.
     Idle,
-    /// A refusal was sent; what still comes is thrown away.
+    /// A refusal was sent, or a client that asked for nothing is left; what still comes is thrown away.
     Refused,
 }
 

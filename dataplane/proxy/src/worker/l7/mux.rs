@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -127,6 +127,12 @@ impl Mux {
     }
 
     fn has_room(&self) -> bool {
+        // A backend that has said GOAWAY takes no more, although it may not be done with what it has (RFC 9113, section
+        // 6.8); and identifiers come to an end. Nobody waits for the answer: a stream that waits for its turn is no error.
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Err(_)) = self.sender.clone().poll_ready(&mut context) {
+            self.gone.set(true);
+        }
         let allowed = self.sender.current_max_send_streams().min(STREAMS);
         !self.gone.get() && self.active.get() < allowed.max(1)
     }
