@@ -60,7 +60,8 @@ impl Site {
             .args([proxy.ip().to_string(), proxy.port().to_string()])
             .args([backend.ip().to_string(), backend.port().to_string()])
             .arg(&self.ca)
-            .args([NAME, part])
+            .arg(NAME)
+            .args((!part.is_empty()).then_some(part))
             .args(&self.backend_tls)
             .output()
             .unwrap();
