@@ -313,7 +313,7 @@ pub(crate) enum Policy {
   mcproxyctl policy add --listener web --name app.example.org tls-only --rule 'hsts={}'
 
 Rules, as in the configuration: require_header, block_header, block_user_agent, methods, paths, rewrite, redirect, rate,
-max_body_bytes, request_headers, response_headers, hsts, error_page, mirror.")]
+max_body_bytes, request_headers, response_headers, hsts, compress, error_page, mirror.")]
     Add {
         #[command(flatten)]
         key: Key,

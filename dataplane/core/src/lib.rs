@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod balance;
 pub mod client_hello;
+pub mod content_coding;
 pub mod firewall;
 pub mod hostname;
 pub mod http1;

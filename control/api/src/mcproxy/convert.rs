@@ -50,6 +50,10 @@ impl Words for model::Protocol {
     const WORDS: &'static [Self] = &[Self::Http1, Self::H2c, Self::Https, Self::H2];
 }
 
+impl Words for model::Coding {
+    const WORDS: &'static [Self] = &Self::ALL;
+}
+
 impl Words for model::ProxyOut {
     const WORDS: &'static [Self] = &[Self::Off, Self::V1, Self::V2];
 }

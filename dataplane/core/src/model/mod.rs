@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 mod policy;
 mod validate;
 
+pub use crate::content_coding::Coding;
 pub use crate::http1::Forwarded;
 
 pub use policy::{
-    EditFields, ErrorPage, FieldMatch, Hsts, Mirror, Policy, Redirect, RequestRate, Rewrite, Rule, Sticky,
+    Compress, EditFields, ErrorPage, FieldMatch, Hsts, Mirror, Policy, Redirect, RequestRate, Rewrite, Rule,
+    Sticky,
 };
 pub use validate::{
     Invalid, check_config, check_route_listener, normalize_firewall, normalize_listener, normalize_rate,

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{is_default, is_false};
+use crate::content_coding::Coding;
 
 /// One policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,8 @@ pub enum Rule {
     ResponseHeaders(EditFields),
     /// Browsers are told to come by TLS alone (RFC 6797).
     Hsts(Hsts),
+    /// Responses are compressed where the backend did not.
+    Compress(Compress),
     /// Answers of MC-Proxy itself have this page.
     ErrorPage(ErrorPage),
     /// A share of the requests is sent to another backend, too, whose answer nobody sees.
@@ -134,6 +137,18 @@ pub struct Hsts {
     pub preload: bool,
 }
 
+/// How responses are compressed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compress {
+    /// The codings offered, of those that a client likes as much the first.
+    pub codings: Vec<Coding>,
+    /// Responses that are known to be smaller stay as they are, in bytes.
+    pub min_bytes: u64,
+    /// Media types, without parameters: `text/html`, `text/*` or `*+json`.
+    pub types: Vec<String>,
+}
+
 /// What MC-Proxy's own answers look like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -193,6 +208,22 @@ impl ErrorPage {
 impl Mirror {
     /// The share where none is given.
     pub const PERCENT: u8 = 100;
+}
+
+impl Default for Compress {
+    /// What is text by nature, from a network packet on.
+    fn default() -> Self {
+        let types = [
+            "text/*",
+            "*+json",
+            "*+xml",
+            "application/json",
+            "application/javascript",
+            "application/xml",
+            "application/wasm",
+        ];
+        Self { codings: Coding::ALL.to_vec(), min_bytes: 1024, types: types.map(str::to_owned).to_vec() }
+    }
 }
 
 impl Default for Hsts {

@@ -1,6 +1,7 @@
 //! Changes that policies make to the fields of a message.
 
 use super::Set;
+use crate::content_coding::{Coding, Compressible};
 use crate::http1::Known;
 use crate::model::{EditFields, Hsts, Policy, Rule};
 
@@ -10,6 +11,7 @@ pub struct Edits<'p> {
     edits: Vec<&'p EditFields>,
     hsts: Option<String>,
     cookie: Option<&'p str>,
+    coded: Option<(Compressible, Option<Coding>)>,
 }
 
 /// A field of a message as it is passed on.
@@ -47,10 +49,17 @@ impl<'p> Edits<'p> {
         self
     }
 
+    /// Says that the content depends on `Accept-Encoding`, and which coding it has.
+    #[must_use]
+    pub fn with_coding(mut self, coded: Option<(Compressible, Option<Coding>)>) -> Self {
+        self.coded = coded;
+        self
+    }
+
     /// Whether nothing is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.edits.is_empty() && self.hsts.is_none() && self.cookie.is_none()
+        self.edits.is_empty() && self.hsts.is_none() && self.cookie.is_none() && self.coded.is_none()
     }
 
     /// A message's fields as they are passed on.
@@ -70,8 +79,16 @@ impl<'p> Edits<'p> {
     pub fn keeps(&self, name: &[u8]) -> bool {
         let is = |other: &str| other.as_bytes().eq_ignore_ascii_case(name);
         let mut edited = self.edits.iter().flat_map(|edit| edit.remove.iter().chain(edit.set.keys()));
+        let coded = match &self.coded {
+            None => false,
+            // Ranges would be of bytes that nobody has.
+            Some((_, Some(_))) => {
+                ["vary", "etag", "accept-ranges", "content-encoding", "content-length"].into_iter().any(is)
+            }
+            Some((_, None)) => is("vary"),
+        };
         let edited = edited.any(|name| is(name)) || (self.hsts.is_some() && is(HSTS));
-        !edited
+        !edited && !coded
     }
 
     /// Fields that are added. Of several policies that set the same, the last one counts; one that removes what an
@@ -89,7 +106,14 @@ impl<'p> Edits<'p> {
             };
             edit.set.iter().filter(move |(name, _)| !undone(name))
         });
-        hsts.chain(cookie).chain(set.map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+        let coded = self.coded.iter().flat_map(|(found, coding)| {
+            let vary = Some((b"vary".as_slice(), found.vary.as_slice()));
+            let etag = found.etag.as_ref().filter(|_| coding.is_some());
+            let etag = etag.map(|etag| (b"etag".as_slice(), etag.as_slice()));
+            let coding = coding.map(|coding| (b"content-encoding".as_slice(), coding.as_str().as_bytes()));
+            [vary, etag, coding].into_iter().flatten()
+        });
+        hsts.chain(cookie).chain(coded).chain(set.map(|(name, value)| (name.as_bytes(), value.as_bytes())))
     }
 }
 

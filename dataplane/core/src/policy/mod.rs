@@ -17,7 +17,7 @@ use std::net::IpAddr;
 pub use edit::{Edits, FieldRef};
 pub use path::{AmbiguousPath, canonical, is_within};
 
-use crate::model::{Backend, ErrorPage, Mirror, Policy, Redirect, RequestRate, Rule};
+use crate::model::{Backend, Compress, ErrorPage, Mirror, Policy, Redirect, RequestRate, Rule};
 
 /// Most policies of a route.
 pub const MAX: usize = 64;
@@ -256,6 +256,15 @@ impl Set {
             Rule::ErrorPage(page) if page.statuses.is_empty() || page.statuses.contains(&status) => {
                 Some(page)
             }
+            _ => None,
+        })
+    }
+
+    /// How responses are compressed, by the first that says so.
+    #[must_use]
+    pub fn compress(self, policies: &[Policy]) -> Option<&Compress> {
+        self.rules(policies).find_map(|rule| match rule {
+            Rule::Compress(compress) => Some(compress),
             _ => None,
         })
     }

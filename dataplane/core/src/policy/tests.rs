@@ -1,3 +1,5 @@
+//! What policies decide, one rule after the other.
+
 use super::*;
 use crate::http1::Known;
 

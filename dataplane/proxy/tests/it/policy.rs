@@ -449,6 +449,44 @@ fn a_share_of_the_requests_goes_to_a_mirror_too() {
 }
 
 #[test]
+fn responses_are_compressed_where_the_backend_did_not() {
+    let site = site(&policies(&[("small", "compress = {}"), ("page", "error_page = { body = \"sorry\" }")]));
+    let text = "some text that repeats itself, and so can be made small\n".repeat(5_000);
+    for (name, content) in [("text", text.as_str()), ("tiny", "tiny")] {
+        std::fs::write(site.proxy.root().join("files").join(name), content).unwrap();
+    }
+    for way in ways() {
+        let plain = site.ask(way, "/files/text", &[]);
+        assert_eq!((plain.field("content-encoding"), plain.text()), ("", text.as_str()));
+        assert_eq!(plain.field("vary"), "Accept-Encoding", "caches must know");
+        for coding in ["gzip", "br", "zstd"] {
+            let accept = format!("Accept-Encoding: {coding}");
+            let got = site.ask(way, "/files/text", &["-H", &accept]);
+            assert_eq!(got.field("content-encoding"), coding, "{way:?} {got:?}");
+            assert!(got.body.len() < text.len() / 20, "{way:?} {coding}: {} bytes", got.body.len());
+            assert_eq!(got.field("etag"), format!("W/{}", plain.field("etag")), "{way:?} {coding}");
+            assert_eq!((got.field("content-length"), got.field("accept-ranges")), ("", ""));
+            // What curl knows of it decodes itself.
+            if coding != "zstd" {
+                let got = site.ask(way, "/files/text", &["-H", &accept, "--compressed"]);
+                assert_eq!(got.text(), text, "{way:?} {coding}");
+            }
+        }
+        let stays = |path: &str, arguments: &[&str]| {
+            let all = [&["-H", "Accept-Encoding: gzip"], arguments].concat();
+            let got = site.ask(way, path, &all);
+            assert_eq!(got.field("content-encoding"), "", "{way:?} {path} {arguments:?}");
+            got
+        };
+        assert_eq!(stays("/files/tiny", &[]).text(), "tiny");
+        let part = stays("/files/text", &["-r", "0-3"]);
+        assert_eq!((part.status, part.text(), part.field("accept-ranges")), (206, "some", ""));
+        let head = stays("/files/text", &["--head"]);
+        assert_eq!(head.field("content-length"), text.len().to_string());
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_with_its_field() {
     let site = site("");
     let check = |rule: &str, field: &str| {
@@ -473,6 +511,8 @@ fn what_makes_no_sense_is_refused_with_its_field() {
     check("response_headers={remove=[\"Transfer-Encoding\"]}", "response_headers.set");
     check("require_header={name=\"a b\"}", "require_header.name");
     check("error_page={statuses=[200],body=\"x\"}", "error_page.statuses");
+    check("compress={codings=[\"gzip\",\"gzip\"]}", "compress.codings");
+    check("compress={types=[\"a*b\"]}", "compress.types");
     check("mirror={to=\"127.0.0.1:0\"}", "mirror.to");
     check("mirror={to=\"127.0.0.1:80\",percent=0}", "mirror.percent");
 }

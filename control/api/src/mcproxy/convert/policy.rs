@@ -4,9 +4,10 @@ use mc_core::model::{self, Invalid, Rule};
 
 use super::super::policy::Rule as Message;
 use super::super::{
-    EditFields, ErrorPage, FieldMatch, Hsts, Mirror, Policy, Redirect, RequestRate, Rewrite, Sticky, Texts,
+    Compress, EditFields, ErrorPage, FieldMatch, Hsts, Mirror, Policy, Redirect, RequestRate, Rewrite,
+    Sticky, Texts,
 };
-use super::{invalid, parse};
+use super::{Words, invalid, parse};
 
 /// A route's policies, in their order.
 pub(super) fn policies_of(policies: Vec<Policy>) -> Result<Vec<model::Policy>, Invalid> {
@@ -53,6 +54,16 @@ fn rule_of(rule: Message) -> Result<Rule, Invalid> {
             include_subdomains: hsts.include_subdomains,
             preload: hsts.preload,
         }),
+        Message::Compress(compress) => {
+            let default = model::Compress::default();
+            let codings = compress.codings.into_iter().map(|number| Words::of(number, "compress.codings"));
+            let codings: Vec<_> = codings.collect::<Result<_, _>>()?;
+            Rule::Compress(model::Compress {
+                codings: if codings.is_empty() { default.codings } else { codings },
+                min_bytes: compress.min_bytes.unwrap_or(default.min_bytes),
+                types: if compress.types.is_empty() { default.types } else { compress.types },
+            })
+        }
         Message::ErrorPage(page) => {
             let statuses = page.statuses.into_iter().map(|number| status(number, "error_page.statuses"));
             Rule::ErrorPage(model::ErrorPage {
@@ -108,6 +119,11 @@ impl From<&Rule> for Message {
                 max_age_s: Some(it.max_age_s),
                 include_subdomains: it.include_subdomains,
                 preload: it.preload,
+            }),
+            Rule::Compress(it) => Self::Compress(Compress {
+                codings: it.codings.iter().map(|coding| coding.number()).collect(),
+                min_bytes: Some(it.min_bytes),
+                types: it.types.clone(),
             }),
             Rule::ErrorPage(it) => Self::ErrorPage(ErrorPage {
                 statuses: it.statuses.iter().map(|status| (*status).into()).collect(),
@@ -180,6 +196,7 @@ pub(super) mod tests {
             { "hsts": { "max_age_s": 1, "include_subdomains": true, "preload": true } },
             { "error_page": { "statuses": [502], "content_type": "text/plain", "body": "sorry" } },
             { "mirror": { "to": "10.0.0.3:80", "percent": 10 } },
+            { "compress": { "codings": ["gzip"], "min_bytes": 5, "types": ["text/html"] } },
         ]);
         let rules: Vec<Rule> = serde_json::from_value(rules).unwrap();
         let policies = rules.into_iter().enumerate().map(|(index, rule)| model::Policy {
@@ -198,6 +215,7 @@ pub(super) mod tests {
             let expect: model::Policy = serde_json::from_str(json).unwrap();
             assert_eq!(model::Policy::try_from(message).unwrap(), expect);
         };
+        check(Message::Compress(Compress::default()), r#"{"name":"p","compress":{}}"#);
         check(Message::Hsts(Hsts::default()), r#"{"name":"p","hsts":{}}"#);
         let redirect = Redirect { to: "/x".to_owned(), status: None };
         check(Message::Redirect(redirect), r#"{"name":"p","redirect":{"to":"/x"}}"#);

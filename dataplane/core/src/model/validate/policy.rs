@@ -2,7 +2,7 @@
 
 use super::{Invalid, check_address, check_range, quoted};
 use crate::http1::{Known, is_token, is_value};
-use crate::model::{EditFields, ErrorPage, FieldMatch, Http, Policy, Redirect, Rule, Sticky};
+use crate::model::{Compress, EditFields, ErrorPage, FieldMatch, Http, Policy, Redirect, Rule, Sticky};
 use crate::policy::{MAX, canonical};
 
 /// Refuses policies that make no sense, and brings paths and methods to their one form.
@@ -76,6 +76,7 @@ fn normalize_policy(policy: &mut Policy) -> Result<(), Invalid> {
         Rule::RequestHeaders(edit) => check_edit(edit).map_err(|error| error.within("request_headers")),
         Rule::ResponseHeaders(edit) => check_edit(edit).map_err(|error| error.within("response_headers")),
         Rule::Hsts(hsts) => check_range("hsts.max_age_s", &hsts.max_age_s, &(0..=10 * 31_536_000)),
+        Rule::Compress(compress) => check_compress(compress).map_err(|error| error.within("compress")),
         Rule::ErrorPage(page) => check_page(page).map_err(|error| error.within("error_page")),
         Rule::Mirror(mirror) => {
             check_address("mirror.to", mirror.to)?;
@@ -157,6 +158,34 @@ fn check_edit(edit: &EditFields) -> Result<(), Invalid> {
         }
     }
     edit.set.values().try_for_each(|value| check_text("set", value, 4096))
+}
+
+fn check_compress(compress: &Compress) -> Result<(), Invalid> {
+    let repeated = |(at, coding)| compress.codings[..at].contains(coding);
+    if compress.codings.is_empty() || compress.codings.iter().enumerate().any(repeated) {
+        return Err(Invalid::new(
+            "codings",
+            "none, or one twice: write zstd, br and gzip in the order you like",
+        ));
+    }
+    if compress.types.is_empty() {
+        return Err(Invalid::new("types", "none: nothing would be compressed; write text/* and so on"));
+    }
+    let fits = |kind: &String| {
+        let stars = kind.matches('*').count();
+        kind.len() <= 128
+            && is_value(kind.as_bytes())
+            && !kind.contains([' ', ';', ','])
+            && kind.len() > stars
+            && (stars == 0 || stars == 1 && (kind.ends_with('*') || kind.starts_with('*')))
+    };
+    match compress.types.iter().find(|kind| !fits(kind)) {
+        Some(kind) => {
+            let problem = format!("{} is no media type: write text/html, text/* or *+json", quoted(kind));
+            Err(Invalid::new("types", problem))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_page(page: &ErrorPage) -> Result<(), Invalid> {

@@ -362,6 +362,17 @@ fn take(decoder: &mut Decoder, bytes: &[u8], raw: bool, out: &mut Vec<u8>) -> Re
     }
 }
 
+/// Appends content as it is framed.
+fn put(out: &mut Vec<u8>, content: &[u8], chunked: bool) {
+    if chunked && !content.is_empty() {
+        http1::write_chunk_size(out, content.len());
+        out.extend_from_slice(content);
+        out.extend_from_slice(b"\r\n");
+    } else {
+        out.extend_from_slice(content);
+    }
+}
+
 /// Answers instead of a backend, with this status where it is not the outcome's.
 async fn answer(
     session: &Session,

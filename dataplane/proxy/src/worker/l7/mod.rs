@@ -2,6 +2,7 @@
 
 mod backend;
 mod checks;
+mod encode;
 mod h1;
 mod h2;
 mod mirror;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use mc_core::balance::Tried;
+use mc_core::content_coding::{self, Coding, Compressible};
 use mc_core::http1::{self, Authority};
 use mc_core::model::{ClientAuth, Http, Mirror, Mode, Policy, RequestRate};
 use mc_core::outcome::RequestOutcome;
@@ -68,6 +69,8 @@ pub(super) struct Note {
     pub(super) rewritten: Option<Vec<u8>>,
     /// Backends that it must not go to, because of its path.
     pub(super) excluded: Tried,
+    /// The coding that the client likes best, where a policy has responses compressed.
+    coding: Option<Coding>,
     /// The backend that its cookie names, by its hash.
     pub(super) sticky: Option<u64>,
     /// The cookie that its client is given.
@@ -101,6 +104,19 @@ impl Note {
     /// What is changed of the response's fields.
     pub(super) fn response_edits(&self) -> Edits<'_> {
         Edits::of_response(self.applied, self.policies()).with_cookie(self.cookie.as_deref())
+    }
+
+    /// Whether the response may be compressed, and how it is.
+    pub(super) fn coding<'a>(
+        &self,
+        no_content: bool,
+        fields: impl Iterator<Item = FieldRef<'a>>,
+    ) -> Option<(Compressible, Option<Coding>)> {
+        let compress = self.applied.compress(self.policies())?;
+        let facts = content_coding::Facts { status: self.status, no_content, min_bytes: compress.min_bytes };
+        let fields = fields.map(|(_, name, value)| (name, value));
+        let found = content_coding::compressible(&facts, &compress.types, fields)?;
+        Some((found, self.coding))
     }
 
     /// An answer of our own to a request that came to this: its status, the fields that it has besides the usual ones,
@@ -303,6 +319,7 @@ impl Session {
             applied: policy::Set::default(),
             rewritten: None,
             excluded: Tried::default(),
+            coding: None,
             sticky: None,
             cookie: None,
             own_fields: Vec::new(),
@@ -363,6 +380,11 @@ impl Session {
                 }
             }
             note.applied = decision.applied;
+            if let Some(compress) = decision.applied.compress(&route.spec.http.policies) {
+                let accept =
+                    (seen.fields)().filter(|(_, name, _)| name.eq_ignore_ascii_case(b"accept-encoding"));
+                note.coding = content_coding::negotiate(accept.map(|(_, _, value)| value), &compress.codings);
+            }
             note.rewritten = decision.target;
             if let Some(end) = decision.end {
                 return Err(note.ended_by(end));

@@ -13,10 +13,11 @@ use mc_core::outcome::RequestOutcome;
 use mc_uring::runtime;
 use mc_uring::tls::Received;
 
-use super::super::backend::{self, Fault, Lease, Upload, beside, read_head};
+use super::super::backend::{self, Fault, Lease, Source, Upload, beside, read_head};
+use super::super::encode::Coder;
 use super::super::session::{Note, Session};
 use super::super::stream::Came;
-use super::{Asked, End, UpError, connection, facts, gone, measure, take, watch};
+use super::{Asked, End, UpError, connection, facts, gone, measure, put, take, watch};
 use crate::clock;
 
 /// Has a backend of HTTP/1.1 answer.
@@ -170,17 +171,39 @@ async fn pass_response(
     }
     // A chunked response to a client of HTTP/1.0 loses its framing, and ends with the connection.
     let raw = request.version == Version::Http11 || response.body != Body::Chunked;
+    let text = &bytes[head.clone()];
+    let all = response
+        .section
+        .fields()
+        .iter()
+        .map(|field| (field.known, field.name.of(text), field.value.of(text)));
+    let coded = note.coding(to_head || response.body == Body::None || switched, all);
+    let coding = coded.as_ref().and_then(|(_, coding)| *coding);
     let persistent = request.persistent
+        && (coding.is_none() || request.version == Version::Http11)
         && delivered.get()
         && !session.is_draining()
         && raw
         && response.body != Body::UntilClose
         && !switched;
     let connection = connection(request, persistent);
-    let text = &bytes[head.clone()];
-    let edits = note.response_edits();
+    let edits = note.response_edits().with_coding(coded);
     let fields = edits.apply(response.section.end_to_end(text));
-    write_response(&mut out, &response, text, fields, response.framing(text, request.version), connection);
+    let framing = match (coding, request.version) {
+        (None, version) => response.framing(text, version),
+        (Some(_), Version::Http11) => Framing::Chunked,
+        (Some(_), Version::Http10) => Framing::UntilClose,
+    };
+    write_response(&mut out, &response, text, fields, framing, connection);
+    let chunked = framing == Framing::Chunked;
+    if coding.is_some() {
+        let decoder = Decoder::new(response.body, &backend::LIMITS);
+        let source = Source::new(decoder, bytes.split_off(head.end));
+        answering.set(true);
+        let exact = pass_coded(session, lease, source, Coder::new(coding)?, out, chunked, note).await?;
+        let reusable = response.persistent && exact;
+        return Ok(Passed { persistent, reusable, switched: false, rest: Vec::new() });
+    }
     let mut decoder = Decoder::new(if switched { Body::None } else { response.body }, &backend::LIMITS);
     // What has come of the body goes along with the head.
     let before = out.len();
@@ -197,6 +220,30 @@ async fn pass_response(
     }
     let reusable = response.persistent && exact;
     Ok(Passed { persistent, reusable, switched, rest })
+}
+
+/// Passes a response on whose content is encoded here; `out`: its head. Says whether nothing came after it.
+async fn pass_coded(
+    session: &Session,
+    lease: &Lease,
+    mut source: Source,
+    mut coder: Coder,
+    mut out: Vec<u8>,
+    chunked: bool,
+    note: &mut Note,
+) -> Result<bool, Fault> {
+    while !source.is_done() {
+        let piece = source.next(lease).await?;
+        let piece = coder.pass(piece, source.is_done())?;
+        note.bytes_out += piece.len() as u64;
+        put(&mut out, &piece, chunked);
+        if source.is_done() && chunked {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
+        session.send(&out).await.map_err(gone)?;
+        out.clear();
+    }
+    Ok(source.is_clean())
 }
 
 /// Passes the rest of a response's body on; says whether nothing came after it.

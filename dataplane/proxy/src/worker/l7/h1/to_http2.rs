@@ -7,16 +7,17 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
-use mc_core::http1::{self, Decoder, Framing, Known, Request, Version, write_translated};
+use mc_core::http1::{Decoder, Framing, Known, Request, Version, write_translated};
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 use mc_uring::tls::Received;
 
 use super::super::backend::{Fault, Interim, Upload, beside};
 use super::super::checks;
+use super::super::encode::Coder;
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
-use super::{Asked, End, UpError, connection, facts, gone, take, watch};
+use super::{Asked, End, UpError, connection, facts, gone, put, take, watch};
 use crate::clock;
 
 /// Has a backend of HTTP/2 answer.
@@ -144,7 +145,10 @@ async fn pass_response(
     let (parts, mut body) = answer.into_parts();
     let length = parts.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
     let no_body = request.is(request_head, "HEAD") || mux::has_no_content(note.status);
-    let framing = match length {
+    let coded = note.coding(no_body || body.is_end_stream(), pairs(&parts.headers));
+    let coding = coded.as_ref().and_then(|(_, coding)| *coding);
+    let mut coder = Coder::new(coding)?;
+    let framing = match length.filter(|_| coding.is_none()) {
         Some(length) => Framing::Length(length),
         None if no_body => Framing::None,
         None if body.is_end_stream() => Framing::Length(b"0"),
@@ -153,7 +157,7 @@ async fn pass_response(
     };
     let persistent =
         request.persistent && delivered.get() && !session.is_draining() && framing != Framing::UntilClose;
-    let edits = note.response_edits();
+    let edits = note.response_edits().with_coding(coded);
     let fields = edits.apply(pairs(&parts.headers).filter(|(_, name, _)| *name != b"content-length"));
     write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
     answering.set(true);
@@ -166,17 +170,15 @@ async fn pass_response(
             return Err(Fault::amid(RequestOutcome::BackendMalformed, "content where there is none"));
         }
         body.flow_control().release_capacity(data.len()).unwrap_or(());
+        let data = coder.pass(data, false)?;
         note.bytes_out += data.len() as u64;
-        if chunked && !data.is_empty() {
-            http1::write_chunk_size(&mut out, data.len());
-        }
-        out.extend_from_slice(&data);
-        if chunked && !data.is_empty() {
-            out.extend_from_slice(b"\r\n");
-        }
+        put(&mut out, &data, chunked);
         session.send(&out).await.map_err(gone)?;
         out.clear();
     }
+    let rest = coder.pass(Bytes::new(), true)?;
+    note.bytes_out += rest.len() as u64;
+    put(&mut out, &rest, chunked);
     let trailers = body.trailers().await.map_err(cut)?;
     let trailers = trailers.as_ref().map(checks::trailers).transpose();
     let trailers = trailers.map_err(|why| Fault::amid(RequestOutcome::BackendMalformed, why))?;

@@ -19,6 +19,7 @@ use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
 use super::super::backend::{self, Fault, Lease, Source, Upload, beside, read_head};
+use super::super::encode::Coder;
 use super::super::session::{Note, Session};
 use super::super::{checks, mux};
 use super::{Asked, UpError, facts, fields};
@@ -227,7 +228,17 @@ async fn pass_response(
         switching.open();
     }
     let framing = response.framing(text, http1::Version::Http11);
-    let edits = note.response_edits();
+    let all = response
+        .section
+        .fields()
+        .iter()
+        .map(|field| (field.known, field.name.of(text), field.value.of(text)));
+    let no_content = parts.method == Method::HEAD || response.body == Body::None || switched;
+    let coded = note.coding(no_content, all);
+    let coding = coded.as_ref().and_then(|(_, coding)| *coding);
+    let framing = if coding.is_some() { Framing::None } else { framing };
+    let mut coder = Coder::new(coding)?;
+    let edits = note.response_edits().with_coding(coded);
     let answer = to_http(response.status, edits.apply(response.section.end_to_end(text)), framing)?;
     let mut source = Source::new(Decoder::new(response.body, &backend::LIMITS), bytes.split_off(head.end));
     let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
@@ -252,8 +263,9 @@ async fn pass_response(
                 return Err(fault);
             }
         };
-        note.bytes_out += piece.len() as u64;
         let last = source.is_done();
+        let piece = coder.pass(piece, last)?;
+        note.bytes_out += piece.len() as u64;
         let trailers = if last { trailers(source.trailers()) } else { None };
         mux::send_data(&mut send, piece, last && trailers.is_none()).await.map_err(gone)?;
         if let Some(trailers) = trailers {

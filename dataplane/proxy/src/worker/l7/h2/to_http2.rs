@@ -13,10 +13,11 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use mc_core::http1::{Framing, Known};
 use mc_core::outcome::RequestOutcome;
-use mc_core::policy::Edits;
+use mc_core::policy::{Edits, FieldRef};
 
 use super::super::backend::{Fault, Interim, Upload, beside};
 use super::super::checks;
+use super::super::encode::Coder;
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
 use super::{Asked, UpError, facts, fields};
@@ -144,7 +145,9 @@ async fn pass_response(
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
     let (mut head, mut body) = answer.into_parts();
-    edit(&mut head.headers, &note.response_edits());
+    let coded = note.coding(body.is_end_stream(), pairs(&head.headers));
+    let mut coder = Coder::new(coded.as_ref().and_then(|(_, coding)| *coding))?;
+    edit(&mut head.headers, &note.response_edits().with_coding(coded));
     let mut send =
         respond.send_response(http::Response::from_parts(head, ()), body.is_end_stream()).map_err(gone)?;
     if body.is_end_stream() {
@@ -169,13 +172,17 @@ async fn pass_response(
             send.send_reset(Reason::INTERNAL_ERROR);
             return Err(Fault::amid(RequestOutcome::BackendMalformed, "content where there is none"));
         }
-        note.bytes_out += len as u64;
+        let data = coder.pass(data, last)?;
+        note.bytes_out += data.len() as u64;
         mux::send_data(&mut send, data, last).await.map_err(gone)?;
         body.flow_control().release_capacity(len).unwrap_or(());
         if last {
             return Ok(RequestOutcome::Completed);
         }
     }
+    let rest = coder.pass(Bytes::new(), true)?;
+    note.bytes_out += rest.len() as u64;
+    mux::send_data(&mut send, rest, false).await.map_err(gone)?;
     let trailers = match body.trailers().await {
         Ok(trailers) => trailers.unwrap_or_default(),
         Err(error) => {
@@ -202,6 +209,10 @@ fn reset(error: &h2::Error) -> Reason {
         }
         Some(reason) => reason,
     }
+}
+
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = FieldRef<'_>> {
+    headers.iter().map(|(name, value)| (Known::Other, name.as_str().as_bytes(), value.as_bytes()))
 }
 
 /// Changes a response's fields.
