@@ -4,7 +4,7 @@
 //! separated by commas, in code quotes: `test: folder/file.rs::name`, `bench: l4/name`, `fuzz: target`, `file: path`.
 //! The third is `done` or `open: reason`. An open row may name what is to come; a done row names only what is there.
 
-use super::{Finding, Tree};
+use super::{Finding, Tree, conformance};
 
 const FOLDER: &str = "docs/acceptance/";
 const HEADER: &str = "| requirement | shown by | state |";
@@ -14,7 +14,7 @@ type Exists<'a> = &'a dyn Fn(&Reference<'_>) -> bool;
 
 /// What shows that a requirement is met.
 #[derive(Debug, PartialEq, Eq)]
-enum Reference<'a> {
+pub(super) enum Reference<'a> {
     Test { file: &'a str, name: &'a str },
     Bench { scenario: &'a str },
     Fuzz { target: &'a str },
@@ -23,7 +23,8 @@ enum Reference<'a> {
 
 pub(super) fn acceptance(tree: &Tree) -> Vec<Finding> {
     let exists = |reference: &Reference<'_>| exists(tree, reference);
-    let pages = tree.texts(".md").filter(|(path, _)| path.starts_with(FOLDER));
+    let is_ours = |path: &str| path.starts_with(FOLDER) && !conformance::is_table(path);
+    let pages = tree.texts(".md").filter(|(path, _)| is_ours(path));
     pages.flat_map(|(path, text)| page(path, text, &exists)).collect()
 }
 
@@ -70,7 +71,7 @@ fn row(line: &str, exists: Exists<'_>) -> Result<(), String> {
     }
 }
 
-fn exists(tree: &Tree, reference: &Reference<'_>) -> bool {
+pub(super) fn exists(tree: &Tree, reference: &Reference<'_>) -> bool {
     match reference {
         Reference::Test { file, name } => tree.file(file).is_some_and(|text| has_function(text, name)),
         Reference::Bench { scenario } => tree
@@ -84,7 +85,7 @@ fn exists(tree: &Tree, reference: &Reference<'_>) -> bool {
 }
 
 impl<'a> Reference<'a> {
-    fn parse(text: &'a str) -> Result<Self, String> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, String> {
         let unknown = || {
             format!(
                 "`{text}` is none of `test: file.rs::name`, `bench: l4/name`, `fuzz: target`, `file: path` in code quotes"

@@ -3,6 +3,7 @@
 //! A rule says what is wrong, where, and what to do. It leaves out what rustfmt and clippy see.
 
 mod acceptance;
+mod conformance;
 mod dependencies;
 mod edges;
 mod links;
@@ -65,6 +66,7 @@ const RULES: &[Rule] = &[
     ("duplicate versions have a reason", dependencies::duplicates),
     ("no prerelease", dependencies::prereleases),
     ("acceptance rows name tests that exist", acceptance::acceptance),
+    ("each sentence of an RFC has a test or a reason", conformance::conformance),
     ("relative links lead somewhere", links::links),
 ];
 

@@ -286,15 +286,18 @@ pub(super) fn framing(
             let is_chunked = encoding.of(head).eq_ignore_ascii_case(b"chunked");
             if is_chunked { Ok(Some(Body::Chunked)) } else { Err(Malformed::Encoding) }
         }
-        (Some(length), None) => match number(length.of(head))? {
+        (Some(length), None) => match content_length(length.of(head))? {
             0 => Ok(Some(Body::None)),
             length => Ok(Some(Body::Length(length))),
         },
     }
 }
 
-/// A `Content-Length`: digits and nothing else, below 2^63 so that no reader's number overflows.
-fn number(text: &[u8]) -> Result<u64, Malformed> {
+/// Reads a `Content-Length`: digits and nothing else, below 2^63 so that no reader's number overflows.
+///
+/// # Errors
+/// It is a list, or no such number.
+pub fn content_length(text: &[u8]) -> Result<u64, Malformed> {
     if text.contains(&b',') {
         return Err(Malformed::RepeatedLength);
     }

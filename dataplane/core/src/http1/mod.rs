@@ -22,11 +22,11 @@ mod write;
 
 pub use authority::Authority;
 pub use body::{Decoder, Step};
-pub use field::{Field, Known, Section, Span};
+pub use field::{Field, Known, Section, Span, content_length};
 pub use forward::{
     Facts, Forwarded, Framing, RequestLine, for_backend, write_request, write_response, write_translated,
 };
-pub use request::Request;
+pub use request::{Request, may_become};
 pub use response::Response;
 pub use table::is_target;
 pub(crate) use table::{is_token, is_value};

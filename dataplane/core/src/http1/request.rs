@@ -111,10 +111,12 @@ impl Request {
         let rest = &target[scheme_len..];
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
         let named = Authority::parse(&rest[..end]).ok_or(Malformed::Target)?;
-        // Without a path there is no span for "/" to point to, and nobody sends it.
-        if rest.get(end) != Some(&b'/') || rest.contains(&b'#') {
-            return Err(Malformed::Target);
-        }
+        let path = match rest.get(end) {
+            Some(b'/') if !rest.contains(&b'#') => self.target.part(scheme_len + end, target.len()),
+            // Without a path it is "/" (RFC 9112, section 3.2.1): the one before the host. For OPTIONS it would be "*".
+            None if !self.is(head, "OPTIONS") => self.target.part(scheme_len - 1, scheme_len),
+            _ => return Err(Malformed::Target),
+        };
         if !self.host.is_empty() && Authority::parse(self.host.of(head)) != Some(named) {
             let same = |host: Authority<'_>| host.same_host(named.host) && host.port == named.port;
             if !Authority::parse(self.host.of(head)).is_some_and(same) {
@@ -122,9 +124,16 @@ impl Request {
             }
         }
         self.host = self.target.part(scheme_len, scheme_len + end);
-        self.target = self.target.part(scheme_len + end, target.len());
+        self.target = path;
         Ok(())
     }
+}
+
+/// Whether a connection may become one of this protocol, which an extended CONNECT asks for (RFC 8441, section 4): a name,
+/// and not that of HTTP/2 without TLS.
+#[must_use]
+pub fn may_become(protocol: &[u8]) -> bool {
+    is_token(protocol) && !names_h2c(protocol)
 }
 
 /// Whether an `Upgrade` asks for HTTP/2 without TLS. RFC 9113 has given that up, and a backend that still does it would

@@ -50,6 +50,7 @@ fn brings_targets_to_one_form() {
         ("GET / HTTP/1.1\r\nHost: a.example\r\n\r\n", "/", "a.example"),
         ("GET http://a.example/x?y HTTP/1.1\r\nHost: A.example\r\n\r\n", "/x?y", "a.example"),
         ("GET HTTPS://a.example:443/ HTTP/1.1\r\nHost: a.example:443\r\n\r\n", "/", "a.example:443"),
+        ("GET https://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n", "/", "a.example"),
         ("OPTIONS * HTTP/1.1\r\nHost: a.example\r\n\r\n", "*", "a.example"),
         ("GET / HTTP/1.0\r\n\r\n", "/", ""),
         ("\r\nGET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "/", "[::1]:80"),
@@ -96,6 +97,21 @@ fn switches_to_other_protocols_but_not_to_http_2_in_the_clear() {
 }
 
 #[test]
+fn an_extended_connect_names_one_protocol() {
+    for (protocol, expected) in [
+        ("websocket", true),
+        ("connect-udp", true),
+        ("h2c", false),
+        ("H2C", false),
+        ("", false),
+        ("websocket, h2c", false),
+        ("websocket\r\nX: y", false),
+    ] {
+        assert_eq!(may_become(protocol.as_bytes()), expected, "{protocol:?}");
+    }
+}
+
+#[test]
 fn refuses_what_two_readers_could_read_differently() {
     use Malformed as M;
     let line = |line: &str| format!("{line}\r\nHost: a\r\n\r\n");
@@ -118,7 +134,8 @@ fn refuses_what_two_readers_could_read_differently() {
         (line("CONNECT a:443 HTTP/1.1"), M::Target),
         (line("GET http://b/ HTTP/1.1"), M::HostDisagrees),
         (line("GET http://a@b/ HTTP/1.1"), M::Target),
-        (line("GET http://a HTTP/1.1"), M::Target),
+        (line("OPTIONS http://a HTTP/1.1"), M::Target),
+        (line("GET http://a?b HTTP/1.1"), M::Target),
         (line("GET ftp://a/ HTTP/1.1"), M::Target),
         (line("GET / HTTP/1.1\r"), M::BareCr),
         ("GET / HTTP/1.1\nHost: a\r\n\r\n".into(), M::BareLf),

@@ -72,9 +72,12 @@ pub(super) enum Phase {
     Relay,
     /// HTTP is spoken, and the client's next request is waited for.
     Idle,
-    /// A refusal was sent; what still comes is thrown away.
+    /// A refusal was sent, or a client that asked for nothing is left; what still comes is thrown away.
     Refused,
 }
+
+/// How long an idle client that is left may take to hear of it, in milliseconds.
+const FAREWELL_MS: u64 = 1_000;
 
 /// Never.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -92,6 +95,17 @@ impl Connection {
         }
     }
 
+    /// Ends a connection whose client asks for nothing; says when it must be over. Reading ends, so that the task wakes; writing
+    /// goes on, so that it can say so.
+    fn leave(&self, outcome: Outcome, now_ms: u64) -> u64 {
+        let deadline = now_ms + FAREWELL_MS;
+        self.stop.set(Some(outcome));
+        self.phase.set(Phase::Refused);
+        self.deadline_ms.set(deadline);
+        self.socket.shutdown(Shutdown::Read);
+        deadline
+    }
+
     /// When bytes last moved, or the connection began.
     fn moved_ms(&self) -> u64 {
         self.up.moved_ms.get().max(self.down.moved_ms.get()).max(self.started_us / 1000)
@@ -101,7 +115,7 @@ impl Connection {
     fn due(&self, now_ms: u64, keepalive: Option<Keepalive>) -> u64 {
         let deadline = self.deadline_ms.get();
         match self.phase.get() {
-            _ if self.stop.get().is_some() => NEVER,
+            phase if self.stop.get().is_some() && phase != Phase::Refused => NEVER,
             Phase::Hello if now_ms >= deadline => {
                 // Reading ends, so that the task wakes; writing goes on, so that it can answer.
                 self.stop.set(Some(Outcome::HelloTimeout));
@@ -119,10 +133,7 @@ impl Connection {
                 self.keep_alive(keepalive);
                 self.relay_due(now_ms)
             }
-            Phase::Idle if now_ms >= deadline => {
-                self.stop(Outcome::IdleTimeout);
-                NEVER
-            }
+            Phase::Idle if now_ms >= deadline => self.leave(Outcome::IdleTimeout, now_ms),
             Phase::Refused if now_ms >= deadline => {
                 self.socket.shutdown(Shutdown::Both);
                 NEVER
@@ -266,11 +277,14 @@ impl Table {
     }
 
     /// Ends connections whose client has nothing under way.
-    pub(super) fn end_idle(&self) {
-        let slots = self.slots.borrow();
-        for connection in slots.connections.iter().flatten() {
-            if connection.phase.get() == Phase::Idle {
-                connection.stop(Outcome::Drained);
+    pub(super) fn end_idle(&self, now_ms: u64) {
+        let mut slots = self.slots.borrow_mut();
+        let Slots { due_ms, connections, .. } = &mut *slots;
+        for (due, connection) in due_ms.iter_mut().zip(connections) {
+            if let Some(connection) = connection
+                && connection.phase.get() == Phase::Idle
+            {
+                *due = connection.leave(Outcome::Drained, now_ms);
             }
         }
     }

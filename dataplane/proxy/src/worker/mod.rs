@@ -135,7 +135,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.shared.now_ms.set(now_ms);
         worker.connections.sweep(now_ms, worker.keepalive);
         if worker.is_draining() {
-            worker.connections.end_idle();
+            worker.connections.end_idle(now_ms);
         }
         worker.log.flush();
         worker.pool.sweep(now_ms);

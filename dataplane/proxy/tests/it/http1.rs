@@ -15,22 +15,22 @@ use mc_testkit::proxy::{Config, Proxy};
 use mc_testkit::{clock, fresh_address, fresh_ip, heavy};
 use serde_json::Value;
 
-const NAME: &str = "www.example.org";
+pub(crate) const NAME: &str = "www.example.org";
 const L7: &str = "mode = \"l7\"";
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// A proxy that terminates TLS for one name.
-struct Site {
+pub(crate) struct Site {
     ca: Ca,
-    proxy: Proxy,
+    pub(crate) proxy: Proxy,
 }
 
 /// A site with these backends, and one worker: backend connections are kept by each worker for itself.
-fn site(to: &[SocketAddr]) -> Site {
+pub(crate) fn site(to: &[SocketAddr]) -> Site {
     site_with(to, "")
 }
 
-fn site_with(to: &[SocketAddr], lines: &str) -> Site {
+pub(crate) fn site_with(to: &[SocketAddr], lines: &str) -> Site {
     let config = Config::new().server("workers = 1");
     let config = config.listener("web").route_with(NAME, to, &format!("{L7}\n{lines}"));
     let ca = Ca::new();
@@ -43,7 +43,7 @@ impl Site {
         Request::new(&self.ca, self.proxy.web(), NAME).alpn(&["http/1.1"])
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let opened = self.request().open();
         Client::on(opened.unwrap_or_else(|error| panic!("{error}; mc-proxy said: {}", self.proxy.errors())))
     }
@@ -58,21 +58,21 @@ impl Site {
     }
 
     /// Waits for the line of a request that ended so.
-    fn wait_request(&self, outcome: &str) -> Value {
+    pub(crate) fn wait_request(&self, outcome: &str) -> Value {
         self.proxy.wait_log(outcome, |line| !line["request"].is_null() && line["outcome"] == outcome)
     }
 }
 
-fn get(target: &str) -> String {
+pub(crate) fn get(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: {NAME}\r\n\r\n")
 }
 
-fn post(fields: &str, body: &str) -> String {
+pub(crate) fn post(fields: &str, body: &str) -> String {
     format!("POST / HTTP/1.1\r\nHost: {NAME}\r\n{fields}\r\n{body}")
 }
 
 /// A backend that answers each target with these bytes, and closes where the flag says so.
-fn by_target(answers: &'static [(&'static str, &'static str, Then)]) -> Origin {
+pub(crate) fn by_target(answers: &'static [(&'static str, &'static str, Then)]) -> Origin {
     Origin::start(move |exchange| {
         exchange.body()?;
         let found = answers.iter().find(|(target, ..)| *target == exchange.target());

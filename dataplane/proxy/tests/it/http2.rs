@@ -12,8 +12,8 @@ use serde_json::Value;
 const NAME: &str = "www.example.org";
 
 /// A proxy that terminates TLS for one name, whose backend is to come.
-struct Site {
-    proxy: Proxy,
+pub(crate) struct Site {
+    pub(crate) proxy: Proxy,
     ca: std::path::PathBuf,
     backend: SocketAddr,
     /// Certificate and key of a backend that speaks TLS.
@@ -21,17 +21,23 @@ struct Site {
     _files: tempfile::TempDir,
 }
 
-fn site(backend_lines: &str) -> Site {
-    site_of(backend_lines, false)
+pub(crate) fn site(backend_lines: &str) -> Site {
+    site_of(backend_lines, "", false)
+}
+
+/// With more lines for the route.
+pub(crate) fn site_with(backend_lines: &str, lines: &str) -> Site {
+    site_of(backend_lines, lines, false)
 }
 
 /// A site; `tls`: its backend speaks TLS, with a certificate for the route's name.
-fn site_of(backend_lines: &str, tls: bool) -> Site {
+fn site_of(backend_lines: &str, lines: &str, tls: bool) -> Site {
     let ca = Ca::new();
     let backend = fresh_address();
     let files = tempfile::tempdir().expect("there is room for a test");
     let ca_file = ca.write(files.path());
-    let mut lines = format!("mode = \"l7\"\nbackends = [{{ address = \"{backend}\"{backend_lines} }}]");
+    let mut lines =
+        format!("mode = \"l7\"\nbackends = [{{ address = \"{backend}\"{backend_lines} }}]\n{lines}");
     let mut backend_tls = Vec::new();
     if tls {
         lines += &format!("\nhttp = {{ backend_ca = \"{}\" }}", ca_file.display());
@@ -46,7 +52,7 @@ fn site_of(backend_lines: &str, tls: bool) -> Site {
 impl Site {
     /// Runs a Python program of the fixtures, in the order of arguments that all of them have.
     #[expect(clippy::unwrap_used, reason = "a test's helper")]
-    fn run(&self, program: &str) -> String {
+    fn run(&self, program: &str, part: &str) -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(program);
         let (proxy, backend) = (self.proxy.web(), self.backend);
         let output = Command::new(venv().join("bin/python"))
@@ -55,6 +61,7 @@ impl Site {
             .args([backend.ip().to_string(), backend.port().to_string()])
             .arg(&self.ca)
             .arg(NAME)
+            .args((!part.is_empty()).then_some(part))
             .args(&self.backend_tls)
             .output()
             .unwrap();
@@ -64,7 +71,12 @@ impl Site {
     }
 
     fn json(&self, program: &str) -> Value {
-        serde_json::from_str(&self.run(program)).expect("the program prints JSON")
+        self.part(program, "")
+    }
+
+    /// What a program says of one of its parts.
+    pub(crate) fn part(&self, program: &str, part: &str) -> Value {
+        serde_json::from_str(&self.run(program, part)).expect("the program prints JSON")
     }
 
     /// A Debian program that asks for the site's page.
@@ -178,7 +190,7 @@ fn grpc_passes_in_both_directions() {
 
 #[test]
 fn grpc_passes_to_a_backend_of_tls() {
-    grpc(&site_of(", protocol = \"h2\"", true));
+    grpc(&site_of(", protocol = \"h2\"", "", true));
 }
 
 fn grpc(site: &Site) {
@@ -205,8 +217,9 @@ fn grpc(site: &Site) {
 
 #[test]
 fn websockets_pass() {
-    assert_eq!(site("").run("websocket_echo.py").trim(), "ok");
-    assert_eq!(site_of(", protocol = \"https\"", true).run("websocket_echo.py").trim(), "ok");
+    assert_eq!(site("").run("websocket_echo.py", "").trim(), "ok");
+    let tls = site_of(", protocol = \"https\"", "", true);
+    assert_eq!(tls.run("websocket_echo.py", "").trim(), "ok");
 }
 
 #[test]

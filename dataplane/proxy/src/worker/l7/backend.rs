@@ -52,6 +52,9 @@ const KEPT_MS: u64 = 4_000;
 /// What a response's head may take. Backends are trusted with more than clients are.
 pub(super) const LIMITS: Limits = Limits { head_bytes: 128 * 1024, target_bytes: 0, fields: 500 };
 
+/// 1xx responses before a response.
+const MAX_INTERIM: u32 = 100;
+
 /// A backend's connection, for one request.
 pub(super) enum Upstream {
     /// All of a connection.
@@ -103,6 +106,20 @@ pub(super) struct Source {
     decoder: Decoder,
     /// What has come and was not looked at.
     held: Vec<u8>,
+}
+
+/// Counts a response's 1xx: a backend that has no end of them has nothing to say.
+#[derive(Default)]
+pub(super) struct Interim(u32);
+
+impl Interim {
+    pub(super) fn another(&mut self) -> Result<(), Fault> {
+        self.0 += 1;
+        if self.0 > MAX_INTERIM {
+            return Err(Fault::before(RequestOutcome::BackendMalformed, "it sends 1xx without end"));
+        }
+        Ok(())
+    }
 }
 
 /// Why a response's head did not come.

@@ -20,12 +20,13 @@ use h2::{Reason, RecvStream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
-use mc_core::http1::{Authority, Facts, Framing, Known, RequestLine, is_target};
+use mc_core::http1::{Authority, Facts, Framing, Known, RequestLine, is_target, may_become};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_core::policy::{FieldRef, Seen};
 use mc_uring::runtime;
 
 use super::backend::{Fault, Upstream, lease};
+use super::checks;
 use super::mirror::{self, Copied};
 use super::session::{Note, Session};
 use super::wire::{self, Wire};
@@ -46,7 +47,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of the fields of a request, counted as RFC 9113 section 10.5.1 does.
 const FIELDS: u32 = 32 * 1024;
 
-/// Bytes of a response that wait for the client. All streams of one that grants much and reads nothing cost 8 MiB.
+/// Bytes of a response that wait for the client. All streams of one that grants much and reads nothing cost 8 MiB of these,
+/// and as much again of pieces that are on their way.
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Requests that a client may reset before it is looked at whether it does little else (CVE-2023-44487).
@@ -65,6 +67,8 @@ struct Client {
     reset: Cell<u64>,
     /// The client knows that this process stops.
     told_to_leave: Cell<bool>,
+    /// It asked for nothing, and knows that its connection ends.
+    left: Cell<bool>,
 }
 
 /// Serves a client; `plain`: what it said right after its handshake.
@@ -78,6 +82,7 @@ pub(super) async fn serve(session: Rc<Session>, plain: Vec<u8>) -> Outcome {
         served: Cell::new(0),
         reset: Cell::new(0),
         told_to_leave: Cell::new(false),
+        left: Cell::new(false),
     });
     client.rest();
     let mut handshake = pin!(
@@ -114,6 +119,9 @@ impl Client {
         if self.session.is_draining() && !self.told_to_leave.replace(true) {
             // What is under way ends in peace; what comes after goes elsewhere (RFC 9113, section 6.8).
             engine.graceful_shutdown();
+        }
+        if self.session.connection.stop.get().is_some() && !self.left.replace(true) {
+            engine.abrupt_shutdown(Reason::NO_ERROR);
         }
         loop {
             match engine.poll_accept(cx) {
@@ -174,7 +182,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
     let end = match asked(&parts, body.is_end_stream()) {
         Ok(asked) => match session.route(asked.host.as_bytes()) {
             Ok(route) => {
-                if client.active.get() == 1 {
+                if session.connection.phase.get() == Phase::Idle {
                     enter_relay(&session.worker, &session.connection, &route);
                 }
                 note.route = Some(Arc::clone(&route));
@@ -258,9 +266,17 @@ fn asked(parts: &Parts, no_body: bool) -> Result<Asked<'_>, &'static str> {
         (Some(host), None) => Some(host.to_str().map_err(|_not_ascii| "Host is no name or address")?),
         (None, None) => None,
     };
+    let scheme = parts.uri.scheme_str().unwrap_or("https");
+    let default_port = if scheme.eq_ignore_ascii_case("https") {
+        443
+    } else if scheme.eq_ignore_ascii_case("http") {
+        80
+    } else {
+        return Err(":scheme is neither https nor http");
+    };
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     let host = match (authority, host) {
-        (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+        (Some(authority), Some(host)) if !is_same(authority, host, default_port) => {
             return Err(":authority and Host differ");
         }
         (Some(host), _) | (None, Some(host)) => host,
@@ -269,24 +285,22 @@ fn asked(parts: &Parts, no_body: bool) -> Result<Asked<'_>, &'static str> {
     if Authority::parse(host.as_bytes()).is_none() {
         return Err(":authority is no name or address");
     }
-    let upgrade = match (&parts.method, parts.extensions.get::<Protocol>()) {
+    let upgrade = match (&parts.method, parts.extensions.get::<Protocol>().map(Protocol::as_str)) {
         (&Method::CONNECT, None) => return Err("CONNECT is for proxies of clients"),
-        (_, protocol) => protocol.map(Protocol::as_str),
+        (_, Some(protocol)) if !may_become(protocol.as_bytes()) => return Err(":protocol is malformed"),
+        (_, protocol) => protocol,
     };
+    checks::values(&parts.headers)?;
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let is_fit = target.starts_with('/') || (target == "*" && parts.method == Method::OPTIONS);
     if !is_fit || !is_target(target.as_bytes()) {
         return Err(":path is malformed");
     }
-    let mut lengths = parts.headers.get_all(header::CONTENT_LENGTH).iter();
-    let framing = match (lengths.next(), lengths.next()) {
-        (_, Some(_)) => return Err("there is more than one Content-Length"),
-        (Some(length), None) if length.as_bytes().iter().all(u8::is_ascii_digit) => {
-            Framing::Length(length.as_bytes())
-        }
-        (Some(_), None) => return Err("Content-Length is no number"),
-        (None, None) if no_body || upgrade.is_some() => Framing::None,
-        (None, None) => Framing::Chunked,
+    let framing = match checks::length(&parts.headers)? {
+        Some(_) if upgrade.is_some() => return Err("CONNECT has no Content-Length"),
+        Some(length) => Framing::Length(length),
+        None if no_body || upgrade.is_some() => Framing::None,
+        None => Framing::Chunked,
     };
     let cookies: Vec<&[u8]> =
         parts.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -309,6 +323,15 @@ fn facts<'a>(session: &'a Session, asked: &Asked<'a>, note: &'a Note) -> Facts<'
         forwarded: note.http().forwarded,
         client_cert: session.client_cert(note),
     }
+}
+
+/// Whether `:authority` and `Host` say the same (RFC 9113, section 8.3.1).
+fn is_same(authority: &str, host: &str, default_port: u16) -> bool {
+    let (authority, host) = (Authority::parse(authority.as_bytes()), Authority::parse(host.as_bytes()));
+    authority.zip(host).is_some_and(|(one, other)| {
+        let port = |of: Authority<'_>| of.port.unwrap_or(default_port);
+        one.same_host(other.host) && port(one) == port(other)
+    })
 }
 
 /// The request's fields, cookies in one.
@@ -345,6 +368,7 @@ impl UpError {
             Self::Backend => None,
             Self::Client => Some(Fault::amid(RequestOutcome::ClientGone, "the client gave up")),
             Self::TooLarge => Some(Fault::before(RequestOutcome::TooLarge, "")),
+            Self::Malformed(why) => Some(Fault::before(RequestOutcome::Malformed, why)),
         }
     }
 }
@@ -388,6 +412,8 @@ async fn exchange(
 enum UpError {
     /// The body is larger than the route allows.
     TooLarge,
+    /// Its trailers are malformed.
+    Malformed(&'static str),
     /// The client gave the request up.
     Client,
     /// The backend takes no more: it may still answer.

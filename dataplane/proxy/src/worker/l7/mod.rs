@@ -1,6 +1,7 @@
 //! Routes that terminate TLS: the handshake, and then HTTP in the version that both sides know.
 
 mod backend;
+mod checks;
 mod h1;
 mod h2;
 mod mirror;

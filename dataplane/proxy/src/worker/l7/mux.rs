@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,12 +13,13 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::Scheme;
-use http::{Method, Uri, Version};
+use http::{Method, StatusCode, Uri, Version};
 use mc_core::http1::{Facts, Known, for_backend};
 use mc_core::outcome::RequestOutcome;
 use mc_uring::runtime;
 
 use super::backend::Fault;
+use super::checks;
 use super::open::{Key, Opened};
 use super::stream::Stream;
 use super::wire::{self, Wire};
@@ -131,6 +132,12 @@ impl Mux {
     }
 
     fn has_room(&self) -> bool {
+        // A backend that has said GOAWAY takes no more, although it may not be done with what it has (RFC 9113, section
+        // 6.8); and identifiers come to an end. Nobody waits for the answer: a stream that waits for its turn is no error.
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Err(_)) = self.sender.clone().poll_ready(&mut context) {
+            self.gone.set(true);
+        }
         let allowed = self.sender.current_max_send_streams().min(STREAMS);
         !self.gone.get() && self.active.get() < allowed.max(1)
     }
@@ -222,7 +229,7 @@ pub(super) async fn head(response: &mut ResponseFuture, limit: Duration) -> Resu
     });
     match runtime::timeout(limit, pin!(next)).await {
         None => Err(Fault::before(RequestOutcome::BackendTimeout, "no response in time")),
-        Some(Ok(head)) => Ok(head),
+        Some(Ok(head)) => checked(head),
         Some(Err(error)) => {
             // Refused before anything was done with it (RFC 9113, sections 6.8 and 8.7), or gone with its connection.
             let unprocessed =
@@ -232,6 +239,30 @@ pub(super) async fn head(response: &mut ResponseFuture, limit: Duration) -> Resu
             Err(Fault::before(outcome, error))
         }
     }
+}
+
+/// Checks what the engine does not of a response's head, and takes out a length that its status does not have (RFC 9110,
+/// section 8.6).
+fn checked(mut head: Head) -> Result<Head, Fault> {
+    let malformed = |why: &str| Fault::before(RequestOutcome::BackendMalformed, why);
+    let (status, headers) = match &mut head {
+        Head::Informational(response) => (response.status(), response.headers_mut()),
+        Head::Final(response) => (response.status(), response.headers_mut()),
+    };
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(malformed("HTTP/2 has no 101"));
+    }
+    checks::values(headers).map_err(malformed)?;
+    if status.is_informational() || status == StatusCode::NO_CONTENT {
+        headers.remove(http::header::CONTENT_LENGTH);
+    }
+    checks::length(headers).map_err(malformed)?;
+    Ok(head)
+}
+
+/// Whether a response of this status has no content, whatever a backend sends (RFC 9110, section 6.4.1).
+pub(super) const fn has_no_content(status: u16) -> bool {
+    matches!(status, 204 | 304)
 }
 
 /// Sends a piece as the other side's flow control lets it.
@@ -259,16 +290,19 @@ pub(super) async fn send_data(
     Ok(())
 }
 
-/// Trailer fields as lines, for a body in chunks. Those that decide about a message, or say who the client is, are left
-/// out: some readers take trailers for fields of the head.
+/// Trailer fields as lines, for a body in chunks.
 pub(super) fn write_trailers(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
-    let fields = trailers.into_iter().flatten();
-    for (name, value) in fields.filter(|(name, _)| Known::of(name.as_str().as_bytes()) == Known::Other) {
+    for (name, value) in trailers.into_iter().flatten() {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Ends a stream, with these trailer fields where there are some.
+pub(super) fn end(send: &mut SendStream<Bytes>, trailers: HeaderMap) -> Result<(), h2::Error> {
+    if trailers.is_empty() { send.send_data(Bytes::new(), true) } else { send.send_trailers(trailers) }
 }

@@ -137,6 +137,7 @@ async fn pass_response(
     let limit = note.response_timeout();
     let to_head = request.is(request_head, "HEAD");
     let mut response = Response::default();
+    let mut interim = backend::Interim::default();
     let mut bytes = Vec::new();
     let mut out = Vec::new();
     let head = loop {
@@ -148,6 +149,7 @@ async fn pass_response(
         if !response.is_informational() || response.status == 101 {
             break head;
         }
+        interim.another()?;
         if request.version == Version::Http11 {
             let text = &bytes[head.clone()];
             let fields = response.section.end_to_end(text);

@@ -1,17 +1,19 @@
 //! From a client of HTTP/1.1 to a backend of HTTP/2: content alone passes, framed anew on each side.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
-use h2::{Reason, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderValue};
 use mc_core::http1::{self, Decoder, Framing, Known, Request, Version, write_translated};
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 use mc_uring::tls::Received;
 
-use super::super::backend::{Fault, Upload, beside};
+use super::super::backend::{Fault, Interim, Upload, beside};
+use super::super::checks;
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
 use super::{Asked, End, UpError, connection, facts, gone, take, watch};
@@ -103,6 +105,28 @@ async fn send_body(
     watch(session, plain).await
 }
 
+/// Waits for the response's head, and passes on the 1xx before it to clients that know them.
+async fn final_head(
+    session: &Session,
+    response: &mut ResponseFuture,
+    version: Version,
+    limit: Duration,
+) -> Result<http::Response<RecvStream>, Fault> {
+    let mut interim = Interim::default();
+    loop {
+        let told = match mux::head(response, limit).await? {
+            Head::Informational(told) => told,
+            Head::Final(answer) => return Ok(answer),
+        };
+        interim.another()?;
+        if version == Version::Http11 {
+            let mut out = Vec::new();
+            write_translated(&mut out, told.status().as_u16(), pairs(told.headers()), Framing::None, None);
+            session.send(&out).await.map_err(gone)?;
+        }
+    }
+}
+
 /// Passes on what a backend of HTTP/2 answers; says whether the client's connection may go on.
 async fn pass_response(
     session: &Session,
@@ -113,30 +137,13 @@ async fn pass_response(
     delivered: &Cell<bool>,
     answering: &Cell<bool>,
 ) -> Result<bool, Fault> {
-    let limit = note.response_timeout();
+    let answer = final_head(session, response, request.version, note.response_timeout()).await?;
     let mut out = Vec::new();
-    let answer = loop {
-        match mux::head(response, limit).await? {
-            Head::Informational(told) if request.version == Version::Http11 => {
-                write_translated(
-                    &mut out,
-                    told.status().as_u16(),
-                    pairs(told.headers()),
-                    Framing::None,
-                    None,
-                );
-                session.send(&out).await.map_err(gone)?;
-                out.clear();
-            }
-            Head::Informational(_) => {}
-            Head::Final(answer) => break answer,
-        }
-    };
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
     let (parts, mut body) = answer.into_parts();
     let length = parts.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    let no_body = request.is(request_head, "HEAD") || matches!(note.status, 204 | 304);
+    let no_body = request.is(request_head, "HEAD") || mux::has_no_content(note.status);
     let framing = match length {
         Some(length) => Framing::Length(length),
         None if no_body => Framing::None,
@@ -154,6 +161,10 @@ async fn pass_response(
     let cut = |error: h2::Error| Fault::amid(RequestOutcome::BackendCut, error);
     while let Some(data) = body.data().await {
         let data = data.map_err(cut)?;
+        if no_body && !data.is_empty() {
+            // The client would take it for its next response.
+            return Err(Fault::amid(RequestOutcome::BackendMalformed, "content where there is none"));
+        }
         body.flow_control().release_capacity(data.len()).unwrap_or(());
         note.bytes_out += data.len() as u64;
         if chunked && !data.is_empty() {
@@ -167,6 +178,8 @@ async fn pass_response(
         out.clear();
     }
     let trailers = body.trailers().await.map_err(cut)?;
+    let trailers = trailers.as_ref().map(checks::trailers).transpose();
+    let trailers = trailers.map_err(|why| Fault::amid(RequestOutcome::BackendMalformed, why))?;
     if chunked {
         mux::write_trailers(&mut out, trailers.as_ref());
     }

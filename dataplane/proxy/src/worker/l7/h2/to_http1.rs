@@ -2,8 +2,9 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -18,8 +19,8 @@ use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
 use super::super::backend::{self, Fault, Lease, Source, Upload, beside, read_head};
-use super::super::mux;
 use super::super::session::{Note, Session};
+use super::super::{checks, mux};
 use super::{Asked, UpError, facts, fields};
 use crate::clock;
 
@@ -62,15 +63,19 @@ pub(super) async fn serve(
     let bytes_in = Cell::new(0);
     let most = note.most_bytes();
     let sent_all = Cell::new(false);
+    let switched = Gate::default();
     let result = {
-        let upgraded = asked.upgrade.is_some();
         let up = async {
+            if asked.upgrade.is_some() {
+                // A backend that does not switch would take for its next request what is another protocol's.
+                switched.passed().await;
+            }
             let upload = Upload { most, count: &bytes_in, copied: asked.copied.as_ref() };
-            let end = send_body(&lease, body, asked.framing == Framing::Chunked, upgraded, &upload).await;
+            let end = send_body(&lease, body, asked, &upload).await;
             sent_all.set(end.is_ok());
             end
         };
-        let down = pass_response(&lease, parts, asked, respond, note);
+        let down = pass_response(&lease, parts, asked, &switched, respond, note);
         beside(up, down, UpError::fault).await
     };
     note.bytes_in += bytes_in.get();
@@ -81,14 +86,41 @@ pub(super) async fn serve(
     Ok(outcome)
 }
 
+/// Says that the backend speaks the protocol that the client wants.
+#[derive(Default)]
+struct Gate {
+    open: Cell<bool>,
+    waiting: Cell<Option<Waker>>,
+}
+
+impl Gate {
+    fn open(&self) {
+        self.open.set(true);
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
+    async fn passed(&self) {
+        poll_fn(|cx| {
+            if self.open.get() {
+                return Poll::Ready(());
+            }
+            self.waiting.set(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
 /// Passes the request's body on, as fast as the backend takes it.
 async fn send_body(
     lease: &Lease,
     body: &mut RecvStream,
-    chunked: bool,
-    upgraded: bool,
+    asked: &Asked<'_>,
     upload: &Upload<'_>,
 ) -> Result<(), UpError> {
+    let chunked = asked.framing == Framing::Chunked;
     let mut out = Vec::new();
     while let Some(data) = body.data().await {
         let data = data.map_err(|_reset| UpError::Client)?;
@@ -113,11 +145,12 @@ async fn send_body(
     if let Some(copied) = upload.copied {
         copied.finish(false);
     }
-    if upgraded {
+    if asked.upgrade.is_some() {
         lease.finish();
     }
     if chunked {
         let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?;
+        let trailers = trailers.as_ref().map(checks::trailers).transpose().map_err(UpError::Malformed)?;
         out.clear();
         mux::write_trailers(&mut out, trailers.as_ref());
         lease.send(&out).await.map_err(|_closed| UpError::Backend)?;
@@ -125,20 +158,21 @@ async fn send_body(
     Ok(())
 }
 
-/// Passes on what the backend answers; says also whether its connection may be used again.
-async fn pass_response(
+/// Waits for the response's head, and passes on the 1xx before it. Says where the head is in `bytes`, which also hold what
+/// came behind it.
+async fn final_head(
     lease: &Lease,
     parts: &Parts,
-    asked: &Asked<'_>,
     respond: &mut SendResponse<Bytes>,
-    note: &mut Note,
-) -> Result<(RequestOutcome, bool), Fault> {
+    note: &Note,
+    response: &mut Response,
+    bytes: &mut Vec<u8>,
+) -> Result<Range<usize>, Fault> {
     let limit = note.response_timeout();
-    let mut response = Response::default();
-    let mut bytes = Vec::new();
-    let head = loop {
+    let mut interim = backend::Interim::default();
+    loop {
         let head = {
-            let mut reading = pin!(runtime::timeout(limit, read_head(lease, &mut bytes)));
+            let mut reading = pin!(runtime::timeout(limit, read_head(lease, bytes)));
             poll_fn(|cx| match respond.poll_reset(cx) {
                 Poll::Ready(_) => {
                     Poll::Ready(Err(Fault::before(RequestOutcome::ClientGone, "the client gave up")))
@@ -152,19 +186,34 @@ async fn pass_response(
             .parse(&bytes[head.clone()], parts.method == Method::HEAD, &backend::LIMITS)
             .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
         if !response.is_informational() || response.status == 101 {
-            break head;
+            return Ok(head);
         }
+        interim.another()?;
         // 100 and 103, which tell of what is to come; a client that is not interested ignores them.
         let text = &bytes[head.clone()];
         let informational = to_http(response.status, response.section.end_to_end(text), Framing::None)?;
         respond.send_informational(informational).unwrap_or(());
         bytes.drain(..head.end);
-    };
+    }
+}
+
+/// Passes on what the backend answers; says also whether its connection may be used again.
+async fn pass_response(
+    lease: &Lease,
+    parts: &Parts,
+    asked: &Asked<'_>,
+    switching: &Gate,
+    respond: &mut SendResponse<Bytes>,
+    note: &mut Note,
+) -> Result<(RequestOutcome, bool), Fault> {
+    let mut response = Response::default();
+    let mut bytes = Vec::new();
+    let head = final_head(lease, parts, respond, note, &mut response, &mut bytes).await?;
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = response.status;
     let text = &bytes[head.clone()];
     let switched = response.status == 101;
-    if switched && asked.upgrade.is_none() {
+    if switched && (asked.upgrade.is_none() || response.upgrade(text).is_none()) {
         return Err(Fault::before(
             RequestOutcome::BackendMalformed,
             "101 to a request that did not ask for it",
@@ -175,6 +224,7 @@ async fn pass_response(
         response.status = 200;
         note.status = 200;
         response.body = Body::UntilClose;
+        switching.open();
     }
     let framing = response.framing(text, http1::Version::Http11);
     let edits = note.response_edits();
@@ -197,8 +247,8 @@ async fn pass_response(
         let piece = match piece {
             Ok(piece) => piece,
             Err(fault) => {
-                // The client must not take what it has for all of it.
-                send.send_reset(Reason::INTERNAL_ERROR);
+                // The client must not take what it has for all of it. RFC 8441, section 5: CANCEL stands for TCP's RST.
+                send.send_reset(if switched { Reason::CANCEL } else { Reason::INTERNAL_ERROR });
                 return Err(fault);
             }
         };

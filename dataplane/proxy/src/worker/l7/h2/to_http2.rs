@@ -15,7 +15,8 @@ use mc_core::http1::{Framing, Known};
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::Edits;
 
-use super::super::backend::{Fault, Upload, beside};
+use super::super::backend::{Fault, Interim, Upload, beside};
+use super::super::checks;
 use super::super::mux::{self, Channel, Head};
 use super::super::session::{Note, Session};
 use super::{Asked, UpError, facts, fields};
@@ -93,27 +94,23 @@ async fn send_body(
             return Ok(());
         }
     }
-    let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?;
+    let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?.unwrap_or_default();
+    let trailers = checks::trailers(&trailers).map_err(UpError::Malformed)?;
     if let Some(copied) = upload.copied {
         copied.finish(false);
     }
-    match trailers {
-        Some(trailers) => upstream.send_trailers(trailers),
-        None => upstream.send_data(Bytes::new(), true),
-    }
-    .map_err(|_closed| UpError::Backend)
+    mux::end(upstream, trailers).map_err(|_closed| UpError::Backend)
 }
 
-/// Passes on what a backend of HTTP/2 answers.
-async fn pass_response(
+/// Waits for the response's head, and passes on the 1xx before it.
+async fn final_head(
     response: &mut ResponseFuture,
     respond: &mut SendResponse<Bytes>,
-    note: &mut Note,
-) -> Result<RequestOutcome, Fault> {
-    let gave_up = || Fault::amid(RequestOutcome::ClientGone, "the client gave up");
-    let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
+    note: &Note,
+) -> Result<http::Response<RecvStream>, Fault> {
     let limit = note.response_timeout();
-    let answer = loop {
+    let mut interim = Interim::default();
+    loop {
         let head = {
             let mut waiting = pin!(mux::head(response, limit));
             poll_fn(|cx| match respond.poll_reset(cx) {
@@ -123,10 +120,27 @@ async fn pass_response(
             .await?
         };
         match head {
-            Head::Informational(told) => respond.send_informational(told).unwrap_or(()),
-            Head::Final(answer) => break answer,
+            Head::Informational(told) => {
+                interim.another()?;
+                respond.send_informational(told).unwrap_or(());
+            }
+            Head::Final(answer) => return Ok(answer),
         }
-    };
+    }
+}
+
+fn gave_up() -> Fault {
+    Fault::amid(RequestOutcome::ClientGone, "the client gave up")
+}
+
+/// Passes on what a backend of HTTP/2 answers.
+async fn pass_response(
+    response: &mut ResponseFuture,
+    respond: &mut SendResponse<Bytes>,
+    note: &mut Note,
+) -> Result<RequestOutcome, Fault> {
+    let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
+    let answer = final_head(response, respond, note).await?;
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
     let (mut head, mut body) = answer.into_parts();
@@ -146,11 +160,15 @@ async fn pass_response(
             None => break,
             Some(Ok(data)) => data,
             Some(Err(error)) => {
-                send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+                send.send_reset(reset(&error));
                 return Err(Fault::amid(RequestOutcome::BackendCut, error));
             }
         };
         let (len, last) = (data.len(), body.is_end_stream());
+        if len > 0 && mux::has_no_content(note.status) {
+            send.send_reset(Reason::INTERNAL_ERROR);
+            return Err(Fault::amid(RequestOutcome::BackendMalformed, "content where there is none"));
+        }
         note.bytes_out += len as u64;
         mux::send_data(&mut send, data, last).await.map_err(gone)?;
         body.flow_control().release_capacity(len).unwrap_or(());
@@ -158,15 +176,32 @@ async fn pass_response(
             return Ok(RequestOutcome::Completed);
         }
     }
-    match body.trailers().await {
-        Ok(Some(trailers)) => send.send_trailers(trailers).map_err(gone)?,
-        Ok(None) => send.send_data(Bytes::new(), true).map_err(gone)?,
+    let trailers = match body.trailers().await {
+        Ok(trailers) => trailers.unwrap_or_default(),
         Err(error) => {
-            send.send_reset(error.reason().unwrap_or(Reason::INTERNAL_ERROR));
+            send.send_reset(reset(&error));
             return Err(Fault::amid(RequestOutcome::BackendCut, error));
+        }
+    };
+    match checks::trailers(&trailers) {
+        Ok(trailers) => mux::end(&mut send, trailers).map_err(gone)?,
+        Err(why) => {
+            send.send_reset(Reason::INTERNAL_ERROR);
+            return Err(Fault::amid(RequestOutcome::BackendMalformed, why));
         }
     }
     Ok(RequestOutcome::Completed)
+}
+
+/// How a client is told that its response broke off: with the backend's reason, but for those that say that all is well, or
+/// that nothing was done and the request may come again (RFC 9113, sections 8.1 and 8.7).
+fn reset(error: &h2::Error) -> Reason {
+    match error.reason() {
+        None | Some(Reason::NO_ERROR | Reason::REFUSED_STREAM | Reason::HTTP_1_1_REQUIRED) => {
+            Reason::INTERNAL_ERROR
+        }
+        Some(reason) => reason,
+    }
 }
 
 /// Changes a response's fields.
