@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// Who may connect.
     #[command(subcommand)]
     Firewall(Firewall),
+    /// Certificates of routes that terminate TLS.
+    #[command(subcommand)]
+    Certificate(Certificate),
     /// Health and drain of backends.
     #[command(subcommand)]
     Backend(Backend),
@@ -487,6 +490,16 @@ pub(crate) struct Rule {
     /// Why, for the next person.
     #[arg(long, default_value = "")]
     pub(crate) comment: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Certificate {
+    /// All certificates, by file.
+    #[command(after_help = "Example:\n  mcproxyctl certificate list")]
+    List,
+    /// Reads files that changed now, rather than within two seconds.
+    #[command(after_help = "Example:\n  mcproxyctl certificate reload")]
+    Reload,
 }
 
 #[derive(Debug, Subcommand)]

@@ -28,6 +28,7 @@ use crate::admin::Admin;
 use crate::clock;
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::stats::{self, Counter, Histogram, WorkerStats};
+use crate::tls::Tls;
 
 /// Where the numbers are.
 #[derive(Clone, Debug)]
@@ -122,6 +123,7 @@ fn render(exporter: &Exporter) -> String {
     page.one("mcproxy_routes", "gauge", "Routes.", snapshot.route_count);
     page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", log.lost());
     process(&mut page);
+    certificates(&mut page, &admin.workers().policy.tls);
     workers(&mut page, &admin.workers().stats);
     listeners(&mut page, &snapshot);
     let mut others = exporter.others.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,6 +133,23 @@ fn render(exporter: &Exporter) -> String {
     backends(&mut page, live);
     page.text
 }
+
+/// Until when certificates are valid, of the first [`MAX_CERTIFICATES`] files.
+fn certificates(page: &mut Page, tls: &Tls) {
+    let age_s = (clock::unix_millis() / 1000).saturating_sub(tls.ticket_key_made_s());
+    page.one("mcproxy_ticket_key_age_seconds", "gauge", "Age of the session ticket key in use.", age_s);
+    let name = "mcproxy_certificate_not_after_seconds";
+    page.family(name, "gauge", "Unix time until which a certificate is valid, by file.");
+    for info in tls.certificates().iter().take(MAX_CERTIFICATES) {
+        let until = info.leaf.as_ref().and_then(|leaf| u64::try_from(leaf.not_after_s).ok());
+        if let Some(until) = until {
+            page.sample(name, &[("file", &info.file)], until);
+        }
+    }
+}
+
+/// Certificates that have a series of their own.
+const MAX_CERTIFICATES: usize = 1000;
 
 fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
     let sum = |of: fn(&WorkerStats) -> &Counter| workers.iter().map(|stats| of(stats).get()).sum::<u64>();

@@ -21,7 +21,7 @@ use rustls::sign::CertifiedKey;
 use crate::snapshot::RouteEntry;
 
 pub use authorities::{Asked, Authorities, Authority, AuthorityError, AuthorityProblem, BackendTls, Trust};
-pub use certificates::{CertificateError, CertificateInfo, Certificates};
+pub use certificates::{CertificateError, CertificateInfo, Certificates, Leaf};
 pub use tickets::{TicketError, Tickets};
 
 /// What terminates TLS.
@@ -112,6 +112,12 @@ impl Tls {
     /// The file cannot be written; the current key stays in use.
     pub fn rotate_tickets(&self, unix_s: u64) -> Result<(), TicketError> {
         self.server.tickets.rotate(unix_s)
+    }
+
+    /// When the current session ticket key was made, in seconds of Unix time.
+    #[must_use]
+    pub fn ticket_key_made_s(&self) -> u64 {
+        self.server.tickets.made_s()
     }
 
     /// What handshakes for a route are made with that asks so; `None`: its clients could not be verified.

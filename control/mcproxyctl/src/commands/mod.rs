@@ -1,6 +1,7 @@
 //! One module for each kind of thing that is operated.
 
 mod backend;
+mod certificate;
 mod connection;
 mod firewall;
 mod listener;
@@ -42,6 +43,7 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
         Command::Policy(command) => policy::run(command, &mut client, &mut printer).await,
         Command::Listener(command) => listener::run(command, &mut client, &mut printer).await,
         Command::Firewall(command) => firewall::run(command, &mut client, &mut printer).await,
+        Command::Certificate(command) => certificate::run(command, &mut client, &mut printer).await,
         Command::Backend(command) => backend::run(command, &mut client, &mut printer).await,
         Command::Connection(command) => connection::run(command, &mut client, &mut printer).await,
         Command::Stats { top } => stats::run(top, &mut client, &mut printer).await,

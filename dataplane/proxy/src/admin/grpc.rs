@@ -193,6 +193,24 @@ impl AdminApi for Api {
         Ok(Response::new(answer::test_firewall(&self.admin.snapshot().firewall, address)))
     }
 
+    async fn list_certificates(
+        &self,
+        _request: Request<api::ListCertificatesRequest>,
+    ) -> Reply<api::ListCertificatesReply> {
+        Ok(Response::new(answer::certificates(&self.admin)))
+    }
+
+    async fn reload_certificates(
+        &self,
+        _request: Request<api::ReloadCertificatesRequest>,
+    ) -> Reply<api::ReloadCertificatesReply> {
+        let workers = std::sync::Arc::clone(self.admin.workers());
+        let reloaded = tokio::task::spawn_blocking(move || workers.policy.tls.reload()).await;
+        let reloaded = reloaded.map_err(|_stopped| Status::unavailable("mc-proxy is stopping"))?;
+        let problems = reloaded.problems.iter().map(ToString::to_string).collect();
+        Ok(Response::new(api::ReloadCertificatesReply { files: reloaded.files as u64, problems }))
+    }
+
     async fn list_backends(
         &self,
         _request: Request<api::ListBackendsRequest>,

@@ -7,12 +7,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use mc_core::hostname::HostName;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use x509_parser::public_key::PublicKey;
 use zeroize::Zeroizing;
 
 /// The certificates of a folder.
@@ -31,12 +33,28 @@ struct File {
     stamp: Stamp,
     /// Absent where the file could not be used, and never could.
     loaded: Option<Loaded>,
+    /// What was wrong when it was last read.
+    problem: Option<Box<str>>,
 }
 
 #[derive(Clone, Debug)]
 struct Loaded {
     key: Arc<CertifiedKey>,
     names: Vec<Box<str>>,
+    leaf: Leaf,
+}
+
+/// What a leaf says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leaf {
+    /// From when on it is valid, in seconds of Unix time.
+    pub not_before_s: i64,
+    /// Until when.
+    pub not_after_s: i64,
+    /// The kind of its key: `ECDSA 256`, `RSA 2048`.
+    pub key: String,
+    /// SHA-256 of the certificate, in hexadecimal.
+    pub sha256: String,
 }
 
 /// What tells one version of a file from another.
@@ -62,6 +80,10 @@ pub struct CertificateInfo {
     pub file: String,
     /// Names that it is for.
     pub names: Vec<String>,
+    /// What its leaf says; `None`: the file never could be used.
+    pub leaf: Option<Leaf>,
+    /// What is wrong with the file as it is now: what it held before stays in use.
+    pub problem: Option<String>,
     /// Whether it comes with an OCSP response.
     pub stapled: bool,
 }
@@ -118,17 +140,18 @@ impl Certificates {
         };
         for (path, stamp) in stamps {
             let old = before.files.get(&path);
-            let loaded = match old {
-                Some(old) if old.stamp == stamp => old.loaded.clone(),
+            let file = match old {
+                Some(old) if old.stamp == stamp => old.clone(),
                 _ => match read(&path, provider) {
-                    Ok(loaded) => Some(loaded),
+                    Ok(loaded) => File { stamp, loaded: Some(loaded), problem: None },
                     Err(problem) => {
+                        let text = Some(problem.to_string().into());
                         problems.push(CertificateError { path: path.clone(), problem });
-                        old.and_then(|old| old.loaded.clone())
+                        File { stamp, loaded: old.and_then(|old| old.loaded.clone()), problem: text }
                     }
                 },
             };
-            files.insert(path, File { stamp, loaded });
+            files.insert(path, file);
         }
         (Self::of(files), problems)
     }
@@ -174,11 +197,14 @@ impl Certificates {
 
     pub(super) fn infos(&self) -> Vec<CertificateInfo> {
         let info = |(path, file): (&PathBuf, &File)| {
-            let loaded = file.loaded.as_ref()?;
+            let loaded = file.loaded.as_ref();
+            let names = loaded.map_or(&[][..], |loaded| &loaded.names);
             Some(CertificateInfo {
                 file: path.file_name()?.to_string_lossy().into_owned(),
-                names: loaded.names.iter().map(|name| name.to_string()).collect(),
-                stapled: loaded.key.ocsp.is_some(),
+                names: names.iter().map(ToString::to_string).collect(),
+                leaf: loaded.map(|loaded| loaded.leaf.clone()),
+                problem: file.problem.as_deref().map(str::to_owned),
+                stapled: loaded.is_some_and(|loaded| loaded.key.ocsp.is_some()),
             })
         };
         self.files.iter().filter_map(info).collect()
@@ -218,6 +244,7 @@ fn read(path: &Path, provider: &CryptoProvider) -> Result<Loaded, Problem> {
         CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(malformed)?;
     let leaf = chain.first().ok_or(Problem::NoCertificate)?;
     let names = names(leaf)?;
+    let leaf = describe(leaf)?;
     let key = match PrivateKeyDer::from_pem_slice(&text) {
         Ok(key) => key,
         Err(pem::Error::NoItemsFound) => return Err(Problem::NoKey),
@@ -225,7 +252,25 @@ fn read(path: &Path, provider: &CryptoProvider) -> Result<Loaded, Problem> {
     };
     let mut key = CertifiedKey::from_der(chain, key, provider).map_err(Problem::Key)?;
     key.ocsp = ocsp(&text)?;
-    Ok(Loaded { key: Arc::new(key), names })
+    Ok(Loaded { key: Arc::new(key), names, leaf })
+}
+
+/// What a certificate says of itself.
+fn describe(leaf: &CertificateDer<'_>) -> Result<Leaf, Problem> {
+    let parsed = x509_parser::parse_x509_certificate(leaf);
+    let (_, parsed) = parsed.map_err(|error| Problem::Malformed(error.to_string()))?;
+    let key = match parsed.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) => format!("RSA {}", key.key_size()),
+        Ok(PublicKey::EC(point)) => format!("ECDSA {}", point.key_size()),
+        _ => "Ed25519 or another".to_owned(),
+    };
+    let digest = digest::digest(&digest::SHA256, leaf);
+    Ok(Leaf {
+        not_before_s: parsed.validity().not_before.timestamp(),
+        not_after_s: parsed.validity().not_after.timestamp(),
+        key,
+        sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+    })
 }
 
 /// The DNS names of a certificate, in the form in which they are looked up.

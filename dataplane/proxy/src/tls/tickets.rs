@@ -97,6 +97,11 @@ impl Tickets {
         Ok(())
     }
 
+    /// When the newest key was made.
+    pub(super) fn made_s(&self) -> u64 {
+        self.keys.load().first().map_or(0, |key| key.made_s)
+    }
+
     /// Writes beside the file and renames: there is never half of one.
     fn write(&self, keys: &[Arc<Key>]) -> io::Result<()> {
         let mut text = Zeroizing::new(String::new());

@@ -66,3 +66,36 @@ fn a_client_sees_the_staple_of_the_file() {
     let seen = look();
     assert!(seen.contains("Cert Status: good") && seen.contains("Verify return code: 0"), "{seen}");
 }
+
+#[test]
+fn operators_see_what_is_in_use_and_until_when() {
+    let ca = Ca::new();
+    let first = ca.issue_expired(&[NAME, "*.example.org"]);
+    let proxy = site(&first);
+    let list = || proxy.ctl(&["certificate", "list"])[0].clone();
+    let seen = list();
+    assert_eq!(seen["file"], "www.pem");
+    assert_eq!(seen["names"], serde_json::json!([NAME, "*.example.org"]));
+    assert_eq!((&seen["not_before_s"], &seen["not_after_s"]), (&1_577_836_800.into(), &1_609_372_800.into()));
+    assert_eq!((&seen["key"], &seen["stapled"]), (&"ECDSA 256".into(), &false.into()));
+    let files = tempfile::tempdir().unwrap();
+    let _written = first.write(files.path());
+    let expect = openssl(files.path(), "x509 -in cert.pem -noout -fingerprint -sha256");
+    let expect = expect.trim().rsplit('=').next().unwrap().replace(':', "").to_lowercase();
+    assert_eq!(seen["sha256"], expect);
+    let metric = proxy.metric("mcproxy_certificate_not_after_seconds", &["file=\"www.pem\""]);
+    assert!((metric - 1_609_372_800.0).abs() < 1.0, "{metric}");
+    assert!(proxy.metrics().contains("\nmcproxy_ticket_key_age_seconds "));
+    let text = proxy.ctl_text(&["certificate", "list"]);
+    assert!(text.contains("2020-01-01") && text.contains("2020-12-31"), "{text}");
+    // What is broken is named, and what was there stays in use.
+    proxy.replace_bundle("www", "nothing");
+    let _reloaded = proxy.ctl(&["certificate", "reload"]);
+    let seen = list();
+    assert!(seen["problem"].as_str().unwrap().contains("has no certificate"), "{seen}");
+    assert_eq!(seen["sha256"], expect);
+    proxy.replace_certificate("www", &ca.issue(&[NAME]));
+    let _reloaded = proxy.ctl(&["certificate", "reload"]);
+    let seen = list();
+    assert!(seen["problem"] == "" && seen["sha256"] != expect, "{seen}");
+}

@@ -25,4 +25,5 @@ mod names;
 mod policy;
 mod proxy_protocol;
 mod relay;
+mod testssl;
 mod tls_records;

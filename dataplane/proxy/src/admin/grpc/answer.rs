@@ -46,6 +46,24 @@ pub(super) fn listeners(admin: &Admin) -> api::ListListenersReply {
     api::ListListenersReply { listeners: admin.snapshot().listeners.iter().map(state).collect() }
 }
 
+/// Certificates by file.
+pub(super) fn certificates(admin: &Admin) -> api::ListCertificatesReply {
+    let certificates = admin.workers().policy.tls.certificates().into_iter().map(|info| {
+        let leaf = info.leaf.unwrap_or_default();
+        api::CertificateState {
+            file: info.file,
+            names: info.names,
+            not_before_s: leaf.not_before_s,
+            not_after_s: leaf.not_after_s,
+            key: leaf.key,
+            stapled: info.stapled,
+            sha256: leaf.sha256,
+            problem: info.problem.unwrap_or_default(),
+        }
+    });
+    api::ListCertificatesReply { certificates: certificates.collect() }
+}
+
 /// Backends and what is known of them.
 pub(super) fn backends(admin: &Admin) -> api::ListBackendsReply {
     let now_ms = clock::millis();
