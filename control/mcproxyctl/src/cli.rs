@@ -104,6 +104,11 @@ pub(crate) enum Command {
     /// Changes, health and refusals as they happen, until Ctrl-C.
     #[command(after_help = "Example:\n  mcproxyctl --output json events | jq .kind")]
     Events,
+    /// Heads of a route's requests and responses as they pass, until Ctrl-C. What may be a secret is left out.
+    #[command(after_help = "Examples:
+  mcproxyctl tap --listener web --name app.example.org
+  mcproxyctl --output json tap --listener web --name app.example.org | jq .target")]
+    Tap(Key),
     /// A live view; q or Ctrl-C leaves it.
     #[command(after_help = "Examples:\n  mcproxyctl top\n  mcproxyctl top --once")]
     Top {

@@ -17,5 +17,6 @@ pub mod policy;
 pub mod proxy_protocol;
 pub mod rate;
 mod read;
+pub mod redact;
 pub mod relay;
 pub mod table;

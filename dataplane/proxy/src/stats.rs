@@ -1,12 +1,14 @@
 //! Counters that workers write and the admin side reads: relaxed atomics, no lock, bounded in number.
 
 use std::hash::BuildHasher as _;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use mc_api::mcproxy::TappedHead;
 use mc_core::limits::SourceCounts;
 use mc_core::model::RouteKey;
 use mc_core::outcome::{Outcome, RequestOutcome};
+use tokio::sync::broadcast;
 
 /// What one worker counts. Only that worker writes, so an increment is a load and a store.
 #[derive(Debug)]
@@ -55,6 +57,48 @@ pub struct RouteLive {
     removed: AtomicBool,
     counters: OnceLock<Box<RouteCounters>>,
     sources: OnceLock<Box<SourceCounts>>,
+    tap: OnceLock<Box<Tap>>,
+}
+
+/// Heads of a route's requests and responses, for those who tap it. Whoever has a head never waits.
+#[derive(Debug)]
+pub struct Tap {
+    watchers: AtomicU32,
+    heads: broadcast::Sender<TappedHead>,
+}
+
+/// Somebody who taps a route.
+#[derive(Debug)]
+pub struct TapGuard {
+    /// What comes; those who are too slow are told how much they lost.
+    pub heads: broadcast::Receiver<TappedHead>,
+    /// The route.
+    pub live: Arc<RouteLive>,
+}
+
+/// Heads that a watcher may be behind before it loses some.
+const TAP_BACKLOG: usize = 256;
+
+impl Default for Tap {
+    fn default() -> Self {
+        Self { watchers: AtomicU32::new(0), heads: broadcast::Sender::new(TAP_BACKLOG) }
+    }
+}
+
+impl Tap {
+    /// Shows a head to all.
+    pub fn show(&self, head: TappedHead) {
+        // The last watcher may have left just now: then nobody misses it.
+        drop(self.heads.send(head));
+    }
+}
+
+impl Drop for TapGuard {
+    fn drop(&mut self) {
+        if let Some(tap) = self.live.tap.get() {
+            tap.watchers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Counters of a route that has seen a connection.
@@ -130,6 +174,7 @@ impl RouteLive {
             removed: AtomicBool::new(false),
             counters: OnceLock::new(),
             sources: OnceLock::new(),
+            tap: OnceLock::new(),
         }
     }
 
@@ -173,6 +218,18 @@ impl RouteLive {
     /// Connections by source, made where a route first has a limit for them.
     pub fn sources(&self) -> &SourceCounts {
         self.sources.get_or_init(Box::default)
+    }
+
+    /// Where heads go while somebody taps the route.
+    pub fn tapped(&self) -> Option<&Tap> {
+        self.tap.get().map(|tap| &**tap).filter(|tap| tap.watchers.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Begins to tap.
+    pub fn tap(self: &Arc<Self>) -> TapGuard {
+        let tap = self.tap.get_or_init(Box::default);
+        tap.watchers.fetch_add(1, Ordering::Relaxed);
+        TapGuard { heads: tap.heads.subscribe(), live: Arc::clone(self) }
     }
 
     /// The counters of a route that has seen a connection.

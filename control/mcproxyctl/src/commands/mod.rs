@@ -8,6 +8,7 @@ mod listener;
 mod policy;
 mod route;
 mod stats;
+mod tap;
 
 use std::io::Write;
 use std::path::Path;
@@ -48,6 +49,7 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
         Command::Connection(command) => connection::run(command, &mut client, &mut printer).await,
         Command::Stats { top } => stats::run(top, &mut client, &mut printer).await,
         Command::Events => events(&mut client, &mut printer).await,
+        Command::Tap(key) => tap::run(&key, &mut client, &mut printer).await,
         Command::Top { once } => top::run(once, &mut client, &mut printer).await,
         Command::Completion { .. } => Ok(()),
     }

@@ -3,12 +3,15 @@
 //! A status' message says what is wrong with what and what to do; where one field is to blame, its path is in
 //! the metadata too (`field`), so that nobody parses text.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use mc_api::mcproxy as api;
 use mc_api::mcproxy::admin_server::{Admin as AdminApi, AdminServer};
-use mc_core::model::{Firewall, FirewallRule, Invalid, Listener, Route, RouteKey};
-use tokio::sync::mpsc;
+use mc_core::model::{Firewall, FirewallRule, Invalid, Listener, Mode, Route, RouteKey};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -18,6 +21,7 @@ use super::auth::TokenFile;
 use super::error::{ChangeError, chain};
 use super::events::MAX_WATCHERS;
 use super::state::{MAX_ROUTES, RoutePut};
+use crate::stats::TapGuard;
 
 mod answer;
 
@@ -25,11 +29,14 @@ mod answer;
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     admin: Admin,
+    /// Taps that may be begun.
+    taps: Arc<Semaphore>,
 }
 
 /// The service, with its limits.
 pub(crate) fn service(admin: Admin) -> AdminServer<Api> {
-    AdminServer::new(Api { admin }).max_decoding_message_size(MAX_MESSAGE)
+    AdminServer::new(Api { admin, taps: Arc::new(Semaphore::new(MAX_WATCHERS)) })
+        .max_decoding_message_size(MAX_MESSAGE)
 }
 
 /// Lets a request over TCP pass that carries the token.
@@ -55,6 +62,7 @@ impl AdminApi for Api {
     type ListRoutesStream = Pages<api::Route>;
     type ListConnectionsStream = Pages<api::Connection>;
     type WatchEventsStream = Pages<api::Event>;
+    type TapStream = Pages<api::TappedHead>;
 
     async fn get_status(&self, _request: Request<api::GetStatusRequest>) -> Reply<api::Status> {
         Ok(Response::new(answer::status(&self.admin)))
@@ -204,7 +212,7 @@ impl AdminApi for Api {
         &self,
         _request: Request<api::ReloadCertificatesRequest>,
     ) -> Reply<api::ReloadCertificatesReply> {
-        let workers = std::sync::Arc::clone(self.admin.workers());
+        let workers = Arc::clone(self.admin.workers());
         let reloaded = tokio::task::spawn_blocking(move || workers.policy.tls.reload()).await;
         let reloaded = reloaded.map_err(|_stopped| Status::unavailable("mc-proxy is stopping"))?;
         let problems = reloaded.problems.iter().map(ToString::to_string).collect();
@@ -274,6 +282,22 @@ impl AdminApi for Api {
         stats.map(Response::new).map_err(|_stopped| refused(ChangeError::Stopping))
     }
 
+    async fn tap(&self, request: Request<api::TapRequest>) -> Reply<Self::TapStream> {
+        let key: RouteKey = required("key", request.into_inner().key)?.into();
+        let route = self.admin.route(&key).ok_or_else(|| refused(ChangeError::NoRoute(key.clone())))?;
+        if route.spec.mode != Mode::L7 {
+            let problem = "the route passes TLS through, and nothing of it can be seen: tap one of mode l7";
+            return Err(invalid(Invalid { field: "key".to_owned(), problem: problem.to_owned() }));
+        }
+        let taps = Arc::clone(&self.taps);
+        let Ok(one) = taps.try_acquire_owned() else {
+            return Err(refused(ChangeError::TooMany { what: "taps", limit: MAX_WATCHERS as u64 }));
+        };
+        let (send, heads) = mpsc::channel(16);
+        tokio::spawn(tap(self.admin.clone(), key, route.live.tap(), send, one));
+        Ok(Response::new(ReceiverStream::new(heads)))
+    }
+
     async fn watch_events(
         &self,
         _request: Request<api::WatchEventsRequest>,
@@ -297,6 +321,41 @@ impl AdminApi for Api {
         Ok(Response::new(ReceiverStream::new(events)))
     }
 }
+
+/// Sends heads until the watcher leaves or the route is removed.
+async fn tap(
+    admin: Admin,
+    key: RouteKey,
+    mut tap: TapGuard,
+    send: mpsc::Sender<Result<api::TappedHead, Status>>,
+    _one: OwnedSemaphorePermit,
+) {
+    let mut lost = 0;
+    let mut look = tokio::time::interval(TAP_LOOK);
+    loop {
+        let came = tokio::select! {
+            came = tap.heads.recv() => came,
+            () = send.closed() => return,
+            _ = look.tick() => match admin.route(&key) {
+                Some(route) if Arc::ptr_eq(&route.live, &tap.live) => continue,
+                _ => return,
+            },
+        };
+        match came {
+            Ok(head) => {
+                if send.send(Ok(api::TappedHead { lost, ..head })).await.is_err() {
+                    return;
+                }
+                lost = 0;
+            }
+            Err(RecvError::Lagged(more)) => lost += more,
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// How often a tap looks whether its route is there.
+const TAP_LOOK: Duration = Duration::from_secs(1);
 
 /// Sends routes page by page: none is held while the caller reads slowly, and each is sent at most once.
 async fn list_routes(

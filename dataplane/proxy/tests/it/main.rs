@@ -25,5 +25,6 @@ mod names;
 mod policy;
 mod proxy_protocol;
 mod relay;
+mod tap;
 mod testssl;
 mod tls_records;

@@ -43,7 +43,7 @@ impl Got {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Way {
     version: &'static str,
-    name: &'static str,
+    pub(crate) name: &'static str,
 }
 
 pub(crate) fn ways() -> impl Iterator<Item = Way> {

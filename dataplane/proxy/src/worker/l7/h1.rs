@@ -387,6 +387,7 @@ async fn answer(
     fields.extend(note.own_fields.iter().map(|(name, value)| (*name, value.as_str())));
     let fields = fields.iter().map(|(name, value)| (Known::Other, name.as_bytes(), value.as_bytes()));
     let edits = note.response_edits();
+    note.tap_response(edits.apply(fields.clone()));
     let mut out = Vec::new();
     // A client of HTTP/1.0 goes on only where it is told so.
     let connection = match (persistent, note.protocol) {

@@ -440,6 +440,9 @@ fn answer(respond: &mut SendResponse<Bytes>, note: &mut Note, outcome: RequestOu
             head.headers_mut().append(name, value);
         }
     }
+    note.tap_response(
+        head.headers().iter().map(|(name, value)| (Known::Other, name.as_str().as_bytes(), value.as_bytes())),
+    );
     let to_head = &*note.method == b"HEAD";
     // Where the stream is gone there is nobody to tell.
     if let Ok(mut send) = respond.send_response(head, to_head)

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
+use mc_api::mcproxy::{TappedField, TappedHead};
 use mc_core::balance::Tried;
 use mc_core::content_coding::{self, Coding, Compressible};
 use mc_core::http1::{self, Authority};
@@ -17,6 +18,7 @@ use mc_core::outcome::RequestOutcome;
 use mc_core::policy::{self, Edits, End, FieldRef, Seen};
 use mc_core::proxy_protocol::Header;
 use mc_core::rate::{Scope, source};
+use mc_core::redact;
 use mc_uring::Tls;
 use mc_uring::tls::Received;
 
@@ -104,6 +106,32 @@ impl Note {
     /// What is changed of the response's fields.
     pub(super) fn response_edits(&self) -> Edits<'_> {
         Edits::of_response(self.applied, self.policies()).with_cookie(self.cookie.as_deref())
+    }
+
+    /// Shows the response's head to those who tap its route.
+    pub(super) fn tap_response<'a>(&self, fields: impl Iterator<Item = FieldRef<'a>>) {
+        if let Some(tap) = self.route.as_ref().and_then(|route| route.live.tapped()) {
+            let duration_us = clock::micros() - self.started_us;
+            tap.show(TappedHead {
+                response: true,
+                status: self.status.into(),
+                duration_us,
+                ..self.tapped(fields)
+            });
+        }
+    }
+
+    fn tapped<'a>(&self, fields: impl Iterator<Item = FieldRef<'a>>) -> TappedHead {
+        let field = |(_, name, value): FieldRef<'a>| TappedField {
+            name: redact::text(name).to_ascii_lowercase(),
+            value: redact::value(name, value),
+        };
+        TappedHead {
+            unix_ms: clock::unix_millis(),
+            request_id: redact::text(self.id.as_bytes()),
+            fields: fields.map(field).collect(),
+            ..TappedHead::default()
+        }
     }
 
     /// Whether the response may be compressed, and how it is.
@@ -364,6 +392,16 @@ impl Session {
         I: Iterator<Item = FieldRef<'a>>,
     {
         let Some(route) = note.route.clone() else { return Ok(()) };
+        if let Some(tap) = route.live.tapped() {
+            tap.show(TappedHead {
+                client: self.connection.client.get().to_string(),
+                protocol: note.protocol.to_owned(),
+                method: redact::text(seen.method),
+                host: redact::text(seen.host),
+                target: redact::target(seen.target),
+                ..note.tapped((seen.fields)())
+            });
+        }
         if !route.policies.is_empty() {
             let client = policy::rated(self.connection.client.get().ip());
             let allowed = |index: usize, rate: &RequestRate| {

@@ -188,6 +188,7 @@ async fn pass_response(
         && !switched;
     let connection = connection(request, persistent);
     let edits = note.response_edits().with_coding(coded);
+    note.tap_response(edits.apply(response.section.end_to_end(text)));
     let fields = edits.apply(response.section.end_to_end(text));
     let framing = match (coding, request.version) {
         (None, version) => response.framing(text, version),

@@ -158,6 +158,7 @@ async fn pass_response(
     let persistent =
         request.persistent && delivered.get() && !session.is_draining() && framing != Framing::UntilClose;
     let edits = note.response_edits().with_coding(coded);
+    note.tap_response(edits.apply(pairs(&parts.headers)));
     let fields = edits.apply(pairs(&parts.headers).filter(|(_, name, _)| *name != b"content-length"));
     write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
     answering.set(true);

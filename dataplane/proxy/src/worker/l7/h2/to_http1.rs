@@ -239,6 +239,7 @@ async fn pass_response(
     let framing = if coding.is_some() { Framing::None } else { framing };
     let mut coder = Coder::new(coding)?;
     let edits = note.response_edits().with_coding(coded);
+    note.tap_response(edits.apply(response.section.end_to_end(text)));
     let answer = to_http(response.status, edits.apply(response.section.end_to_end(text)), framing)?;
     let mut source = Source::new(Decoder::new(response.body, &backend::LIMITS), bytes.split_off(head.end));
     let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);

@@ -148,6 +148,7 @@ async fn pass_response(
     let coded = note.coding(body.is_end_stream(), pairs(&head.headers));
     let mut coder = Coder::new(coded.as_ref().and_then(|(_, coding)| *coding))?;
     edit(&mut head.headers, &note.response_edits().with_coding(coded));
+    note.tap_response(pairs(&head.headers));
     let mut send =
         respond.send_response(http::Response::from_parts(head, ()), body.is_end_stream()).map_err(gone)?;
     if body.is_end_stream() {
