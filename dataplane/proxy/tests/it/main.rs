@@ -25,6 +25,7 @@ mod names;
 mod policy;
 mod proxy_protocol;
 mod relay;
+mod restarts;
 mod tap;
 mod testssl;
 mod tls_records;

@@ -141,6 +141,15 @@ impl Fault {
         Self { outcome, told: true, detail: detail.to_string() }
     }
 
+    /// Whether a request that may be repeated is sent once more: the backend had closed a kept connection, or went down
+    /// with the request. It was not answered, and has no effect, or the same one however often it is sent (RFC 9110,
+    /// section 9.2.2).
+    pub(super) fn may_repeat(&self, reused: bool, repeats: u32, route: &RouteEntry) -> bool {
+        // A kept connection may be found closed whatever the backend's state.
+        self.outcome == RequestOutcome::BackendClosed
+            && repeats < route.spec.retries.max(u32::from(reused && repeats == 0))
+    }
+
     /// What [`read_head`] under a time limit came to.
     pub(super) fn of_head(head: Option<Result<Range<usize>, HeadError>>) -> Result<Range<usize>, Self> {
         match head {
@@ -331,9 +340,38 @@ pub(super) async fn lease(
     note: &mut Note,
     fresh: bool,
 ) -> Result<Upstream, RequestOutcome> {
+    let give_up_ms = clock::millis() + RESTART_MS.min(route.spec.connect_timeout_ms);
+    let mut pause = PAUSE;
+    loop {
+        match one_of(session, route, note, fresh).await {
+            Ok(upstream) => return Ok(upstream),
+            // Nobody listens: a backend that restarts is back in a moment, and has not seen the request.
+            Err(None) if route.spec.retries > 0 && clock::millis() < give_up_ms => {
+                runtime::sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+            Err(outcome) => return Err(outcome.unwrap_or(RequestOutcome::ConnectFailed)),
+        }
+    }
+}
+
+/// How long a backend that refuses connections is waited for, in milliseconds.
+const RESTART_MS: u64 = 1_500;
+
+/// The first pause before it is asked again, and the longest.
+const PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(200);
+
+/// A connection to one of the route's backends, each of which is tried once; `None`: all that were tried refused.
+async fn one_of(
+    session: &Session,
+    route: &Arc<RouteEntry>,
+    note: &mut Note,
+    fresh: bool,
+) -> Result<Upstream, Option<RequestOutcome>> {
     let (worker, connection) = (&session.worker, &session.connection);
     let mut tried = note.excluded;
-    let mut outcome = RequestOutcome::NoBackend;
+    let (mut is_tried, mut all_refused) = (false, true);
     for _ in 0..=route.spec.retries {
         let now_ms = clock::millis();
         let chosen = by_cookie(note, route, &tried, now_ms);
@@ -361,18 +399,25 @@ pub(super) async fn lease(
                     live.connect_ok(now_ms);
                     return Ok(upstream);
                 }
-                Err(error) => note.detail = format!("{address}: {error}"),
+                Err(error) => (note.detail, all_refused) = (format!("{address}: {error}"), false),
             },
-            Some(Err(error)) => note.detail = format!("{address}: {error}"),
-            None => note.detail = format!("{address}: connecting took too long"),
+            Some(Err(error)) => {
+                note.detail = format!("{address}: {error}");
+                all_refused &= error.kind() == io::ErrorKind::ConnectionRefused;
+            }
+            None => (note.detail, all_refused) = (format!("{address}: connecting took too long"), false),
         }
-        outcome = RequestOutcome::ConnectFailed;
+        is_tried = true;
         if live.connect_failed(clock::millis(), route.spec.eject_after, route.spec.eject_ms) {
             (worker.policy.on_ejected)(address);
         }
         tried.insert(index);
     }
-    Err(outcome)
+    match (is_tried, all_refused) {
+        (false, _) => Err(Some(RequestOutcome::NoBackend)),
+        (true, true) => Err(None),
+        (true, false) => Err(Some(RequestOutcome::ConnectFailed)),
+    }
 }
 
 /// Begins HTTP on a connection that was opened; `key`: for whom it may be used besides, if for anybody.

@@ -214,49 +214,25 @@ async fn exchange(
         Some(_) if request.upgrade.is_none() => mirror(session, request, head, note),
         _ => None,
     };
-    let mut fresh = false;
+    let mut repeats = 0;
     loop {
-        let upstream = lease(session, route, note, fresh)
+        let upstream = lease(session, route, note, repeats > 0)
             .await
             .map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))?;
         note.times.connect_us = clock::micros() - note.started_us;
         let mut decoder = Decoder::new(request.body, &LIMITS);
+        let asked = Asked { request, head, copied: copied.as_ref() };
         let (reused, end) = match upstream {
-            Upstream::Http1(lease) => (
-                lease.reused,
-                to_http1::serve(
-                    session,
-                    lease,
-                    &Asked { request, head, copied: copied.as_ref() },
-                    plain,
-                    &mut decoder,
-                    note,
-                )
-                .await,
-            ),
-            Upstream::Http2(channel) => (
-                channel.reused,
-                to_http2::serve(
-                    session,
-                    &channel,
-                    &Asked { request, head, copied: copied.as_ref() },
-                    plain,
-                    &mut decoder,
-                    note,
-                )
-                .await,
-            ),
+            Upstream::Http1(lease) => {
+                (lease.reused, to_http1::serve(session, lease, &asked, plain, &mut decoder, note).await)
+            }
+            Upstream::Http2(channel) => {
+                (channel.reused, to_http2::serve(session, &channel, &asked, plain, &mut decoder, note).await)
+            }
         };
         match end {
-            // A kept connection that the backend had closed: nothing was done with the request, as far as anyone
-            // can know where the method has no effect or can be repeated (RFC 9110, section 9.2.2).
-            Err(fault)
-                if fault.outcome == RequestOutcome::BackendClosed
-                    && reused
-                    && !fresh
-                    && is_repeatable(request, head) =>
-            {
-                fresh = true;
+            Err(fault) if is_repeatable(request, head) && fault.may_repeat(reused, repeats, route) => {
+                repeats += 1;
             }
             end => return end,
         }

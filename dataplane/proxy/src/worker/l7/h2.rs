@@ -384,9 +384,9 @@ async fn exchange(
     note: &mut Note,
 ) -> Result<RequestOutcome, Fault> {
     let repeatable = body.is_end_stream() && parts.method.is_idempotent() && asked.upgrade.is_none();
-    let mut fresh = false;
+    let mut repeats = 0;
     loop {
-        let upstream = lease(session, route, note, fresh)
+        let upstream = lease(session, route, note, repeats > 0)
             .await
             .map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))?;
         note.times.connect_us = clock::micros() - note.started_us;
@@ -399,11 +399,7 @@ async fn exchange(
             }
         };
         match end {
-            Err(fault)
-                if fault.outcome == RequestOutcome::BackendClosed && reused && !fresh && repeatable =>
-            {
-                fresh = true;
-            }
+            Err(fault) if repeatable && fault.may_repeat(reused, repeats, route) => repeats += 1,
             end => return end,
         }
     }
