@@ -135,7 +135,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_value_of_a_query_is_shown(name in "[a-z]{1,5}", secret in "[A-Z0-9%+/]{4,20}") {
-            prop_assert!(!target(format!("/x?{name}={secret}&{secret}").as_bytes()).contains(&secret));
+            let shown = target(format!("/x?{name}={secret}&{secret}").as_bytes());
+            prop_assert!(!shown.contains(&secret));
         }
 
         #[test]
