@@ -127,6 +127,7 @@ fn sign(package: &str) -> &str {
         "iproute2" => "ip",
         "libnginx-mod-stream" => "/usr/lib/nginx/modules/ngx_stream_module.so",
         "linux-perf" => "perf",
+        "testssl.sh" => "testssl",
         same => same,
     }
 }

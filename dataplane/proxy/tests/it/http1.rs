@@ -1179,3 +1179,27 @@ fn a_proxy_that_stops_ends_what_is_idle_and_finishes_what_is_not() {
     let status = site.proxy.process().wait(Duration::from_secs(10));
     assert!(status.success(), "{status}");
 }
+
+#[test]
+fn wrk_gets_an_answer_to_each_request() {
+    mc_testkit::requires!("wrk");
+    let _alone = heavy();
+    let origin = Origin::saying(OK, Then::Keep);
+    let ca = Ca::new();
+    // wrk knows no name but the one that it looks up, which here is an address: TLS has none, and Host says it.
+    let config = Config::new().listener("web").certificate("default", &ca.issue(&[NAME]));
+    let proxy = Proxy::start(config.route_with("*", &[origin.address()], L7));
+    let url = format!("https://{}/", proxy.web());
+    let wrk = std::process::Command::new("wrk")
+        .args(["-t1", "-c16", "-d2s", "-H", &format!("Host: {NAME}"), &url])
+        .output()
+        .unwrap();
+    let got = String::from_utf8_lossy(&wrk.stdout);
+    let all_well = got.contains("requests in") && !got.contains("Non-2xx") && !got.contains("Socket errors");
+    assert!(all_well, "{got}{}{:?}", proxy.errors(), proxy.log().first());
+    let of = |outcome: &str| proxy.metric("mcproxy_requests_total", &[&format!("outcome=\"{outcome}\"")]);
+    assert!(of("completed") > 100.0, "{got}");
+    // Those that were under way when wrk left are the client's.
+    let others = ["backend_closed", "connect_failed", "malformed", "backend_timeout"];
+    assert!(others.iter().all(|outcome| of(outcome) == 0.0), "{got}");
+}

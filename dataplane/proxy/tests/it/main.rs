@@ -7,6 +7,7 @@
 mod admin;
 mod backend_tls;
 mod backends;
+mod browser;
 mod certificates;
 mod client_auth;
 mod common;

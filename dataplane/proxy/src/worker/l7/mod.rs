@@ -23,7 +23,7 @@ use super::hello::{Refusal, Routed};
 use crate::tls::Asked;
 
 pub(super) use backend::Pool;
-use session::Session;
+use session::{Session, is_name};
 
 /// Serves a client from the handshake to the end of its connection.
 pub(super) async fn serve(
@@ -31,7 +31,7 @@ pub(super) async fn serve(
     connection: &Rc<Connection>,
     routed: Routed,
 ) -> Result<Outcome, Refusal> {
-    let name = Some(&*connection.target.borrow().name).filter(|name| !name.is_empty()).map(str::to_owned);
+    let name = Some(&*connection.target.borrow().name).filter(|name| is_name(name)).map(str::to_owned);
     let terminator = &worker.policy.tls;
     if !terminator.serves(name.as_deref()) {
         return Err(Refusal::told(Outcome::NoCertificate));

@@ -12,6 +12,7 @@ use base64::Engine as _;
 use mc_api::mcproxy::{TappedField, TappedHead};
 use mc_core::balance::Tried;
 use mc_core::content_coding::{self, Coding, Compressible};
+use mc_core::hostname::HostName;
 use mc_core::http1::{self, Authority};
 use mc_core::model::{ClientAuth, Http, Mirror, Mode, Policy, RequestRate};
 use mc_core::outcome::RequestOutcome;
@@ -36,6 +37,8 @@ pub(super) struct Session {
     pub(super) worker: Rc<Worker>,
     pub(super) connection: Rc<Connection>,
     pub(super) tls: Tls,
+    /// TLS was made for a name.
+    is_named: bool,
     requests: Cell<u64>,
     /// The client was told a part of something, and must notice that it is one.
     aborted: Cell<bool>,
@@ -246,6 +249,11 @@ fn sticky_hash(value: &[u8], cookie: &str) -> Option<u64> {
     u64::from_str_radix(str::from_utf8(text).ok()?, 16).ok()
 }
 
+/// Whether a client's server name is one: some send an address, which names nobody (RFC 6066, section 3).
+pub(super) fn is_name(name: &str) -> bool {
+    HostName::parse(name.as_bytes()).is_ok()
+}
+
 impl Session {
     pub(super) fn new(
         worker: &Rc<Worker>,
@@ -265,6 +273,7 @@ impl Session {
             worker: Rc::clone(worker),
             connection: Rc::clone(connection),
             tls,
+            is_named: is_name(&connection.target.borrow().name),
             requests: Cell::new(0),
             aborted: Cell::new(false),
             incoming,
@@ -359,13 +368,13 @@ impl Session {
     /// another host is refused, so that neither a certificate nor a policy is borrowed (RFC 9110, section 15.5.20).
     pub(super) fn route(&self, host: &[u8]) -> Result<Arc<RouteEntry>, RequestOutcome> {
         let mut target = self.connection.target.borrow_mut();
-        if !target.name.is_empty() && !host.is_empty() {
+        if self.is_named && !host.is_empty() {
             let asked = Authority::parse(host).ok_or(RequestOutcome::Malformed)?;
             if !asked.same_host(&target.name) {
                 return Err(RequestOutcome::Misdirected);
             }
         }
-        let name = Some(&*target.name).filter(|name| !name.is_empty());
+        let name = Some(&*target.name).filter(|_| self.is_named);
         let offers = std::iter::once(&*target.alpn).filter(|alpn| !alpn.is_empty());
         let found = self.worker.snapshot(|snapshot| {
             snapshot.routes.lookup(self.connection.listener.id, name, offers).map(Arc::clone)
