@@ -30,6 +30,8 @@ struct Queue {
     bytes: RefCell<Vec<u8>>,
     /// Content is to be framed in chunks.
     chunked: bool,
+    /// Content that is still to come, where the request says its length.
+    left: Cell<Option<u64>>,
     /// All of the request is here.
     is_whole: Cell<bool>,
     /// The copy is given up.
@@ -58,7 +60,11 @@ pub(super) fn begin<'a>(
         return None;
     }
     let chunked = framing == Framing::Chunked;
-    let queue = Rc::new(Queue { chunked, ..Queue::default() });
+    let left = match framing {
+        Framing::Length(digits) => str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
+        _ => None,
+    };
+    let queue = Rc::new(Queue { chunked, left: Cell::new(left), ..Queue::default() });
     // The connection is for this request alone.
     let close = (Known::Other, b"connection".as_slice(), b"close".as_slice());
     let line = RequestLine { target: note.target(line.target), ..line };
@@ -71,6 +77,12 @@ impl Copied {
     /// Adds bytes of the body, framed as they are.
     pub(super) fn raw(&self, bytes: &[u8]) {
         self.add(|queue| queue.extend_from_slice(bytes));
+        // Whole with its last byte: the backend, which counts too, may answer before the client says that this was all.
+        let left = self.0.left.get().map(|left| left.saturating_sub(bytes.len() as u64));
+        self.0.left.set(left);
+        if left == Some(0) {
+            self.0.is_whole.set(true);
+        }
     }
 
     /// Adds content of the body.
