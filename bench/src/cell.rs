@@ -24,6 +24,7 @@ use crate::peer::{Peer, Programs, Proxy, Site};
 use crate::{proc, stats};
 
 mod changes;
+mod http;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,18 @@ pub(crate) enum Row {
     Routes(u32),
     /// Routes added under load.
     Changes,
+    /// Full TLS handshakes, a GET on each connection.
+    Handshake,
+    /// Resumed ones.
+    Resumed,
+    /// HTTP/1.1 requests on connections that stay.
+    Http1,
+    /// HTTP/2 requests.
+    Http2,
+    /// Large bodies over TLS.
+    Bodies,
+    /// Memory of idle connections after one request each.
+    IdleHttp,
 }
 
 /// How much of it.
@@ -60,6 +73,14 @@ pub(crate) struct Sizes {
     pub(crate) idle: u32,
     /// How long routes are changed.
     pub(crate) change_s: u32,
+    /// TLS handshakes.
+    pub(crate) handshakes: u64,
+    /// Requests on connections that stay.
+    pub(crate) requests: u64,
+    /// Bodies of 64 MiB.
+    pub(crate) bodies: u64,
+    /// Idle connections of HTTP.
+    pub(crate) idle_http: u32,
 }
 
 /// One measurement to make.
@@ -111,6 +132,9 @@ pub(crate) fn run(cell: &Cell) -> anyhow::Result<Measured> {
         Row::Idle => bench.idle()?,
         Row::Routes(routes) => bench.routes(routes)?,
         Row::Changes => changes::run(&mut bench)?,
+        Row::Handshake | Row::Resumed | Row::Http1 | Row::Http2 | Row::Bodies | Row::IdleHttp => {
+            http::run(&mut bench)?;
+        }
     }
     Ok(bench.measured)
 }
@@ -227,17 +251,21 @@ impl Bench<'_> {
         let churn = self.churn(routes, post_quantum);
         self.count(&churn.run(WARM_UP)?);
         let (outcome, cpu) = self.cost(proxy, || churn.run(self.cell.sizes.churn))?;
-        let expect = outcome.done + WARM_UP;
+        self.check_log(proxy, outcome.done + WARM_UP);
+        Ok(cpu / exact(outcome.done.max(1)) * 1000.0)
+    }
+
+    /// Sees that each of so many units was logged.
+    fn check_log(&mut self, proxy: &Proxy, expect: u64) {
         let deadline = now_ns() + 3_000_000_000;
-        // Lines of the last connections may be written later, and a few of a proxy that was not told to.
+        // Lines of the last units may be written later, and a few of a proxy that was not told to.
         while proxy.logged() * 100 < expect * 99 && now_ns() < deadline {
             sleep(SETTLE);
         }
         let logged = proxy.logged();
         if logged * 100 < expect * 99 {
-            self.measured.failures.push(format!("{logged} lines in the access log of {expect} connections"));
+            self.measured.failures.push(format!("{logged} lines in the access log of {expect} units"));
         }
-        Ok(cpu / exact(outcome.done.max(1)) * 1000.0)
     }
 
     fn churn(&self, routes: u32, post_quantum: bool) -> Churn {
@@ -275,11 +303,20 @@ impl Bench<'_> {
     }
 
     fn start_configured(&self, routes: u32, limit: Duration) -> anyhow::Result<Proxy> {
+        let hello = Hello::classic(&route_name(routes - 1));
+        self.start_until(limit, || ask(self.site.listen, &hello))
+    }
+
+    /// Starts the proxy as it was configured and returns when `answers` finds that it is up.
+    fn start_until(
+        &self,
+        limit: Duration,
+        mut answers: impl FnMut() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Proxy> {
         let Cell { peer, programs, dir, proxy_core, .. } = self.cell;
         let deadline = now_ns() + u64::try_from(limit.as_nanos()).expect("a short time");
         let mut proxy = peer.start(programs, self.site, dir, *proxy_core)?;
-        let hello = Hello::classic(&route_name(routes - 1));
-        while let Err(reason) = ask(self.site.listen, &hello) {
+        while let Err(reason) = answers() {
             proxy.check_runs()?;
             ensure!(now_ns() < deadline, "not up in {} s ({reason:#})", limit.as_secs());
             sleep(Duration::from_millis(1));
@@ -320,7 +357,14 @@ fn pin(core: u32) -> anyhow::Result<()> {
 
 fn spawn_backends() -> anyhow::Result<Site> {
     let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let site = Site { listen: at(8443), answer: at(9001), echo: at(9002), sink: at(9003), source: at(9004) };
+    let site = Site {
+        listen: at(8443),
+        answer: at(9001),
+        echo: at(9002),
+        sink: at(9003),
+        source: at(9004),
+        web: at(9005),
+    };
     backend::spawn(&[
         (site.answer, Mode::Answer),
         (site.echo, Mode::Echo),

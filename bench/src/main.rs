@@ -19,11 +19,13 @@ mod clock;
 mod content;
 mod hello;
 mod l4;
+mod l7;
 mod load;
 mod peer;
 mod proc;
 mod report;
 mod stats;
+mod suite;
 
 /// Measures MC-Proxy and its peers side by side.
 #[derive(Debug, Parser)]
@@ -36,7 +38,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Measures the rows of the stream path, all proxies in turn.
-    L4(l4::L4),
+    L4(suite::Suite<l4::L4>),
+    /// Measures the rows of the HTTP path, all proxies in turn.
+    L7(suite::Suite<l7::L7>),
     /// One measurement, in the namespaces that this program was called in.
     #[command(hide = true)]
     Cell {
@@ -128,6 +132,7 @@ fn main() -> anyhow::Result<()> {
     raise_descriptor_limit();
     match Cli::parse().command {
         Command::L4(l4) => l4.run(),
+        Command::L7(l7) => l7.run(),
         Command::Cell { cell } => {
             let cell = serde_json::from_str(&cell).context("reading what to measure")?;
             println!("{}", serde_json::to_string(&cell::run(&cell)?)?);

@@ -26,11 +26,11 @@ pub(crate) enum Peer {
     #[value(name = "mc-proxy")]
     #[serde(rename = "mc-proxy")]
     McProxy,
-    /// nginx, stream module.
+    /// nginx.
     Nginx,
-    /// HAProxy, mode tcp.
+    /// HAProxy.
     Haproxy,
-    /// sozu, TCP listener.
+    /// sozu.
     Sozu,
     /// No proxy: the load speaks to the backend. Only for what the network itself costs.
     #[value(skip)]
@@ -65,6 +65,8 @@ pub(crate) struct Site {
     pub(crate) sink: SocketAddr,
     /// See [`crate::backend::Mode`].
     pub(crate) source: SocketAddr,
+    /// A web server.
+    pub(crate) web: SocketAddr,
 }
 
 /// A proxy that runs, pinned to its core.
@@ -113,6 +115,18 @@ impl Peer {
             }
             Self::Direct => Ok(()),
         }
+    }
+
+    /// Writes the configuration that terminates TLS, with the certificate that is in `dir`, for the web server.
+    pub(crate) fn configure_http(self, site: &Site, dir: &Path) -> anyhow::Result<()> {
+        let text = match self {
+            Self::McProxy => include_str!("../peers/mc-proxy-http.toml"),
+            Self::Nginx => include_str!("../peers/nginx-http.conf"),
+            Self::Haproxy => include_str!("../peers/haproxy-http.cfg"),
+            Self::Sozu => include_str!("../peers/sozu-http.toml"),
+            Self::Direct => "",
+        };
+        fill(text, site, dir, 0, "", &dir.join(self.config_name()))
     }
 
     /// Starts it on `core`, configured in `dir`.
@@ -175,27 +189,54 @@ impl Peer {
     }
 
     fn fill(self, site: &Site, dir: &Path, routes: u32, lines: &str) -> anyhow::Result<()> {
-        let mut text = self.template().to_owned();
-        let values = [
-            ("PLACEHOLDERS", "Values"),
-            ("DIR", &dir.display().to_string()),
-            ("NGINX_MODULES", nginx_modules()),
-            ("FILES", &files().to_string()),
-            ("CONNECTIONS", &most_connections().to_string()),
-            ("BACKLOG", &BACKLOG.to_string()),
-            ("HASH_SIZE", &(routes.max(1024) * 2).to_string()),
-            ("LISTEN", &site.listen.to_string()),
-            ("ANSWER", &site.answer.to_string()),
-            ("ECHO", &site.echo.to_string()),
-            ("SINK", &site.sink.to_string()),
-            ("SOURCE", &site.source.to_string()),
-            ("ROUTES", lines),
-        ];
-        for (name, value) in values {
-            text = text.replace(&format!("{{{{{name}}}}}"), value);
-        }
-        fs::write(dir.join(self.config_name()), text).context("writing a configuration")
+        fill(self.template(), site, dir, routes, lines, &dir.join(self.config_name()))
     }
+}
+
+/// Writes a template to `path` with its values.
+fn fill(
+    template: &str,
+    site: &Site,
+    dir: &Path,
+    routes: u32,
+    lines: &str,
+    path: &Path,
+) -> anyhow::Result<()> {
+    let mut text = template.to_owned();
+    let values = [
+        ("PLACEHOLDERS", "Values"),
+        ("DIR", &dir.display().to_string()),
+        ("NGINX_MODULES", nginx_modules()),
+        ("FILES", &files().to_string()),
+        ("CONNECTIONS", &most_connections().to_string()),
+        ("BACKLOG", &BACKLOG.to_string()),
+        ("HASH_SIZE", &(routes.max(1024) * 2).to_string()),
+        ("LISTEN", &site.listen.to_string()),
+        ("ANSWER", &site.answer.to_string()),
+        ("ECHO", &site.echo.to_string()),
+        ("SINK", &site.sink.to_string()),
+        ("SOURCE", &site.source.to_string()),
+        ("WEB", &site.web.to_string()),
+        ("ROUTES", lines),
+    ];
+    for (name, value) in values {
+        text = text.replace(&format!("{{{{{name}}}}}"), value);
+    }
+    fs::write(path, text).context("writing a configuration")
+}
+
+/// Starts nginx on this thread's core as the web server behind every proxy, with files of `dir`.
+pub(crate) fn start_web(programs: &Programs, site: &Site, dir: &Path) -> anyhow::Result<()> {
+    let config = dir.join("web.conf");
+    fill(include_str!("../peers/web.conf"), site, dir, 0, "", &config)?;
+    // It ends with the namespace.
+    Command::new(&programs.nginx)
+        .arg("-c")
+        .arg(config)
+        .stdin(Stdio::null())
+        .spawn()
+        .context("starting nginx")?;
+    Ok(())
 }
 
 impl Proxy {
@@ -304,7 +345,14 @@ mod tests {
 
     fn site() -> Site {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Site { listen: at(8443), answer: at(9001), echo: at(9002), sink: at(9003), source: at(9004) }
+        Site {
+            listen: at(8443),
+            answer: at(9001),
+            echo: at(9002),
+            sink: at(9003),
+            source: at(9004),
+            web: at(9005),
+        }
     }
 
     fn check(peer: Peer, files: &[(&str, &str)]) {
@@ -316,6 +364,9 @@ mod tests {
             assert!(text.contains(expect), "{file} lacks {expect:?}: {text}");
             assert!(!text.contains("{{"), "{file} has a placeholder left: {text}");
         }
+        peer.configure_http(&site(), &dir).unwrap();
+        let text = fs::read_to_string(dir.join(peer.config_name())).unwrap();
+        assert!(text.contains("127.0.0.1:9005") && !text.contains("{{"), "{text}");
         fs::remove_dir_all(dir).unwrap();
     }
 

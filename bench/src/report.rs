@@ -195,14 +195,16 @@ impl Report {
     }
 }
 
-/// Puts the table between its markers in a document.
+/// Puts the table of these rows between its markers in a document.
 ///
 /// # Errors
 /// The document lacks a marker.
-pub(crate) fn replace_section(document: &str, table: &str) -> anyhow::Result<String> {
-    let (before, rest) = document.split_once(BEGIN).with_context(|| format!("the document lacks {BEGIN}"))?;
-    let (_, after) = rest.split_once(END).with_context(|| format!("the document lacks {END}"))?;
-    Ok(format!("{before}{BEGIN}\n{table}{END}{after}"))
+pub(crate) fn replace_section(document: &str, suite: &str, table: &str) -> anyhow::Result<String> {
+    let [begin, end] = ["begin", "end"].map(|word| format!("<!-- mc-bench {suite}: {word} -->"));
+    let (before, rest) =
+        document.split_once(&begin).with_context(|| format!("the document lacks {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("the document lacks {end}"))?;
+    Ok(format!("{before}{begin}\n{table}{end}{after}"))
 }
 
 fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
@@ -216,10 +218,6 @@ const fn metric(id: &'static str, title: &'static str, digits: usize) -> Metric 
 const fn bound(id: &'static str, title: &'static str, digits: usize, of: Peer, at_most: f64) -> Metric {
     Metric { id, title, digits, demand: Some(Demand { of, metric: id, at_most }) }
 }
-
-/// Where the table goes in a document.
-const BEGIN: &str = "<!-- mc-bench l4: begin -->";
-const END: &str = "<!-- mc-bench l4: end -->";
 
 /// The lines of the table. A million routes may cost what a run's noise is (5 %) more than ten.
 const METRICS: &[Metric] = &[
@@ -254,6 +252,15 @@ const METRICS: &[Metric] = &[
     metric("changes_new", "New connections meanwhile", 0),
     metric("changes_failed", "... of which failed", 0),
     metric("changes_lost", "Streams lost, of 50", 0),
+    bound("handshake", "Full TLS 1.3 handshake and a GET, CPU-s per 1,000", 4, Peer::Sozu, 0.71),
+    bound("resumed", "Resumed TLS 1.3 handshake and a GET", 4, Peer::Sozu, 0.74),
+    bound("h1", "HTTP/1.1 over TLS, 1 KiB, CPU-s per 100,000", 3, Peer::Nginx, 0.91),
+    bound("h2", "HTTP/2 over TLS, 1 KiB, CPU-s per 100,000", 3, Peer::Haproxy, 0.96),
+    bound("bodies", "64 MiB bodies over TLS, CPU-s per GiB", 3, Peer::Haproxy, 0.63),
+    bound("idle_l7", "Idle connection after a GET over TLS, KiB (PSS)", 2, Peer::Nginx, 0.82),
+    metric("h1_rate", "HTTP/1.1, requests per second", 0),
+    metric("h2_rate", "HTTP/2, requests per second", 0),
+    metric("bodies_rate", "64 MiB bodies, GiB/s", 2),
 ];
 
 #[cfg(test)]
@@ -261,7 +268,18 @@ mod tests {
     use super::*;
 
     fn report(rounds: u32) -> Report {
-        let sizes = Sizes { churn: 1, bulk_mib: 1, ping: 1, pong: 1, idle: 1, change_s: 1 };
+        let sizes = Sizes {
+            churn: 1,
+            bulk_mib: 1,
+            ping: 1,
+            pong: 1,
+            idle: 1,
+            change_s: 1,
+            handshakes: 1,
+            requests: 1,
+            bodies: 1,
+            idle_http: 1,
+        };
         let versions = [(Peer::McProxy, "ours 1".to_owned()), (Peer::Nginx, "nginx 2".to_owned())].into();
         Report::new(Environment {
             date: "2001-02-03".to_owned(),
@@ -328,10 +346,10 @@ mod tests {
 
     #[test]
     fn section_is_replaced_between_markers() {
-        let document = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let replaced = replace_section(&document, "new\n").unwrap();
-        assert_eq!(replaced, format!("a\n{BEGIN}\nnew\n{END}\nb\n"));
-        assert_eq!(replace_section(&replaced, "new\n").unwrap(), replaced);
-        assert!(replace_section("no markers", "new").is_err());
+        let document = "a\n<!-- mc-bench l7: begin -->\nold\n<!-- mc-bench l7: end -->\nb\n";
+        let replaced = replace_section(document, "l7", "new\n").unwrap();
+        assert_eq!(replaced, document.replace("old", "new"));
+        assert_eq!(replace_section(&replaced, "l7", "new\n").unwrap(), replaced);
+        assert!(replace_section(document, "l4", "new").is_err());
     }
 }

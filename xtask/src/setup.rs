@@ -9,8 +9,10 @@ use anyhow::{Context, Result};
 
 use crate::repo::{Repo, is_root, on_path, read, run};
 
-/// What benchmarks compare with, besides what is built from crates, and what explains their figures.
-pub(crate) const FOR_BENCHMARKS: &[&str] = &["haproxy", "libnginx-mod-stream", "nginx", "linux-perf"];
+/// What benchmarks compare with and load by, what one of the peers is built with (sozu: `protoc`), and what explains the
+/// figures.
+pub(crate) const FOR_BENCHMARKS: &[&str] =
+    &["haproxy", "libnginx-mod-stream", "nginx", "nghttp2-client", "protobuf-compiler", "linux-perf"];
 
 /// What the test command needs besides the tests' own packages: C++ for fuzzing, npm for a database.
 const FOR_THE_COMMAND: &[&str] = &["g++", "npm"];
@@ -127,6 +129,8 @@ fn sign(package: &str) -> &str {
         "iproute2" => "ip",
         "libnginx-mod-stream" => "/usr/lib/nginx/modules/ngx_stream_module.so",
         "linux-perf" => "perf",
+        "nghttp2-client" => "h2load",
+        "protobuf-compiler" => "protoc",
         "testssl.sh" => "testssl",
         same => same,
     }

@@ -12,6 +12,8 @@ use crate::hello::Hello;
 
 pub(crate) mod bulk;
 pub(crate) mod churn;
+pub(crate) mod h2load;
+pub(crate) mod https;
 pub(crate) mod ping;
 
 /// Which name a connection asks for.
