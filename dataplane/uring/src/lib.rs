@@ -6,6 +6,7 @@
 
 #![expect(unsafe_code, reason = "this crate is the fence: it turns descriptors into the ring's own handles")]
 
+pub mod deadlines;
 pub mod listen;
 pub mod mailbox;
 pub mod pipe;
@@ -15,6 +16,7 @@ pub mod runtime;
 pub mod socket;
 pub mod tls;
 
+pub use deadlines::Deadlines;
 pub use plain::Plain;
 pub use socket::Socket;
 pub use tls::Tls;

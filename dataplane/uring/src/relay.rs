@@ -17,12 +17,12 @@ use crate::runtime::yield_now;
 use crate::socket::Socket;
 
 /// What all relays of a worker share.
-#[derive(Debug)]
 pub struct Shared {
     /// The worker's coarse clock in milliseconds; the worker keeps it.
     pub now_ms: Cell<u64>,
     buffer: RefCell<Box<[u8]>>,
     scratch: RefCell<Box<[u8]>>,
+    spare: Cell<Vec<u8>>,
     pipes: Pool,
 }
 
@@ -61,6 +61,7 @@ impl Shared {
             now_ms: Cell::new(0),
             buffer: RefCell::new(vec![0; bytes].into_boxed_slice()),
             scratch: RefCell::new(vec![0; crate::tls::SCRATCH].into_boxed_slice()),
+            spare: Cell::default(),
             pipes: Pool::default(),
         }
     }
@@ -70,9 +71,26 @@ impl Shared {
         work(&mut self.scratch.borrow_mut())
     }
 
+    /// An empty vector, with room in it where the last one that was given back is not in use.
+    pub fn take_spare(&self) -> Vec<u8> {
+        self.spare.take()
+    }
+
+    /// Gives a vector of [`Self::take_spare`] back, so that the next one need not grow.
+    pub fn give_spare(&self, mut spare: Vec<u8>) {
+        spare.clear();
+        self.spare.set(spare);
+    }
+
     /// Lends the worker's buffer. Its content is lost at the next wait.
     pub fn with_buffer<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
         work(&mut self.buffer.borrow_mut())
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("now_ms", &self.now_ms).finish_non_exhaustive()
     }
 }
 

@@ -21,7 +21,7 @@ use arc_swap::{ArcSwap, Cache};
 use mc_core::outcome::Outcome;
 use mc_uring::mailbox::Receiver;
 use mc_uring::socket::Keepalive;
-use mc_uring::{Socket, listen, relay, runtime};
+use mc_uring::{Deadlines, Socket, listen, relay, runtime};
 use tokio::sync::oneshot;
 
 use crate::access_log::LogSink;
@@ -66,6 +66,8 @@ struct Worker {
     ids: ConnectionIds,
     connections: Table,
     shared: relay::Shared,
+    /// Limits of waits for backends.
+    deadlines: Deadlines,
     random: RefCell<fastrand::Rng>,
     listeners: RefCell<HashMap<u32, Rc<Accepting>>>,
     log: serve::Log,
@@ -111,6 +113,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             ids: ConnectionIds::new(setup.number),
             connections: Table::default(),
             shared: relay::Shared::new(BUFFER),
+            deadlines: Deadlines::default(),
             random: RefCell::new(fastrand::Rng::new()),
             listeners: RefCell::default(),
             log: serve::Log::new(setup.log),
@@ -134,6 +137,7 @@ async fn sweep(worker: Rc<Worker>) {
         let now_ms = clock::millis();
         worker.shared.now_ms.set(now_ms);
         worker.connections.sweep(now_ms, worker.keepalive);
+        worker.deadlines.sweep(now_ms);
         if worker.is_draining() {
             worker.connections.end_idle(now_ms);
         }

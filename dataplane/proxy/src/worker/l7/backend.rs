@@ -122,14 +122,6 @@ impl Interim {
     }
 }
 
-/// Why a response's head did not come.
-pub(super) enum HeadError {
-    /// The backend closed, or the connection broke; `Some`: after so many bytes of a head.
-    Closed(usize),
-    /// It is no response.
-    Malformed(Malformed),
-}
-
 impl Fault {
     /// The client knows of nothing yet.
     pub(super) fn before(outcome: RequestOutcome, detail: impl ToString) -> Self {
@@ -148,23 +140,6 @@ impl Fault {
         // A kept connection may be found closed whatever the backend's state.
         self.outcome == RequestOutcome::BackendClosed
             && repeats < route.spec.retries.max(u32::from(reused && repeats == 0))
-    }
-
-    /// What [`read_head`] under a time limit came to.
-    pub(super) fn of_head(head: Option<Result<Range<usize>, HeadError>>) -> Result<Range<usize>, Self> {
-        match head {
-            Some(Ok(head)) => Ok(head),
-            None => Err(Self::before(RequestOutcome::BackendTimeout, "no response in time")),
-            Some(Err(HeadError::Malformed(error))) => {
-                Err(Self::before(RequestOutcome::BackendMalformed, error))
-            }
-            Some(Err(HeadError::Closed(0))) => {
-                Err(Self::before(RequestOutcome::BackendClosed, "closed without a response"))
-            }
-            Some(Err(HeadError::Closed(_))) => {
-                Err(Self::before(RequestOutcome::BackendMalformed, "closed within the head"))
-            }
-        }
     }
 }
 
@@ -268,6 +243,7 @@ impl Pool {
     }
 
     fn give(&self, key: Key, stream: Stream, now_ms: u64) {
+        stream.watch();
         let mut idle = self.idle.borrow_mut();
         let kept = idle.entry(key).or_default();
         if kept.len() < KEPT {
@@ -286,8 +262,7 @@ impl Pool {
         if is_http2 {
             let mux = self.mux.take(key)?;
             let on_backend = OnBackend::acquire(live);
-            let now_ms = worker.shared.now_ms.get();
-            return Some(Upstream::Http2(Channel::new(mux, true, now_ms, on_backend)));
+            return Some(Upstream::Http2(Channel::new(Rc::clone(worker), mux, true, on_backend)));
         }
         let stream = self.take(key, &worker.shared)?;
         let (worker, key, _on_backend) = (Rc::clone(worker), Some(key.clone()), OnBackend::acquire(live));
@@ -325,6 +300,36 @@ impl Lease {
     /// Lets `work` have what has come.
     pub(super) fn recv<R>(&self, work: impl FnOnce(&[u8]) -> R) -> io::Result<Came<R>> {
         self.stream.recv(&self.worker.shared, work)
+    }
+
+    /// Reads until a response's head is complete, for `limit_ms` milliseconds at most; says where in `bytes` it is.
+    pub(super) async fn head(&self, limit_ms: u64, bytes: &mut Vec<u8>) -> Result<Range<usize>, Fault> {
+        let head = self.worker.deadlines.within(limit_ms, self.read_head(bytes)).await;
+        head.unwrap_or_else(|| Err(Fault::before(RequestOutcome::BackendTimeout, "no response in time")))
+    }
+
+    async fn read_head(&self, bytes: &mut Vec<u8>) -> Result<Range<usize>, Fault> {
+        let malformed = |error: Malformed| Fault::before(RequestOutcome::BackendMalformed, error);
+        let mut end = HeadEnd::default();
+        loop {
+            if let Some(head) = end.find(bytes, &LIMITS).map_err(malformed)? {
+                return Ok(head);
+            }
+            let is_begun = !bytes.is_empty();
+            let came = match self.readable().await {
+                Ok(()) => self.recv(|more| bytes.extend_from_slice(more)),
+                Err(error) => Err(error),
+            };
+            match came {
+                Ok(Came::Bytes(()) | Came::Nothing) => {}
+                Ok(Came::End) | Err(_) if is_begun => {
+                    return Err(Fault::before(RequestOutcome::BackendMalformed, "closed within the head"));
+                }
+                Ok(Came::End) | Err(_) => {
+                    return Err(Fault::before(RequestOutcome::BackendClosed, "closed without a response"));
+                }
+            }
+        }
     }
 
     /// Says that nothing more is sent.
@@ -436,7 +441,7 @@ async fn start(
     if let Some(key) = key {
         worker.pool.mux.put(key, &mux);
     }
-    Ok(Upstream::Http2(Channel::new(mux, false, worker.shared.now_ms.get(), on_backend)))
+    Ok(Upstream::Http2(Channel::new(Rc::clone(worker), mux, false, on_backend)))
 }
 
 /// The backend that the client's cookie names, while it may be used.
@@ -444,21 +449,4 @@ fn by_cookie(note: &Note, route: &RouteEntry, tried: &Tried, now_ms: u64) -> Opt
     let hash = note.sticky?;
     let index = route.backends.iter().position(|backend| backend.hash == hash)?;
     (!tried.contains(index) && route.backends[index].usable(now_ms)).then_some(index)
-}
-
-/// Reads until a response's head is complete; says where in `bytes` it is.
-pub(super) async fn read_head(lease: &Lease, bytes: &mut Vec<u8>) -> Result<Range<usize>, HeadError> {
-    let mut end = HeadEnd::default();
-    loop {
-        if let Some(head) = end.find(bytes, &LIMITS).map_err(HeadError::Malformed)? {
-            return Ok(head);
-        }
-        let got = bytes.len();
-        let closed = |_error| HeadError::Closed(got);
-        lease.readable().await.map_err(closed)?;
-        match lease.recv(|more| bytes.extend_from_slice(more)).map_err(closed)? {
-            Came::Bytes(()) | Came::Nothing => {}
-            Came::End => return Err(HeadError::Closed(got)),
-        }
-    }
 }

@@ -3,10 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -16,6 +15,7 @@ use http::uri::Scheme;
 use http::{Method, StatusCode, Uri, Version};
 use mc_core::http1::{Facts, Known, for_backend};
 use mc_core::outcome::RequestOutcome;
+use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
 use super::backend::Fault;
@@ -41,7 +41,7 @@ pub(super) struct Channel {
     mux: Rc<Mux>,
     /// It has carried a request before: it may turn out to be closed.
     pub(super) reused: bool,
-    now_ms: u64,
+    worker: Rc<Worker>,
     _on_backend: OnBackend,
 }
 
@@ -144,9 +144,9 @@ impl Mux {
 }
 
 impl Channel {
-    pub(super) fn new(mux: Rc<Mux>, reused: bool, now_ms: u64, on_backend: OnBackend) -> Self {
+    pub(super) fn new(worker: Rc<Worker>, mux: Rc<Mux>, reused: bool, on_backend: OnBackend) -> Self {
         mux.active.set(mux.active.get() + 1);
-        Self { mux, reused, now_ms, _on_backend: on_backend }
+        Self { mux, reused, worker, _on_backend: on_backend }
     }
 
     /// Sends the request's head.
@@ -165,12 +165,37 @@ impl Channel {
         let mut sender = self.mux.sender.clone().ready().await.map_err(closed)?;
         sender.send_request(request, no_body).map_err(closed)
     }
+
+    /// Waits for the next head, for `limit_ms` milliseconds at most.
+    pub(super) async fn head(&self, response: &mut ResponseFuture, limit_ms: u64) -> Result<Head, Fault> {
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(Some(Ok(informational))) = response.poll_informational(cx) {
+                return Poll::Ready(Ok(Head::Informational(informational)));
+            }
+            Pin::new(&mut *response).poll(cx).map_ok(Head::Final)
+        });
+        match self.worker.deadlines.within(limit_ms, next).await {
+            None => Err(Fault::before(RequestOutcome::BackendTimeout, "no response in time")),
+            Some(Ok(head)) => checked(head),
+            Some(Err(error)) => {
+                // Refused before anything was done with it (RFC 9113, sections 6.8 and 8.7), or gone with its connection.
+                let unprocessed =
+                    error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
+                let outcome = if unprocessed {
+                    RequestOutcome::BackendClosed
+                } else {
+                    RequestOutcome::BackendMalformed
+                };
+                Err(Fault::before(outcome, error))
+            }
+        }
+    }
 }
 
 impl Drop for Channel {
     fn drop(&mut self) {
         self.mux.active.set(self.mux.active.get() - 1);
-        self.mux.idle_since_ms.set(self.now_ms);
+        self.mux.idle_since_ms.set(self.worker.shared.now_ms.get());
     }
 }
 
@@ -219,28 +244,6 @@ pub(super) enum Head {
     Final(http::Response<h2::RecvStream>),
 }
 
-/// Waits for the next head, as long as `limit`.
-pub(super) async fn head(response: &mut ResponseFuture, limit: Duration) -> Result<Head, Fault> {
-    let next = poll_fn(|cx| {
-        if let Poll::Ready(Some(Ok(informational))) = response.poll_informational(cx) {
-            return Poll::Ready(Ok(Head::Informational(informational)));
-        }
-        Pin::new(&mut *response).poll(cx).map_ok(Head::Final)
-    });
-    match runtime::timeout(limit, pin!(next)).await {
-        None => Err(Fault::before(RequestOutcome::BackendTimeout, "no response in time")),
-        Some(Ok(head)) => checked(head),
-        Some(Err(error)) => {
-            // Refused before anything was done with it (RFC 9113, sections 6.8 and 8.7), or gone with its connection.
-            let unprocessed =
-                error.is_io() || error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
-            let outcome =
-                if unprocessed { RequestOutcome::BackendClosed } else { RequestOutcome::BackendMalformed };
-            Err(Fault::before(outcome, error))
-        }
-    }
-}
-
 /// Checks what the engine does not of a response's head, and takes out a length that its status does not have (RFC 9110,
 /// section 8.6).
 fn checked(mut head: Head) -> Result<Head, Fault> {
@@ -263,6 +266,11 @@ fn checked(mut head: Head) -> Result<Head, Fault> {
 /// Whether a response of this status has no content, whatever a backend sends (RFC 9110, section 6.4.1).
 pub(super) const fn has_no_content(status: u16) -> bool {
     matches!(status, 204 | 304)
+}
+
+/// A message's fields.
+pub(super) fn pairs(headers: &HeaderMap) -> impl Iterator<Item = FieldRef<'_>> {
+    headers.iter().map(|(name, value)| (Known::Other, name.as_str().as_bytes(), value.as_bytes()))
 }
 
 /// Sends a piece as the other side's flow control lets it.

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use base64::Engine as _;
 use mc_api::mcproxy::{TappedField, TappedHead};
@@ -215,11 +214,6 @@ impl Note {
     /// There is no route yet.
     pub(super) fn http(&self) -> &Http {
         &self.route.as_ref().expect("a request that is passed on has a route").spec.http
-    }
-
-    /// How long its backend may take to answer.
-    pub(super) fn response_timeout(&self) -> Duration {
-        Duration::from_millis(self.http().response_timeout_ms)
     }
 
     /// Bytes that its body may have.

@@ -1,9 +1,10 @@
 //! A backend's connection, plain or by TLS: what speaks HTTP over it need not know which.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use mc_uring::relay::Shared;
 use mc_uring::tls::Received;
@@ -38,10 +39,13 @@ impl Stream {
 
     /// Waits until there is something to read, an end or an error.
     pub(super) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Plain(plain) => plain.socket().readable().await,
-            Self::Tls(tls) => tls.readable().await,
-        }
+        poll_fn(|cx| self.poll_readable(cx)).await
+    }
+
+    /// Begins to watch a connection that waits for its next request, for [`Self::is_quiet`]. The response will need this
+    /// wait in any case: it costs no more than one that begins later.
+    pub(super) fn watch(&self) {
+        let _pending = self.poll_readable(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Lets `work` have what has come, at most as much as can be sent on at once. An end that TLS does not vouch for is
@@ -87,15 +91,13 @@ impl Stream {
         }
     }
 
-    /// Whether it is open and nothing waits to be read: that would be the end, or a response to nothing. What TLS itself
-    /// has to say, as new session tickets, does not count.
+    /// Whether, as far as is known since [`Self::watch`], it is open and nothing waits to be read: that would be the end,
+    /// or a response to nothing. What TLS itself has to say, as new session tickets, does not count.
     pub(super) fn is_quiet(&self, shared: &Shared) -> bool {
-        match self {
-            Self::Plain(plain) => {
-                let waits = plain.socket().recv(&mut [0]);
-                waits.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-            }
-            Self::Tls(_) => matches!(self.recv(shared, |_| ()), Ok(Came::Nothing)),
+        match self.poll_readable(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(())) => matches!(self.recv(shared, |_| ()), Ok(Came::Nothing)),
+            Poll::Ready(Err(_)) => false,
         }
     }
 }

@@ -58,6 +58,14 @@ impl Wire {
         inbound.taken == inbound.bytes.len()
     }
 
+    /// Room for the engine to write into, unless it has written already: it begins to before it is driven.
+    fn lend(&self, room: Vec<u8>) {
+        let outbound = &mut *self.0.outbound.borrow_mut();
+        if outbound.is_empty() {
+            *outbound = room;
+        }
+    }
+
     /// What the engine has written since the last time.
     fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.outbound.borrow_mut())
@@ -102,7 +110,13 @@ pub(super) async fn drive<T>(
     loop {
         let done = poll_fn(|cx| {
             receive(wire, transport, shared, &moved, cx);
-            match turn(cx) {
+            // The engine writes in its turn alone: the room that it writes into is lent for that, not held.
+            wire.lend(shared.take_spare());
+            let turn = turn(cx);
+            if !wire.has_outbound() {
+                shared.give_spare(wire.take());
+            }
+            match turn {
                 Poll::Ready(done) => Poll::Ready(Some(done)),
                 Poll::Pending if wire.has_outbound() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
@@ -112,6 +126,7 @@ pub(super) async fn drive<T>(
         let out = wire.take();
         let sent = transport.send_all(shared, &out).await;
         moved(0, out.len());
+        shared.give_spare(out);
         if let Some(done) = done {
             return done;
         }

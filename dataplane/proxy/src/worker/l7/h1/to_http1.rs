@@ -10,10 +10,9 @@ use mc_core::http1::{
     Body, Decoder, Framing, Malformed, Request, RequestLine, Response, Version, write_request, write_response,
 };
 use mc_core::outcome::RequestOutcome;
-use mc_uring::runtime;
 use mc_uring::tls::Received;
 
-use super::super::backend::{self, Fault, Lease, Source, Upload, beside, read_head};
+use super::super::backend::{self, Fault, Lease, Source, Upload, beside};
 use super::super::encode::Coder;
 use super::super::session::{Note, Session};
 use super::super::stream::Came;
@@ -135,15 +134,14 @@ async fn pass_response(
     delivered: &Cell<bool>,
     answering: &Cell<bool>,
 ) -> Result<Passed, Fault> {
-    let limit = note.response_timeout();
+    let limit_ms = note.http().response_timeout_ms;
     let to_head = request.is(request_head, "HEAD");
     let mut response = Response::default();
     let mut interim = backend::Interim::default();
     let mut bytes = Vec::new();
     let mut out = Vec::new();
     let head = loop {
-        let head = runtime::timeout(limit, read_head(lease, &mut bytes)).await;
-        let head = Fault::of_head(head)?;
+        let head = lease.head(limit_ms, &mut bytes).await?;
         response
             .parse(&bytes[head.clone()], to_head, &backend::LIMITS)
             .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;

@@ -1,21 +1,19 @@
 //! From a client of HTTP/1.1 to a backend of HTTP/2: content alone passes, framed anew on each side.
 
 use std::cell::Cell;
-use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{self, HeaderMap, HeaderValue};
-use mc_core::http1::{Decoder, Framing, Known, Request, Version, write_translated};
+use http::header::{self, HeaderValue};
+use mc_core::http1::{Decoder, Framing, Request, Version, write_translated};
 use mc_core::outcome::RequestOutcome;
-use mc_core::policy::FieldRef;
 use mc_uring::tls::Received;
 
 use super::super::backend::{Fault, Interim, Upload, beside};
 use super::super::checks;
 use super::super::encode::Coder;
-use super::super::mux::{self, Channel, Head};
+use super::super::mux::{self, Channel, Head, pairs};
 use super::super::session::{Note, Session};
 use super::{Asked, End, UpError, connection, facts, gone, put, take, watch};
 use crate::clock;
@@ -57,7 +55,8 @@ pub(super) async fn serve(
         let most = note.most_bytes().saturating_sub(note.bytes_in);
         let upload = Upload { most, count: &bytes_in, copied };
         let up = send_body(session, &mut upstream, decoder, plain, &upload, &delivered);
-        let down = pass_response(session, &mut response, request, head, note, &delivered, &answering);
+        let down =
+            pass_response(session, channel, &mut response, request, head, note, &delivered, &answering);
         beside(up, down, |error| error.fault(answering.get())).await
     };
     note.bytes_in += bytes_in.get();
@@ -109,13 +108,14 @@ async fn send_body(
 /// Waits for the response's head, and passes on the 1xx before it to clients that know them.
 async fn final_head(
     session: &Session,
+    channel: &Channel,
     response: &mut ResponseFuture,
     version: Version,
-    limit: Duration,
+    limit_ms: u64,
 ) -> Result<http::Response<RecvStream>, Fault> {
     let mut interim = Interim::default();
     loop {
-        let told = match mux::head(response, limit).await? {
+        let told = match channel.head(response, limit_ms).await? {
             Head::Informational(told) => told,
             Head::Final(answer) => return Ok(answer),
         };
@@ -131,6 +131,7 @@ async fn final_head(
 /// Passes on what a backend of HTTP/2 answers; says whether the client's connection may go on.
 async fn pass_response(
     session: &Session,
+    channel: &Channel,
     response: &mut ResponseFuture,
     request: &Request,
     request_head: &[u8],
@@ -138,7 +139,8 @@ async fn pass_response(
     delivered: &Cell<bool>,
     answering: &Cell<bool>,
 ) -> Result<bool, Fault> {
-    let answer = final_head(session, response, request.version, note.response_timeout()).await?;
+    let answer =
+        final_head(session, channel, response, request.version, note.http().response_timeout_ms).await?;
     let mut out = Vec::new();
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
@@ -188,8 +190,4 @@ async fn pass_response(
     }
     session.send(&out).await.map_err(gone)?;
     Ok(persistent)
-}
-
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = FieldRef<'_>> {
-    headers.iter().map(|(name, value)| (Known::Other, name.as_str().as_bytes(), value.as_bytes()))
 }

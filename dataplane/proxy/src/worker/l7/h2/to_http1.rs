@@ -16,9 +16,8 @@ use http::{Method, StatusCode};
 use mc_core::http1::{self, Body, Decoder, Framing, Known, RequestLine, Response, write_request};
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
-use mc_uring::runtime;
 
-use super::super::backend::{self, Fault, Lease, Source, Upload, beside, read_head};
+use super::super::backend::{self, Fault, Lease, Source, Upload, beside};
 use super::super::encode::Coder;
 use super::super::session::{Note, Session};
 use super::super::{checks, mux};
@@ -169,20 +168,19 @@ async fn final_head(
     response: &mut Response,
     bytes: &mut Vec<u8>,
 ) -> Result<Range<usize>, Fault> {
-    let limit = note.response_timeout();
+    let limit_ms = note.http().response_timeout_ms;
     let mut interim = backend::Interim::default();
     loop {
         let head = {
-            let mut reading = pin!(runtime::timeout(limit, read_head(lease, bytes)));
+            let mut reading = pin!(lease.head(limit_ms, bytes));
             poll_fn(|cx| match respond.poll_reset(cx) {
                 Poll::Ready(_) => {
                     Poll::Ready(Err(Fault::before(RequestOutcome::ClientGone, "the client gave up")))
                 }
-                Poll::Pending => reading.as_mut().poll(cx).map(Ok),
+                Poll::Pending => reading.as_mut().poll(cx),
             })
             .await?
         };
-        let head = Fault::of_head(head)?;
         response
             .parse(&bytes[head.clone()], parts.method == Method::HEAD, &backend::LIMITS)
             .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;

@@ -11,14 +11,14 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use mc_core::http1::{Framing, Known};
+use mc_core::http1::Framing;
 use mc_core::outcome::RequestOutcome;
-use mc_core::policy::{Edits, FieldRef};
+use mc_core::policy::Edits;
 
 use super::super::backend::{Fault, Interim, Upload, beside};
 use super::super::checks;
 use super::super::encode::Coder;
-use super::super::mux::{self, Channel, Head};
+use super::super::mux::{self, Channel, Head, pairs};
 use super::super::session::{Note, Session};
 use super::{Asked, UpError, facts, fields};
 use crate::clock;
@@ -56,7 +56,7 @@ pub(super) async fn serve(
     let result = {
         let upload = Upload { most: note.most_bytes(), count: &bytes_in, copied: asked.copied.as_ref() };
         let up = send_body(&mut upstream, body, &upload);
-        let down = pass_response(&mut response, respond, note);
+        let down = pass_response(channel, &mut response, respond, note);
         beside(up, down, UpError::fault).await
     };
     note.bytes_in += bytes_in.get();
@@ -105,15 +105,16 @@ async fn send_body(
 
 /// Waits for the response's head, and passes on the 1xx before it.
 async fn final_head(
+    channel: &Channel,
     response: &mut ResponseFuture,
     respond: &mut SendResponse<Bytes>,
     note: &Note,
 ) -> Result<http::Response<RecvStream>, Fault> {
-    let limit = note.response_timeout();
+    let limit_ms = note.http().response_timeout_ms;
     let mut interim = Interim::default();
     loop {
         let head = {
-            let mut waiting = pin!(mux::head(response, limit));
+            let mut waiting = pin!(channel.head(response, limit_ms));
             poll_fn(|cx| match respond.poll_reset(cx) {
                 Poll::Ready(_) => Poll::Ready(Err(gave_up())),
                 Poll::Pending => waiting.as_mut().poll(cx),
@@ -136,12 +137,13 @@ fn gave_up() -> Fault {
 
 /// Passes on what a backend of HTTP/2 answers.
 async fn pass_response(
+    channel: &Channel,
     response: &mut ResponseFuture,
     respond: &mut SendResponse<Bytes>,
     note: &mut Note,
 ) -> Result<RequestOutcome, Fault> {
     let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
-    let answer = final_head(response, respond, note).await?;
+    let answer = final_head(channel, response, respond, note).await?;
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
     let (mut head, mut body) = answer.into_parts();
@@ -212,19 +214,13 @@ fn reset(error: &h2::Error) -> Reason {
     }
 }
 
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = FieldRef<'_>> {
-    headers.iter().map(|(name, value)| (Known::Other, name.as_str().as_bytes(), value.as_bytes()))
-}
-
 /// Changes a response's fields.
 fn edit(headers: &mut HeaderMap, edits: &Edits<'_>) {
     if edits.is_empty() {
         return;
     }
     let before = std::mem::take(headers);
-    let fields =
-        before.iter().map(|(name, value)| (Known::Other, name.as_str().as_bytes(), value.as_bytes()));
-    for (_, name, value) in edits.apply(fields) {
+    for (_, name, value) in edits.apply(pairs(&before)) {
         // They were in order before, or were validated.
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
             headers.append(name, value);
