@@ -6,7 +6,7 @@ use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderValue};
-use mc_core::http1::{Decoder, Framing, Request, Version, write_translated};
+use mc_core::http1::{Decoder, Framing, Version, write_translated};
 use mc_core::outcome::RequestOutcome;
 use mc_uring::tls::Received;
 
@@ -55,8 +55,7 @@ pub(super) async fn serve(
         let most = note.most_bytes().saturating_sub(note.bytes_in);
         let upload = Upload { most, count: &bytes_in, copied };
         let up = send_body(session, &mut upstream, decoder, plain, &upload, &delivered);
-        let down =
-            pass_response(session, channel, &mut response, request, head, note, &delivered, &answering);
+        let down = pass_response(session, channel, &mut response, asked, note, &delivered, &answering);
         beside(up, down, |error| error.fault(answering.get())).await
     };
     note.bytes_in += bytes_in.get();
@@ -133,12 +132,12 @@ async fn pass_response(
     session: &Session,
     channel: &Channel,
     response: &mut ResponseFuture,
-    request: &Request,
-    request_head: &[u8],
+    asked: &Asked<'_>,
     note: &mut Note,
     delivered: &Cell<bool>,
     answering: &Cell<bool>,
 ) -> Result<bool, Fault> {
+    let Asked { request, head, .. } = *asked;
     let answer =
         final_head(session, channel, response, request.version, note.http().response_timeout_ms).await?;
     let mut out = Vec::new();
@@ -146,7 +145,7 @@ async fn pass_response(
     note.status = answer.status().as_u16();
     let (parts, mut body) = answer.into_parts();
     let length = parts.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
-    let no_body = request.is(request_head, "HEAD") || mux::has_no_content(note.status);
+    let no_body = request.is(head, "HEAD") || mux::has_no_content(note.status);
     let coded = note.coding(no_body || body.is_end_stream(), pairs(&parts.headers));
     let coding = coded.as_ref().and_then(|(_, coding)| *coding);
     let mut coder = Coder::new(coding)?;
