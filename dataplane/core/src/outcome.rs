@@ -162,6 +162,8 @@ pub enum RequestOutcome {
     Completed,
     /// The client left, or reset the request, before it was over.
     ClientGone,
+    /// The client did not send its request, or take its response, in time.
+    ClientTimeout,
     /// It is no request that can be passed on.
     Malformed,
     /// Its body is larger than the route allows.
@@ -198,9 +200,10 @@ pub enum RequestOutcome {
 
 impl RequestOutcome {
     /// Every outcome, in order of its discriminant.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Completed,
         Self::ClientGone,
+        Self::ClientTimeout,
         Self::Malformed,
         Self::TooLarge,
         Self::Misdirected,
@@ -225,6 +228,7 @@ impl RequestOutcome {
         match self {
             Self::Completed => "completed",
             Self::ClientGone => "client_gone",
+            Self::ClientTimeout => "client_timeout",
             Self::Malformed => "malformed",
             Self::TooLarge => "too_large",
             Self::Misdirected => "misdirected",
@@ -253,6 +257,7 @@ impl RequestOutcome {
             Self::Denied => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
+            Self::ClientTimeout => 408,
             Self::TooLarge => 413,
             Self::RateLimited => 429,
             Self::Misdirected | Self::NoRoute => 421,

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::{Poll, Waker};
 
 /// The waits of one worker that have a limit.
@@ -36,18 +36,28 @@ struct Place<'a> {
 
 impl Deadlines {
     /// The future's value, or `None` where it takes longer than `limit_ms`, in milliseconds: never early, and late by up
-    /// to the time between two sweeps, twice.
-    pub async fn within<F: Future>(&self, limit_ms: u64, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
+    /// to the time between two sweeps, twice. Where the number that `moved` tells has changed in that time, it begins
+    /// anew: something else that the wait depends on goes on.
+    pub async fn within<F: Future>(
+        &self,
+        limit_ms: u64,
+        moved: impl Fn() -> u64,
+        mut future: Pin<&mut F>,
+    ) -> Option<F::Output> {
         let mut place: Option<Place<'_>> = None;
+        let mut before = moved();
         poll_fn(|cx| {
             if let Poll::Ready(value) = future.as_mut().poll(cx) {
                 return Poll::Ready(Some(value));
             }
-            match &place {
-                None => place = Some(self.note(limit_ms, cx.waker().clone())),
-                Some(place) if place.is_over(cx.waker()) => return Poll::Ready(None),
-                Some(_) => {}
+            let is_over = place.as_ref().is_some_and(|place| place.is_over(cx.waker()));
+            if is_over && moved() == before {
+                return Poll::Ready(None);
+            }
+            if place.is_none() || is_over {
+                before = moved();
+                place = None;
+                place = Some(self.note(limit_ms, cx.waker().clone()));
             }
             Poll::Pending
         })
@@ -98,6 +108,7 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::pin::pin;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Context, Wake};
@@ -116,7 +127,8 @@ mod tests {
     #[test]
     fn what_is_ready_leaves_nothing() {
         let deadlines = Deadlines::default();
-        let mut within = pin!(deadlines.within(0, ready(7)));
+        let mut ready = pin!(ready(7));
+        let mut within = pin!(deadlines.within(0, || 0, ready.as_mut()));
         let mut cx = Context::from_waker(Waker::noop());
         assert_eq!(within.as_mut().poll(&mut cx), Poll::Ready(Some(7)));
         assert!(deadlines.0.borrow().notes.is_empty());
@@ -128,7 +140,8 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Arc::clone(&count).into();
         let mut cx = Context::from_waker(&waker);
-        let mut within = Box::pin(deadlines.within(250, pending::<()>()));
+        let mut pending = pin!(pending::<()>());
+        let mut within = pin!(deadlines.within(250, || 0, pending.as_mut()));
         for (now_ms, expect) in [(1000, 0), (1100, 0), (1249, 0), (1250, 1), (1300, 1)] {
             let is_over = within.as_mut().poll(&mut cx) == Poll::Ready(None);
             assert!(!is_over, "before {now_ms}");
@@ -142,11 +155,32 @@ mod tests {
     }
 
     #[test]
+    fn what_moves_has_more_time() {
+        let deadlines = Deadlines::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let bytes = std::cell::Cell::new(0);
+        let mut pending = pin!(pending::<()>());
+        let mut within = pin!(deadlines.within(100, || bytes.get(), pending.as_mut()));
+        let mut at = |now_ms| {
+            deadlines.sweep(now_ms);
+            within.as_mut().poll(&mut cx)
+        };
+        assert_eq!(at(0), Poll::Pending);
+        for now_ms in [100, 200] {
+            bytes.set(now_ms);
+            assert_eq!([at(now_ms), at(now_ms + 99)], [Poll::Pending; 2], "at {now_ms}");
+        }
+        assert_eq!(at(299), Poll::Pending);
+        assert_eq!(at(300), Poll::Ready(None));
+    }
+
+    #[test]
     fn places_are_used_again() {
         let deadlines = Deadlines::default();
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..3 {
-            let mut within = Box::pin(deadlines.within(1, pending::<()>()));
+            let mut pending = pin!(pending::<()>());
+            let mut within = pin!(deadlines.within(1, || 0, pending.as_mut()));
             assert_eq!(within.as_mut().poll(&mut cx), Poll::Pending);
         }
         assert_eq!(deadlines.0.borrow().notes.len(), 1);

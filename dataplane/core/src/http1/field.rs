@@ -154,6 +154,8 @@ impl Section {
         self.fields.clear();
         self.nominated.clear();
         self.connection = Options::default();
+        // Most have fewer, so that it does not grow again and again.
+        self.fields.reserve(limits.fields.min(16));
         while let Some((start, line)) = lines.next()? {
             if self.fields.len() == limits.fields {
                 return Err(Malformed::TooManyFields(limits.fields));

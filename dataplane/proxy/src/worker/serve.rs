@@ -29,8 +29,8 @@ const REFUSED_MS: u64 = 1_000;
 /// only long ones need.
 const LASTING_MS: u64 = 1_000;
 
-/// Log bytes that are handed over at once.
-const LOG_BATCH: usize = 32 * 1024;
+/// Log bytes that are handed over at once: each time another thread is woken.
+const LOG_BATCH: usize = 128 * 1024;
 
 /// A worker's part of the access log.
 pub(super) struct Log {

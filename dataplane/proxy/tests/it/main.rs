@@ -27,6 +27,7 @@ mod policy;
 mod proxy_protocol;
 mod relay;
 mod restarts;
+mod slow;
 mod tap;
 mod testssl;
 mod tls_records;

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use mc_core::backend::BackendLive;
 use mc_core::balance::Tried;
 use mc_core::http1::{Body, Decoder, HeadEnd, Limits, Malformed, Step};
@@ -65,7 +65,7 @@ pub(super) enum Upstream {
 
 /// A connection to a backend of HTTP/1.1, for one request.
 pub(super) struct Lease {
-    worker: Rc<Worker>,
+    pub(super) worker: Rc<Worker>,
     stream: Stream,
     /// It has carried a request before: it may turn out to be closed.
     pub(super) reused: bool,
@@ -82,12 +82,35 @@ pub(super) struct Fault {
     pub(super) detail: String,
 }
 
+/// How far a request's body is, while its response is waited for.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Bytes that have come.
+    pub(super) bytes: Cell<u64>,
+    /// The backend was sent all of it.
+    pub(super) delivered: Cell<bool>,
+    /// More of it is waited for.
+    pub(super) waits_for_client: Cell<bool>,
+    /// The client has been told the first of the response.
+    pub(super) answering: Cell<bool>,
+}
+
+impl Progress {
+    /// A request is not answered in time: whose time is over.
+    pub(super) fn too_late(&self) -> Fault {
+        if self.waits_for_client.get() {
+            Fault::before(RequestOutcome::ClientTimeout, "no more of the request's body in time")
+        } else {
+            Fault::before(RequestOutcome::BackendTimeout, "no response in time")
+        }
+    }
+}
+
 /// What there is to know while a request's body is passed on.
 pub(super) struct Upload<'a> {
     /// Bytes that it may have.
     pub(super) most: u64,
-    /// Bytes that have come.
-    pub(super) count: &'a Cell<u64>,
+    pub(super) progress: &'a Progress,
     /// A copy goes elsewhere, too.
     pub(super) copied: Option<&'a Copied>,
 }
@@ -96,8 +119,17 @@ impl Upload<'_> {
     /// Counts more bytes. Whether the body may have them.
     #[must_use]
     pub(super) fn admits(&self, bytes: usize) -> bool {
-        self.count.set(self.count.get() + bytes as u64);
-        self.count.get() <= self.most
+        let count = &self.progress.bytes;
+        count.set(count.get() + bytes as u64);
+        count.get() <= self.most
+    }
+
+    /// Waits for more of the body.
+    pub(super) async fn more<T>(&self, wait: impl Future<Output = T>) -> T {
+        self.progress.waits_for_client.set(true);
+        let more = wait.await;
+        self.progress.waits_for_client.set(false);
+        more
     }
 }
 
@@ -105,7 +137,7 @@ impl Upload<'_> {
 pub(super) struct Source {
     decoder: Decoder,
     /// What has come and was not looked at.
-    held: Vec<u8>,
+    held: Bytes,
 }
 
 /// Counts a response's 1xx: a backend that has no end of them has nothing to say.
@@ -146,11 +178,10 @@ impl Fault {
 /// Passes the request's body on beside the response, which decides when it is over. `fault`: what it means for the
 /// request that its body failed.
 pub(super) async fn beside<T, E>(
-    up: impl Future<Output = Result<(), E>>,
-    down: impl Future<Output = Result<T, Fault>>,
+    mut up: Pin<&mut impl Future<Output = Result<(), E>>>,
+    mut down: Pin<&mut impl Future<Output = Result<T, Fault>>>,
     fault: impl Fn(E) -> Option<Fault>,
 ) -> Result<T, Fault> {
-    let (mut up, mut down) = (pin!(up), pin!(down));
     let mut sending = true;
     poll_fn(|cx| {
         if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
@@ -166,7 +197,7 @@ pub(super) async fn beside<T, E>(
 
 impl Source {
     /// A body of which `held` has come with the head.
-    pub(super) fn new(decoder: Decoder, held: Vec<u8>) -> Self {
+    pub(super) fn new(decoder: Decoder, held: Bytes) -> Self {
         Self { decoder, held }
     }
 
@@ -188,44 +219,42 @@ impl Source {
     /// The next piece. It is empty only where the body ended without another.
     pub(super) async fn next(&mut self, lease: &Lease) -> Result<Bytes, Fault> {
         let cut = |error: io::Error| Fault::amid(RequestOutcome::BackendCut, error);
-        loop {
-            let mut content = Vec::new();
-            let held = std::mem::take(&mut self.held);
-            self.take(&held, &mut content)?;
-            if !content.is_empty() || self.decoder.is_done() {
-                return Ok(content.into());
-            }
+        let held = std::mem::take(&mut self.held);
+        let mut content = self.take(held)?;
+        while content.is_empty() && !self.decoder.is_done() {
             lease.readable().await.map_err(cut)?;
-            match lease.recv(|bytes| self.take(bytes, &mut content)).map_err(cut)? {
-                Came::Bytes(taken) => taken?,
+            match lease.recv(|bytes| self.take(Bytes::copy_from_slice(bytes))).map_err(cut)? {
+                Came::Bytes(more) => content = more?,
                 Came::Nothing => {}
                 Came::End if self.decoder.ends_with_connection() => {
                     self.decoder = Decoder::new(Body::None, &LIMITS);
                 }
                 Came::End => return Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
             }
-            if !content.is_empty() || self.decoder.is_done() {
-                return Ok(content.into());
-            }
         }
+        Ok(content)
     }
 
-    /// Appends the content of these bytes; what follows the body is held.
-    fn take(&mut self, bytes: &[u8], content: &mut Vec<u8>) -> Result<(), Fault> {
-        let mut used = 0;
+    /// The content of these bytes, which is a part of them where it stands in one piece; what follows the body is held.
+    fn take(&mut self, mut bytes: Bytes) -> Result<Bytes, Fault> {
+        let mut content = Vec::new();
         loop {
-            let step = self.decoder.next(&bytes[used..]);
+            let step = self.decoder.next(&bytes);
             match step.map_err(|error| Fault::amid(RequestOutcome::BackendMalformed, error))? {
                 Step::Content(len) => {
-                    content.extend_from_slice(&bytes[used..used + len]);
-                    used += len;
+                    let piece = bytes.split_to(len);
+                    if content.is_empty() && (bytes.is_empty() || self.decoder.is_done()) {
+                        self.held = bytes;
+                        return Ok(piece);
+                    }
+                    content.extend_from_slice(&piece);
                 }
-                Step::Framing(len) => used += len,
+                Step::Framing(len) => bytes.advance(len),
                 Step::NeedMore | Step::End => break,
             }
         }
-        self.held.extend_from_slice(&bytes[used..]);
-        Ok(())
+        self.held = bytes;
+        Ok(content.into())
     }
 }
 
@@ -302,10 +331,17 @@ impl Lease {
         self.stream.recv(&self.worker.shared, work)
     }
 
-    /// Reads until a response's head is complete, for `limit_ms` milliseconds at most; says where in `bytes` it is.
-    pub(super) async fn head(&self, limit_ms: u64, bytes: &mut Vec<u8>) -> Result<Range<usize>, Fault> {
-        let head = self.worker.deadlines.within(limit_ms, self.read_head(bytes)).await;
-        head.unwrap_or_else(|| Err(Fault::before(RequestOutcome::BackendTimeout, "no response in time")))
+    /// Reads until a response's head is complete; says where in `bytes` it is. It may take `limit_ms` milliseconds from
+    /// when the request's body last moved.
+    pub(super) async fn head(
+        &self,
+        limit_ms: u64,
+        progress: &Progress,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Range<usize>, Fault> {
+        let reading = pin!(self.read_head(bytes));
+        let head = self.worker.deadlines.within(limit_ms, || progress.bytes.get(), reading).await;
+        head.unwrap_or_else(|| Err(progress.too_late()))
     }
 
     async fn read_head(&self, bytes: &mut Vec<u8>) -> Result<Range<usize>, Fault> {
@@ -398,7 +434,9 @@ async fn one_of(
         let key = header.is_empty().then_some(key);
         let on_backend = OnBackend::acquire(live);
         let limit = Duration::from_millis(route.spec.connect_timeout_ms);
-        match runtime::timeout(limit, way.open(&worker.shared, &header)).await {
+        // In a box: what a new connection needs must not weigh on requests that find a kept one.
+        let opened = runtime::timeout(limit, Box::pin(way.open(&worker.shared, &header))).await;
+        match opened {
             Some(Ok(opened)) => match start(worker, opened, way.is_http2(), key, on_backend).await {
                 Ok(upstream) => {
                     live.connect_ok(now_ms);

@@ -18,9 +18,9 @@ use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_core::policy::Seen;
 use mc_uring::tls::Received;
 
-use super::backend::{Fault, Upstream, lease};
+use super::backend::{Fault, Progress, Upstream, lease};
 use super::mirror::{self, Copied};
-use super::session::{Note, Session};
+use super::session::{Note, Said, Session};
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::worker::connection::Phase;
@@ -51,7 +51,8 @@ pub(super) async fn serve(session: &Session, mut plain: Vec<u8>) -> Outcome {
         let rest = plain.split_off(head.end);
         let bytes = std::mem::replace(&mut plain, rest);
         let bytes = &bytes[head.start..];
-        match one(session, &mut request, bytes, &mut plain).await {
+        // In a box, for as long as it takes: a connection that waits for its next request is a fraction of it.
+        match Box::pin(one(session, &mut request, bytes, &mut plain)).await {
             After::Next => {}
             After::Close(outcome) => return outcome,
         }
@@ -105,12 +106,12 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
         refuse(session, session.note("HTTP/1.1", None), error).await;
         return After::Close(Outcome::Completed);
     }
-    let mut note = note(session, request, head);
+    let (mut note, said) = note(session, request, head);
     let route = match session.route(request.host.of(head)) {
         Ok(route) => route,
         Err(outcome) => {
             answer(session, &mut note, outcome, None, false).await.unwrap_or(());
-            session.finish(note, outcome);
+            session.finish(note, said, outcome);
             return After::Close(Outcome::Completed);
         }
     };
@@ -125,37 +126,43 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
         // A body that nobody reads cannot be told from the next request.
         let persistent = request.persistent && request.body == Body::None && !session.is_draining();
         let told = answer(session, &mut note, outcome, None, persistent).await;
-        session.finish(note, outcome);
+        session.finish(note, said, outcome);
         return if persistent && told.is_ok() { After::Next } else { After::Close(Outcome::Completed) };
     }
     if let Body::Length(length) = request.body
         && length > note.most_bytes()
     {
         answer(session, &mut note, RequestOutcome::TooLarge, None, false).await.unwrap_or(());
-        session.finish(note, RequestOutcome::TooLarge);
+        session.finish(note, said, RequestOutcome::TooLarge);
         return After::Close(Outcome::Completed);
     }
     enter_relay(&session.worker, &session.connection, &route);
     let end = exchange(session, &route, request, head, plain, &mut note).await;
     match end {
         Ok(End { outcome, persistent }) => {
-            session.finish(note, outcome);
+            session.finish(note, said, outcome);
             if persistent { After::Next } else { After::Close(Outcome::Completed) }
         }
         Err(Fault { outcome, told, detail }) => {
             if !detail.is_empty() {
                 note.detail = detail;
             }
+            let was_ended = session.connection.stop.get() == Some(Outcome::IdleTimeout);
+            let outcome = match outcome {
+                // It took nothing for so long that its connection was ended.
+                RequestOutcome::ClientGone if was_ended => RequestOutcome::ClientTimeout,
+                outcome => outcome,
+            };
             if !told && outcome != RequestOutcome::ClientGone {
                 answer(session, &mut note, outcome, None, false).await.unwrap_or(());
             }
-            session.finish(note, outcome);
+            session.finish(note, said, outcome);
             if told {
                 // The client must not take what it has for all of it.
                 session.abort();
             }
             After::Close(match outcome {
-                RequestOutcome::ClientGone => Outcome::ClientReset,
+                RequestOutcome::ClientGone | RequestOutcome::ClientTimeout => Outcome::ClientReset,
                 RequestOutcome::BackendCut => Outcome::BackendReset,
                 _ => Outcome::Completed,
             })
@@ -163,21 +170,24 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
     }
 }
 
-fn note(session: &Session, request: &Request, head: &[u8]) -> Note {
+fn note<'a>(session: &Session, request: &'a Request, head: &'a [u8]) -> (Note, Said<'a>) {
     let protocol = if request.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
     let find = |name| request.section.values(head, name).next().unwrap_or_default();
     let id = request.section.fields().iter().find(|field| field.known == Known::XRequestId);
     let mut note = session.note(protocol, id.map(|id| id.value.of(head)));
-    note.method = request.method.of(head).into();
+    note.to_head = request.is(head, "HEAD");
     note.host = request.host.of(head).into();
     if note.host.is_empty() {
         // HTTP/1.0 does without Host; TLS has told for whom the request is.
         note.host = session.connection.target.borrow().name.as_bytes().into();
     }
-    note.target = request.target.of(head).into();
-    note.user_agent = find("user-agent").into();
-    note.referer = find("referer").into();
-    note
+    let said = Said {
+        method: request.method.of(head),
+        target: request.target.of(head),
+        user_agent: find("user-agent"),
+        referer: find("referer"),
+    };
+    (note, said)
 }
 
 /// A response that was passed on.
@@ -289,9 +299,19 @@ enum UpError {
 impl UpError {
     /// What it means for the request, to which the client has perhaps been told a part of the answer. A backend that
     /// does not want the body may still answer.
-    fn fault(self, answering: bool) -> Option<Fault> {
+    fn fault(self, session: &Session, progress: &Progress) -> Option<Fault> {
+        let answering = progress.answering.get();
         match self {
             Self::Backend => None,
+            Self::Client if session.connection.stop.get() == Some(Outcome::IdleTimeout) => {
+                // It did not leave: it was ended, because nothing moved.
+                let is_clients = !progress.delivered.get() || session.tls.has_unsent();
+                Some(if is_clients {
+                    Fault::amid(RequestOutcome::ClientTimeout, "the client neither sends nor takes anything")
+                } else {
+                    Fault::amid(RequestOutcome::BackendTimeout, "no more of the response in time")
+                })
+            }
             Self::Client => Some(Fault::amid(RequestOutcome::ClientGone, "the client left")),
             Self::TooLarge if answering => Some(Fault::amid(RequestOutcome::TooLarge, "")),
             Self::TooLarge => Some(Fault::before(RequestOutcome::TooLarge, "")),
@@ -378,7 +398,7 @@ async fn answer(
         Framing::Length(length.as_bytes()),
         connection,
     );
-    if &*note.method != b"HEAD" {
+    if !note.to_head {
         out.extend_from_slice(own.body.as_bytes());
     }
     session.send(&out).await
@@ -388,5 +408,5 @@ async fn answer(
 async fn refuse(session: &Session, mut note: Note, error: Malformed) {
     note.detail = error.to_string();
     answer(session, &mut note, RequestOutcome::Malformed, Some(error.status()), false).await.unwrap_or(());
-    session.finish(note, RequestOutcome::Malformed);
+    session.finish(note, Said::default(), RequestOutcome::Malformed);
 }

@@ -7,7 +7,7 @@ mod to_http1;
 mod to_http2;
 
 use std::cell::Cell;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::ext::Protocol;
 use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -25,13 +25,15 @@ use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_core::policy::{FieldRef, Seen};
 use mc_uring::runtime;
 
-use super::backend::{Fault, Upstream, lease};
+use super::backend::{Fault, Progress, Upstream, lease};
 use super::checks;
 use super::mirror::{self, Copied};
-use super::session::{Note, Session};
+use super::mux;
+use super::session::{Note, Said, Session};
 use super::wire::{self, Wire};
 use crate::clock;
 use crate::snapshot::RouteEntry;
+use crate::worker::Worker;
 use crate::worker::connection::Phase;
 use crate::worker::serve::enter_relay;
 
@@ -178,7 +180,7 @@ struct Asked<'a> {
 async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     let session = &client.session;
     let (parts, mut body) = request.into_parts();
-    let mut note = note(session, &parts);
+    let (mut note, said) = note(session, &parts);
     let end = match asked(&parts, body.is_end_stream()) {
         Ok(asked) => match session.route(asked.host.as_bytes()) {
             Ok(route) => {
@@ -231,7 +233,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
             fault.outcome
         }
     };
-    session.finish(note, outcome);
+    session.finish(note, said, outcome);
     if !body.is_end_stream() {
         runtime::timeout(LINGER, pin!(hear_out(&mut body))).await;
     }
@@ -247,15 +249,18 @@ async fn hear_out(body: &mut RecvStream) {
     while let Some(Ok(_)) = body.data().await {}
 }
 
-fn note(session: &Session, parts: &Parts) -> Note {
+fn note<'a>(session: &Session, parts: &'a Parts) -> (Note, Said<'a>) {
     let find = |name: HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
     let id = parts.headers.get("x-request-id").map(HeaderValue::as_bytes);
     let mut note = session.note("HTTP/2.0", id);
-    note.method = parts.method.as_str().as_bytes().into();
-    note.target = parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes().into();
-    note.user_agent = find(header::USER_AGENT).into();
-    note.referer = find(header::REFERER).into();
-    note
+    note.to_head = parts.method == Method::HEAD;
+    let said = Said {
+        method: parts.method.as_str().as_bytes(),
+        target: parts.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes(),
+        user_agent: find(header::USER_AGENT),
+        referer: find(header::REFERER),
+    };
+    (note, said)
 }
 
 /// Checks what the engine does not: the request must mean the same to a backend of HTTP/1.1.
@@ -405,6 +410,42 @@ async fn exchange(
     }
 }
 
+/// Waits for more of a response, as long as the route lets a stream idle: others on the connection may go on meanwhile, so
+/// that its own idle time is not enough.
+async fn more<T>(
+    worker: &Worker,
+    note: &Note,
+    progress: &Progress,
+    reading: Pin<&mut impl Future<Output = Result<T, Fault>>>,
+) -> Result<T, Fault> {
+    let more = worker.deadlines.within(note.idle_ms(), || progress.bytes.get(), reading).await;
+    more.unwrap_or_else(|| {
+        Err(Fault::amid(RequestOutcome::BackendTimeout, "no more of the response in time"))
+    })
+}
+
+/// Passes a piece of a response on, as the client's flow control lets it, and as long as [`more`] would wait.
+async fn pass(
+    worker: &Worker,
+    note: &Note,
+    progress: &Progress,
+    send: &mut SendStream<Bytes>,
+    piece: Bytes,
+    last: bool,
+) -> Result<(), Fault> {
+    let sent = {
+        let sending = pin!(mux::send_data(send, piece, last));
+        worker.deadlines.within(note.idle_ms(), || progress.bytes.get(), sending).await
+    };
+    match sent {
+        Some(sent) => sent.map_err(|error| Fault::amid(RequestOutcome::ClientGone, error)),
+        None => {
+            send.send_reset(Reason::CANCEL);
+            Err(Fault::amid(RequestOutcome::ClientTimeout, "the client takes no more of the response"))
+        }
+    }
+}
+
 enum UpError {
     /// The body is larger than the route allows.
     TooLarge,
@@ -439,10 +480,9 @@ fn answer(respond: &mut SendResponse<Bytes>, note: &mut Note, outcome: RequestOu
     note.tap_response(
         head.headers().iter().map(|(name, value)| (Known::Other, name.as_str().as_bytes(), value.as_bytes())),
     );
-    let to_head = &*note.method == b"HEAD";
     // Where the stream is gone there is nobody to tell.
-    if let Ok(mut send) = respond.send_response(head, to_head)
-        && !to_head
+    if let Ok(mut send) = respond.send_response(head, note.to_head)
+        && !note.to_head
     {
         send.send_data(Bytes::from(own.body), true).unwrap_or(());
     }

@@ -58,8 +58,12 @@ pub(super) async fn serve(
     let session = Session::new(worker, connection, routed.incoming, tls, asked);
     let is_http2 = session.tls.with(|common| common.alpn_protocol() == Some(b"h2"));
     let session = Rc::new(session);
-    let outcome =
-        if is_http2 { h2::serve(Rc::clone(&session), plain).await } else { h1::serve(&session, plain).await };
+    let outcome = if is_http2 {
+        // In a box: the engine must not weigh on connections of HTTP/1.1.
+        Box::pin(h2::serve(Rc::clone(&session), plain)).await
+    } else {
+        h1::serve(&session, plain).await
+    };
     session.close().await;
     Ok(connection.stop.get().unwrap_or(outcome))
 }

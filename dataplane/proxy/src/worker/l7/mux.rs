@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -18,7 +18,7 @@ use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
-use super::backend::Fault;
+use super::backend::{Fault, Progress};
 use super::checks;
 use super::open::{Key, Opened};
 use super::stream::Stream;
@@ -41,7 +41,7 @@ pub(super) struct Channel {
     mux: Rc<Mux>,
     /// It has carried a request before: it may turn out to be closed.
     pub(super) reused: bool,
-    worker: Rc<Worker>,
+    pub(super) worker: Rc<Worker>,
     _on_backend: OnBackend,
 }
 
@@ -166,16 +166,21 @@ impl Channel {
         sender.send_request(request, no_body).map_err(closed)
     }
 
-    /// Waits for the next head, for `limit_ms` milliseconds at most.
-    pub(super) async fn head(&self, response: &mut ResponseFuture, limit_ms: u64) -> Result<Head, Fault> {
+    /// Waits for the next head, which may take `limit_ms` milliseconds from when the request's body last moved.
+    pub(super) async fn head(
+        &self,
+        response: &mut ResponseFuture,
+        limit_ms: u64,
+        progress: &Progress,
+    ) -> Result<Head, Fault> {
         let next = poll_fn(|cx| {
             if let Poll::Ready(Some(Ok(informational))) = response.poll_informational(cx) {
                 return Poll::Ready(Ok(Head::Informational(informational)));
             }
             Pin::new(&mut *response).poll(cx).map_ok(Head::Final)
         });
-        match self.worker.deadlines.within(limit_ms, next).await {
-            None => Err(Fault::before(RequestOutcome::BackendTimeout, "no response in time")),
+        match self.worker.deadlines.within(limit_ms, || progress.bytes.get(), pin!(next)).await {
+            None => Err(progress.too_late()),
             Some(Ok(head)) => checked(head),
             Some(Err(error)) => {
                 // Refused before anything was done with it (RFC 9113, sections 6.8 and 8.7), or gone with its connection.

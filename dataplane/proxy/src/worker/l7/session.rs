@@ -54,11 +54,9 @@ pub(super) struct Session {
 pub(super) struct Note {
     pub(super) id: String,
     pub(super) protocol: &'static str,
-    pub(super) method: Box<[u8]>,
+    /// An answer has no content: the method is HEAD.
+    pub(super) to_head: bool,
     pub(super) host: Box<[u8]>,
-    pub(super) target: Box<[u8]>,
-    pub(super) user_agent: Box<[u8]>,
-    pub(super) referer: Box<[u8]>,
     pub(super) route: Option<Arc<RouteEntry>>,
     pub(super) backend: Option<SocketAddr>,
     pub(super) status: u16,
@@ -83,6 +81,15 @@ pub(super) struct Note {
     pub(super) own_fields: Vec<(&'static str, String)>,
     /// The status of an answer of our own, where it is not its outcome's.
     pub(super) own_status: Option<u16>,
+}
+
+/// What a client said that the log repeats; empty where it did not say it, or nobody could read it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Said<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) target: &'a [u8],
+    pub(super) user_agent: &'a [u8],
+    pub(super) referer: &'a [u8],
 }
 
 impl Note {
@@ -216,6 +223,15 @@ impl Note {
         &self.route.as_ref().expect("a request that is passed on has a route").spec.http
     }
 
+    /// How long nothing may move while its response is passed on, in milliseconds.
+    pub(super) fn idle_ms(&self) -> u64 {
+        let route = self.route.as_ref().expect("a request that is passed on has a route");
+        match route.spec.idle_timeout_ms {
+            0 => u64::MAX,
+            limit => limit,
+        }
+    }
+
     /// Bytes that its body may have.
     pub(super) fn most_bytes(&self) -> u64 {
         let by_policy = self.applied.max_body_bytes(self.policies());
@@ -330,15 +346,12 @@ impl Session {
         let is_fit =
             |id: &&[u8]| (1..=MAX_ID).contains(&id.len()) && id.iter().all(|byte| byte.is_ascii_graphic());
         let theirs = id.filter(is_fit).and_then(|id| str::from_utf8(id).ok());
-        let ours = || format!("{}-{number}", access_log::id_text(self.connection.id));
+        let ours = || access_log::request_id_text(self.connection.id, number);
         Note {
             id: theirs.map_or_else(ours, str::to_owned),
             protocol,
-            method: Box::default(),
+            to_head: false,
             host: Box::default(),
-            target: Box::default(),
-            user_agent: Box::default(),
-            referer: Box::default(),
             route: None,
             backend: None,
             status: 0,
@@ -456,7 +469,7 @@ impl Session {
     }
 
     /// Counts and logs a request that is over.
-    pub(super) fn finish(&self, mut note: Note, outcome: RequestOutcome) {
+    pub(super) fn finish(&self, mut note: Note, said: Said<'_>, outcome: RequestOutcome) {
         note.times.duration_us = clock::micros() - note.started_us;
         let counted = &self.worker.stats;
         counted.requests[stats::class(note.status)].add(1);
@@ -478,11 +491,11 @@ impl Session {
             route: note.route.as_ref().map_or("", |route| &route.spec.name),
             backend: note.backend,
             protocol: note.protocol,
-            method: &note.method,
+            method: said.method,
             host: &note.host,
-            target: &note.target,
-            user_agent: &note.user_agent,
-            referer: &note.referer,
+            target: said.target,
+            user_agent: said.user_agent,
+            referer: said.referer,
             status: note.status,
             outcome,
             detail: &note.detail,

@@ -12,7 +12,7 @@ use mc_core::http1::{
 use mc_core::outcome::RequestOutcome;
 use mc_uring::tls::Received;
 
-use super::super::backend::{self, Fault, Lease, Source, Upload, beside};
+use super::super::backend::{self, Fault, Lease, Progress, Source, Upload, beside};
 use super::super::encode::Coder;
 use super::super::session::{Note, Session};
 use super::super::stream::Came;
@@ -55,41 +55,39 @@ pub(super) async fn serve(
         return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
     }
     drop(out);
-    let bytes_in = Cell::new(0);
-    let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
+    let progress = Progress { delivered: Cell::new(decoder.is_done()), ..Progress::default() };
     let result = {
         let most = note.most_bytes().saturating_sub(note.bytes_in);
-        let upload = Upload { most, count: &bytes_in, copied };
-        let up = send_body(session, &lease, decoder, plain, &upload, &delivered);
-        let down = pass_response(session, &lease, request, head, note, &delivered, &answering);
-        beside(up, down, |error| error.fault(answering.get())).await
+        let upload = Upload { most, progress: &progress, copied };
+        let up = pin!(send_body(session, &lease, decoder, plain, &upload));
+        let down = pin!(pass_response(session, &lease, request, head, note, &progress));
+        beside(up, down, |error| error.fault(session, &progress)).await
     };
-    note.bytes_in += bytes_in.get();
+    note.bytes_in += progress.bytes.get();
     let passed = result?;
     if passed.switched {
         let outcome = tunnel(session, &lease, plain, passed.rest, note).await;
         return Ok(End { outcome, persistent: false });
     }
     // What the client still sends of this request cannot be told from the next one.
-    let persistent = passed.persistent && delivered.get();
-    if passed.reusable && delivered.get() {
+    let persistent = passed.persistent && progress.delivered.get();
+    if passed.reusable && progress.delivered.get() {
         lease.give_back(&session.worker);
     }
     Ok(End { outcome: RequestOutcome::Completed, persistent })
 }
 
-/// Passes the rest of the request's body on, then watches whether the client leaves. `delivered` becomes true once
-/// the backend has been sent all of it: a response may come before that, and end this.
+/// Passes the rest of the request's body on, then watches whether the client leaves. A response may come before all of it
+/// is delivered, and end this.
 async fn send_body(
     session: &Session,
     lease: &Lease,
     decoder: &mut Decoder,
     plain: &mut Vec<u8>,
     upload: &Upload<'_>,
-    delivered: &Cell<bool>,
 ) -> Result<(), UpError> {
     while !decoder.is_done() {
-        match session.receive(plain).await {
+        match upload.more(session.receive(plain)).await {
             Ok(Received::End { .. }) | Err(_) => return Err(UpError::Client),
             Ok(_) => {}
         }
@@ -107,7 +105,7 @@ async fn send_body(
         session.connection.up.count(ready, session.now_ms());
         plain.drain(..ready);
     }
-    delivered.set(true);
+    upload.progress.delivered.set(true);
     watch(session, plain).await
 }
 
@@ -123,16 +121,14 @@ struct Passed {
     rest: Vec<u8>,
 }
 
-/// Passes on what the backend answers: any number of 1xx, and the response. `answering` becomes true with the first
-/// byte of the response.
+/// Passes on what the backend answers: any number of 1xx, and the response.
 async fn pass_response(
     session: &Session,
     lease: &Lease,
     request: &Request,
     request_head: &[u8],
     note: &mut Note,
-    delivered: &Cell<bool>,
-    answering: &Cell<bool>,
+    progress: &Progress,
 ) -> Result<Passed, Fault> {
     let limit_ms = note.http().response_timeout_ms;
     let to_head = request.is(request_head, "HEAD");
@@ -141,7 +137,7 @@ async fn pass_response(
     let mut bytes = Vec::new();
     let mut out = Vec::new();
     let head = loop {
-        let head = lease.head(limit_ms, &mut bytes).await?;
+        let head = lease.head(limit_ms, progress, &mut bytes).await?;
         response
             .parse(&bytes[head.clone()], to_head, &backend::LIMITS)
             .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
@@ -179,7 +175,7 @@ async fn pass_response(
     let coding = coded.as_ref().and_then(|(_, coding)| *coding);
     let persistent = request.persistent
         && (coding.is_none() || request.version == Version::Http11)
-        && delivered.get()
+        && progress.delivered.get()
         && !session.is_draining()
         && raw
         && response.body != Body::UntilClose
@@ -197,8 +193,8 @@ async fn pass_response(
     let chunked = framing == Framing::Chunked;
     if coding.is_some() {
         let decoder = Decoder::new(response.body, &backend::LIMITS);
-        let source = Source::new(decoder, bytes.split_off(head.end));
-        answering.set(true);
+        let source = Source::new(decoder, bytes.split_off(head.end).into());
+        progress.answering.set(true);
         let exact = pass_coded(session, lease, source, Coder::new(coding)?, out, chunked, note).await?;
         let reusable = response.persistent && exact;
         return Ok(Passed { persistent, reusable, switched: false, rest: Vec::new() });
@@ -210,7 +206,7 @@ async fn pass_response(
         .map_err(|error| Fault::before(RequestOutcome::BackendMalformed, error))?;
     note.bytes_out += (out.len() - before) as u64;
     let rest = bytes.split_off(head.end + used);
-    answering.set(true);
+    progress.answering.set(true);
     session.send(&out).await.map_err(gone)?;
     drop((bytes, out));
     let mut exact = rest.is_empty();

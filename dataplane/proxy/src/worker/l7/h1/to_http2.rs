@@ -1,6 +1,7 @@
 //! From a client of HTTP/1.1 to a backend of HTTP/2: content alone passes, framed anew on each side.
 
 use std::cell::Cell;
+use std::pin::pin;
 
 use bytes::Bytes;
 use h2::client::ResponseFuture;
@@ -10,7 +11,7 @@ use mc_core::http1::{Decoder, Framing, Version, write_translated};
 use mc_core::outcome::RequestOutcome;
 use mc_uring::tls::Received;
 
-use super::super::backend::{Fault, Interim, Upload, beside};
+use super::super::backend::{Fault, Interim, Progress, Upload, beside};
 use super::super::checks;
 use super::super::encode::Coder;
 use super::super::mux::{self, Channel, Head, pairs};
@@ -49,21 +50,20 @@ pub(super) async fn serve(
     if let (Some(copied), true) = (copied, decoder.is_done()) {
         copied.finish(false);
     }
-    let bytes_in = Cell::new(0);
-    let (delivered, answering) = (Cell::new(decoder.is_done()), Cell::new(false));
+    let progress = Progress { delivered: Cell::new(decoder.is_done()), ..Progress::default() };
     let result = {
         let most = note.most_bytes().saturating_sub(note.bytes_in);
-        let upload = Upload { most, count: &bytes_in, copied };
-        let up = send_body(session, &mut upstream, decoder, plain, &upload, &delivered);
-        let down = pass_response(session, channel, &mut response, asked, note, &delivered, &answering);
-        beside(up, down, |error| error.fault(answering.get())).await
+        let upload = Upload { most, progress: &progress, copied };
+        let up = pin!(send_body(session, &mut upstream, decoder, plain, &upload));
+        let down = pin!(pass_response(session, channel, &mut response, asked, note, &progress));
+        beside(up, down, |error| error.fault(session, &progress)).await
     };
-    note.bytes_in += bytes_in.get();
+    note.bytes_in += progress.bytes.get();
     if result.is_err() {
         // The backend need not go on.
         upstream.send_reset(Reason::CANCEL);
     }
-    let persistent = result? && delivered.get();
+    let persistent = result? && progress.delivered.get();
     Ok(End { outcome: RequestOutcome::Completed, persistent })
 }
 
@@ -74,7 +74,6 @@ async fn send_body(
     decoder: &mut Decoder,
     plain: &mut Vec<u8>,
     upload: &Upload<'_>,
-    delivered: &Cell<bool>,
 ) -> Result<(), UpError> {
     while !decoder.is_done() {
         let mut content = Vec::new();
@@ -93,10 +92,10 @@ async fn send_body(
         }
         mux::send_data(upstream, content.into(), last).await.map_err(|_closed| UpError::Backend)?;
         if last {
-            delivered.set(true);
+            upload.progress.delivered.set(true);
             break;
         }
-        match session.receive(plain).await {
+        match upload.more(session.receive(plain)).await {
             Ok(Received::End { .. }) | Err(_) => return Err(UpError::Client),
             Ok(_) => {}
         }
@@ -111,10 +110,11 @@ async fn final_head(
     response: &mut ResponseFuture,
     version: Version,
     limit_ms: u64,
+    progress: &Progress,
 ) -> Result<http::Response<RecvStream>, Fault> {
     let mut interim = Interim::default();
     loop {
-        let told = match channel.head(response, limit_ms).await? {
+        let told = match channel.head(response, limit_ms, progress).await? {
             Head::Informational(told) => told,
             Head::Final(answer) => return Ok(answer),
         };
@@ -134,12 +134,12 @@ async fn pass_response(
     response: &mut ResponseFuture,
     asked: &Asked<'_>,
     note: &mut Note,
-    delivered: &Cell<bool>,
-    answering: &Cell<bool>,
+    progress: &Progress,
 ) -> Result<bool, Fault> {
     let Asked { request, head, .. } = *asked;
     let answer =
-        final_head(session, channel, response, request.version, note.http().response_timeout_ms).await?;
+        final_head(session, channel, response, request.version, note.http().response_timeout_ms, progress)
+            .await?;
     let mut out = Vec::new();
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
@@ -156,13 +156,15 @@ async fn pass_response(
         None if request.version == Version::Http10 => Framing::UntilClose,
         None => Framing::Chunked,
     };
-    let persistent =
-        request.persistent && delivered.get() && !session.is_draining() && framing != Framing::UntilClose;
+    let persistent = request.persistent
+        && progress.delivered.get()
+        && !session.is_draining()
+        && framing != Framing::UntilClose;
     let edits = note.response_edits().with_coding(coded);
     note.tap_response(edits.apply(pairs(&parts.headers)));
     let fields = edits.apply(pairs(&parts.headers).filter(|(_, name, _)| *name != b"content-length"));
     write_translated(&mut out, note.status, fields, framing, connection(request, persistent));
-    answering.set(true);
+    progress.answering.set(true);
     let chunked = framing == Framing::Chunked;
     let cut = |error: h2::Error| Fault::amid(RequestOutcome::BackendCut, error);
     while let Some(data) = body.data().await {

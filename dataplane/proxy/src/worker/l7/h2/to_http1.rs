@@ -17,22 +17,20 @@ use mc_core::http1::{self, Body, Decoder, Framing, Known, RequestLine, Response,
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 
-use super::super::backend::{self, Fault, Lease, Source, Upload, beside};
+use super::super::backend::{self, Fault, Lease, Progress, Source, Upload, beside};
 use super::super::encode::Coder;
 use super::super::session::{Note, Session};
 use super::super::{checks, mux};
-use super::{Asked, UpError, facts, fields};
+use super::{Asked, UpError, facts, fields, more, pass};
 use crate::clock;
 
 /// The request's head, for a backend of HTTP/1.1.
 fn head(session: &Session, parts: &Parts, asked: &Asked<'_>, note: &Note) -> Vec<u8> {
     // RFC 8441, section 5: HTTP/2 has no use for the key, HTTP/1.1 asks for one.
-    let key = base64::engine::general_purpose::STANDARD.encode(fastrand::u128(..).to_le_bytes());
-    let key = asked.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket")).then_some((
-        Known::Other,
-        b"sec-websocket-key".as_slice(),
-        key.as_bytes(),
-    ));
+    let is_websocket = asked.upgrade.is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"));
+    let key = is_websocket
+        .then(|| base64::engine::general_purpose::STANDARD.encode(fastrand::u128(..).to_le_bytes()));
+    let key = key.as_ref().map(|key| (Known::Other, b"sec-websocket-key".as_slice(), key.as_bytes()));
     let mut out = Vec::with_capacity(1024);
     let edits = note.request_edits();
     write_request(
@@ -60,27 +58,26 @@ pub(super) async fn serve(
     if lease.send(&head).await.is_err() {
         return Err(Fault::before(RequestOutcome::BackendClosed, "sending the request failed"));
     }
-    let bytes_in = Cell::new(0);
+    let progress = Progress::default();
     let most = note.most_bytes();
-    let sent_all = Cell::new(false);
     let switched = Gate::default();
     let result = {
-        let up = async {
+        let up = pin!(async {
             if asked.upgrade.is_some() {
                 // A backend that does not switch would take for its next request what is another protocol's.
                 switched.passed().await;
             }
-            let upload = Upload { most, count: &bytes_in, copied: asked.copied.as_ref() };
+            let upload = Upload { most, progress: &progress, copied: asked.copied.as_ref() };
             let end = send_body(&lease, body, asked, &upload).await;
-            sent_all.set(end.is_ok());
+            progress.delivered.set(end.is_ok());
             end
-        };
-        let down = pass_response(&lease, parts, asked, &switched, respond, note);
+        });
+        let down = pin!(pass_response(&lease, parts, asked, &switched, respond, note, &progress));
         beside(up, down, UpError::fault).await
     };
-    note.bytes_in += bytes_in.get();
+    note.bytes_in += progress.bytes.get();
     let (outcome, reusable) = result?;
-    if reusable && sent_all.get() {
+    if reusable && progress.delivered.get() {
         lease.give_back(&session.worker);
     }
     Ok(outcome)
@@ -122,7 +119,7 @@ async fn send_body(
 ) -> Result<(), UpError> {
     let chunked = asked.framing == Framing::Chunked;
     let mut out = Vec::new();
-    while let Some(data) = body.data().await {
+    while let Some(data) = upload.more(body.data()).await {
         let data = data.map_err(|_reset| UpError::Client)?;
         out.clear();
         if chunked && !data.is_empty() {
@@ -149,7 +146,7 @@ async fn send_body(
         lease.finish();
     }
     if chunked {
-        let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?;
+        let trailers = upload.more(body.trailers()).await.map_err(|_reset| UpError::Client)?;
         let trailers = trailers.as_ref().map(checks::trailers).transpose().map_err(UpError::Malformed)?;
         out.clear();
         mux::write_trailers(&mut out, trailers.as_ref());
@@ -167,12 +164,13 @@ async fn final_head(
     note: &Note,
     response: &mut Response,
     bytes: &mut Vec<u8>,
+    progress: &Progress,
 ) -> Result<Range<usize>, Fault> {
     let limit_ms = note.http().response_timeout_ms;
     let mut interim = backend::Interim::default();
     loop {
         let head = {
-            let mut reading = pin!(lease.head(limit_ms, bytes));
+            let mut reading = pin!(lease.head(limit_ms, progress, bytes));
             poll_fn(|cx| match respond.poll_reset(cx) {
                 Poll::Ready(_) => {
                     Poll::Ready(Err(Fault::before(RequestOutcome::ClientGone, "the client gave up")))
@@ -190,7 +188,8 @@ async fn final_head(
         interim.another()?;
         // 100 and 103, which tell of what is to come; a client that is not interested ignores them.
         let text = &bytes[head.clone()];
-        let informational = to_http(response.status, response.section.end_to_end(text), Framing::None)?;
+        let fields = response.section.end_to_end(text);
+        let informational = to_http(response.status, fields, Framing::None, &Bytes::new())?;
         respond.send_informational(informational).unwrap_or(());
         bytes.drain(..head.end);
     }
@@ -204,12 +203,15 @@ async fn pass_response(
     switching: &Gate,
     respond: &mut SendResponse<Bytes>,
     note: &mut Note,
+    progress: &Progress,
 ) -> Result<(RequestOutcome, bool), Fault> {
     let mut response = Response::default();
     let mut bytes = Vec::new();
-    let head = final_head(lease, parts, respond, note, &mut response, &mut bytes).await?;
+    let head = final_head(lease, parts, respond, note, &mut response, &mut bytes, progress).await?;
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = response.status;
+    // Pieces of it are passed on as they are, without a copy.
+    let bytes = Bytes::from(bytes);
     let text = &bytes[head.clone()];
     let switched = response.status == 101;
     if switched && (asked.upgrade.is_none() || response.upgrade(text).is_none()) {
@@ -238,21 +240,22 @@ async fn pass_response(
     let mut coder = Coder::new(coding)?;
     let edits = note.response_edits().with_coding(coded);
     note.tap_response(edits.apply(response.section.end_to_end(text)));
-    let answer = to_http(response.status, edits.apply(response.section.end_to_end(text)), framing)?;
-    let mut source = Source::new(Decoder::new(response.body, &backend::LIMITS), bytes.split_off(head.end));
+    let fields = edits.apply(response.section.end_to_end(text));
+    let answer = to_http(response.status, fields, framing, &bytes)?;
+    let mut source = Source::new(Decoder::new(response.body, &backend::LIMITS), bytes.slice(head.end..));
     let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
     let mut send = respond.send_response(answer, source.is_done()).map_err(gone)?;
     drop(bytes);
     while !source.is_done() {
         let piece = {
             let mut reading = pin!(source.next(lease));
-            poll_fn(|cx| match send.poll_reset(cx) {
+            let reading = pin!(poll_fn(|cx| match send.poll_reset(cx) {
                 Poll::Ready(_) => {
                     Poll::Ready(Err(Fault::amid(RequestOutcome::ClientGone, "the client gave up")))
                 }
                 Poll::Pending => reading.as_mut().poll(cx),
-            })
-            .await
+            }));
+            more(&lease.worker, note, progress, reading).await
         };
         let piece = match piece {
             Ok(piece) => piece,
@@ -266,7 +269,7 @@ async fn pass_response(
         let piece = coder.pass(piece, last)?;
         note.bytes_out += piece.len() as u64;
         let trailers = if last { trailers(source.trailers()) } else { None };
-        mux::send_data(&mut send, piece, last && trailers.is_none()).await.map_err(gone)?;
+        pass(&lease.worker, note, progress, &mut send, piece, last && trailers.is_none()).await?;
         if let Some(trailers) = trailers {
             send.send_trailers(trailers).map_err(gone)?;
         }
@@ -275,11 +278,12 @@ async fn pass_response(
     Ok((outcome, response.persistent && !switched && source.is_clean()))
 }
 
-/// The response's head as HTTP/2 has it.
+/// The response's head as HTTP/2 has it; `bytes`: where most values stand.
 fn to_http<'a>(
     status: u16,
     fields: impl Iterator<Item = FieldRef<'a>>,
     framing: Framing<'a>,
+    bytes: &Bytes,
 ) -> Result<http::Response<()>, Fault> {
     let malformed = |why: &str| Fault::before(RequestOutcome::BackendMalformed, why);
     let status = StatusCode::from_u16(status).map_err(|_range| malformed("its status is malformed"))?;
@@ -292,8 +296,12 @@ fn to_http<'a>(
     };
     for (_, name, value) in fields.chain(length) {
         let name = HeaderName::from_bytes(name).map_err(|_bad| malformed("a field's name is malformed"))?;
-        let value =
-            HeaderValue::from_bytes(value).map_err(|_bad| malformed("a field's value is malformed"))?;
+        let value = if bytes.as_ptr_range().contains(&value.as_ptr()) {
+            HeaderValue::from_maybe_shared(bytes.slice_ref(value))
+        } else {
+            HeaderValue::from_bytes(value)
+        };
+        let value = value.map_err(|_bad| malformed("a field's value is malformed"))?;
         headers.append(name, value);
     }
     Ok(answer)

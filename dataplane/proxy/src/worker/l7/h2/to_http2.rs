@@ -1,6 +1,5 @@
 //! From a client of HTTP/2 to a backend of the same: bodies and trailers pass in both directions at the same time.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
@@ -15,12 +14,12 @@ use mc_core::http1::Framing;
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::Edits;
 
-use super::super::backend::{Fault, Interim, Upload, beside};
+use super::super::backend::{Fault, Interim, Progress, Upload, beside};
 use super::super::checks;
 use super::super::encode::Coder;
 use super::super::mux::{self, Channel, Head, pairs};
 use super::super::session::{Note, Session};
-use super::{Asked, UpError, facts, fields};
+use super::{Asked, UpError, facts, fields, more, pass};
 use crate::clock;
 
 /// Has a backend of HTTP/2 answer: bodies and trailers pass in both directions at the same time.
@@ -52,14 +51,14 @@ pub(super) async fn serve(
         request.headers_mut().insert(header::CONTENT_LENGTH, length);
     }
     let (mut response, mut upstream) = channel.send(request, body.is_end_stream()).await?;
-    let bytes_in = Cell::new(0);
+    let progress = Progress::default();
     let result = {
-        let upload = Upload { most: note.most_bytes(), count: &bytes_in, copied: asked.copied.as_ref() };
-        let up = send_body(&mut upstream, body, &upload);
-        let down = pass_response(channel, &mut response, respond, note);
+        let upload = Upload { most: note.most_bytes(), progress: &progress, copied: asked.copied.as_ref() };
+        let up = pin!(send_body(&mut upstream, body, &upload));
+        let down = pin!(pass_response(channel, &mut response, respond, note, &progress));
         beside(up, down, UpError::fault).await
     };
-    note.bytes_in += bytes_in.get();
+    note.bytes_in += progress.bytes.get();
     if result.is_err() {
         // The backend need not go on.
         upstream.send_reset(Reason::CANCEL);
@@ -76,7 +75,7 @@ async fn send_body(
     if body.is_end_stream() {
         return Ok(());
     }
-    while let Some(data) = body.data().await {
+    while let Some(data) = upload.more(body.data()).await {
         let data = data.map_err(|_reset| UpError::Client)?;
         let len = data.len();
         let last = body.is_end_stream();
@@ -95,7 +94,7 @@ async fn send_body(
             return Ok(());
         }
     }
-    let trailers = body.trailers().await.map_err(|_reset| UpError::Client)?.unwrap_or_default();
+    let trailers = upload.more(body.trailers()).await.map_err(|_reset| UpError::Client)?.unwrap_or_default();
     let trailers = checks::trailers(&trailers).map_err(UpError::Malformed)?;
     if let Some(copied) = upload.copied {
         copied.finish(false);
@@ -109,12 +108,13 @@ async fn final_head(
     response: &mut ResponseFuture,
     respond: &mut SendResponse<Bytes>,
     note: &Note,
+    progress: &Progress,
 ) -> Result<http::Response<RecvStream>, Fault> {
     let limit_ms = note.http().response_timeout_ms;
     let mut interim = Interim::default();
     loop {
         let head = {
-            let mut waiting = pin!(channel.head(response, limit_ms));
+            let mut waiting = pin!(channel.head(response, limit_ms, progress));
             poll_fn(|cx| match respond.poll_reset(cx) {
                 Poll::Ready(_) => Poll::Ready(Err(gave_up())),
                 Poll::Pending => waiting.as_mut().poll(cx),
@@ -141,9 +141,10 @@ async fn pass_response(
     response: &mut ResponseFuture,
     respond: &mut SendResponse<Bytes>,
     note: &mut Note,
+    progress: &Progress,
 ) -> Result<RequestOutcome, Fault> {
     let gone = |error: h2::Error| Fault::amid(RequestOutcome::ClientGone, error);
-    let answer = final_head(channel, response, respond, note).await?;
+    let answer = final_head(channel, response, respond, note, progress).await?;
     note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
     note.status = answer.status().as_u16();
     let (mut head, mut body) = answer.into_parts();
@@ -157,15 +158,18 @@ async fn pass_response(
         return Ok(RequestOutcome::Completed);
     }
     loop {
-        let data = poll_fn(|cx| match send.poll_reset(cx) {
+        let reading = pin!(poll_fn(|cx| match send.poll_reset(cx) {
             Poll::Ready(_) => Poll::Ready(Err(gave_up())),
             Poll::Pending => body.poll_data(cx).map(Ok),
-        })
-        .await?;
-        let data = match data {
-            None => break,
-            Some(Ok(data)) => data,
-            Some(Err(error)) => {
+        }));
+        let data = match more(&channel.worker, note, progress, reading).await {
+            Ok(None) => break,
+            Ok(Some(Ok(data))) => data,
+            Err(fault) => {
+                send.send_reset(Reason::INTERNAL_ERROR);
+                return Err(fault);
+            }
+            Ok(Some(Err(error))) => {
                 send.send_reset(reset(&error));
                 return Err(Fault::amid(RequestOutcome::BackendCut, error));
             }
@@ -177,7 +181,7 @@ async fn pass_response(
         }
         let data = coder.pass(data, last)?;
         note.bytes_out += data.len() as u64;
-        mux::send_data(&mut send, data, last).await.map_err(gone)?;
+        pass(&channel.worker, note, progress, &mut send, data, last).await?;
         body.flow_control().release_capacity(len).unwrap_or(());
         if last {
             return Ok(RequestOutcome::Completed);
@@ -185,14 +189,19 @@ async fn pass_response(
     }
     let rest = coder.pass(Bytes::new(), true)?;
     note.bytes_out += rest.len() as u64;
-    mux::send_data(&mut send, rest, false).await.map_err(gone)?;
-    let trailers = match body.trailers().await {
-        Ok(trailers) => trailers.unwrap_or_default(),
-        Err(error) => {
-            send.send_reset(reset(&error));
-            return Err(Fault::amid(RequestOutcome::BackendCut, error));
-        }
-    };
+    pass(&channel.worker, note, progress, &mut send, rest, false).await?;
+    let trailers =
+        match more(&channel.worker, note, progress, pin!(async { Ok(body.trailers().await) })).await {
+            Ok(Ok(trailers)) => trailers.unwrap_or_default(),
+            Err(fault) => {
+                send.send_reset(Reason::INTERNAL_ERROR);
+                return Err(fault);
+            }
+            Ok(Err(error)) => {
+                send.send_reset(reset(&error));
+                return Err(Fault::amid(RequestOutcome::BackendCut, error));
+            }
+        };
     match checks::trailers(&trailers) {
         Ok(trailers) => mux::end(&mut send, trailers).map_err(gone)?,
         Err(why) => {
