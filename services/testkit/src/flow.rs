@@ -19,6 +19,18 @@ impl Sum {
     }
 }
 
+/// Adds up what is written.
+impl Write for Sum {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.add(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Sends so many bytes, no two blocks alike.
 ///
 /// # Errors

@@ -5,11 +5,13 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use mc_testkit::ca::{Ca, Certificate};
+use mc_testkit::client::Request;
 use mc_testkit::clock;
 use mc_testkit::fresh_address;
+use mc_testkit::http::{Client, Origin, Then};
 use mc_testkit::proxy::{Config, Proxy};
 
-const NAME: &str = "www.example.org";
+use super::http1::{NAME, OK};
 
 fn site(certificate: &Certificate) -> Proxy {
     let config = Config::new().listener("web").certificate("www", certificate);
@@ -98,4 +100,53 @@ fn operators_see_what_is_in_use_and_until_when() {
     let _reloaded = proxy.ctl(&["certificate", "reload"]);
     let seen = list();
     assert!(seen["problem"] == "" && seen["sha256"] != expect, "{seen}");
+}
+
+#[test]
+fn no_handshake_fails_while_certificates_are_replaced_under_load() {
+    mc_testkit::requires!("h2load");
+    let _machine = mc_testkit::heavy();
+    let ca = Ca::new();
+    let origin = Origin::saying(OK, Then::Keep);
+    let config = Config::new().listener("web").certificate("www", &ca.issue(&[NAME]));
+    let proxy = Proxy::start(config.route_with(NAME, &[origin.address()], "mode = \"l7\""));
+    // New connections all the time over HTTP/2, 100 a second of ten requests each, and some that stay.
+    let load = |arguments: &str| {
+        let mut h2load = Command::new("h2load");
+        h2load.args(arguments.split_whitespace()).arg(format!("--connect-to={}", proxy.web()));
+        h2load.arg(format!("https://{NAME}/")).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let loads = [load("-c 500 -r 100 -n 5000"), load("-c 4 -m 8 -n 40000")];
+    // And over HTTP/1.1, by a client that verifies whom it speaks to.
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let (mut opened, mut swaps) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let next = ca.issue(&[NAME]);
+                proxy.replace_certificate("www", &next);
+                let _reloaded = proxy.ctl_text(&["certificate", "reload"]);
+                clock::sleep_ms(100);
+            }
+        });
+        let mut seen = std::collections::HashSet::new();
+        let end = clock::now() + std::time::Duration::from_secs(5);
+        while clock::now() < end {
+            let tls = Request::new(&ca, proxy.web(), NAME).alpn(&["http/1.1"]).open().unwrap();
+            let leaf = tls.conn.peer_certificates().unwrap()[0].to_vec();
+            let mut client = Client::on(tls);
+            assert_eq!(client.ask(super::http1::get("/")).status(), 200);
+            opened += 1;
+            swaps += usize::from(seen.insert(leaf));
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(opened > 100 && swaps > 10, "{opened} connections saw {swaps} certificates");
+    for (load, requests) in loads.into_iter().zip([5_000, 40_000]) {
+        let said = load.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        let all = format!("{requests} succeeded, 0 failed, 0 errored, 0 timeout");
+        assert!(said.contains(&all) && said.contains(&format!("{requests} 2xx")), "{said}");
+    }
+    assert_eq!(proxy.metric("mcproxy_connections_total", &["outcome=\"tls_failed\""]), 0.0);
 }

@@ -31,3 +31,4 @@ mod slow;
 mod tap;
 mod testssl;
 mod tls_records;
+mod volume;
