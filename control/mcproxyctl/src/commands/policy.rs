@@ -2,13 +2,13 @@
 
 use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
-use mc_api::mcproxy::{ListPoliciesRequest, PolicyState, UpdateRouteRequest};
-use mc_core::model::{Policy as Model, Route};
+use mc_api::mcproxy::{ListPoliciesRequest, PolicyState};
+use mc_core::model::Policy as Model;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::read_toml;
-use super::route::{changed, find, message_key, text_key};
+use super::route::{changed, edit, message_key, text_key};
 use crate::cli::{Key, Policy};
 use crate::error::Error;
 use crate::output::{Printer, table};
@@ -30,7 +30,7 @@ pub(super) async fn run(
         Policy::Add { key, policy, rule, path, dry_run, before } => {
             let path = path.unwrap_or_else(|| Model::PATH.to_owned());
             let policy = Model { name: policy, dry_run, path, rule: rule.0 };
-            change(client, printer, &key, |policies| add(policies, policy, before.as_deref())).await
+            change(client, printer, &key, |policies| add(policies, policy.clone(), before.as_deref())).await
         }
         Policy::Remove { key, policy } => {
             change(client, printer, &key, |policies| {
@@ -45,7 +45,7 @@ pub(super) async fn run(
         Policy::Replace { key, file } => {
             let file: File = read_toml(&file)?;
             change(client, printer, &key, |policies| {
-                *policies = file.policies;
+                policies.clone_from(&file.policies);
                 Ok(())
             })
             .await
@@ -87,15 +87,15 @@ async fn change(
     client: &mut Client,
     printer: &mut Printer<'_>,
     key: &Key,
-    change: impl FnOnce(&mut Vec<Model>) -> Result<(), Error>,
+    mut change: impl FnMut(&mut Vec<Model>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut route: Route = find(client, key).await?;
-    change(&mut route.http.policies).map_err(|error| match error {
-        Error::NotFound(what) => Error::NotFound(format!("{}: {what}", text_key(key))),
-        error => error,
-    })?;
-    let request = UpdateRouteRequest { route: Some((&route).into()) };
-    changed(client.update_route(request).await?.into_inner(), printer)
+    let edited = edit(client, key, |route| {
+        change(&mut route.http.policies).map_err(|error| match error {
+            Error::NotFound(what) => Error::NotFound(format!("{}: {what}", text_key(key))),
+            error => error,
+        })
+    });
+    changed(edited.await?, printer)
 }
 
 fn add(policies: &mut Vec<Model>, policy: Model, before: Option<&str>) -> Result<(), Error> {

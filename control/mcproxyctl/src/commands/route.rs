@@ -5,18 +5,22 @@ use std::path::Path;
 use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{
-    AddRouteRequest, ListRoutesRequest, RemoveRouteRequest, ReplaceRoutesRequest, RouteKey,
+    AddRouteRequest, ListRoutesRequest, RemoveRouteRequest, ReplaceRoutesRequest, RouteChange, RouteKey,
     UpdateRouteRequest,
 };
 use mc_core::model::{Balance, Check, CheckKind, ClientAuth, Forwarded, Mode, ProxyOut, Route as Model};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_stream::StreamExt as _;
+use tonic::Code;
 
 use super::{disposition, read_toml, say};
 use crate::cli::{Key, Route, Settings};
 use crate::error::Error;
 use crate::output::{Printer, or_dash, table};
+
+/// Times that a route is read and changed, where others change it, too.
+const EDITS: u32 = 20;
 
 /// Routes in one message of a replacement.
 const CHUNK: usize = 1000;
@@ -46,10 +50,7 @@ pub(super) async fn run(command: Route, client: &mut Client, printer: &mut Print
             changed(client.add_route(request).await?.into_inner(), printer)
         }
         Route::Update { key, settings } => {
-            let mut route = find(client, &key).await?;
-            apply(&settings, &mut route)?;
-            let request = UpdateRouteRequest { route: Some((&route).into()) };
-            changed(client.update_route(request).await?.into_inner(), printer)
+            changed(edit(client, &key, |route| apply(&settings, route)).await?, printer)
         }
         Route::Remove { key, kill } => {
             let request = RemoveRouteRequest { key: Some(message_key(&key)), connections: disposition(kill) };
@@ -90,6 +91,25 @@ pub(super) async fn find(client: &mut Client, key: &Key) -> Result<Model, Error>
     found.ok_or_else(|| Error::NotFound(format!("there is no route {}: see `route list`", text_key(key))))
 }
 
+/// Reads a route, changes it and puts it back; again where somebody else has changed it in between.
+pub(super) async fn edit(
+    client: &mut Client,
+    key: &Key,
+    mut change: impl FnMut(&mut Model) -> Result<(), Error>,
+) -> Result<RouteChange, Error> {
+    let mut attempt = 1;
+    loop {
+        let before = find(client, key).await?;
+        let mut route = before.clone();
+        change(&mut route)?;
+        let request = UpdateRouteRequest { route: Some((&route).into()), expected: Some((&before).into()) };
+        match client.update_route(request).await {
+            Err(status) if status.code() == Code::Aborted && attempt < EDITS => attempt += 1,
+            reply => return Ok(reply?.into_inner()),
+        }
+    }
+}
+
 async fn replace(
     client: &mut Client,
     printer: &mut Printer<'_>,
@@ -123,7 +143,7 @@ async fn replace(
     Ok(printer.print(|| json!(reply), text)?)
 }
 
-pub(super) fn changed(change: mc_api::mcproxy::RouteChange, printer: &mut Printer<'_>) -> Result<(), Error> {
+pub(super) fn changed(change: RouteChange, printer: &mut Printer<'_>) -> Result<(), Error> {
     let route = change.route.context("the proxy answered without the route")?;
     let route = Model::try_from(route).context("the proxy's answer is of a newer version")?;
     let json = || {

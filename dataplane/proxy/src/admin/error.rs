@@ -31,6 +31,9 @@ pub enum ChangeError {
         /// What is.
         current: u64,
     },
+    /// Somebody else changed the route in between.
+    #[error("route {0} is not the one that was expected: read it again, then repeat the change")]
+    OtherRoute(RouteKey),
     /// Routes refer to the listener.
     #[error("{routes} routes refer to listener `{name}`: remove them first, or set with_routes")]
     HasRoutes {

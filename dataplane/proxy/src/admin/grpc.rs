@@ -74,8 +74,10 @@ impl AdminApi for Api {
     }
 
     async fn update_route(&self, request: Request<api::UpdateRouteRequest>) -> Reply<api::RouteChange> {
-        let route: Route = read(required("route", request.into_inner().route)?)?;
-        route_change(self.admin.update_route(route).await)
+        let request = request.into_inner();
+        let route: Route = read(required("route", request.route)?)?;
+        let expected: Option<Route> = request.expected.map(read).transpose()?;
+        route_change(self.admin.update_route(route, expected).await)
     }
 
     async fn remove_route(&self, request: Request<api::RemoveRouteRequest>) -> Reply<api::RemoveRouteReply> {
@@ -434,6 +436,7 @@ fn refused(error: ChangeError) -> Status {
         ChangeError::NoListener(_) => (Code::NotFound, Some("name")),
         ChangeError::NoRule => (Code::NotFound, Some("rule")),
         ChangeError::NoBackend(_) => (Code::NotFound, Some("address")),
+        ChangeError::OtherRoute(_) => (Code::Aborted, Some("expected")),
         ChangeError::Revision { .. } => (Code::Aborted, Some("expected_revision")),
         ChangeError::HasRoutes { .. } => (Code::FailedPrecondition, Some("with_routes")),
         ChangeError::AddressTaken { .. } | ChangeError::Bind { .. } => {

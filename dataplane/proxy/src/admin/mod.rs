@@ -145,15 +145,15 @@ impl Admin {
     /// # Errors
     /// See [`ChangeError`]; so for all changes.
     pub async fn add_route(&self, route: Route) -> Result<RoutePut, ChangeError> {
-        self.change(move |state| state.put_route(route, false)).await.map(|(put, _)| put)
+        self.change(move |state| state.put_route(route, None)).await.map(|(put, _)| put)
     }
 
-    /// Replaces a route that exists.
+    /// Replaces a route that exists, and where `expected` is given is this one.
     ///
     /// # Errors
-    /// [`ChangeError::NoRoute`] where it does not.
-    pub async fn update_route(&self, route: Route) -> Result<RoutePut, ChangeError> {
-        self.change(move |state| state.put_route(route, true)).await.map(|(put, _)| put)
+    /// [`ChangeError::NoRoute`] where it does not exist, [`ChangeError::OtherRoute`] where it is another.
+    pub async fn update_route(&self, route: Route, expected: Option<Route>) -> Result<RoutePut, ChangeError> {
+        self.change(move |state| state.put_route(route, Some(expected))).await.map(|(put, _)| put)
     }
 
     /// Removes a route; `kill` closes its connections. Says at which revision it is gone, whether it existed,

@@ -64,7 +64,7 @@ fn updating_wants_a_route_that_exists() {
     let proxy = Proxy::start(Config::new().listener("web"));
     let client = Grpc::connect(&proxy.socket());
     let update = |route| {
-        let request = api::UpdateRouteRequest { route: Some(route) };
+        let request = api::UpdateRouteRequest { route: Some(route), expected: None };
         client.call(|mut client| async move { client.update_route(request).await })
     };
     refused(update(route("www.example.org", "192.0.2.1:443")), Code::NotFound, &["www.example.org"]);

@@ -516,3 +516,20 @@ fn what_makes_no_sense_is_refused_with_its_field() {
     check("mirror={to=\"127.0.0.1:0\"}", "mirror.to");
     check("mirror={to=\"127.0.0.1:80\",percent=0}", "mirror.percent");
 }
+
+#[test]
+fn what_several_operators_add_at_the_same_time_is_all_there() {
+    let site = site("");
+    let name = ways().next().unwrap().name;
+    std::thread::scope(|scope| {
+        for operator in 0..8 {
+            let proxy = &site.proxy;
+            scope.spawn(move || {
+                let (policy, rule) = (format!("p{operator}"), "methods=[\"GET\"]");
+                let key = ["--listener", "web", "--name", name];
+                let _added = proxy.ctl(&[&["policy", "add"], &key[..], &[&*policy, "--rule", rule]].concat());
+            });
+        }
+    });
+    assert_eq!(site.policy_counts(name).len(), 8);
+}

@@ -45,18 +45,26 @@ pub struct RoutesReplaced {
 }
 
 impl State {
-    /// Adds a route or replaces the one with its key; `must_exist` refuses to add. The same again is no change.
+    /// Adds a route or replaces the one with its key; with `update` only the latter, and where that says which, only that
+    /// one. The same again is no change.
     pub(crate) fn put_route(
         &mut self,
         route: Route,
-        must_exist: bool,
+        update: Option<Option<Route>>,
     ) -> Result<Done<RoutePut>, ChangeError> {
+        let expected = match &update {
+            Some(Some(expected)) => Some(normalize_route(expected.clone())?),
+            _ => None,
+        };
         let route = normalize_route(route)?;
         let listener = self.listener_of(&route)?;
         let key = route.key();
         let old = self.view.read().listing.get(&key).cloned();
         match &old {
-            None if must_exist => return Err(ChangeError::NoRoute(key)),
+            None if update.is_some() => return Err(ChangeError::NoRoute(key)),
+            Some(old) if expected.is_some_and(|expected| old.spec != expected) => {
+                return Err(ChangeError::OtherRoute(key));
+            }
             None => check_room("routes", self.view.read().listing.len() + 1, MAX_ROUTES)?,
             Some(old) if old.spec == route => {
                 let put = RoutePut { revision: self.revision, created: false, changed: false, route };

@@ -89,10 +89,22 @@ async fn routes() {
     let again = client.add_route(add(stored)).await.unwrap().into_inner();
     assert_eq!((again.revision, again.created, again.changed), (2, false, false));
 
-    let update = |name: &str| api::UpdateRouteRequest { route: Some(route(name, "192.0.2.2:443")) };
+    let update =
+        |name: &str| api::UpdateRouteRequest { route: Some(route(name, "192.0.2.2:443")), expected: None };
     assert_eq!(client.update_route(update("a.example.org")).await.unwrap().into_inner().revision, 3);
     let unknown = client.update_route(update("b.example.org")).await;
     check(unknown, Code::NotFound, "route", "there is no route web/b.example.org");
+    // Somebody else was faster: what is there is not what was read.
+    let stale = api::UpdateRouteRequest {
+        expected: Some(route("a.example.org", "192.0.2.1:443")),
+        ..update("a.example.org")
+    };
+    check(client.update_route(stale).await, Code::Aborted, "expected", "route web/a.example.org is not the one");
+    let fresh = api::UpdateRouteRequest {
+        route: Some(route("a.example.org", "192.0.2.2:443")),
+        expected: Some(route("a.example.org", "192.0.2.2:443")),
+    };
+    assert_eq!(client.update_route(fresh).await.unwrap().into_inner().revision, 3);
 
     let remove = |name: &str, connections| api::RemoveRouteRequest {
         key: Some(api::RouteKey { listener: "web".to_owned(), name: name.to_owned(), ..Default::default() }),
@@ -310,7 +322,7 @@ async fn a_backend_is_checked_while_a_route_wants_it() {
     assert_eq!(down.health(), api::Health::Down);
     assert!(down.last_error.contains("refused"), "{down:?}");
     client
-        .update_route(api::UpdateRouteRequest { route: Some(route("a.example.org", &dead)) })
+        .update_route(api::UpdateRouteRequest { route: Some(route("a.example.org", &dead)), expected: None })
         .await
         .unwrap();
     let forgotten = backend(&mut client).await;

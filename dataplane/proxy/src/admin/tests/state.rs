@@ -24,11 +24,11 @@ async fn what_a_route_has_counted_survives_its_update() {
     let site = Site::new(&["a.example.org", "b.example.org"]).await;
     let before = site.lookup("a.example.org").unwrap();
     before.live.counters().begun();
-    site.admin.update_route(route("a.example.org", "192.0.2.2:443")).await.unwrap();
+    site.admin.update_route(route("a.example.org", "192.0.2.2:443"), None).await.unwrap();
     let after = site.lookup("a.example.org").unwrap();
     assert!(Arc::ptr_eq(&before.live, &after.live));
     assert!(!after.live.is_removed());
-    let error = site.admin.update_route(route("c.example.org", "192.0.2.2:443")).await.unwrap_err();
+    let error = site.admin.update_route(route("c.example.org", "192.0.2.2:443"), None).await.unwrap_err();
     assert!(matches!(error, ChangeError::NoRoute(unknown) if unknown == key("c.example.org")));
 }
 
@@ -41,7 +41,7 @@ async fn backends_are_shared_and_go_with_their_last_route() {
         site.admin.backends().iter().map(|used| (used.address.to_string(), used.routes)).collect::<Vec<_>>()
     };
     assert_eq!(used(), [("192.0.2.1:443".to_owned(), 2)]);
-    site.admin.update_route(route("a.example.org", "192.0.2.2:443")).await.unwrap();
+    site.admin.update_route(route("a.example.org", "192.0.2.2:443"), None).await.unwrap();
     assert_eq!(used(), [("192.0.2.1:443".to_owned(), 1), ("192.0.2.2:443".to_owned(), 1)]);
     site.admin.remove_route(key("a.example.org"), false).await.unwrap();
     site.admin.replace_routes(vec![route("b.example.org", "192.0.2.3:443")], None, false).await.unwrap();
@@ -184,7 +184,7 @@ async fn what_cannot_be_stored_is_not_done() {
     let moved = listener("web", &free.to_string());
     let errors = [
         admin.add_route(route("b.example.org", "192.0.2.2:1")).await.map(drop),
-        admin.update_route(route("a.example.org", "192.0.2.2:1")).await.map(drop),
+        admin.update_route(route("a.example.org", "192.0.2.2:1"), None).await.map(drop),
         admin.remove_route(key("a.example.org"), true).await.map(drop),
         admin.replace_routes(vec![], None, true).await.map(drop),
         admin.add_listener(listener("api", &free.to_string())).await.map(drop),
@@ -305,7 +305,7 @@ async fn changes_are_announced_with_their_revision() {
     let site = Site::new(&["a.example.org"]).await;
     let mut watch = site.admin.events().watch().unwrap();
     site.admin.add_route(route("b.example.org", "192.0.2.1:443")).await.unwrap();
-    site.admin.update_route(route("b.example.org", "192.0.2.2:443")).await.unwrap();
+    site.admin.update_route(route("b.example.org", "192.0.2.2:443"), None).await.unwrap();
     site.admin.remove_route(key("b.example.org"), false).await.unwrap();
     site.admin.drain_backend("192.0.2.1:443".parse().unwrap(), true, false).await.unwrap();
     let mut seen = Vec::new();
