@@ -99,7 +99,12 @@ async fn routes() {
         expected: Some(route("a.example.org", "192.0.2.1:443")),
         ..update("a.example.org")
     };
-    check(client.update_route(stale).await, Code::Aborted, "expected", "route web/a.example.org is not the one");
+    check(
+        client.update_route(stale).await,
+        Code::Aborted,
+        "expected",
+        "route web/a.example.org is not the one",
+    );
     let fresh = api::UpdateRouteRequest {
         route: Some(route("a.example.org", "192.0.2.2:443")),
         expected: Some(route("a.example.org", "192.0.2.2:443")),

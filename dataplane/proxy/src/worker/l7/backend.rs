@@ -1,7 +1,6 @@
 //! Connections to backends: chosen, opened or taken from the pool, and given back.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
 use std::ops::Range;
@@ -12,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use foldhash::HashMap;
 use mc_core::backend::BackendLive;
 use mc_core::balance::Tried;
 use mc_core::http1::{Body, Decoder, HeadEnd, Limits, Malformed, Step};
@@ -381,13 +381,15 @@ pub(super) async fn lease(
     note: &mut Note,
     fresh: bool,
 ) -> Result<Upstream, RequestOutcome> {
-    let give_up_ms = clock::millis() + RESTART_MS.min(route.spec.connect_timeout_ms);
+    // The coarse clock, here and below: reading the other one for each request shows in a profile.
+    let now_ms = &session.worker.shared.now_ms;
+    let give_up_ms = now_ms.get() + RESTART_MS.min(route.spec.connect_timeout_ms);
     let mut pause = PAUSE;
     loop {
         match one_of(session, route, note, fresh).await {
             Ok(upstream) => return Ok(upstream),
             // Nobody listens: a backend that restarts is back in a moment, and has not seen the request.
-            Err(None) if route.spec.retries > 0 && clock::millis() < give_up_ms => {
+            Err(None) if route.spec.retries > 0 && now_ms.get() < give_up_ms => {
                 runtime::sleep(pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
             }
@@ -414,7 +416,7 @@ async fn one_of(
     let mut tried = note.excluded;
     let (mut is_tried, mut all_refused) = (false, true);
     for _ in 0..=route.spec.retries {
-        let now_ms = clock::millis();
+        let now_ms = worker.shared.now_ms.get();
         let chosen = by_cookie(note, route, &tried, now_ms);
         let chosen = chosen.or_else(|| pick(worker, connection, route, &tried, now_ms));
         let Some(index) = chosen else { break };
@@ -475,7 +477,8 @@ async fn start(
         let (worker, stream) = (Rc::clone(worker), opened.stream);
         return Ok(Upstream::Http1(Lease { worker, stream, reused: false, key, _on_backend: on_backend }));
     }
-    let mux = Mux::start(worker, opened).await?;
+    // In a box, as the connection was opened.
+    let mux = Box::pin(Mux::start(worker, opened)).await?;
     if let Some(key) = key {
         worker.pool.mux.put(key, &mux);
     }

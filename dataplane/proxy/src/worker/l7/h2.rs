@@ -56,6 +56,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// Requests that a client may reset before it is looked at whether it does little else (CVE-2023-44487).
 const RESETS: u64 = 100;
 
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// How long a request that is answered is heard out.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -168,6 +170,8 @@ struct Asked<'a> {
     target: &'a str,
     host: &'a str,
     framing: Framing<'a>,
+    /// Its stream ended with its head.
+    no_body: bool,
     /// The protocol of an extended CONNECT (RFC 8441), which a backend of HTTP/1.1 knows as an upgrade.
     upgrade: Option<&'a str>,
     /// Cookies in one field, as HTTP/1.1 wants them (RFC 9113, section 8.2.3).
@@ -181,7 +185,9 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
     let session = &client.session;
     let (parts, mut body) = request.into_parts();
     let (mut note, said) = note(session, &parts);
-    let end = match asked(&parts, body.is_end_stream()) {
+    // Asked once: the engine locks its state for each question.
+    let no_body = body.is_end_stream();
+    let end = match asked(&parts, no_body) {
         Ok(asked) => match session.route(asked.host.as_bytes()) {
             Ok(route) => {
                 if session.connection.phase.get() == Phase::Idle {
@@ -210,7 +216,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                 } else if length.is_some_and(|length: u64| length > note.most_bytes()) {
                     Err(Fault::before(RequestOutcome::TooLarge, ""))
                 } else {
-                    asked.copied = mirror(session, &parts, &asked, body.is_end_stream(), &note);
+                    asked.copied = mirror(session, &parts, &asked, &note);
                     exchange(session, &route, &parts, &asked, &mut body, &mut respond, &mut note).await
                 }
             }
@@ -234,7 +240,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
         }
     };
     session.finish(note, said, outcome);
-    if !body.is_end_stream() {
+    if !no_body && !body.is_end_stream() {
         runtime::timeout(LINGER, pin!(hear_out(&mut body))).await;
     }
     client.active.set(client.active.get() - 1);
@@ -251,7 +257,7 @@ async fn hear_out(body: &mut RecvStream) {
 
 fn note<'a>(session: &Session, parts: &'a Parts) -> (Note, Said<'a>) {
     let find = |name: HeaderName| parts.headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
-    let id = parts.headers.get("x-request-id").map(HeaderValue::as_bytes);
+    let id = parts.headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes);
     let mut note = session.note("HTTP/2.0", id);
     note.to_head = parts.method == Method::HEAD;
     let said = Said {
@@ -314,6 +320,7 @@ fn asked(parts: &Parts, no_body: bool) -> Result<Asked<'_>, &'static str> {
         target,
         host,
         framing,
+        no_body,
         upgrade,
         cookies: cookies.join(b"; ".as_slice()),
         copied: None,
@@ -351,7 +358,7 @@ fn fields<'a>(parts: &'a Parts, asked: &'a Asked<'_>) -> impl Iterator<Item = Fi
 }
 
 /// Begins a copy for another backend, where a policy wants one.
-fn mirror(session: &Session, parts: &Parts, asked: &Asked<'_>, no_body: bool, note: &Note) -> Option<Copied> {
+fn mirror(session: &Session, parts: &Parts, asked: &Asked<'_>, note: &Note) -> Option<Copied> {
     if note.mirror().is_none() || asked.upgrade.is_some() {
         return None;
     }
@@ -360,7 +367,7 @@ fn mirror(session: &Session, parts: &Parts, asked: &Asked<'_>, no_body: bool, no
     let edits = note.request_edits();
     let fields = edits.apply(fields(parts, asked));
     let copied = mirror::begin(session, note, line, asked.framing, &facts, fields)?;
-    if no_body {
+    if asked.no_body {
         copied.finish(false);
     }
     Some(copied)
@@ -388,7 +395,7 @@ async fn exchange(
     respond: &mut SendResponse<Bytes>,
     note: &mut Note,
 ) -> Result<RequestOutcome, Fault> {
-    let repeatable = body.is_end_stream() && parts.method.is_idempotent() && asked.upgrade.is_none();
+    let repeatable = asked.no_body && parts.method.is_idempotent() && asked.upgrade.is_none();
     let mut repeats = 0;
     loop {
         let upstream = lease(session, route, note, repeats > 0)

@@ -117,6 +117,9 @@ async fn send_body(
     asked: &Asked<'_>,
     upload: &Upload<'_>,
 ) -> Result<(), UpError> {
+    if asked.no_body {
+        return Ok(());
+    }
     let chunked = asked.framing == Framing::Chunked;
     let mut out = Vec::new();
     while let Some(data) = upload.more(body.data()).await {
