@@ -21,6 +21,7 @@ use rustls::sign::CertifiedKey;
 use crate::snapshot::RouteEntry;
 
 pub use authorities::{Asked, Authorities, Authority, AuthorityError, AuthorityProblem, BackendTls, Trust};
+pub(crate) use certificates::fingerprint;
 pub use certificates::{CertificateError, CertificateInfo, Certificates, Leaf};
 pub use tickets::{TicketError, Tickets};
 

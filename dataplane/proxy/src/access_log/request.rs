@@ -35,6 +35,8 @@ pub struct Request<'a> {
     pub user_agent: &'a [u8],
     /// `Referer`.
     pub referer: &'a [u8],
+    /// SHA-256 of the client's verified certificate, in hexadecimal; empty where the route asks for none.
+    pub client_cert: &'a str,
     /// The status that the client was told; 0 where it was told nothing.
     pub status: u16,
     /// How it ended.
@@ -82,6 +84,7 @@ pub(super) fn json(record: &Request<'_>, out: &mut Vec<u8>) {
     field("target", record.target, out);
     field("user_agent", record.user_agent, out);
     field("referer", record.referer, out);
+    field("client_cert", record.client_cert.as_bytes(), out);
     field("outcome", record.outcome.as_str().as_bytes(), out);
     field("detail", record.detail.as_bytes(), out);
     out.push(b'"');
@@ -151,6 +154,7 @@ mod tests {
             target: b"/x\"\n",
             user_agent: b"",
             referer: b"",
+            client_cert: "",
             status: 200,
             outcome: RequestOutcome::Completed,
             detail: "",

@@ -264,13 +264,18 @@ fn describe(leaf: &CertificateDer<'_>) -> Result<Leaf, Problem> {
         Ok(PublicKey::EC(point)) => format!("ECDSA {}", point.key_size()),
         _ => "Ed25519 or another".to_owned(),
     };
-    let digest = digest::digest(&digest::SHA256, leaf);
     Ok(Leaf {
         not_before_s: parsed.validity().not_before.timestamp(),
         not_after_s: parsed.validity().not_after.timestamp(),
         key,
-        sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        sha256: fingerprint(leaf),
     })
+}
+
+/// SHA-256 of a certificate, in hexadecimal.
+pub(crate) fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let digest = digest::digest(&digest::SHA256, certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The DNS names of a certificate, in the form in which they are looked up.

@@ -96,6 +96,14 @@ fn field_of(certificate: &Certificate) -> String {
     format!(":{}:", base64::engine::general_purpose::STANDARD.encode(certificate.der()))
 }
 
+/// Of the certificate, by another implementation than the one that is tested.
+fn sha256_of(certificate: &Certificate) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("der"), certificate.der()).unwrap();
+    let said = std::process::Command::new("sha256sum").arg(folder.path().join("der")).output().unwrap();
+    String::from_utf8_lossy(&said.stdout[..64]).into_owned()
+}
+
 #[test]
 fn clients_are_let_in_by_their_certificates() {
     let site = site();
@@ -103,6 +111,8 @@ fn clients_are_let_in_by_their_certificates() {
     let bad = [Ca::new().issue(&["client.test"]), site.clients.issue_expired(&["client.test"])];
     site.ask_for("required");
     assert_eq!(site.told(Some(&good)).unwrap(), field_of(&good));
+    let line = site.proxy.wait_log("the request", |line| !line["request"].is_null());
+    assert_eq!(line["client_cert"], sha256_of(&good));
     assert!(site.told(None).is_err());
     assert!(bad.iter().all(|bad| site.told(Some(bad)).is_err()));
     site.proxy.wait_outcome("tls_failed");

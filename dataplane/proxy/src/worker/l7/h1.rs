@@ -37,14 +37,13 @@ const LIMITS: Limits = Limits { head_bytes: 32 * 1024, target_bytes: 16 * 1024, 
 
 /// Serves one request after the other; `plain`: what the client said right after its handshake.
 pub(super) async fn serve(session: &Session, mut plain: Vec<u8>) -> Outcome {
-    let mut request = Request::default();
     loop {
         let head = match next_head(session, &mut plain).await {
             Ok(Some(head)) => head,
             Ok(None) => return Outcome::Completed,
             Err(NoHead::Gone) => return Outcome::ClientReset,
             Err(NoHead::Malformed(error)) => {
-                refuse(session, session.note("HTTP/1.1", None), error).await;
+                Box::pin(refuse(session, session.note("HTTP/1.1", None), error)).await;
                 return Outcome::Completed;
             }
         };
@@ -52,7 +51,7 @@ pub(super) async fn serve(session: &Session, mut plain: Vec<u8>) -> Outcome {
         let bytes = std::mem::replace(&mut plain, rest);
         let bytes = &bytes[head.start..];
         // In a box, for as long as it takes: a connection that waits for its next request is a fraction of it.
-        match Box::pin(one(session, &mut request, bytes, &mut plain)).await {
+        match Box::pin(one(session, bytes, &mut plain)).await {
             After::Next => {}
             After::Close(outcome) => return outcome,
         }
@@ -101,12 +100,13 @@ async fn next_head(session: &Session, plain: &mut Vec<u8>) -> Result<Option<std:
 }
 
 /// Serves one request whose head is complete; `plain`: what came after it.
-async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut Vec<u8>) -> After {
+async fn one(session: &Session, head: &[u8], plain: &mut Vec<u8>) -> After {
+    let mut request = Request::default();
     if let Err(error) = request.parse(head, &LIMITS) {
         refuse(session, session.note("HTTP/1.1", None), error).await;
         return After::Close(Outcome::Completed);
     }
-    let (mut note, said) = note(session, request, head);
+    let (mut note, said) = note(session, &request, head);
     let route = match session.route(request.host.of(head)) {
         Ok(route) => route,
         Err(outcome) => {
@@ -137,7 +137,7 @@ async fn one(session: &Session, request: &mut Request, head: &[u8], plain: &mut 
         return After::Close(Outcome::Completed);
     }
     enter_relay(&session.worker, &session.connection, &route);
-    let end = exchange(session, &route, request, head, plain, &mut note).await;
+    let end = exchange(session, &route, &request, head, plain, &mut note).await;
     match end {
         Ok(End { outcome, persistent }) => {
             session.finish(note, said, outcome);

@@ -26,7 +26,7 @@ use crate::access_log::{self, Times};
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::stats;
-use crate::tls::Asked;
+use crate::tls::{Asked, fingerprint};
 use crate::worker::Worker;
 use crate::worker::connection::Connection;
 use crate::worker::serve::linger;
@@ -45,8 +45,16 @@ pub(super) struct Session {
     pub(super) incoming: Option<Box<Header>>,
     /// How the client was asked for a certificate.
     asked: Asked,
-    /// The certificate that it has shown, as `Client-Cert` has it (RFC 9440, section 2.1).
-    client_cert: Option<Box<[u8]>>,
+    /// The certificate that it has shown.
+    client_cert: Option<Box<ClientCert>>,
+}
+
+/// A client's verified certificate.
+struct ClientCert {
+    /// As `Client-Cert` has it (RFC 9440, section 2.1).
+    field: Vec<u8>,
+    /// SHA-256 in hexadecimal, as the log has it.
+    sha256: String,
 }
 
 /// What is noted of a request on its way, for the log.
@@ -275,7 +283,8 @@ impl Session {
         let shown = |common: &rustls::CommonState| {
             let leaf = common.peer_certificates()?.first()?;
             let text = base64::engine::general_purpose::STANDARD.encode(leaf);
-            Some(format!(":{text}:").into_bytes().into_boxed_slice())
+            let (field, sha256) = (format!(":{text}:").into_bytes(), fingerprint(leaf));
+            Some(Box::new(ClientCert { field, sha256 }))
         };
         Self {
             client_cert: tls.with(shown),
@@ -292,7 +301,11 @@ impl Session {
 
     /// The client's verified certificate, where the request's route asks for one, as `Client-Cert` has it.
     pub(super) fn client_cert(&self, note: &Note) -> Option<&[u8]> {
-        let is_asked = note.http().client_auth != ClientAuth::Off;
+        self.shown_to(note).map(|shown| shown.field.as_slice())
+    }
+
+    fn shown_to(&self, note: &Note) -> Option<&ClientCert> {
+        let is_asked = note.route.as_ref()?.spec.http.client_auth != ClientAuth::Off;
         self.client_cert.as_deref().filter(|_| is_asked)
     }
 
@@ -496,6 +509,7 @@ impl Session {
             target: said.target,
             user_agent: said.user_agent,
             referer: said.referer,
+            client_cert: self.shown_to(&note).map_or("", |shown| &shown.sha256),
             status: note.status,
             outcome,
             detail: &note.detail,
