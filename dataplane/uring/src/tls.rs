@@ -20,7 +20,7 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 
 use crate::relay::Shared;
 use crate::socket::Socket;
@@ -138,9 +138,14 @@ impl Tls {
         let mut early = early.to_vec();
         let mut came = self.process(&mut early, plain);
         loop {
+            let is_over = !self.with(|common| common.is_handshaking());
+            if is_over && came.is_ok() && self.has_only_tickets() {
+                // They go with the first response, and need no packet of their own.
+                return Ok(());
+            }
             self.flush(shared).await?;
             came?;
-            if !self.with(|common| common.is_handshaking()) {
+            if is_over {
                 return Ok(());
             }
             self.readable().await?;
@@ -150,6 +155,13 @@ impl Tls {
                 Err(error) => Err(error),
             };
         }
+    }
+
+    /// Whether what waits to be sent after the handshake is nothing that the peer waits for: a server of TLS 1.3 has sent
+    /// its part of the handshake before the client's (RFC 8446, section 2), and has session tickets left.
+    fn has_only_tickets(&self) -> bool {
+        let is_server = matches!(*self.state.borrow().side, Side::Server(_));
+        is_server && self.with(|common| common.protocol_version() == Some(ProtocolVersion::TLSv1_3))
     }
 
     /// Waits until there is something to read, an end or an error. Giving the wait up costs nothing: the next one
@@ -311,7 +323,9 @@ impl Tls {
         shared.with_scratch(|scratch| {
             let state = &mut *self.state.borrow_mut();
             if let Ok(len) = state.write(|mut traffic| traffic.queue_close_notify(scratch)) {
-                state.put(&self.socket, &scratch[..len]).ok();
+                let mut last = std::mem::take(&mut state.outgoing);
+                last.extend_from_slice(&scratch[..len]);
+                state.put(&self.socket, &last).ok();
             }
         });
     }

@@ -305,7 +305,7 @@ impl UpError {
             Self::Backend => None,
             Self::Client if session.connection.stop.get() == Some(Outcome::IdleTimeout) => {
                 // It did not leave: it was ended, because nothing moved.
-                let is_clients = !progress.delivered.get() || session.tls.has_unsent();
+                let is_clients = !progress.delivered.get() || (answering && session.tls.has_unsent());
                 Some(if is_clients {
                     Fault::amid(RequestOutcome::ClientTimeout, "the client neither sends nor takes anything")
                 } else {
