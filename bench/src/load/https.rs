@@ -185,3 +185,85 @@ impl Connection {
 pub(crate) const KIB: u64 = 1024;
 /// Bytes of the large one.
 pub(crate) const BODY: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ServerConfig, ServerConnection};
+
+    use super::*;
+
+    /// A server that answers each request with these bytes, with session tickets or without.
+    fn serve(content: Vec<u8>, tickets: usize) -> Https {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(vec![HOST.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let root = certificate.der().clone();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![root.clone()], key)
+            .unwrap();
+        config.send_tls13_tickets = tickets;
+        let (config, content) = (Arc::new(config), Arc::new(content));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for socket in listener.incoming().flatten() {
+                let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = BufReader::new(StreamOwned::new(connection, socket));
+                let content = Arc::clone(&content);
+                std::thread::spawn(move || answer(&mut stream, &content).ok());
+            }
+        });
+        Https::new(target, root).unwrap()
+    }
+
+    fn answer(
+        stream: &mut BufReader<StreamOwned<ServerConnection, TcpStream>>,
+        content: &[u8],
+    ) -> std::io::Result<()> {
+        let mut line = String::new();
+        while stream.read_line(&mut line)? > 0 {
+            if line == "\r\n" {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", content.len());
+                stream.get_mut().write_all(head.as_bytes())?;
+                stream.get_mut().write_all(content)?;
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn counts_what_was_answered() {
+        let https = serve(pattern(0, 1024).to_vec(), 2);
+        for resumed in [false, true] {
+            let outcome = https.handshakes(2, 10, resumed).unwrap();
+            assert_eq!((outcome.done, outcome.failed), (10, 0), "{:?}", outcome.first_failure);
+        }
+        let mut connection = https.open(&https.client(false).unwrap()).unwrap();
+        assert!((0..3).all(|_| connection.get("/1k", KIB).is_ok()));
+    }
+
+    #[test]
+    fn other_content_is_a_failure() {
+        let mut content = pattern(0, 1024).to_vec();
+        content[1000] ^= 1;
+        for content in [content, pattern(0, 1023).to_vec()] {
+            let outcome = serve(content, 0).handshakes(1, 3, false).unwrap();
+            assert_eq!((outcome.done, outcome.failed), (0, 3));
+        }
+    }
+
+    #[test]
+    fn a_session_that_is_not_resumed_is_a_failure() {
+        let outcome = serve(pattern(0, 1024).to_vec(), 0).handshakes(1, 3, true).unwrap();
+        assert_eq!((outcome.done, outcome.failed), (0, 3));
+        assert!(outcome.first_failure.unwrap().contains("not Resumed"));
+    }
+}

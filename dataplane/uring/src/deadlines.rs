@@ -170,8 +170,9 @@ mod tests {
             bytes.set(now_ms);
             assert_eq!([at(now_ms), at(now_ms + 99)], [Poll::Pending; 2], "at {now_ms}");
         }
-        assert_eq!(at(299), Poll::Pending);
-        assert_eq!(at(300), Poll::Ready(None));
+        // Anew since 200, counted from the next sweep.
+        assert_eq!(at(398), Poll::Pending);
+        assert_eq!(at(399), Poll::Ready(None));
     }
 
     #[test]
