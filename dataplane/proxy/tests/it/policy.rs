@@ -518,6 +518,17 @@ fn what_makes_no_sense_is_refused_with_its_field() {
 }
 
 #[test]
+fn a_mirror_gets_what_its_backend_did_not_wait_for() {
+    let mirror = Origin::saying("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Then::Close);
+    let to = format!("{{ name = \"copy\", mirror = {{ to = \"{}\" }} }}", mirror.address());
+    let site = super::http2::site_with("", &format!("http = {{ policies = [{to}] }}"));
+    assert_eq!(site.part("http2_slow.py", "early")["how"], "status 200");
+    // The request, and one that asks whether the connection lives.
+    site.proxy.wait_metric("mcproxy_mirrored_requests_total", &["state=\"answered\""], 2.0);
+    assert!(mirror.text().contains("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "{}", mirror.text());
+}
+
+#[test]
 fn what_several_operators_add_at_the_same_time_is_all_there() {
     let site = site("");
     let name = ways().next().unwrap().name;

@@ -177,7 +177,7 @@ struct Asked<'a> {
     /// Cookies in one field, as HTTP/1.1 wants them (RFC 9113, section 8.2.3).
     cookies: Vec<u8>,
     /// A copy goes elsewhere, too.
-    copied: Option<Copied>,
+    copied: Option<&'a Copied>,
 }
 
 /// Serves one request.
@@ -187,6 +187,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
     let (mut note, said) = note(session, &parts);
     // Asked once: the engine locks its state for each question.
     let no_body = body.is_end_stream();
+    let mut copied = None;
     let end = match asked(&parts, no_body) {
         Ok(asked) => match session.route(asked.host.as_bytes()) {
             Ok(route) => {
@@ -216,7 +217,8 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
                 } else if length.is_some_and(|length: u64| length > note.most_bytes()) {
                     Err(Fault::before(RequestOutcome::TooLarge, ""))
                 } else {
-                    asked.copied = mirror(session, &parts, &asked, &note);
+                    copied = mirror(session, &parts, &asked, &note);
+                    asked.copied = copied.as_ref();
                     exchange(session, &route, &parts, &asked, &mut body, &mut respond, &mut note).await
                 }
             }
@@ -227,6 +229,8 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
     let outcome = match end {
         Ok(outcome) => outcome,
         Err(fault) => {
+            // What was taken of the body is perhaps not in it.
+            copied = None;
             if !fault.detail.is_empty() {
                 note.detail = fault.detail;
             }
@@ -241,7 +245,7 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
     };
     session.finish(note, said, outcome);
     if !no_body && !body.is_end_stream() {
-        runtime::timeout(LINGER, pin!(hear_out(&mut body))).await;
+        runtime::timeout(LINGER, pin!(hear_out(&mut body, copied.as_ref()))).await;
     }
     client.active.set(client.active.get() - 1);
     if client.active.get() == 0 {
@@ -250,9 +254,19 @@ async fn stream(client: Rc<Client>, request: http::Request<RecvStream>, mut resp
 }
 
 /// Takes what a client still sends of a request that is answered, as far as its window goes: some take the reset of
-/// a stream on which they are sending for a failure, whatever its reason (RFC 9113, section 8.1).
-async fn hear_out(body: &mut RecvStream) {
-    while let Some(Ok(_)) = body.data().await {}
+/// a stream on which they are sending for a failure, whatever its reason (RFC 9113, section 8.1). A copy of the request wants
+/// it, too: its backend has perhaps answered without looking at the body.
+async fn hear_out(body: &mut RecvStream, copied: Option<&Copied>) {
+    while let Some(data) = body.data().await {
+        match (data, copied) {
+            (Ok(data), Some(copied)) => copied.content(&data),
+            (Ok(_), None) => {}
+            (Err(_), _) => return,
+        }
+    }
+    if let Some(copied) = copied {
+        copied.finish(false);
+    }
 }
 
 fn note<'a>(session: &Session, parts: &'a Parts) -> (Note, Said<'a>) {

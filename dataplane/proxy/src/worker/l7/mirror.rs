@@ -21,7 +21,6 @@ use super::session::{Note, Session};
 use crate::worker::Worker;
 
 /// The copy of one request.
-#[derive(Clone)]
 pub(super) struct Copied(Rc<Queue>);
 
 /// What is on its way to the mirror.
@@ -99,6 +98,9 @@ impl Copied {
 
     /// All of the body was added; `framed`: its framing, too.
     pub(super) fn finish(&self, framed: bool) {
+        if self.0.is_whole.get() {
+            return;
+        }
         if self.0.chunked && !framed {
             self.raw(b"0\r\n\r\n");
         }

@@ -67,7 +67,7 @@ pub(super) async fn serve(
                 // A backend that does not switch would take for its next request what is another protocol's.
                 switched.passed().await;
             }
-            let upload = Upload { most, progress: &progress, copied: asked.copied.as_ref() };
+            let upload = Upload { most, progress: &progress, copied: asked.copied };
             let end = send_body(&lease, body, asked, &upload).await;
             progress.delivered.set(end.is_ok());
             end

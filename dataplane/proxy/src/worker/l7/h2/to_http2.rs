@@ -53,7 +53,7 @@ pub(super) async fn serve(
     let (mut response, mut upstream) = channel.send(request, body.is_end_stream()).await?;
     let progress = Progress::default();
     let result = {
-        let upload = Upload { most: note.most_bytes(), progress: &progress, copied: asked.copied.as_ref() };
+        let upload = Upload { most: note.most_bytes(), progress: &progress, copied: asked.copied };
         let up = pin!(send_body(&mut upstream, body, &upload));
         let down = pin!(pass_response(channel, &mut response, respond, note, &progress));
         beside(up, down, UpError::fault).await
