@@ -179,21 +179,30 @@ pub fn asked_name(received: &[u8]) -> Option<String> {
             None => message.extend_from_slice(records.take_rest()),
         }
     }
-    let mut body = Reader::new(&message);
-    let &[CLIENT_HELLO, ..] = body.array::<4>()? else { return None };
+    // What stands behind the hello, or behind its extensions, nobody asked for.
+    let mut message = Reader::new(&message);
+    let &[CLIENT_HELLO, high, middle, low] = message.array::<4>()? else { return None };
+    let len = u32::from_be_bytes([0, high, middle, low]);
+    let mut body = Reader::new(at_most(message.take_rest(), len));
     body.take(VERSION + RANDOM)?;
     body.vec8()?;
     body.vec16()?;
     body.vec8()?;
-    body.u16()?;
+    let len = body.u16()?;
+    let mut extensions = Reader::new(at_most(body.take_rest(), len.into()));
     loop {
-        let kind = body.u16()?;
-        let extension = body.vec16()?;
+        let kind = extensions.u16()?;
+        let extension = extensions.vec16()?;
         if kind == SERVER_NAME {
             let name = host_name(extension).ok()?;
             return Some(name[..name.len().min(HostName::MAX)].escape_ascii().to_string());
         }
     }
+}
+
+/// As many of these bytes as are said to belong together, or fewer where they have not come.
+fn at_most(bytes: &[u8], len: u32) -> &[u8] {
+    &bytes[..bytes.len().min(usize::try_from(len).unwrap_or(usize::MAX))]
 }
 
 /// The one host_name of a server_name extension (RFC 6066, section 3).

@@ -226,6 +226,15 @@ fn byte_by_byte_costs_no_more_than_a_look() {
 }
 
 #[test]
+fn a_name_behind_the_hello_was_not_asked_for() {
+    let extension = b"\0\0\0\x0e\0\x0c\0\0\x09a.example";
+    let hello = HelloBuilder::new().build();
+    let another = [&hello[..], &[22, 3, 3, 0, 18], extension].concat();
+    assert_eq!(whole(&another).unwrap().unwrap().name, None);
+    assert_eq!(asked_name(&another), None);
+}
+
+#[test]
 fn the_name_is_known_where_the_hello_is_refused_or_cut() {
     let bytes = named("a.example").padding(2_000).build_records(&[40, 60, 30]);
     assert_eq!(asked_name(&bytes).as_deref(), Some("a.example"));
