@@ -7,6 +7,7 @@
 mod bench;
 mod clock;
 mod doctor;
+mod ebpf;
 mod lint;
 mod repo;
 mod setup;
@@ -38,6 +39,8 @@ enum Command {
     Lint,
     /// The conventions that no compiler checks.
     Tidy,
+    /// Builds what runs in the kernel, to be embedded in mc-proxy.
+    Ebpf,
     /// Measures MC-Proxy beside its peers. Further arguments go to the benchmark.
     Bench(bench::Args),
     /// What this machine offers and lacks, and what to do.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&repo, &args),
         Command::Lint => lint::run(&repo),
         Command::Tidy => tidy::run(&repo),
+        Command::Ebpf => ebpf::run(&repo),
         Command::Bench(args) => bench::run(&repo, &args),
         Command::Doctor(args) => doctor::run(&args),
     });

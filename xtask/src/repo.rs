@@ -35,7 +35,12 @@ impl Repo {
 
     /// `cargo` of the toolchain that runs this.
     pub(crate) fn cargo(&self) -> Command {
-        let mut command = self.command("cargo");
+        self.cargo_at("cargo")
+    }
+
+    /// This very `cargo`.
+    pub(crate) fn cargo_at(&self, program: &str) -> Command {
+        let mut command = self.command(program);
         // `cargo run` adds these; a nested cargo that sees them would build its scripts anew.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();

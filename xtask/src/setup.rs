@@ -124,6 +124,7 @@ fn is_there(package: &str) -> bool {
 /// The program or file by which one sees that a package is there.
 fn sign(package: &str) -> &str {
     match package {
+        "cargo-web" => "/usr/bin/cargo",
         "g++" => "c++",
         "gnutls-bin" => "gnutls-cli",
         "iproute2" => "ip",
@@ -131,6 +132,8 @@ fn sign(package: &str) -> &str {
         "linux-perf" => "perf",
         "nghttp2-client" => "h2load",
         "protobuf-compiler" => "protoc",
+        "rust-web-src" => "/usr/lib/rustlib/src/rust/library/core/Cargo.toml",
+        "rustc-web" => "/usr/bin/rustc",
         "testssl.sh" => "testssl",
         same => same,
     }

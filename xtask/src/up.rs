@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::clock::{Stopwatch, words};
+use crate::ebpf;
 use crate::repo::{Repo, run as run_command};
 
 #[derive(clap::Args)]
@@ -32,6 +33,7 @@ pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
         "up: building mc-proxy, mcproxyctl and the demo site ({profile} profile; minutes the first time)"
     );
     let watch = Stopwatch::start();
+    ebpf::build_if_possible(repo);
     let mut build = repo.cargo();
     build.args(["build", "--profile", profile]).args(["-p", "mc-proxy", "-p", "mcproxyctl", "-p", "mc-demo"]);
     run_command(&mut build)?;

@@ -8,6 +8,7 @@
 //! out: where countries and systems come from (the caller's closure), and the time (in [`Rates`]).
 
 mod intervals;
+pub mod tables;
 
 #[cfg(test)]
 mod tests;

@@ -1,19 +1,14 @@
 //! How fast sources open connections: token buckets that all workers share and nobody waits for.
 //!
-//! The buckets and their arithmetic are [`mc_ebpf_abi::bucket`]'s; here they lie in atomics. A worker reads its
-//! set, decides on the copy and exchanges one word; where another was faster it decides again, and after 16
-//! lost races the connection passes and pays unseen. So a race can let a connection pass that was too fast,
-//! and, in the instant in which a bucket changes hands, judge one by the bucket before; every state that it can
-//! leave is a valid one.
+//! The buckets and their arithmetic are [`mc_ebpf_abi::bucket`]'s, the same that the kernel's half counts with.
 //!
 //! 4 MiB for a quarter of a million buckets, allocated when they are first needed.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
-use mc_ebpf_abi::bucket::{Entry, Place, SETS, Set, take};
+use mc_ebpf_abi::bucket::{self, Place, SETS};
 pub use mc_ebpf_abi::bucket::{Limit, Scope, Source};
 
 use crate::model::{Rate, RequestRate};
@@ -43,17 +38,10 @@ pub struct Rates<'a> {
     pub now_ns: u64,
 }
 
-/// [`Set`] in atomics, in a cache line of its own.
+/// [`bucket::SharedSet`] in a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct SharedSet([SharedEntry; 4]);
-
-/// [`Entry`] in atomics.
-#[derive(Debug, Default)]
-struct SharedEntry {
-    tag: AtomicU64,
-    full_at_ns: AtomicU64,
-}
+struct SharedSet(bucket::SharedSet<AtomicU64>);
 
 /// Races for one bucket that a connection loses before it passes without looking again.
 const ATTEMPTS: u32 = 16;
@@ -79,7 +67,8 @@ impl RateTable {
     /// As [`Self::take`], where many limits share the table: `owner` says whose bucket it is.
     pub fn take_of(&self, owner: u64, source: Source, scope: Scope, now_ns: u64, limit: &Limit) -> bool {
         let Place { set, tag } = source.place(scope, self.seed ^ owner);
-        self.sets()[set as usize % SETS].take(tag, now_ns, limit)
+        let set = &self.sets()[set as usize % SETS].0;
+        set.take::<ATTEMPTS>(set.find(tag), tag, now_ns, limit)
     }
 
     fn sets(&self) -> &[SharedSet] {
@@ -127,42 +116,6 @@ impl Rates<'_> {
     }
 }
 
-impl SharedSet {
-    fn take(&self, tag: u64, now_ns: u64, limit: &Limit) -> bool {
-        let mut bucket_time = None;
-        for _ in 0..ATTEMPTS {
-            let set = Set(std::array::from_fn(|index| self.0[index].load()));
-            let (index, bucket) = set.bucket(tag);
-            let (full_at_ns, taken) = take(bucket.full_at_ns, now_ns, limit);
-            if !taken {
-                return false;
-            }
-            let seen = set.0[index];
-            let slot = &self.0[index];
-            // The tag first, so that others of this source find the bucket and none of their takes is lost. Until
-            // the time is exchanged they see that of the one who makes room, the earliest of the set.
-            if seen.tag == tag || slot.tag.compare_exchange(seen.tag, tag, Relaxed, Relaxed).is_ok() {
-                let time = &slot.full_at_ns;
-                if time.compare_exchange(seen.full_at_ns, full_at_ns, Relaxed, Relaxed).is_ok() {
-                    return true;
-                }
-                bucket_time = Some(time);
-            }
-        }
-        // There was a token each time and another took it first. It passes, and is paid for unseen.
-        if let Some(time) = bucket_time {
-            time.fetch_add(limit.interval_ns, Relaxed);
-        }
-        true
-    }
-}
-
-impl SharedEntry {
-    fn load(&self) -> Entry {
-        Entry { tag: self.tag.load(Relaxed), full_at_ns: self.full_at_ns.load(Relaxed) }
-    }
-}
-
 /// An address as the buckets know it: one of IPv4 is itself, however it is written.
 #[must_use]
 pub fn source(address: IpAddr) -> Source {
@@ -179,6 +132,7 @@ pub fn source(address: IpAddr) -> Source {
 mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
 
@@ -201,22 +155,6 @@ mod tests {
         assert_eq!(admitted(&table, "2001:db8::1", SECOND, 9, &limit), 5);
         assert_eq!(admitted(&table, "2001:db8::2", SECOND, 9, &limit), 5);
         assert_eq!(admitted(&table, "192.0.2.1", SECOND + SECOND / 5, 9, &limit), 2);
-    }
-
-    #[test]
-    fn a_table_in_atomics_decides_as_the_plain_one() {
-        let limit = Limit::new(3, 2).unwrap();
-        let (shared, mut plain) = (SharedSet::default(), Set::default());
-        let mut random = 1;
-        let mut refused = 0;
-        for step in 0..10_000 {
-            random = mc_ebpf_abi::mix(random);
-            let (tag, now) = (1 + random % 7, SECOND + step * SECOND / 20);
-            let taken = shared.take(tag, now, &limit);
-            assert_eq!(taken, mc_ebpf_abi::bucket::take_in_set(&mut plain, tag, now, &limit), "step {step}");
-            refused += u32::from(!taken);
-        }
-        assert!((1000..9000).contains(&refused), "{refused} refused: the test says little");
     }
 
     #[test]

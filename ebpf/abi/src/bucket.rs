@@ -9,10 +9,13 @@
 //! no room, the bucket that is full first goes: one that is full already is no loss at all, and a flood of new
 //! sources does not drive out the one that is being held back.
 
+#[cfg(target_has_atomic = "64")]
+use core::sync::atomic::Ordering::Relaxed;
+
 use crate::mix;
 
 /// How fast tokens come and how many a bucket holds, worked out in user space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Limit {
     /// Time for one token, in nanoseconds.
@@ -36,6 +39,46 @@ pub struct Entry {
 #[repr(C, align(64))]
 pub struct Set(pub [Entry; 4]);
 
+/// A source's place in its set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which of the four.
+    pub index: usize,
+    /// Whether it was there.
+    pub is_known: bool,
+    /// When it is full again; 0 where it was not there.
+    pub full_at_ns: u64,
+}
+
+/// [`Set`] where many take at the same time and nobody waits. A taker reads the set, decides on the copy and
+/// exchanges one word; where another was faster it decides again, and after the last lost race it passes and pays
+/// unseen. So a race can let a source pass that was too fast, and, in the instant in which a bucket changes hands,
+/// judge one by the bucket before; every state that it can leave is a valid one.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct SharedSet<W>([SharedEntry<W>; 4]);
+
+/// [`Entry`] where many take at the same time.
+#[derive(Debug, Default)]
+#[repr(C)]
+struct SharedEntry<W> {
+    tag: W,
+    full_at_ns: W,
+}
+
+/// 64 bits that many read and change at the same time, in no order to other memory. An `AtomicU64` in user space; the
+/// kernel's half has the instructions, and no such type.
+pub trait Word {
+    /// What it is.
+    fn load(&self) -> u64;
+    /// Makes it `to` where it is `from`; whether it was.
+    fn exchange(&self, from: u64, to: u64) -> bool;
+    /// Sets it.
+    fn store(&self, to: u64);
+    /// Adds to it.
+    fn add(&self, what: u64);
+}
+
 /// Where a source's bucket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -56,7 +99,7 @@ pub enum Scope {
 }
 
 /// A source: an IPv6 address in two words, one of IPv4 in its mapped form (RFC 4291, section 2.5.5.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Source {
     /// The first 64 bits.
@@ -88,9 +131,9 @@ pub fn take(full_at_ns: u64, now_ns: u64, limit: &Limit) -> (u64, bool) {
 /// Takes a token from the source's bucket in its set, which gets one if it has none.
 #[inline(always)]
 pub fn take_in_set(set: &mut Set, tag: u64, now_ns: u64, limit: &Limit) -> bool {
-    let (index, entry) = set.bucket(tag);
-    let (full_at_ns, taken) = take(entry.full_at_ns, now_ns, limit);
-    if let Some(slot) = set.0.get_mut(index) {
+    let found = set.bucket(tag);
+    let (full_at_ns, taken) = take(found.full_at_ns, now_ns, limit);
+    if let Some(slot) = set.0.get_mut(found.index) {
         *slot = Entry { tag, full_at_ns };
     }
     taken
@@ -113,33 +156,122 @@ impl Limit {
 
 impl Set {
     /// The source's bucket, or the one that makes room for it, as if it were fresh: where, and what is in it.
+    ///
+    /// Without a branch: what is in a set is nothing that a processor could guess, and a wrong guess costs more than all
+    /// four entries. Times stay below 2^63, so that a sign tells which is earlier.
     #[must_use]
     #[inline(always)]
-    pub fn bucket(&self, tag: u64) -> (usize, Entry) {
+    pub fn bucket(&self, tag: u64) -> Found {
         let [a, b, c, d] = self.0;
-        let (mut index, mut oldest) = (0, a.full_at_ns);
-        if a.tag == tag {
-            return (0, a);
+        // The first that is full makes room, unless the source has a bucket.
+        let (mut first, mut at) = (a.full_at_ns, 0);
+        (first, at) = earlier(first, at, b.full_at_ns, 1);
+        (first, at) = earlier(first, at, c.full_at_ns, 2);
+        (_, at) = earlier(first, at, d.full_at_ns, 3);
+        let (is_a, is_b) = (is_zero(a.tag ^ tag), is_zero(b.tag ^ tag));
+        let (is_c, is_d) = (is_zero(c.tag ^ tag), is_zero(d.tag ^ tag));
+        let known = is_a | is_b | is_c | is_d;
+        let index = at & !known | 1 & is_b | 2 & is_c | 3 & is_d;
+        let full_at_ns =
+            a.full_at_ns & is_a | b.full_at_ns & is_b | c.full_at_ns & is_c | d.full_at_ns & is_d;
+        Found { index: (index & 3) as usize, is_known: known != 0, full_at_ns }
+    }
+}
+
+/// The earlier of two times, and its number.
+#[inline(always)]
+fn earlier(time: u64, number: u64, other: u64, other_number: u64) -> (u64, u64) {
+    let is_other = sign(other.wrapping_sub(time));
+    (time ^ (time ^ other) & is_other, number ^ (number ^ other_number) & is_other)
+}
+
+/// All bits where the topmost is set, else none.
+#[inline(always)]
+#[cfg_attr(target_arch = "bpf", expect(unsafe_code, reason = "one instruction"))]
+fn sign(word: u64) -> u64 {
+    #[cfg(not(target_arch = "bpf"))]
+    return (word as i64 >> 63) as u64;
+    // The compiler knows what it means, and would make branches of it: the kernel's machine has nothing else.
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut mask = word;
+        // SAFETY: shifts a register.
+        unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) mask, options(pure, nomem, nostack)) };
+        mask
+    }
+}
+
+/// All bits where the word is 0, else none.
+#[inline(always)]
+fn is_zero(word: u64) -> u64 {
+    sign(!word & word.wrapping_sub(1))
+}
+
+impl<W: Word> SharedSet<W> {
+    /// Has the set brought into the cache while something else is done. In the kernel this is worth it: a table of so
+    /// many sets is seldom there.
+    #[inline(always)]
+    pub fn touch(&self) {
+        // A load of the kernel's is not left out though nobody looks at it.
+        let _ = self.0[0].tag.load();
+    }
+
+    /// Finds the source's bucket.
+    #[inline(always)]
+    pub fn find(&self, tag: u64) -> Found {
+        let [a, b, c, d] = &self.0;
+        Set([a.load(), b.load(), c.load(), d.load()]).bucket(tag)
+    }
+
+    /// Takes a token from the source's bucket as it was found, which it gets if it has none. Loses at most `ATTEMPTS`
+    /// races.
+    #[inline(always)]
+    pub fn take<const ATTEMPTS: u32>(&self, mut found: Found, tag: u64, now_ns: u64, limit: &Limit) -> bool {
+        for _ in 0..ATTEMPTS {
+            let (full_at_ns, taken) = take(found.full_at_ns, now_ns, limit);
+            if !taken {
+                return false;
+            }
+            let slot = &self.0[found.index & 3];
+            if !found.is_known {
+                slot.tag.store(tag);
+                slot.full_at_ns.store(full_at_ns);
+                return true;
+            }
+            if slot.full_at_ns.exchange(found.full_at_ns, full_at_ns) {
+                return true;
+            }
+            found = self.find(tag);
         }
-        if b.tag == tag {
-            return (1, b);
-        }
-        if c.tag == tag {
-            return (2, c);
-        }
-        if d.tag == tag {
-            return (3, d);
-        }
-        if b.full_at_ns < oldest {
-            (index, oldest) = (1, b.full_at_ns);
-        }
-        if c.full_at_ns < oldest {
-            (index, oldest) = (2, c.full_at_ns);
-        }
-        if d.full_at_ns < oldest {
-            index = 3;
-        }
-        (index, Entry { tag, full_at_ns: 0 })
+        // There was a token each time and another took it first. It passes, and is paid for unseen.
+        self.0[found.index & 3].full_at_ns.add(limit.interval_ns);
+        true
+    }
+}
+
+impl<W: Word> SharedEntry<W> {
+    #[inline(always)]
+    fn load(&self) -> Entry {
+        Entry { tag: self.tag.load(), full_at_ns: self.full_at_ns.load() }
+    }
+}
+
+#[cfg(target_has_atomic = "64")]
+impl Word for core::sync::atomic::AtomicU64 {
+    fn load(&self) -> u64 {
+        self.load(Relaxed)
+    }
+
+    fn exchange(&self, from: u64, to: u64) -> bool {
+        self.compare_exchange(from, to, Relaxed, Relaxed).is_ok()
+    }
+
+    fn store(&self, to: u64) {
+        self.store(to, Relaxed);
+    }
+
+    fn add(&self, what: u64) {
+        self.fetch_add(what, Relaxed);
     }
 }
 
@@ -193,7 +325,7 @@ impl Source {
             Scope::Address => self,
             Scope::Prefix => self.prefix(),
         };
-        let hash = mix(mix(mix(seed ^ scope as u64) ^ source.high) ^ source.low);
+        let hash = mix(mix(seed.rotate_left(scope as u32 * 16) ^ source.high) ^ source.low);
         // The top bits name the set; the lowest is given up so that no tag is 0.
         Place { set: (hash >> 48) as u32, tag: hash | 1 }
     }
@@ -201,6 +333,8 @@ impl Source {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::AtomicU64;
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -263,8 +397,25 @@ mod tests {
     }
 
     #[test]
+    fn a_set_in_atomics_decides_as_the_plain_one() {
+        let limit = Limit::new(3, 2).unwrap();
+        let (shared, mut plain) = (SharedSet::<AtomicU64>::default(), Set::default());
+        let mut random = 1;
+        let mut refused = 0;
+        for step in 0..10_000 {
+            random = mix(random);
+            let (tag, now) = (1 + random % 7, SECOND + step * SECOND / 20);
+            let taken = shared.take::<16>(shared.find(tag), tag, now, &limit);
+            assert_eq!(taken, take_in_set(&mut plain, tag, now, &limit), "step {step}");
+            refused += u32::from(!taken);
+        }
+        assert!((1000..9000).contains(&refused), "{refused} refused: the test says little");
+    }
+
+    #[test]
     fn an_entry_is_16_bytes_and_a_set_a_cache_line() {
         assert_eq!((size_of::<Entry>(), size_of::<Set>(), align_of::<Set>()), (16, 64, 64));
+        assert_eq!((size_of::<SharedEntry<AtomicU64>>(), size_of::<SharedSet<AtomicU64>>()), (16, 64));
     }
 
     #[test]

@@ -1,14 +1,18 @@
-//! What the kernel's half of the firewall and user space share: the verdict's order and the token bucket.
+//! What the kernel's half of the firewall and user space share: the verdict's order, the token bucket, how a frame is
+//! read, and how the policy lies in memory.
 //!
 //! One policy, two places of enforcement: user space compiles this for itself and the XDP programs compile it
 //! for the kernel, so that a source is judged alike wherever it is met. Hence `no_std`, no allocation, no
 //! dependency, no division at run time, no 128-bit arithmetic, no floating point, and nothing that can panic.
 //!
-//! Left out: how networks, countries and systems are looked up. Either side has its own tables and comes
-//! here with what they said.
+//! Left out: how user space looks up networks, countries and systems. It has tables of its own, and compiles those of
+//! the kernel from what they say.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod bucket;
+pub mod frame;
+pub mod policy;
 pub mod verdict;
 
 /// A step and the output function of SplitMix64 (Steele, Lea, Flood 2014): spreads every bit over all 64.

@@ -63,6 +63,11 @@ impl<A: Address> Intervals<A> {
         self.rules[after.checked_sub(1)?]
     }
 
+    /// Where another rule begins to decide, rising, and which.
+    pub(super) fn steps(&self) -> impl Iterator<Item = (A, Option<Rule>)> {
+        self.starts.iter().copied().zip(self.rules.iter().copied())
+    }
+
     /// Ends what is open and lies before `next`; `None`: everything.
     fn close(&mut self, open: &mut Vec<Network<A>>, next: Option<A>) {
         while let Some(inner) = open.pop_if(|inner| next.is_none_or(|next| inner.last < next)) {

@@ -1,0 +1,24 @@
+//! What of MC-Proxy runs in the kernel: the firewall at the network card.
+//!
+//! The rules themselves (how a frame is read, in which order verdicts come, how tokens are taken, how tables are
+//! looked up) are [`mc_ebpf_abi`]'s, the same code as in user space. Here are the maps, and what only the kernel can.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![allow(internal_features, reason = "atomic exchanges: `core` has no such methods for this target")]
+
+mod firewall;
+mod maps;
+mod wire;
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses a program in which this can be reached.
+    loop {}
+}
+
+/// What the kernel asks for before it lends its GPL helpers, of which none is used but the clock and the samples.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";
