@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// Who may connect.
     #[command(subcommand)]
     Firewall(Firewall),
+    /// What works on this machine, and why something does not.
+    #[command(after_help = "Example:\n  mcproxyctl capabilities")]
+    Capabilities,
     /// Certificates of routes that terminate TLS.
     #[command(subcommand)]
     Certificate(Certificate),
@@ -479,6 +482,9 @@ pub(crate) enum Firewall {
         #[arg(long, value_name = "N")]
         expect_revision: Option<u64>,
     },
+    /// Prints what the firewall drops, in the kernel and in the proxy, as it happens; of many some.
+    #[command(after_help = "Example:\n  mcproxyctl firewall watch --output json")]
+    Watch,
     /// Says what would become of an address, and why.
     #[command(after_help = "Example:\n  mcproxyctl firewall test 203.0.113.9")]
     Test {

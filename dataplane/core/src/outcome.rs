@@ -151,6 +151,12 @@ impl Outcome {
     pub const fn is_refusal(self) -> bool {
         self as u8 >= Self::NoRoute as u8
     }
+
+    /// Whether it was the firewall that refused the connection.
+    #[must_use]
+    pub const fn is_firewall(self) -> bool {
+        self as u8 >= Self::DeniedCidr as u8 && self as u8 <= Self::RatePrefix as u8
+    }
 }
 
 /// How a request within an HTTP connection ended. The name in snake case is its word in log and metrics.

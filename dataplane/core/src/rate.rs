@@ -4,7 +4,7 @@
 //!
 //! 4 MiB for a quarter of a million buckets, allocated when they are first needed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
@@ -126,6 +126,12 @@ pub fn source(address: IpAddr) -> Source {
             Source::v6(a << 48 | b << 32 | c << 16 | d, e << 48 | f << 32 | g << 16 | h)
         }
     }
+}
+
+/// The address that [`source`] made these words of.
+#[must_use]
+pub fn address(high: u64, low: u64) -> IpAddr {
+    Ipv6Addr::from_bits((high as u128) << 64 | low as u128).to_canonical()
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Config {
     pub tls: Tls,
     /// TCP keepalive of clients and backends.
     pub keepalive: Keepalive,
+    /// The firewall in the kernel.
+    pub xdp: Xdp,
     /// Seed: listeners.
     pub listeners: Vec<Listener>,
     /// Seed: routes.
@@ -178,6 +180,31 @@ pub struct Keepalive {
     pub probes: u32,
 }
 
+/// `[xdp]`: the firewall in the kernel, at the network card.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Xdp {
+    /// Interfaces through which clients come; none: the firewall is in user space alone.
+    pub interfaces: Vec<String>,
+    /// How it is attached.
+    pub mode: XdpMode,
+    /// The bpffs in which it outlives a restart; `""`: it does not.
+    pub pins: PathBuf,
+}
+
+/// How the firewall is attached to interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver, else in the kernel's stack.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+}
+
 /// Why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -217,6 +244,12 @@ impl Default for AccessLog {
 impl Default for Tls {
     fn default() -> Self {
         Self { certificates: "certs".into(), ticket_keys: "ticket-keys".into() }
+    }
+}
+
+impl Default for Xdp {
+    fn default() -> Self {
+        Self { interfaces: Vec::new(), mode: XdpMode::Auto, pins: "/sys/fs/bpf".into() }
     }
 }
 
@@ -314,6 +347,16 @@ impl Config {
                     format!("keepalive.{key}"),
                     format!("{value} is more than {most}, the kernel's limit"),
                 ));
+            }
+        }
+        for (index, name) in self.xdp.interfaces.iter().enumerate() {
+            // IFNAMSIZ, and what the kernel's dev_valid_name() says.
+            if name.is_empty()
+                || name.len() > 15
+                || name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+            {
+                let problem = format!("`{name}` is no interface's name: see `ip link`");
+                return Err(invalid(format!("xdp.interfaces[{index}]"), problem));
             }
         }
         self.listeners = each("listeners", std::mem::take(&mut self.listeners), model::normalize_listener)?;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
 use mc_core::firewall::Geo;
+use mc_core::firewall::tables::{Places, Steps};
 use serde::Deserialize;
 
 use crate::access_log::date_text;
@@ -127,6 +128,19 @@ impl GeoIp {
         }
     }
 
+    /// What the databases say of all addresses, for the kernel's tables. Takes as long as reading them.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        let mut places = Places::default();
+        if let Some(database) = &self.country {
+            database.steps(&COUNTRY, &mut places.countries);
+        }
+        if let Some(database) = &self.asn {
+            database.steps(&ASN, &mut places.asns);
+        }
+        places
+    }
+
     /// The databases of countries and of autonomous systems in words (path, type, build date), for the status;
     /// empty where there is none.
     #[must_use]
@@ -154,9 +168,31 @@ impl Database {
     }
 
     fn lookup<T>(&self, address: IpAddr, kind: &Kind<T>) -> Option<T> {
+        if embeds_ipv4(address) {
+            return None;
+        }
         // An error is an IPv6 address in a database of IPv4: nothing is known of it. Records were read before.
         let found = self.reader.lookup(address).ok()?;
         (kind.read)(found).ok().flatten()
+    }
+
+    /// All networks and what is known of them, in order.
+    fn steps<T: PartialEq>(&self, kind: &Kind<T>, steps: &mut Steps<T>) {
+        // They were read when the database was opened.
+        let Ok(networks) = self.reader.networks(WithinOptions::default()) else { return };
+        for found in networks.flatten() {
+            let Ok(network) = found.network() else { continue };
+            let Ok(Some(what)) = (kind.read)(found) else { continue };
+            match (network.network(), network.broadcast()) {
+                (IpAddr::V4(first), IpAddr::V4(last)) => {
+                    steps.push_v4(first.to_bits(), last.to_bits(), what);
+                }
+                (IpAddr::V6(first), IpAddr::V6(last)) => {
+                    steps.push_v6(first.to_bits(), last.to_bits(), what);
+                }
+                _ => {}
+            }
+        }
     }
 
     fn describe(&self) -> String {
@@ -170,6 +206,13 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.describe())
     }
+}
+
+/// Whether it is an address of IPv6 that databases read as one of IPv4: compatible, of 6to4 or of Teredo. Nobody has had
+/// such for years (RFC 4291 section 2.5.5.1, RFC 7526, RFC 4380), and nothing is known of them.
+fn embeds_ipv4(address: IpAddr) -> bool {
+    let IpAddr::V6(address) = address else { return false };
+    matches!(address.segments(), [0, 0, 0, 0, 0, 0, _, _] | [0x2002, ..] | [0x2001, 0, ..])
 }
 
 /// Reads every record once, and says whether one has what is wanted.
@@ -243,6 +286,39 @@ mod tests {
     fn a_database_of_ipv4_knows_nothing_of_ipv6_and_a_strange_code_is_no_country() {
         check("country-ipv4.mmdb", "2001:db8:1::7", (None, Some(64502)));
         check("country-ipv4.mmdb", "198.51.100.1", (None, Some(64501)));
+    }
+
+    /// The place of each network's ends and their neighbours, by look-up and by the list of all.
+    #[test]
+    fn the_list_of_all_places_says_what_a_look_up_says() {
+        let mut databases =
+            vec![fixture("country.mmdb"), fixture("country-maxmind.mmdb"), fixture("country-ipv4.mmdb")];
+        databases.extend(std::env::var_os("MC_COUNTRY_MMDB").map(PathBuf::from));
+        for path in databases {
+            let geo = GeoIp::open(Some(&path), Some(&fixture("asn.mmdb"))).unwrap();
+            let places = geo.places();
+            let (countries, asns) = (&places.countries, &places.asns);
+            assert!(!countries.v4.is_empty() && !asns.v6.is_empty(), "{}", path.display());
+            for bits in countries.v4.iter().flat_map(|(start, _)| [start.wrapping_sub(1), *start]) {
+                let found = geo.lookup(std::net::Ipv4Addr::from_bits(bits).into());
+                assert_eq!(at(&countries.v4, bits), found.country, "{bits:#x} in {}", path.display());
+                assert_eq!(at(&asns.v4, bits), found.asn, "{bits:#x} in {}", path.display());
+            }
+            for bits in countries.v6.iter().flat_map(|(start, _)| [start.wrapping_sub(1), *start]) {
+                let address = std::net::Ipv6Addr::from_bits(bits);
+                if address.to_ipv4_mapped().is_some() {
+                    continue;
+                }
+                let found = geo.lookup(address.into());
+                assert_eq!(at(&countries.v6, bits), found.country, "{address} in {}", path.display());
+                assert_eq!(at(&asns.v6, bits), found.asn, "{address} in {}", path.display());
+            }
+        }
+    }
+
+    fn at<A: Ord + Copy, T: Copy>(steps: &[(A, Option<T>)], address: A) -> Option<T> {
+        let after = steps.partition_point(|(start, _)| *start <= address);
+        steps[after.checked_sub(1)?].1
     }
 
     #[test]

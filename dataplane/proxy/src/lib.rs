@@ -9,6 +9,7 @@ pub mod clock;
 pub mod config;
 pub mod geoip;
 pub mod health;
+pub mod kernel;
 pub mod metrics;
 pub mod snapshot;
 pub mod stats;

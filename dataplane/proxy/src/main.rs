@@ -13,6 +13,7 @@ use mc_proxy::access_log::{LogSink, Target};
 use mc_proxy::admin::{Events, Service};
 use mc_proxy::config::{Config, LogFormat};
 use mc_proxy::geoip::GeoIp;
+use mc_proxy::kernel::Kernel;
 use mc_proxy::snapshot::Snapshot;
 use mc_proxy::tls::{Reloaded, Tls};
 use mc_proxy::workers::{SharedPolicy, Workers};
@@ -106,8 +107,10 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let log = open_access_log(config)?;
     let events = Events::default();
     let workers = Arc::new(start_workers(config, &log, &events, tls)?);
+    let kernel = Arc::new(Kernel::open(&config.xdp, &config.server.root));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(operate(config, &workers, geo, events, &log))?;
+    runtime.block_on(operate(config, &workers, &kernel, geo, events, &log))?;
+    kernel.close();
     drop(runtime);
     if let Some(workers) = Arc::into_inner(workers) {
         workers.join();
@@ -120,6 +123,7 @@ fn run(config: &Config) -> anyhow::Result<()> {
 async fn operate(
     config: &Config,
     workers: &Arc<Workers>,
+    kernel: &Arc<Kernel>,
     geo: Arc<GeoIp>,
     events: Events,
     log: &LogSink,
@@ -127,7 +131,7 @@ async fn operate(
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let service = Service::open(config, Arc::clone(workers), geo, events).await?;
+    let service = Service::open(config, Arc::clone(workers), Arc::clone(kernel), geo, events).await?;
     let (stop, stopped) = watch::channel(false);
     let admin = service.admin().clone();
     if let Some(address) = config.metrics.listen_addr {

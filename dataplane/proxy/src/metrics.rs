@@ -20,12 +20,14 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mc_core::backend::{BackendLive, Health};
 use mc_core::outcome::{Outcome, RequestOutcome};
+use mc_ebpf_abi::policy::{self, Count};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access_log::LogSink;
 use crate::admin::Admin;
 use crate::clock;
+use crate::kernel::Kernel;
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::stats::{self, Counter, Histogram, WorkerStats};
 use crate::tls::Tls;
@@ -123,6 +125,7 @@ fn render(exporter: &Exporter) -> String {
     page.one("mcproxy_routes", "gauge", "Routes.", snapshot.route_count);
     page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", log.lost());
     process(&mut page);
+    kernel(&mut page, admin.kernel());
     certificates(&mut page, &admin.workers().policy.tls);
     workers(&mut page, &admin.workers().stats);
     listeners(&mut page, &snapshot);
@@ -132,6 +135,36 @@ fn render(exporter: &Exporter) -> String {
     let live = admin.backends().into_iter().filter_map(|used| used.live).collect();
     backends(&mut page, live);
     page.text
+}
+
+/// The kernel's half of the firewall. Series are there where it is asked for.
+fn kernel(page: &mut Page, kernel: &Kernel) {
+    let report = kernel.report();
+    let name = "mcproxy_xdp_attached";
+    page.family(name, "gauge", "Whether the firewall is in the kernel on an interface, and in which mode.");
+    for (interface, how) in &report.interfaces {
+        let mode = how.as_ref().map_or("off", |attached| attached.mode.word());
+        let is_there = how.is_ok() && report.problem.is_empty();
+        page.sample(name, &[("interface", interface), ("mode", mode)], u64::from(is_there));
+    }
+    let Some(counts) = kernel.counts() else { return };
+    let help = "Time that the last change of the kernel's policy took.";
+    page.one("mcproxy_xdp_policy_seconds", "gauge", help, seconds(report.policy_us));
+    type Part = fn(&Count) -> u64;
+    let families: [(&str, &str, Part); 2] = [
+        (
+            "mcproxy_xdp_packets_total",
+            "Frames that the kernel's half has judged, by what came of it.",
+            |count| count.packets,
+        ),
+        ("mcproxy_xdp_bytes_total", "Bytes of those frames.", |count| count.bytes),
+    ];
+    for (name, help, part) in families {
+        page.family(name, "counter", help);
+        for (number, count) in (0..).zip(&counts) {
+            page.sample(name, &[("reason", policy::word(number))], part(count));
+        }
+    }
 }
 
 /// Until when certificates are valid, of the first [`MAX_CERTIFICATES`] files.

@@ -12,6 +12,7 @@ use mc_core::model::{Backend, Firewall, Listener, Route};
 use mc_core::table::RouteTable;
 
 use crate::geoip::GeoIp;
+use crate::kernel::Covered;
 use crate::stats::{PolicyLive, RouteLive};
 use crate::tls::{Authority, BackendTls};
 
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub route_count: u64,
     /// The firewall as written and as compiled.
     pub firewall: Arc<FirewallEntry>,
+    /// Local addresses whose connections the kernel rates.
+    pub covered: Arc<Covered>,
 }
 
 /// A listener and what is counted of it.
@@ -79,6 +82,7 @@ impl Snapshot {
             routes: RouteTable::new(),
             route_count: 0,
             firewall: Arc::default(),
+            covered: Arc::default(),
         }
     }
 }

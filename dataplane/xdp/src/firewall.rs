@@ -3,7 +3,7 @@
 use std::collections::HashMap as Map;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,13 +68,25 @@ pub struct Where {
     pub trusted: Vec<IpNet>,
 }
 
+/// Which ways of attaching are tried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ask {
+    /// In the driver, else in the stack.
+    #[default]
+    Any,
+    /// This one only.
+    Only(Mode),
+}
+
 /// An interface that the firewall is attached to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// How.
     pub mode: Mode,
     /// Whether an earlier process had left it attached, so that there was no moment without.
     pub taken_over: bool,
+    /// Why it ends with this process though it was to be pinned.
+    pub not_pinned: Option<String>,
 }
 
 /// What the program said of a frame.
@@ -128,9 +140,9 @@ pub enum AttachError {
     /// Neither in the driver nor in the stack.
     #[error("{0} takes no XDP program")]
     Refused(String, #[source] Box<ProgramError>),
-    /// It is attached, and would not outlive this process.
-    #[error("cannot pin {0}: is a bpffs mounted there? `mount -t bpf bpf /sys/fs/bpf`")]
-    Pin(PathBuf, #[source] io::Error),
+    /// It cannot be pinned where others can.
+    #[error("cannot pin {0}: {1}")]
+    Pin(PathBuf, String),
 }
 
 /// Why a generation is not in force. The one before is.
@@ -339,34 +351,37 @@ impl Firewall {
         self.ebpf.take_map("SAMPLES").and_then(|map| RingBuf::try_from(map).ok()).map(Samples)
     }
 
-    /// Attaches to an interface: in its driver where that can be, else in the stack. Where `pins` names a folder of a
-    /// bpffs, the firewall outlives this process there, and one that an earlier process has left is replaced without a
-    /// moment between.
+    /// Attaches to an interface. Where `pins` names a folder of a bpffs, the firewall outlives this process there, and one
+    /// that an earlier process has left is replaced without a moment between.
     ///
     /// # Errors
     /// [`AttachError`]; nothing is attached then.
-    pub fn attach(&mut self, interface: &str, pins: Option<&Path>) -> Result<Attached, AttachError> {
-        if let Some(pins) = pins
-            && let Some(mode) = self.take_over(interface, pins)
-        {
-            return Ok(Attached { mode, taken_over: true });
-        }
-        let mode = match self.attach_as(interface, XdpMode::Driver) {
-            Ok(()) => Mode::Native,
-            Err(
-                error @ (AttachError::NoInterface(_) | AttachError::NotPermitted(_) | AttachError::Busy(_)),
-            ) => {
-                return Err(error);
-            }
-            Err(_) => {
-                self.attach_as(interface, XdpMode::Skb)?;
-                Mode::Generic
-            }
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        ask: Ask,
+        pins: Option<&Path>,
+    ) -> Result<Attached, AttachError> {
+        let tried = match ask {
+            Ask::Any => &[Mode::Native, Mode::Generic][..],
+            Ask::Only(Mode::Native) => &[Mode::Native],
+            Ask::Only(Mode::Generic) => &[Mode::Generic],
         };
-        if let Some(pins) = pins {
-            self.pin(interface, mode, pins)?;
+        if let Some(pins) = pins
+            && let Some(mode) = self.take_over(interface, tried, pins)
+        {
+            return Ok(Attached { mode, taken_over: true, not_pinned: None });
         }
-        Ok(Attached { mode, taken_over: false })
+        let mode = self.attach_one_of(interface, tried)?;
+        let not_pinned = match pins.map(|pins| (pins, make_pins(pins))) {
+            Some((pins, Ok(()))) => {
+                self.pin(interface, mode, pins)?;
+                None
+            }
+            Some((_, Err(problem))) => Some(problem),
+            None => None,
+        };
+        Ok(Attached { mode, taken_over: false, not_pinned })
     }
 
     /// Detaches from an interface, if it is attached there.
@@ -428,37 +443,59 @@ impl Firewall {
         Ok(())
     }
 
+    /// Attaches in the first of these ways that the interface takes.
+    fn attach_one_of(&mut self, interface: &str, tried: &[Mode]) -> Result<Mode, AttachError> {
+        let mut refused = AttachError::NoInterface(interface.to_owned());
+        for mode in tried {
+            let as_xdp = match mode {
+                Mode::Native => XdpMode::Driver,
+                Mode::Generic => XdpMode::Skb,
+            };
+            match self.attach_as(interface, as_xdp) {
+                Ok(()) => return Ok(*mode),
+                // The next way would find the same.
+                Err(
+                    error @ (AttachError::NoInterface(_)
+                    | AttachError::NotPermitted(_)
+                    | AttachError::Busy(_)),
+                ) => {
+                    return Err(error);
+                }
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
     /// Takes over what an earlier process has left attached. `None`: nothing, or nothing that is of use.
-    fn take_over(&mut self, interface: &str, pins: &Path) -> Option<Mode> {
+    fn take_over(&mut self, interface: &str, tried: &[Mode], pins: &Path) -> Option<Mode> {
         for mode in [Mode::Native, Mode::Generic] {
             let path = pin_path(interface, mode, pins);
             let Ok(pinned) = PinnedLink::from_pin(&path) else { continue };
-            let link = XdpLink::try_from(FdLink::from(pinned));
-            // The interface may have gone, and another come by this name: then the link leads nowhere.
-            match link.map(|link| self.program_mut().attach_to_link(link)) {
-                Ok(Ok(link)) => {
-                    self.links.insert(interface.to_owned(), link);
-                    return Some(mode);
-                }
-                Ok(Err(_)) | Err(_) => std::fs::remove_file(&path).unwrap_or(()),
+            if tried.contains(&mode)
+                && let Ok(link) = XdpLink::try_from(FdLink::from(pinned))
+                && let Ok(link) = self.program_mut().attach_to_link(link)
+            {
+                self.links.insert(interface.to_owned(), link);
+                return Some(mode);
             }
+            // It is of another mode, or leads nowhere: the interface has gone, and another come by this name.
+            std::fs::remove_file(&path).unwrap_or(());
         }
         None
     }
 
+    /// Pins an interface's link, and keeps it.
     fn pin(&mut self, interface: &str, mode: Mode, pins: &Path) -> Result<(), AttachError> {
         let Some(link) = self.links.remove(interface) else { return Ok(()) };
         let path = pin_path(interface, mode, pins);
-        let failed = |error| AttachError::Pin(path.clone(), error);
-        std::fs::create_dir_all(pins).map_err(failed)?;
-        let link = self.program_mut().take_link(link).map_err(|error| failed(io::Error::other(error)))?;
-        let link = FdLink::try_from(link).map_err(|error| failed(io::Error::other(error)))?;
-        let pinned = link.pin(&path).map_err(|error| failed(io::Error::other(error)))?;
-        let link =
-            XdpLink::try_from(FdLink::from(pinned)).map_err(|error| failed(io::Error::other(error)))?;
-        // Held under its name again, by the same program.
-        let link =
-            self.program_mut().attach_to_link(link).map_err(|error| failed(io::Error::other(error)))?;
+        let failed = |error: &dyn std::error::Error| AttachError::Pin(path.clone(), error.to_string());
+        let link = self.program_mut().take_link(link).map_err(|error| failed(&error))?;
+        let link = FdLink::try_from(link).map_err(|error| failed(&error))?;
+        let pinned = link.pin(&path).map_err(|error| failed(&error))?;
+        let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|error| failed(&error))?;
+        // The same program again: so it is the program's to keep.
+        let link = self.program_mut().attach_to_link(link).map_err(|error| failed(&error))?;
         self.links.insert(interface.to_owned(), link);
         Ok(())
     }
@@ -493,12 +530,6 @@ impl Samples {
     }
 }
 
-impl AsFd for Samples {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 impl std::fmt::Debug for Firewall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Firewall").field("interfaces", &self.links.keys()).finish_non_exhaustive()
@@ -529,15 +560,31 @@ pub fn clean(pins: &Path, keep: &[String]) -> Vec<String> {
     let mut removed = Vec::new();
     for entry in std::fs::read_dir(pins).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((interface, _)) = name.rsplit_once('.') else { continue };
-        if !keep.iter().any(|kept| kept == interface) && std::fs::remove_file(entry.path()).is_ok() {
-            removed.push(interface.to_owned());
+        let Some((_, interface)) = name.split_once('-') else { continue };
+        let interface = interface.replace(':', ".");
+        if !keep.contains(&interface) && std::fs::remove_file(entry.path()).is_ok() {
+            removed.push(interface);
         }
     }
     removed
 }
 
 const XDP_PASS: u32 = 2;
+
+/// `BPF_FS_MAGIC`.
+const BPFFS: u64 = 0xcafe_4a11;
+
+/// Makes the folder, where it is on a file system that can hold what is pinned.
+fn make_pins(pins: &Path) -> Result<(), String> {
+    let parent = pins.parent().unwrap_or(pins);
+    let remedy = "mount one: `mount -t bpf bpf /sys/fs/bpf`";
+    match rustix::fs::statfs(parent) {
+        Ok(found) if u64::try_from(found.f_type).is_ok_and(|kind| kind == BPFFS) => {}
+        Ok(_) => return Err(format!("{} is no bpffs: {remedy}", parent.display())),
+        Err(error) => return Err(format!("{}: {error}: {remedy}", parent.display())),
+    }
+    std::fs::create_dir_all(pins).map_err(|error| format!("cannot make {}: {error}", pins.display()))
+}
 
 fn unpin(interface: &str, pins: &Path) {
     for mode in [Mode::Native, Mode::Generic] {
@@ -546,8 +593,9 @@ fn unpin(interface: &str, pins: &Path) {
     }
 }
 
+/// The name under which a link is pinned. A bpffs takes no dots, and interfaces have no colons.
 fn pin_path(interface: &str, mode: Mode, pins: &Path) -> PathBuf {
-    pins.join(format!("{interface}.{}", mode.word()))
+    pins.join(format!("{}-{}", mode.word(), interface.replace('.', ":")))
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {

@@ -7,8 +7,10 @@
 
 mod firewall;
 mod generation;
+mod interfaces;
 mod sys;
 
 pub use firewall::{
-    AttachError, Attached, Firewall, LoadError, MapUse, Mode, PolicyError, Run, Samples, Where, clean,
+    Ask, AttachError, Attached, Firewall, LoadError, MapUse, Mode, PolicyError, Run, Samples, Where, clean,
 };
+pub use interfaces::{Interface, interfaces};

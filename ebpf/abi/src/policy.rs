@@ -157,6 +157,32 @@ impl Reason {
     ];
 }
 
+/// A reason or verdict in a word, as metrics, logs and events have it.
+#[must_use]
+pub const fn word(number: u32) -> &'static str {
+    match number {
+        0 => "allowed_default",
+        1 => "allowed_cidr",
+        2 => "allowed_asn",
+        3 => "allowed_country",
+        4 => "denied_cidr",
+        5 => "denied_asn",
+        6 => "denied_country",
+        7 => "denied_default",
+        8 => "rate_address",
+        9 => "rate_prefix",
+        10 => "other",
+        11 => "trusted",
+        12 => "established",
+        13 => "malformed",
+        14 => "hidden",
+        15 => "cookie_sent",
+        16 => "cookie_valid",
+        17 => "cookie_invalid",
+        _ => "unknown",
+    }
+}
+
 /// What is counted of a reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,37 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::process::net_argument;
+
+/// A file system for what is pinned in the kernel, at a folder of its own.
+#[derive(Debug)]
+pub struct BpfFs(tempfile::TempDir);
+
+impl BpfFs {
+    /// Mounts one. Needs root.
+    ///
+    /// # Panics
+    /// Where the kernel has none.
+    #[must_use]
+    pub fn mount() -> Self {
+        let folder = tempfile::tempdir().expect("there is room for a test");
+        let status = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(folder.path()).status();
+        assert!(status.is_ok_and(|status| status.success()), "a bpffs can be mounted");
+        Self(folder)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        // What is pinned there ends with it.
+        drop(Command::new("umount").arg(self.0.path()).status());
+    }
+}
 
 /// One host: a network namespace with its loopback up.
 #[derive(Clone, Debug)]
@@ -43,8 +74,9 @@ impl Host {
         host
     }
 
-    /// Joins two hosts by a cable: each gets an interface with these addresses (`10.77.1.1/24`, `fd77:1::1/64`).
-    pub fn link(&self, ours: &[&str], other: &Self, theirs: &[&str]) {
+    /// Joins two hosts by a cable: each gets an interface with these addresses (`10.77.1.1/24`, `fd77:1::1/64`), whose
+    /// names are returned.
+    pub fn link(&self, ours: &[&str], other: &Self, theirs: &[&str]) -> [String; 2] {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(2, Ordering::Relaxed);
         let (here, there) = (format!("veth{number}"), format!("veth{}", number + 1));
@@ -57,6 +89,7 @@ impl Host {
             }
             host.ip(&format!("link set {name} up"));
         }
+        [here, there]
     }
 
     /// Runs `ip` with these arguments on this host.

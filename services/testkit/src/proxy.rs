@@ -315,9 +315,18 @@ impl Proxy {
     /// When it is not built.
     #[must_use]
     pub fn ctl_output(&self, arguments: &[&str]) -> Output {
+        self.ctl_command(arguments).output().expect("mcproxyctl is a program")
+    }
+
+    /// `mcproxyctl` with these arguments, to be started.
+    ///
+    /// # Panics
+    /// When it is not built.
+    #[must_use]
+    pub fn ctl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("mcproxyctl"));
         command.arg("--socket").arg(self.socket()).args(arguments);
-        command.output().expect("mcproxyctl is a program")
+        command
     }
 
     /// Runs `mcproxyctl` on it and returns what it printed.

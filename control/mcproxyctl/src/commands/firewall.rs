@@ -4,10 +4,12 @@ use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{
     Change, FirewallRuleRequest, GetFirewallRequest, SetFirewallRequest, SetRateRequest, TestFirewallRequest,
+    WatchDropsRequest,
 };
 use mc_core::model::{Action, Firewall as Model, FirewallRule, Rate, Subject};
 use serde::Deserialize;
 use serde_json::json;
+use tokio_stream::StreamExt as _;
 
 use super::read_toml;
 use crate::cli::Firewall;
@@ -28,6 +30,7 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     let change = match command {
         Firewall::Show => return show(client, printer).await,
+        Firewall::Watch => return watch(client, printer).await,
         Firewall::Test { address } => {
             let request = TestFirewallRequest { address: address.to_string() };
             let reply = client.test_firewall(request).await?.into_inner();
@@ -109,6 +112,27 @@ async fn show(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Erro
         format!("{}\n{rest}", table(&["ACTION", "SUBJECT", "COMMENT"], &rows.collect::<Vec<_>>()))
     };
     Ok(printer.print(|| json!({ "revision": revision, "firewall": firewall }), text)?)
+}
+
+async fn watch(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+    let mut drops = client.watch_drops(WatchDropsRequest {}).await?.into_inner();
+    while let Some(drop) = drops.next().await {
+        let drop = drop?;
+        let text = || {
+            let lost =
+                if drop.lost > 0 { format!(" ({} before it were lost)", drop.lost) } else { String::new() };
+            format!(
+                "{:<7} {:<15} {} -> {} {}{lost}",
+                drop.r#where,
+                drop.reason,
+                or_dash(&drop.source),
+                or_dash(&drop.destination),
+                drop.interface
+            )
+        };
+        printer.line(|| json!(drop), text)?;
+    }
+    Ok(())
 }
 
 fn action_of(word: &str) -> Action {

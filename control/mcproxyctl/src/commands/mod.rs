@@ -16,13 +16,13 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use mc_api::mcproxy::client::{self, Client, Target};
-use mc_api::mcproxy::{Disposition, Event, GetStatusRequest, WatchEventsRequest};
+use mc_api::mcproxy::{Disposition, Event, GetCapabilitiesRequest, GetStatusRequest, WatchEventsRequest};
 use serde_json::json;
 use tokio_stream::StreamExt as _;
 
 use crate::cli::{Cli, Command, Reach};
 use crate::error::Error;
-use crate::output::{Printer, bytes, duration, list, or_dash};
+use crate::output::{Printer, bytes, duration, list, or_dash, table};
 use crate::top;
 
 pub(crate) use backend::health_word;
@@ -44,6 +44,7 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
         Command::Policy(command) => policy::run(command, &mut client, &mut printer).await,
         Command::Listener(command) => listener::run(command, &mut client, &mut printer).await,
         Command::Firewall(command) => firewall::run(command, &mut client, &mut printer).await,
+        Command::Capabilities => capabilities(&mut client, &mut printer).await,
         Command::Certificate(command) => certificate::run(command, &mut client, &mut printer).await,
         Command::Backend(command) => backend::run(command, &mut client, &mut printer).await,
         Command::Connection(command) => connection::run(command, &mut client, &mut printer).await,
@@ -82,6 +83,15 @@ async fn status(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
         ])
     };
     Ok(printer.print(|| json!(status), table)?)
+}
+
+async fn capabilities(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+    let capabilities = client.get_capabilities(GetCapabilitiesRequest {}).await?.into_inner().capabilities;
+    let text = || {
+        let rows = capabilities.iter().map(|it| vec![it.name.clone(), it.state.clone(), or_dash(&it.detail)]);
+        table(&["CAPABILITY", "STATE", "DETAIL"], &rows.collect::<Vec<_>>())
+    };
+    Ok(printer.print(|| json!(capabilities), text)?)
 }
 
 async fn events(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {

@@ -7,9 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use mc_api::mcproxy::Event;
+use mc_api::mcproxy::{Drop, Event};
 use mc_core::backend::Health;
 use mc_core::outcome::Outcome;
+use mc_core::rate::address;
+use mc_ebpf_abi::policy::{self, Sample};
 use serde_json::json;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -25,6 +27,7 @@ pub struct Events {
 #[derive(Debug)]
 struct Shared {
     watchers: broadcast::Sender<Event>,
+    drops: broadcast::Sender<Drop>,
     revision: AtomicU64,
     /// Refusals by outcome since the last [`Events::tick`].
     refused: [AtomicU32; Outcome::ALL.len()],
@@ -85,6 +88,7 @@ impl Events {
         Self {
             shared: Arc::new(Shared {
                 watchers: broadcast::Sender::new(WATCHER_BACKLOG),
+                drops: broadcast::Sender::new(WATCHER_BACKLOG),
                 revision: AtomicU64::new(0),
                 refused: std::array::from_fn(|_| AtomicU32::new(0)),
             }),
@@ -103,13 +107,52 @@ impl Events {
 
     /// A connection was refused: announced up to ten times a second for each outcome.
     pub fn refused(&self, outcome: Outcome, client: IpAddr, name: &str) {
-        if self.shared.watchers.receiver_count() == 0 {
+        if self.shared.watchers.receiver_count() + self.shared.drops.receiver_count() == 0 {
             return;
         }
         let seen = self.shared.refused[outcome as usize].fetch_add(1, Ordering::Relaxed);
         if seen < REFUSALS_A_SECOND {
             self.announce(Kind::Refused, outcome.as_str(), &json!({ "client": client, "name": name }));
+            if outcome.is_firewall() {
+                self.drop(Drop {
+                    r#where: "proxy".to_owned(),
+                    source: client.to_string(),
+                    reason: outcome.as_str().to_owned(),
+                    ..Drop::default()
+                });
+            }
         }
+    }
+
+    /// The kernel has dropped a packet, and tells of it.
+    pub fn dropped(&self, sample: &Sample, interface: impl FnOnce() -> Option<String>) {
+        if self.shared.drops.receiver_count() == 0 {
+            return;
+        }
+        let end = |[high, low]: [u64; 2], port: u16| match address(high, low) {
+            IpAddr::V6(address) if address.is_unspecified() => String::new(),
+            address => SocketAddr::new(address, port).to_string(),
+        };
+        self.drop(Drop {
+            r#where: "kernel".to_owned(),
+            source: end(sample.source, sample.source_port),
+            destination: end(sample.destination, sample.destination_port),
+            reason: policy::word(sample.reason).to_owned(),
+            interface: interface().unwrap_or_default(),
+            ..Drop::default()
+        });
+    }
+
+    fn drop(&self, drop: Drop) {
+        let drop = Drop { unix_ms: clock::unix_millis(), ..drop };
+        // The last watcher may have left just now.
+        std::mem::drop(self.shared.drops.send(drop));
+    }
+
+    /// Watches what the firewall drops from now on. `None` where too many do already.
+    #[must_use]
+    pub fn watch_drops(&self) -> Option<broadcast::Receiver<Drop>> {
+        (self.shared.drops.receiver_count() < MAX_WATCHERS).then(|| self.shared.drops.subscribe())
     }
 
     /// Too many connects to a backend failed.

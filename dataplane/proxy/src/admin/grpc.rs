@@ -62,6 +62,7 @@ impl AdminApi for Api {
     type ListRoutesStream = Pages<api::Route>;
     type ListConnectionsStream = Pages<api::Connection>;
     type WatchEventsStream = Pages<api::Event>;
+    type WatchDropsStream = Pages<api::Drop>;
     type TapStream = Pages<api::TappedHead>;
 
     async fn get_status(&self, _request: Request<api::GetStatusRequest>) -> Reply<api::Status> {
@@ -298,6 +299,40 @@ impl AdminApi for Api {
         let (send, heads) = mpsc::channel(16);
         tokio::spawn(tap(self.admin.clone(), key, route.live.tap(), send, one));
         Ok(Response::new(ReceiverStream::new(heads)))
+    }
+
+    async fn get_capabilities(
+        &self,
+        _request: Request<api::GetCapabilitiesRequest>,
+    ) -> Reply<api::Capabilities> {
+        Ok(Response::new(answer::capabilities(&self.admin.kernel().report())))
+    }
+
+    async fn watch_drops(&self, _request: Request<api::WatchDropsRequest>) -> Reply<Self::WatchDropsStream> {
+        let Some(mut watch) = self.admin.events().watch_drops() else {
+            return Err(refused(ChangeError::TooMany { what: "watchers", limit: MAX_WATCHERS as u64 }));
+        };
+        let (send, drops) = mpsc::channel(16);
+        tokio::spawn(async move {
+            let mut lost = 0;
+            loop {
+                let came = tokio::select! {
+                    came = watch.recv() => came,
+                    () = send.closed() => return,
+                };
+                match came {
+                    Ok(drop) => {
+                        if send.send(Ok(api::Drop { lost, ..drop })).await.is_err() {
+                            return;
+                        }
+                        lost = 0;
+                    }
+                    Err(RecvError::Lagged(more)) => lost += more,
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(drops)))
     }
 
     async fn watch_events(

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::geoip::GeoIp;
 use crate::health::{CheckErrors, Checks};
+use crate::kernel::Kernel;
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::store::Store;
 use crate::workers::{ConnectionFilter, ConnectionInfo, Workers};
@@ -49,6 +50,7 @@ pub struct Admin {
     state: Arc<Mutex<State>>,
     view: SharedView,
     workers: Arc<Workers>,
+    kernel: Arc<Kernel>,
     events: Events,
     checks: Arc<std::sync::Mutex<Checks>>,
     check_errors: CheckErrors,
@@ -85,6 +87,7 @@ impl Service {
     pub async fn open(
         config: &Config,
         workers: Arc<Workers>,
+        kernel: Arc<Kernel>,
         geo: Arc<GeoIp>,
         events: Events,
     ) -> Result<Self, OpenError> {
@@ -98,7 +101,7 @@ impl Service {
             routes: config.routes.clone(),
             firewall: config.firewall.clone(),
         };
-        let shell = Shell { workers, geo, events };
+        let shell = Shell { workers, kernel, geo, events };
         let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone())?;
         Ok(Self { admin: Admin::new(state, bound, shell).await, sockets })
     }
@@ -113,8 +116,10 @@ impl Service {
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let Self { admin, sockets } = self;
         let upkeep = tokio::spawn(admin.clone().upkeep());
+        let samples = tokio::spawn(tell_drops(Arc::clone(&admin.kernel), admin.events.clone()));
         sockets.serve(admin, stop).await;
         upkeep.abort();
+        samples.abort();
     }
 }
 
@@ -131,6 +136,7 @@ impl Admin {
             view: state.view(),
             state: Arc::new(Mutex::new(state)),
             workers: shell.workers,
+            kernel: shell.kernel,
             events: shell.events,
             check_errors: health.errors(),
             checks: Arc::new(std::sync::Mutex::new(health)),
@@ -289,6 +295,12 @@ impl Admin {
         &self.workers
     }
 
+    /// The kernel's half of the firewall.
+    #[must_use]
+    pub fn kernel(&self) -> &Arc<Kernel> {
+        &self.kernel
+    }
+
     /// Where to watch and to announce.
     #[must_use]
     pub fn events(&self) -> &Events {
@@ -379,13 +391,35 @@ impl Admin {
             second.tick().await;
             self.events.tick();
             let mut state = Arc::clone(&self.state).lock_owned().await;
-            if state.can_reap() {
+            let looks = self.kernel.is_loaded();
+            if looks || state.can_reap() {
+                let work = move || {
+                    state.reap();
+                    if looks {
+                        state.look_at_interfaces();
+                    }
+                };
                 // A panic there is not this task's to handle.
-                tokio::task::spawn_blocking(move || state.reap()).await.unwrap_or(());
+                tokio::task::spawn_blocking(work).await.unwrap_or(());
             }
         }
     }
 }
+
+/// Tells of packets that the kernel's half drops, as it samples them.
+async fn tell_drops(kernel: Arc<Kernel>, events: Events) {
+    let Some(mut samples) = kernel.samples() else { return };
+    let mut look = tokio::time::interval(SAMPLES_LOOK);
+    loop {
+        look.tick().await;
+        while let Some(sample) = samples.next() {
+            events.dropped(&sample, || kernel.interface(sample.interface));
+        }
+    }
+}
+
+/// How often samples are fetched: there are few, and the ring has room for those of seconds.
+const SAMPLES_LOOK: Duration = Duration::from_millis(100);
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -25,6 +25,7 @@ use super::events::{Events, Kind};
 use super::listing::Listing;
 use crate::clock;
 use crate::geoip::GeoIp;
+use crate::kernel::Kernel;
 use crate::snapshot::{FirewallEntry, ListenerEntry, ListenerIds, RouteEntry, Snapshot};
 use crate::store::{Change, Loaded, Store, StoreError};
 use crate::tls::{Authorities, Authority};
@@ -75,6 +76,7 @@ pub(crate) struct State {
     firewall: Arc<FirewallEntry>,
     ids: ListenerIds,
     workers: Arc<Workers>,
+    kernel: Arc<Kernel>,
     events: Events,
     /// Snapshots that a worker may still hold: it must not be the one that frees a million routes.
     retired: Vec<Arc<Snapshot>>,
@@ -113,6 +115,7 @@ pub(crate) struct Seed {
 #[derive(Clone, Debug)]
 pub(crate) struct Shell {
     pub(crate) workers: Arc<Workers>,
+    pub(crate) kernel: Arc<Kernel>,
     pub(crate) geo: Arc<GeoIp>,
     pub(crate) events: Events,
 }
@@ -235,6 +238,10 @@ impl State {
             .map_err(StartError::Stored)?;
         drop(trusted);
         let compiled = Compiled::new(&what.firewall);
+        // All that the kernel's half is to say, before it says anything.
+        shell.kernel.set_policy(&compiled, &shell.geo);
+        shell.kernel.set_listeners(listeners.values().map(|listener| &listener.spec));
+        shell.kernel.look();
         let mut state = Self {
             store,
             revision,
@@ -248,6 +255,7 @@ impl State {
             firewall: Arc::new(FirewallEntry { spec: what.firewall, compiled, geo: shell.geo }),
             ids,
             workers: shell.workers,
+            kernel: shell.kernel,
             events: shell.events,
             retired: Vec::new(),
         };
@@ -293,6 +301,13 @@ impl State {
         self.view.write().backends.take_checks()
     }
 
+    /// Follows the machine's interfaces.
+    pub(crate) fn look_at_interfaces(&mut self) {
+        if self.kernel.look() {
+            self.publish(self.table());
+        }
+    }
+
     /// Frees old snapshots that no worker holds any more.
     pub(crate) fn reap(&mut self) {
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
@@ -314,6 +329,7 @@ impl State {
             route_count: table.len() as u64,
             routes: table,
             firewall: Arc::clone(&self.firewall),
+            covered: self.kernel.covered(),
         };
         let old = self.workers.snapshot.swap(Arc::new(next));
         self.events.set_revision(self.revision);

@@ -156,7 +156,7 @@ impl Beginning {
             ProxyIn::Optional => Proxy::Over,
         };
         if proxy == Proxy::Over {
-            judge(worker, peer, true)?;
+            judge(worker, peer, !rated_by_kernel(worker, connection))?;
         }
         let parser = client_hello::Parser::new(usize::try_from(spec.max_hello_bytes).unwrap_or(usize::MAX));
         Ok(Self { parser, proxy, skip: 0, incoming: None })
@@ -220,6 +220,21 @@ impl Beginning {
 /// rate where the listener trusts it by name.
 fn judge_peer(worker: &Worker, connection: &Connection) -> Result<(), Refusal> {
     judge(worker, connection.peer.ip(), connection.listener.spec.trusted.is_empty())
+}
+
+/// Whether the kernel has rated the connection already, by the address that it came to.
+fn rated_by_kernel(worker: &Worker, connection: &Connection) -> bool {
+    worker.snapshot(|snapshot| {
+        if snapshot.covered.is_empty() || !snapshot.firewall.compiled.needs_rate() {
+            return false;
+        }
+        let listener = connection.listener.spec.address.ip();
+        let local = match listener.is_unspecified() {
+            true => connection.socket.local_address().map(|address| address.ip()),
+            false => Ok(listener),
+        };
+        local.is_ok_and(|local| snapshot.covered.contains(local))
+    })
 }
 
 /// Asks the firewall about an address, `rated` or not.

@@ -86,10 +86,10 @@ fn rules() -> Vec<FirewallRule> {
     ]
 }
 
-fn flow(source: &str, port: u16) -> Flow {
+fn flow(source: &str) -> Flow {
     let source: IpAddr = source.parse().unwrap();
     let destination = if source.is_ipv4() { "192.0.2.1" } else { "2001:db8::1" };
-    Flow { source, destination: destination.parse().unwrap(), port }
+    Flow { source, destination: destination.parse().unwrap() }
 }
 
 /// Frames of every shape that the program reads.
@@ -108,7 +108,7 @@ fn shapes() -> Vec<Vec<u8>> {
                 Shape { fragment: 0x2000, ..Shape::default() },
                 Shape { fragment: 0x2001, ..Shape::default() },
             ] {
-                frames.push(frame(flow(source, port), &shape, &syn(port)));
+                frames.push(frame(flow(source), &shape, &syn(port)));
             }
         }
     }
@@ -140,18 +140,18 @@ fn shapes() -> Vec<Vec<u8>> {
                 vec![extension(17, 8)],
             ] {
                 let shape = Shape { extensions, ..Shape::default() };
-                frames.push(frame(flow(source, port), &shape, &syn(port)));
+                frames.push(frame(flow(source), &shape, &syn(port)));
                 let shape = Shape { tags: vec![0x8100], ..shape };
-                frames.push(frame(flow(source, port), &shape, &syn(port)));
+                frames.push(frame(flow(source), &shape, &syn(port)));
             }
         }
     }
     // Without a whole TCP header: as a packet, and as a first fragment, whose rest would follow.
     for len in [0, 2, 8, 16] {
         let short = &syn(443)[..len];
-        frames.push(frame(flow("192.0.2.77", 443), &Shape::default(), short));
+        frames.push(frame(flow("192.0.2.77"), &Shape::default(), short));
         let shape = Shape { extensions: vec![fragment(true, 0)], ..Shape::default() };
-        frames.push(frame(flow("2001:db8:2::77", 443), &shape, short));
+        frames.push(frame(flow("2001:db8:2::77"), &shape, short));
     }
     frames
 }
@@ -213,13 +213,13 @@ fn all_flags_are_judged_alike() {
     let mut both = Both::new(rules(), None);
     for source in ["192.0.2.77", "203.0.113.7", "2001:db8:2::77", "2001:db8:bad::1"] {
         for flags in 0..=255 {
-            both.same(&frame(flow(source, 443), &Shape::default(), &tcp(443, flags, &[])));
+            both.same(&frame(flow(source), &Shape::default(), &tcp(443, flags, &[])));
         }
     }
     // Some that have names: SYN, SYN with FIN, nothing, Christmas tree, RST, FIN without ACK.
     let named = [(SYN, true), (SYN | FIN, false), (0, false), (0xff, false), (RST, true), (FIN, false)];
     for (flags, passes) in named.into_iter().chain([(ACK, true), (SYN | ACK, true), (RST | ACK, true)]) {
-        let bytes = frame(flow("192.0.2.77", 443), &Shape::default(), &tcp(443, flags, &[]));
+        let bytes = frame(flow("192.0.2.77"), &Shape::default(), &tcp(443, flags, &[]));
         assert_eq!(both.kernel.run(&bytes, 1).unwrap().passed, passes, "flags {flags:#x}");
     }
 }
@@ -241,7 +241,7 @@ fn rates_are_judged_alike() {
             _ => format!("198.51.100.{}", random.u8(..)),
         };
         let flags = if random.u8(..8) == 0 { ACK } else { SYN };
-        both.same(&frame(flow(&source, 443), &Shape::default(), &tcp(443, flags, &SYN_OPTIONS)));
+        both.same(&frame(flow(&source), &Shape::default(), &tcp(443, flags, &SYN_OPTIONS)));
     }
     for number in [0, 1, 4, 8, 9, 12] {
         assert!(both.judged[number] > 50, "too few came to {}", name(u32::try_from(number).unwrap()));
@@ -256,7 +256,7 @@ fn long_frames_are_judged_alike_in_one_piece_or_several() {
         for source in ["192.0.2.77", "203.0.113.7", "2001:db8:2::77", "2001:db8:bad::1"] {
             for flags in [SYN, ACK, SYN | FIN] {
                 let shape = Shape { payload: vec![0x55; len], ..Shape::default() };
-                both.same(&frame(flow(source, 443), &shape, &tcp(443, flags, &[])));
+                both.same(&frame(flow(source), &shape, &tcp(443, flags, &[])));
             }
         }
     }
@@ -269,7 +269,7 @@ fn headers_behind_the_first_piece_of_a_long_frame_are_refused() {
     let both = Both::new(rules(), None);
     let run = |extensions: usize| {
         let shape = Shape { extensions: vec![extension(60, 2048); extensions], ..Shape::default() };
-        let bytes = frame(flow("2001:db8:2::77", 443), &shape, &tcp(443, SYN, &[]));
+        let bytes = frame(flow("2001:db8:2::77"), &shape, &tcp(443, SYN, &[]));
         both.kernel.run(&bytes, 1).unwrap().passed
     };
     assert!(run(1), "2 KiB of headers lie in the first piece");

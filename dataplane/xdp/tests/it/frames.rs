@@ -2,12 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Who sends, to where.
+/// Who sends, to whom.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
-    pub(crate) port: u16,
 }
 
 /// What stands between the Ethernet and the TCP header, besides IP.

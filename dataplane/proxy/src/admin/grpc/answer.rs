@@ -15,6 +15,7 @@ use mc_core::outcome::Outcome;
 
 use crate::admin::Admin;
 use crate::clock;
+use crate::kernel::Report;
 use crate::snapshot::{FirewallEntry, RouteEntry};
 use crate::workers::{ConnectionFilter, ConnectionInfo};
 
@@ -34,6 +35,37 @@ pub(super) fn status(admin: &Admin) -> api::Status {
         country_database,
         asn_database,
     }
+}
+
+/// What works, and why something does not.
+pub(super) fn capabilities(report: &Report) -> api::Capabilities {
+    let capability = |name: &str, state: &str, detail: String| api::Capability {
+        name: name.to_owned(),
+        state: state.to_owned(),
+        detail,
+    };
+    // Without it nobody would answer.
+    let mut capabilities = vec![capability("io_uring", "on", String::new())];
+    capabilities.push(match (report.problem.as_str(), report.interfaces.is_empty()) {
+        ("", true) => capability("xdp", "off", "no interface is named in [xdp] interfaces".to_owned()),
+        ("", false) => capability("xdp", "on", format!("last change of policy took {} us", report.policy_us)),
+        (problem, _) => capability("xdp", "off", problem.to_owned()),
+    });
+    for (name, how) in &report.interfaces {
+        let name = format!("xdp:{name}");
+        capabilities.push(match how {
+            Err(problem) => capability(&name, "off", problem.clone()),
+            Ok(attached) => {
+                let detail = match (&attached.not_pinned, report.pinned) {
+                    (Some(problem), _) => format!("ends with this process: {problem}"),
+                    (None, false) => "ends with this process, as configured".to_owned(),
+                    (None, true) => "outlives a restart".to_owned(),
+                };
+                capability(&name, attached.mode.word(), detail)
+            }
+        });
+    }
+    api::Capabilities { capabilities }
 }
 
 /// Listeners and what is counted of them.

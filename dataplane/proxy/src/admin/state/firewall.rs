@@ -30,6 +30,7 @@ impl State {
         let detail =
             json!({ "rules": firewall.rules.len(), "default": firewall.default, "rate": firewall.rate });
         let geo = Arc::clone(&self.firewall.geo);
+        self.kernel.set_policy(&compiled, &geo);
         self.firewall = Arc::new(FirewallEntry { spec: firewall, compiled, geo });
         self.publish(self.table());
         self.events.announce(Kind::FirewallChanged, "", &detail);
@@ -40,6 +41,7 @@ impl State {
     pub(crate) fn set_geo(&mut self, geo: Arc<GeoIp>) {
         let spec = self.firewall.spec.clone();
         let compiled = Compiled::new(&spec);
+        self.kernel.set_policy(&compiled, &geo);
         self.firewall = Arc::new(FirewallEntry { spec, compiled, geo });
         self.publish(self.table());
     }

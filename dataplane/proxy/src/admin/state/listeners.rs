@@ -59,6 +59,7 @@ impl State {
         self.commit(&Change::PutListener(listener.clone()))?;
         self.configured.insert(name.clone(), listener);
         self.listeners.insert(name.clone(), Arc::clone(&entry));
+        self.kernel.set_listeners(self.listeners.values().map(|listener| &listener.spec));
         self.publish(self.table());
         let listener = entry.spec.clone();
         self.events.announce(Kind::ListenerAdded, name, &json!(listener));
@@ -94,6 +95,7 @@ impl State {
         let mut after = retire(&gone, kill);
         self.listeners.remove(name);
         self.configured.remove(name);
+        self.kernel.set_listeners(self.listeners.values().map(|listener| &listener.spec));
         self.publish(table);
         after.close = Some(listener.id);
         if kill {

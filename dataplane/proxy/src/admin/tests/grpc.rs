@@ -42,7 +42,7 @@ impl Running {
 async fn service(dir: &Path, config: &str) -> Result<Service, OpenError> {
     let mut config = Config::parse(config, "c.toml").unwrap();
     dir.clone_into(&mut config.server.root);
-    Service::open(&config, workers(), Arc::default(), Events::new()).await
+    Service::open(&config, workers(), Arc::default(), Arc::default(), Events::new()).await
 }
 
 async fn client(path: &Path) -> AdminClient<Channel> {

@@ -51,7 +51,12 @@ impl Site {
         let (store, loaded) = Store::open(&dir.path().join("mc-proxy.db"))?;
         let broken = Arc::new(AtomicBool::new(false));
         let store = Breakable { store, broken: Arc::clone(&broken) };
-        let shell = Shell { workers: workers(), geo: Arc::default(), events: Events::default() };
+        let shell = Shell {
+            workers: workers(),
+            kernel: Arc::default(),
+            geo: Arc::default(),
+            events: Events::default(),
+        };
         let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone())?;
         Ok(Self { dir, admin: Admin::new(state, bound, shell).await, broken })
     }

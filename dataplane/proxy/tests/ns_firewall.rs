@@ -1,0 +1,307 @@
+//! The firewall in the kernel, as the shipped program sets it up: a client and a proxy on hosts of their own, joined by
+//! a cable. What is refused there is refused by silence, and nothing else of the host is touched.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{IpAddr, SocketAddr};
+use std::process::Stdio;
+use std::time::Duration;
+
+use mc_testkit::backend::{Backend, listen};
+use mc_testkit::clock::wait_until;
+use mc_testkit::net::{BpfFs, Host};
+use mc_testkit::proxy::{Config, Proxy};
+use mc_testkit::requires;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+/// A client with several addresses, and a host for a proxy.
+struct Site {
+    client: Host,
+    host: Host,
+    /// The host's interface.
+    interface: String,
+    backend: Backend,
+    pins: BpfFs,
+}
+
+const PROXY: &str = "10.65.1.1:443";
+const PROXY6: &str = "[fd65:1::1]:443";
+const GOOD: &str = "10.65.1.2";
+const BAD: &str = "10.65.1.66";
+const GOOD6: &str = "fd65:1::2";
+const BAD6: &str = "fd65:1:0:0:bad::2";
+
+/// Time for an answer: hosts that have never spoken find each other first.
+const LONG: Duration = Duration::from_secs(5);
+
+/// Time after which there is none.
+const SHORT: Duration = Duration::from_millis(400);
+
+impl Site {
+    fn new() -> Self {
+        let (client, host) = (Host::new(), Host::new());
+        let ours = ["10.65.1.2/24", "10.65.1.66/24", "fd65:1::2/48", "fd65:1:0:0:bad::2/48"];
+        let [_, interface] = client.link(&ours, &host, &["10.65.1.1/24", "fd65:1::1/48"]);
+        let backend = Backend::start_on(&host, "127.0.0.1:8443".parse().unwrap(), |_| {});
+        Self { client, host, interface, backend, pins: BpfFs::mount() }
+    }
+
+    fn config(&self, xdp: &str) -> Config {
+        let xdp = format!(
+            "[xdp]\ninterfaces = [\"{}\"]\npins = \"{}\"\n{xdp}\n",
+            self.interface,
+            self.pins.path().display()
+        );
+        self.config_of(&xdp)
+    }
+
+    fn config_of(&self, tables: &str) -> Config {
+        Config::new()
+            .on(&self.host)
+            .listener_at("web", "0.0.0.0:443".parse().unwrap(), "")
+            .listener_at("web6", "[::]:443".parse().unwrap(), "")
+            .route("*", self.backend.address())
+            .toml(tables)
+    }
+
+    /// What becomes of a connection from this address of the client's: `Ok`, or refused, or no answer.
+    fn connect(&self, from: &str, to: &str, time: Duration) -> std::io::Result<()> {
+        let (from, to): (IpAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+        self.client.enter(|| {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+            socket.connect_timeout(&to.into(), time)
+        })
+    }
+
+    #[track_caller]
+    fn open(&self, from: &str, to: &str) {
+        let connected = self.connect(from, to, LONG);
+        assert!(connected.is_ok(), "{from} to {to}: {connected:?}");
+    }
+
+    #[track_caller]
+    fn silent(&self, from: &str, to: &str) {
+        let error = self.connect(from, to, SHORT).expect_err("it is refused");
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{from} to {to}: {error}");
+    }
+
+    /// User space answers, be it by a reset.
+    #[track_caller]
+    fn answered(&self, from: &str, to: &str) {
+        if let Err(error) = self.connect(from, to, LONG) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{from} to {to}: {error}");
+        }
+    }
+
+    /// Whether there is an XDP program on the host's interface.
+    fn has_program(&self) -> bool {
+        self.host.run("ip", &["-json", "link", "show", "dev", &self.interface]).contains("\"xdp\"")
+    }
+}
+
+/// The state and detail of a capability.
+fn capability(proxy: &Proxy, name: &str) -> (String, String) {
+    let all = proxy.ctl(&["capabilities"]);
+    let found = all.as_array().unwrap().iter().find(|it| it["name"] == name);
+    let found = found.unwrap_or_else(|| panic!("no {name} among {all}"));
+    (found["state"].as_str().unwrap().to_owned(), found["detail"].as_str().unwrap().to_owned())
+}
+
+fn dropped(proxy: &Proxy, reason: &str) -> f64 {
+    proxy.metric("mcproxy_xdp_packets_total", &[&format!("reason=\"{reason}\"")])
+}
+
+#[test]
+fn who_is_denied_gets_no_answer_from_listeners_and_every_answer_from_others() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let ssh = site.host.enter(|| listen("10.65.1.1:22".parse().unwrap()));
+    let proxy = Proxy::start(site.config(""));
+    let how = capability(&proxy, &format!("xdp:{}", site.interface));
+    assert_eq!(how, ("native".to_owned(), "outlives a restart".to_owned()));
+    for (from, to) in [(GOOD, PROXY), (BAD, PROXY), (GOOD6, PROXY6), (BAD6, PROXY6)] {
+        site.open(from, to);
+    }
+    let mut watch =
+        proxy.ctl_command(&["--output", "json", "firewall", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    let _ = proxy.ctl(&["firewall", "deny", "fd65:1:0:0:bad::/80"]);
+    for (from, to) in [(BAD, PROXY), (BAD6, PROXY6)] {
+        site.silent(from, to);
+    }
+    for (from, to) in [(GOOD, PROXY), (GOOD6, PROXY6), (BAD, "10.65.1.1:22"), (GOOD, "10.65.1.1:22")] {
+        site.open(from, to);
+    }
+    assert!(dropped(&proxy, "denied_cidr") >= 2.0);
+    let told: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!((&told["where"], &told["reason"]), (&"kernel".into(), &"denied_cidr".into()), "{told}");
+    assert!(told["source"].as_str().unwrap().starts_with(&format!("{BAD}:")), "{told}");
+    assert_eq!((&told["destination"], &told["interface"]), (&PROXY.into(), &site.interface.as_str().into()));
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    // A listener that comes is guarded, one that goes is not.
+    let _ = proxy.ctl(&["listener", "add", "more", "10.65.1.1:8443"]);
+    site.silent(BAD, "10.65.1.1:8443");
+    site.open(GOOD, "10.65.1.1:8443");
+    let _ = proxy.ctl(&["listener", "remove", "more"]);
+    let error = site.connect(BAD, "10.65.1.1:8443", LONG).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
+    let _ = proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]);
+    site.open(BAD, PROXY);
+    drop(ssh);
+}
+
+#[test]
+fn the_kernel_rates_and_user_space_does_not_do_it_again() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let proxy = Proxy::start(site.config("[firewall.rate]\nper_address = 1\naddress_burst = 5\n"));
+    for _ in 0..5 {
+        site.open(GOOD, PROXY);
+    }
+    site.silent(GOOD, PROXY);
+    assert!(dropped(&proxy, "rate_address") >= 1.0);
+    site.open(BAD, PROXY);
+    assert!(proxy.metric("mcproxy_connections_total", &["outcome=\"rate_address\""]) < 1.0);
+    // What comes by another way than the guarded interface is rated in user space.
+    site.host.enter(|| {
+        for _ in 0..8 {
+            std::net::TcpStream::connect("127.0.0.1:443").unwrap();
+        }
+    });
+    proxy.wait_metric("mcproxy_connections_total", &["outcome=\"rate_address\""], 3.0);
+}
+
+#[test]
+fn a_crash_leaves_it_in_force_and_whoever_returns_takes_it_over() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let rule = format!("[firewall]\nrules = [{{ action = \"deny\", cidr = \"{BAD}/32\" }}]");
+    let mut proxy = Proxy::start(site.config(&rule));
+    site.silent(BAD, PROXY);
+    proxy.process().kill9();
+    assert!(site.has_program(), "it ended with the process");
+    // Nobody listens: who is not denied is told so, who is denied hears nothing.
+    wait_until("the sockets to be closed", || {
+        site.connect(GOOD, PROXY, LONG)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    });
+    site.silent(BAD, PROXY);
+    proxy.restart();
+    assert!(proxy.errors().contains("\"taken_over\":true"), "{}", proxy.errors());
+    site.silent(BAD, PROXY);
+    let _ = proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]);
+    site.open(BAD, PROXY);
+    // A stop takes it away: no rule outlives its owner.
+    proxy.term();
+    assert!(proxy.process().wait(Duration::from_secs(10)).success());
+    assert!(!site.has_program());
+}
+
+/// A proxy that is started without it removes what a crash has left.
+#[test]
+fn what_is_no_longer_configured_is_removed() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let rule = format!("[firewall]\nrules = [{{ action = \"deny\", cidr = \"{BAD}/32\" }}]");
+    let proxy = Proxy::start(site.config(&rule));
+    let root = proxy.into_root();
+    assert!(site.has_program());
+    let without = format!("[xdp]\npins = \"{}\"", site.pins.path().display());
+    let proxy = Proxy::try_start_in(root, site.config_of(&without)).unwrap();
+    assert!(!site.has_program());
+    assert_eq!(capability(&proxy, "xdp").0, "off");
+    site.answered(BAD, PROXY);
+    proxy.wait_outcome("denied_cidr");
+}
+
+#[test]
+fn an_interface_may_vanish_and_come_back() {
+    requires!(root, "mount");
+    let mut site = Site::new();
+    let proxy = Proxy::start(site.config(""));
+    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    let name = format!("xdp:{}", site.interface);
+    site.host.ip(&format!("link delete {}", site.interface));
+    wait_until("the proxy to notice", || capability(&proxy, &name).0 == "off");
+    assert!(capability(&proxy, &name).1.contains("there is no interface"));
+    let [_, interface] = site.client.link(&["10.65.2.2/24"], &site.host, &["10.65.2.1/24"]);
+    site.host.ip(&format!("link set {interface} down"));
+    site.host.ip(&format!("link set {interface} name {}", site.interface));
+    site.host.ip(&format!("link set {} up", site.interface));
+    wait_until("the proxy to attach again", || capability(&proxy, &name).0 == "native");
+    site.interface = interface;
+    let _ = proxy.ctl(&["firewall", "deny", "10.65.2.2/32"]);
+    site.silent("10.65.2.2", "10.65.2.1:443");
+}
+
+#[test]
+fn two_proxies_do_not_take_an_interface_from_each_other() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let first = Proxy::start(site.config(""));
+    let xdp =
+        format!("[xdp]\ninterfaces = [\"{}\"]\npins = \"{}\"\n", site.interface, site.pins.path().display());
+    let second = Proxy::start(
+        Config::new().on(&site.host).listener_at("web", "10.65.1.1:9443".parse().unwrap(), "").toml(&xdp),
+    );
+    let name = format!("xdp:{}", site.interface);
+    let (state, detail) = capability(&second, &name);
+    assert_eq!(state, "off");
+    assert!(detail.contains("has an XDP program of somebody else"), "{detail}");
+    let _ = second.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    site.open(BAD, PROXY);
+    site.answered(BAD, "10.65.1.1:9443");
+    second.wait_outcome("denied_cidr");
+    drop(second);
+    assert_eq!(capability(&first, &name).0, "native");
+}
+
+#[test]
+fn generic_mode_does_the_same() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let proxy = Proxy::start(site.config("mode = \"generic\""));
+    assert_eq!(capability(&proxy, &format!("xdp:{}", site.interface)).0, "generic");
+    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    site.silent(BAD, PROXY);
+    site.open(GOOD, PROXY);
+}
+
+#[test]
+fn without_a_bpffs_it_works_and_ends_with_the_process() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let folder = tempfile::tempdir().unwrap();
+    let xdp =
+        format!("[xdp]\ninterfaces = [\"{}\"]\npins = \"{}\"\n", site.interface, folder.path().display());
+    let mut proxy = Proxy::start(site.config_of(&xdp));
+    let (state, detail) = capability(&proxy, &format!("xdp:{}", site.interface));
+    assert_eq!(state, "native");
+    assert!(detail.contains("ends with this process") && detail.contains("is no bpffs"), "{detail}");
+    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    site.silent(BAD, PROXY);
+    proxy.process().signal(Signal::SIGKILL);
+    proxy.process().wait(Duration::from_secs(10));
+    wait_until("the program to go", || !site.has_program());
+}
+
+/// A policy that the kernel has no room for, and a kernel that lends nothing, leave user space to judge alone.
+#[test]
+fn without_the_right_to_load_it_user_space_judges_alone() {
+    requires!(root, "mount", "setpriv");
+    let site = Site::new();
+    let rule = format!("[firewall]\nrules = [{{ action = \"deny\", cidr = \"{BAD}/32\" }}]");
+    let without = ["setpriv", "--bounding-set", "-sys_admin,-bpf,-perfmon"];
+    let proxy = Proxy::start(site.config(&rule).under(&without));
+    let (state, detail) = capability(&proxy, "xdp");
+    assert_eq!(state, "off");
+    assert!(detail.contains("CAP_BPF"), "{detail}");
+    assert!(!site.has_program());
+    site.answered(BAD, PROXY);
+    proxy.wait_outcome("denied_cidr");
+}
