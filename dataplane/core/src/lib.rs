@@ -8,6 +8,7 @@ pub mod balance;
 pub mod client_hello;
 pub mod content_coding;
 pub mod firewall;
+pub mod flood;
 pub mod hostname;
 pub mod http1;
 pub mod limits;

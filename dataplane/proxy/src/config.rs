@@ -190,6 +190,8 @@ pub struct Xdp {
     pub mode: XdpMode,
     /// The bpffs in which it outlives a restart; `""`: it does not.
     pub pins: PathBuf,
+    /// Connections asked for in a second above which SYN cookies are in use; 0: never.
+    pub syn_cookies_above: u32,
 }
 
 /// How the firewall is attached to interfaces.
@@ -249,7 +251,12 @@ impl Default for Tls {
 
 impl Default for Xdp {
     fn default() -> Self {
-        Self { interfaces: Vec::new(), mode: XdpMode::Auto, pins: "/sys/fs/bpf".into() }
+        Self {
+            interfaces: Vec::new(),
+            mode: XdpMode::Auto,
+            pins: "/sys/fs/bpf".into(),
+            syn_cookies_above: 10_000,
+        }
     }
 }
 

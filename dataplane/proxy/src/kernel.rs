@@ -16,8 +16,10 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mc_core::firewall::Compiled;
 use mc_core::firewall::tables::{Places, Tables};
+use mc_core::flood::Gate;
 use mc_core::model::{Listener, ProxyIn};
-use mc_ebpf_abi::policy::{Count, REASONS};
+use mc_ebpf_abi::policy::{Count, REASONS, Reason};
+use mc_ebpf_abi::verdict::Verdict;
 use mc_xdp::{Ask, AttachError, Attached, Firewall, Interface, LoadError, Mode, Samples, Where};
 
 use crate::clock;
@@ -47,6 +49,8 @@ pub struct Report {
     pub problem: String,
     /// Whether it outlives this process until the next one takes over.
     pub pinned: bool,
+    /// Whether SYN cookies are in use.
+    pub cookies: bool,
     /// How long the last change of policy took, in microseconds.
     pub policy_us: u64,
 }
@@ -72,6 +76,8 @@ struct Loaded {
     /// What the kernel was last told.
     told: Vec<Where>,
     covered: Covered,
+    /// Whether SYN cookies are in use.
+    gate: Gate,
     /// Why nothing is judged in the kernel though the program is there; empty: it is.
     aside: String,
     policy_us: u64,
@@ -105,7 +111,7 @@ impl Kernel {
         let state = if settings.interfaces.is_empty() {
             State::Off
         } else {
-            match Loaded::new() {
+            match Loaded::new(settings.syn_cookies_above) {
                 Ok(loaded) => State::Loaded(Box::new(loaded)),
                 Err(error) => {
                     let problem = chain(&error);
@@ -179,6 +185,31 @@ impl Kernel {
         name
     }
 
+    /// Looks whether connections are asked for too fast, and has SYNs answered with cookies as long as they are. To be
+    /// called ten times a second. `Some`: that has changed.
+    pub fn look_for_flood(&self) -> Option<bool> {
+        let mut changed = None;
+        self.with(|loaded| {
+            let Ok(counts) = loaded.firewall.counts() else { return };
+            let syns = [
+                Verdict::AllowedDefault as usize,
+                Verdict::AllowedCidr as usize,
+                Verdict::AllowedAsn as usize,
+                Verdict::AllowedCountry as usize,
+                Reason::CookieSent as usize,
+            ];
+            let asked = syns.iter().map(|number| counts[*number].packets).sum();
+            changed = loaded.gate.look(clock::millis(), asked);
+            let Some(on) = changed else { return };
+            match loaded.firewall.set_control(on, SAMPLE_INTERVAL) {
+                Ok(()) if on => tracing::warn!("a SYN flood: connections are answered with SYN cookies"),
+                Ok(()) => tracing::info!("the SYN flood is over"),
+                Err(error) => tracing::error!("SYN cookies cannot be switched: {}", chain(&error)),
+            }
+        });
+        changed
+    }
+
     /// Local addresses whose connections the kernel rates.
     #[must_use]
     pub fn covered(&self) -> Arc<Covered> {
@@ -198,6 +229,7 @@ impl Kernel {
                 report.interfaces.clone_from(&loaded.interfaces);
                 report.problem.clone_from(&loaded.aside);
                 report.pinned = self.pins.is_some();
+                report.cookies = loaded.gate.is_on();
                 report.policy_us = loaded.policy_us;
             }
         }
@@ -241,7 +273,7 @@ impl Kernel {
 }
 
 impl Loaded {
-    fn new() -> Result<Self, LoadError> {
+    fn new(syn_cookies_above: u32) -> Result<Self, LoadError> {
         let mut firewall = Firewall::load(fastrand::u64(..))?;
         if let Err(error) = firewall.set_control(false, SAMPLE_INTERVAL) {
             tracing::warn!("dropped packets are not told of: {}", chain(&error));
@@ -253,6 +285,7 @@ impl Loaded {
             listeners: Vec::new(),
             told: Vec::new(),
             covered: Covered::default(),
+            gate: Gate::new(syn_cookies_above),
             aside: String::new(),
             policy_us: 0,
         })

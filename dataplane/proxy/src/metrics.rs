@@ -150,6 +150,8 @@ fn kernel(page: &mut Page, kernel: &Kernel) {
     let Some(counts) = kernel.counts() else { return };
     let help = "Time that the last change of the kernel's policy took.";
     page.one("mcproxy_xdp_policy_seconds", "gauge", help, seconds(report.policy_us));
+    let help = "Whether SYNs are answered with cookies.";
+    page.one("mcproxy_xdp_syn_cookies", "gauge", help, u64::from(report.cookies));
     type Part = fn(&Count) -> u64;
     let families: [(&str, &str, Part); 2] = [
         (

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use mc_testkit::backend::{Backend, listen};
-use mc_testkit::clock::wait_until;
+use mc_testkit::clock::{wait_for, wait_until};
 use mc_testkit::net::{BpfFs, Host};
 use mc_testkit::proxy::{Config, Proxy};
 use mc_testkit::requires;
@@ -20,10 +20,14 @@ use socket2::{Domain, Socket, Type};
 struct Site {
     client: Host,
     host: Host,
-    /// The host's interface.
+    /// The host's interface, and its hardware address.
     interface: String,
+    mac: String,
+    /// The client's.
+    outer: String,
     backend: Backend,
     pins: BpfFs,
+    _peer: mc_xdp::Firewall,
 }
 
 const PROXY: &str = "10.65.1.1:443";
@@ -43,9 +47,22 @@ impl Site {
     fn new() -> Self {
         let (client, host) = (Host::new(), Host::new());
         let ours = ["10.65.1.2/24", "10.65.1.66/24", "fd65:1::2/48", "fd65:1:0:0:bad::2/48"];
-        let [_, interface] = client.link(&ours, &host, &["10.65.1.1/24", "fd65:1::1/48"]);
+        let [outer, interface] = client.link(&ours, &host, &["10.65.1.1/24", "fd65:1::1/48"]);
+        let shown = host.run("ip", &["-json", "link", "show", "dev", &interface]);
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let mac = shown[0]["address"].as_str().unwrap().to_owned();
+        // The way to those whom a flood makes up.
+        host.ip("route add 198.18.0.0/15 via 10.65.1.2");
+        host.ip("route add 2001:db8:f100::/40 via fd65:1::2");
+        // This kind of cable takes what an XDP program sends back only where there is one at the other end too. Without
+        // rules it lets everything pass.
+        let peer = client.enter(|| {
+            let mut peer = mc_xdp::Firewall::load(1).unwrap();
+            peer.attach(&outer, mc_xdp::Ask::Any, None).unwrap();
+            peer
+        });
         let backend = Backend::start_on(&host, "127.0.0.1:8443".parse().unwrap(), |_| {});
-        Self { client, host, interface, backend, pins: BpfFs::mount() }
+        Self { client, host, interface, mac, outer, backend, pins: BpfFs::mount(), _peer: peer }
     }
 
     fn config(&self, xdp: &str) -> Config {
@@ -86,6 +103,25 @@ impl Site {
     fn silent(&self, from: &str, to: &str) {
         let error = self.connect(from, to, SHORT).expect_err("it is refused");
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{from} to {to}: {error}");
+    }
+
+    /// Starts SYNs from made-up sources to an address of the host.
+    fn flood(&self, to: &str, per_s: u32, time: Duration) -> std::process::Child {
+        let to: SocketAddr = to.parse().unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/syn_flood.py");
+        let mut python = self.client.command("python3");
+        python.arg(script).args([&self.outer, &self.mac, &to.ip().to_string(), &to.port().to_string()]);
+        python.args([per_s.to_string(), time.as_secs().to_string()]);
+        python.stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    /// A counter of the host's kernel.
+    fn counter(&self, name: &str) -> u64 {
+        let text = self.host.run("cat", &["/proc/net/netstat"]);
+        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let at = names.split(' ').position(|it| it == name).unwrap();
+        values.split(' ').nth(at).unwrap().parse().unwrap()
     }
 
     /// User space answers, be it by a reset.
@@ -304,4 +340,40 @@ fn without_the_right_to_load_it_user_space_judges_alone() {
     assert!(!site.has_program());
     site.answered(BAD, PROXY);
     proxy.wait_outcome("denied_cidr");
+}
+
+/// More than the two minutes for which the kernel remembers that it was in need of cookies.
+const FLOOD: Duration = Duration::from_secs(150);
+
+/// During a flood from made-up sources every client is served, over IPv4 and IPv6, and the kernel sends no cookie itself.
+#[test]
+fn a_syn_flood_hurts_nobody() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let proxy = Proxy::start(site.config("syn_cookies_above = 5000"));
+    site.open(GOOD, PROXY);
+    site.open(GOOD6, PROXY6);
+    let mut floods = [site.flood(PROXY, 10_000, FLOOD), site.flood(PROXY6, 10_000, FLOOD)];
+    proxy.wait_metric("mcproxy_xdp_syn_cookies", &[], 1.0);
+    // Until the kernel has noted the need for both.
+    proxy.wait_metric("mcproxy_xdp_packets_total", &["cookie_sent"], 20_000.0);
+    let sent = site.counter("SyncookiesSent");
+    let mut served = 0;
+    while floods.iter_mut().all(|flood| flood.try_wait().unwrap().is_none()) {
+        site.open(GOOD, PROXY);
+        site.open(GOOD6, PROXY6);
+        served += 2;
+        mc_testkit::clock::sleep(Duration::from_millis(250));
+    }
+    for flood in &mut floods {
+        assert!(flood.wait().unwrap().success());
+    }
+    assert_eq!(site.counter("SyncookiesSent"), sent, "the kernel has sent cookies");
+    assert!(site.counter("SyncookiesRecv") >= served / 2, "no client has answered a cookie");
+    assert!(dropped(&proxy, "cookie_sent") > 1_000_000.0, "{}", dropped(&proxy, "cookie_sent"));
+    assert!(served > 400, "{served} clients: the test says little");
+    wait_for("the flood to be over", Duration::from_secs(20), || {
+        (proxy.metric("mcproxy_xdp_syn_cookies", &[]) < 1.0).then_some(())
+    });
+    site.open(GOOD, PROXY);
 }

@@ -13,6 +13,7 @@
 pub mod bucket;
 pub mod frame;
 pub mod policy;
+pub mod syn_ack;
 pub mod verdict;
 
 /// A step and the output function of SplitMix64 (Steele, Lea, Flood 2014): spreads every bit over all 64.

@@ -2,7 +2,7 @@
 
 use core::ptr::read_volatile;
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -12,6 +12,7 @@ use mc_ebpf_abi::frame::{self, Parsed, Segment};
 use mc_ebpf_abi::policy::{self, Endpoint, Header, Reason, Sample, Trusted};
 use mc_ebpf_abi::verdict::{Verdict, rated};
 
+use crate::cookies;
 use crate::maps::{
     BUCKETS, CONTROL, COUNTS, FACTS, KernelWord, LONGEST, Looked, ROOT, Root, SAMPLED, SAMPLES, TABLES, TRUSTED, Tables,
 };
@@ -28,12 +29,16 @@ const ATTEMPTS: u32 = 1;
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Facts {
-    source: Source,
-    destination: Source,
-    source_port: u16,
+    pub(crate) source: Source,
+    pub(crate) destination: Source,
+    pub(crate) source_port: u16,
     /// 0 where it could not be read: then what is looked for is a listener at this address, whatever its port.
-    destination_port: u16,
+    pub(crate) destination_port: u16,
     kind: u32,
+    /// Where the headers of IP and TCP start.
+    pub(crate) network_at: u16,
+    pub(crate) tcp_at: u16,
+    reserved: u32,
 }
 
 /// Kinds of packets.
@@ -54,7 +59,10 @@ struct Decision {
 pub fn mc_firewall(context: XdpContext) -> u32 {
     let frame = Frame::new(&context);
     let decision = match (ROOT.get(0), FACTS.get_ptr_mut(0)) {
-        (Some(root), Some(facts)) if read(&frame, facts) => judge(root, facts, context.ingress_ifindex() as u32),
+        (Some(root), Some(facts)) if read(&frame, facts) => {
+            let judged = judge(root, facts, context.ingress_ifindex() as u32);
+            with_cookies(&context, facts, judged)
+        }
         _ => Decision::pass(Reason::Other),
     };
     if let Some(count) = COUNTS.get_ptr_mut(decision.number) {
@@ -63,7 +71,30 @@ pub fn mc_firewall(context: XdpContext) -> u32 {
         count.packets += 1;
         count.bytes += frame.linear() as u64;
     }
-    if decision.passes { XDP_PASS } else { XDP_DROP }
+    match decision {
+        Decision { number: cookies::SENT, .. } => XDP_TX,
+        Decision { passes: true, .. } => XDP_PASS,
+        _ => XDP_DROP,
+    }
+}
+
+/// While cookies are in use: has a SYN that would pass answered, and looks at what says to be of a connection.
+#[inline(always)]
+fn with_cookies(context: &XdpContext, facts: *const Facts, judged: Decision) -> Decision {
+    let established = judged.number == Reason::Established as u32;
+    if !judged.passes || !(established || judged.number <= Verdict::AllowedCountry as u32) {
+        return judged;
+    }
+    if !CONTROL.get(0).is_some_and(|control| control.cookies != 0) {
+        return judged;
+    }
+    let number = if established { cookies::check(context.ctx, facts) } else { cookies::answer(context.ctx, facts) };
+    match number {
+        cookies::PASS => judged,
+        cookies::VALID => Decision { number, passes: true },
+        cookies::DROP => Decision { number: Reason::CookieInvalid as u32, passes: false },
+        _ => Decision { number, passes: false },
+    }
 }
 
 /// Reads a frame. Whether there is something to judge.
@@ -82,6 +113,9 @@ fn read(frame: &Frame, facts: *mut Facts) -> bool {
                     Segment::Other => OTHER,
                     Segment::Malformed => MALFORMED,
                 },
+                network_at: packet.network_at as u16,
+                tcp_at: packet.tcp_at as u16,
+                reserved: 0,
             }
         }
         Parsed::Hidden(destination) => Facts {
@@ -90,6 +124,9 @@ fn read(frame: &Frame, facts: *mut Facts) -> bool {
             source_port: 0,
             destination_port: 0,
             kind: HIDDEN,
+            network_at: 0,
+            tcp_at: 0,
+            reserved: 0,
         },
         Parsed::Other => return false,
     };
@@ -109,6 +146,9 @@ fn judge(root: &Root, facts: *const Facts, interface: u32) -> Decision {
             source_port: read_volatile(&raw const (*facts).source_port),
             destination_port: read_volatile(&raw const (*facts).destination_port),
             kind: read_volatile(&raw const (*facts).kind),
+            network_at: 0,
+            tcp_at: 0,
+            reserved: 0,
         }
     };
     let endpoint = Endpoint { address: facts.destination, port: facts.destination_port };

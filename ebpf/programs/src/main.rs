@@ -7,6 +7,7 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "atomic exchanges: `core` has no such methods for this target")]
 
+mod cookies;
 mod firewall;
 mod maps;
 mod wire;

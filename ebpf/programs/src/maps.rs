@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 use core::intrinsics::AtomicOrdering::SeqCst;
 use core::intrinsics::{atomic_cxchg, atomic_xadd};
 
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LpmTrie, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LpmTrie, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use mc_ebpf_abi::bucket::{SETS, SharedSet, Word};
 use mc_ebpf_abi::policy::{Control, Count, Line, Lines, REASONS, ROOT_LINES, Sample, TABLE_LINES, Trusted};
@@ -54,6 +54,26 @@ pub(crate) static COUNTS: PerCpuArray<Count, REASONS> = PerCpuArray::new();
 /// What this CPU has read of the frame that it looks at.
 #[btf_map]
 pub(crate) static FACTS: PerCpuArray<Facts, 1> = PerCpuArray::new();
+
+/// Headers that this CPU works on.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// Of IPv4 or IPv6.
+    pub(crate) ip: [u32; 10],
+    pub(crate) tcp: [u32; 15],
+    /// Addresses and ports, as a socket is looked for.
+    pub(crate) tuple: [u32; 9],
+    pub(crate) macs: [u32; 3],
+    pub(crate) reserved: u32,
+}
+
+#[btf_map]
+pub(crate) static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// When the kernel last noted that a listener is in need of cookies, in nanoseconds: by address and port.
+#[btf_map]
+pub(crate) static MARKS: LruHashMap<[u64; 3], u64, 4096> = LruHashMap::new();
 
 /// When this CPU last gave a sample, in nanoseconds.
 #[btf_map]

@@ -62,6 +62,10 @@ pub enum Kind {
     BackendUndrained,
     /// An operator closed connections.
     ConnectionsKilled,
+    /// Connections are asked for too fast: SYN cookies are in use.
+    FloodBegan,
+    /// They are no longer.
+    FloodEnded,
     /// A connection was refused.
     Refused,
     /// The watcher was too slow.
@@ -237,6 +241,8 @@ impl Kind {
             Self::BackendDraining => "backend_draining",
             Self::BackendUndrained => "backend_undrained",
             Self::ConnectionsKilled => "connections_killed",
+            Self::FloodBegan => "flood_began",
+            Self::FloodEnded => "flood_ended",
             Self::Refused => "refused",
             Self::Lost => "lost",
         }

@@ -116,7 +116,7 @@ impl Service {
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let Self { admin, sockets } = self;
         let upkeep = tokio::spawn(admin.clone().upkeep());
-        let samples = tokio::spawn(tell_drops(Arc::clone(&admin.kernel), admin.events.clone()));
+        let samples = tokio::spawn(watch_kernel(Arc::clone(&admin.kernel), admin.events.clone()));
         sockets.serve(admin, stop).await;
         upkeep.abort();
         samples.abort();
@@ -406,20 +406,24 @@ impl Admin {
     }
 }
 
-/// Tells of packets that the kernel's half drops, as it samples them.
-async fn tell_drops(kernel: Arc<Kernel>, events: Events) {
+/// Watches the kernel's half: tells of packets that it drops, as it samples them, and looks for floods.
+async fn watch_kernel(kernel: Arc<Kernel>, events: Events) {
     let Some(mut samples) = kernel.samples() else { return };
-    let mut look = tokio::time::interval(SAMPLES_LOOK);
+    let mut look = tokio::time::interval(KERNEL_LOOK);
     loop {
         look.tick().await;
+        if let Some(on) = kernel.look_for_flood() {
+            let kind = if on { Kind::FloodBegan } else { Kind::FloodEnded };
+            events.announce(kind, "", &json!({ "syn_cookies": on }));
+        }
         while let Some(sample) = samples.next() {
             events.dropped(&sample, || kernel.interface(sample.interface));
         }
     }
 }
 
-/// How often samples are fetched: there are few, and the ring has room for those of seconds.
-const SAMPLES_LOOK: Duration = Duration::from_millis(100);
+/// How often that is: samples are few, and a queue fills in tenths of a second.
+const KERNEL_LOOK: Duration = Duration::from_millis(100);
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
