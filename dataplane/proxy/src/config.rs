@@ -61,6 +61,8 @@ pub struct Server {
     pub workers: u16,
     /// Time that connections get to end by themselves after SIGTERM, in milliseconds.
     pub drain_timeout_ms: u64,
+    /// Time that they get after another process has taken over, in milliseconds; 0: as long as they take.
+    pub handover_timeout_ms: u64,
 }
 
 /// `[admin]`: how operators reach it.
@@ -227,7 +229,13 @@ pub enum ConfigError {
 
 impl Default for Server {
     fn default() -> Self {
-        Self { root: "/srv/mc-proxy".into(), database: None, workers: 0, drain_timeout_ms: 30_000 }
+        Self {
+            root: "/srv/mc-proxy".into(),
+            database: None,
+            workers: 0,
+            drain_timeout_ms: 30_000,
+            handover_timeout_ms: 0,
+        }
     }
 }
 

@@ -252,6 +252,12 @@ impl Kernel {
         samples
     }
 
+    /// Attaches again where another process may have taken over and has gone.
+    pub fn take_back(&self) {
+        self.with(|loaded| loaded.indices.clear());
+        self.look();
+    }
+
     /// Takes the firewall off all interfaces: nobody listens behind it any more.
     pub fn close(&self) {
         self.with(|loaded| {

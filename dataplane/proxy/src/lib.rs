@@ -8,6 +8,7 @@ pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod geoip;
+pub mod handover;
 pub mod health;
 pub mod kernel;
 pub mod metrics;

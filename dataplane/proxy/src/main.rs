@@ -1,5 +1,6 @@
 //! `mc-proxy`: reads its configuration, starts the workers and the admin side, and stops when it is told to.
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use mc_proxy::access_log::{LogSink, Target};
 use mc_proxy::admin::{Events, Service};
 use mc_proxy::config::{Config, LogFormat};
 use mc_proxy::geoip::GeoIp;
+use mc_proxy::handover::{Handed, Predecessor};
 use mc_proxy::kernel::Kernel;
 use mc_proxy::snapshot::Snapshot;
 use mc_proxy::tls::{Reloaded, Tls};
@@ -41,11 +43,16 @@ struct Args {
     /// Only says whether the configuration is in order.
     #[arg(long)]
     check: bool,
+    /// Takes over from the mc-proxy that runs with this root, if one does: no connection is refused, and those that are
+    /// there go on.
+    #[arg(long)]
+    take_over: bool,
 }
 
 const HELP: &str = "\
 Signals:
   SIGTERM, SIGINT  stop accepting, let connections end ([server] drain_timeout_ms), then stop; twice: now
+  SIGUSR2          start the program anew and hand over to it; long connections go on here until they end
   SIGHUP           reopen the access log, reload the certificates and the GeoIP databases
 
 Exit codes:
@@ -55,7 +62,8 @@ Exit codes:
 
 Examples:
   mc-proxy --config ./mc-proxy.toml --root ./data
-  mc-proxy --config ./mc-proxy.toml --check";
+  mc-proxy --config ./mc-proxy.toml --check
+  mc-proxy --config ./mc-proxy.toml --take-over";
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -70,7 +78,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     set_up_log(&config);
-    match run(&config) {
+    match run(&config, args.take_over) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -100,7 +108,7 @@ fn set_up_log(config: &Config) {
 }
 
 /// Runs until a signal says to stop.
-fn run(config: &Config) -> anyhow::Result<()> {
+fn run(config: &Config, take_over: bool) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let geo = Arc::new(open_geo(config)?);
     let tls = Arc::new(open_tls(config)?);
@@ -109,14 +117,26 @@ fn run(config: &Config) -> anyhow::Result<()> {
     let workers = Arc::new(start_workers(config, &log, &events, tls)?);
     let kernel = Arc::new(Kernel::open(&config.xdp, &config.server.root));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(operate(config, &workers, &kernel, geo, events, &log))?;
-    kernel.close();
+    let handed = if take_over { Handed::ask(&config.server.root)? } else { None };
+    let end = runtime.block_on(operate(config, &workers, &kernel, geo, events, &log, handed))?;
+    if end == End::Stopped {
+        kernel.close();
+    }
     drop(runtime);
     if let Some(workers) = Arc::into_inner(workers) {
         workers.join();
     }
     log.close();
     Ok(())
+}
+
+/// How this process ends.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// Nobody serves after it.
+    Stopped,
+    /// Another process does.
+    HandedOver,
 }
 
 /// The admin side's thread: serves operators, watches signals, drains at the end.
@@ -127,24 +147,39 @@ async fn operate(
     geo: Arc<GeoIp>,
     events: Events,
     log: &LogSink,
-) -> anyhow::Result<()> {
+    handed: Option<(Handed, Predecessor)>,
+) -> anyhow::Result<End> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let service = Service::open(config, Arc::clone(workers), Arc::clone(kernel), geo, events).await?;
+    let mut renew = signal(SignalKind::user_defined2())?;
+    let (mut handed, predecessor) = handed.unzip();
+    let handed_metrics = handed.as_mut().and_then(|handed| handed.metrics.take());
+    let mut service =
+        Service::open(config, Arc::clone(workers), Arc::clone(kernel), geo, events, handed).await?;
     let (stop, stopped) = watch::channel(false);
+    let (over, mut is_over) = watch::channel(false);
     let admin = service.admin().clone();
     if let Some(address) = config.metrics.listen_addr {
         let source = metrics::Source { admin: admin.clone(), log: log.clone() };
-        tokio::spawn(metrics::serve(metrics::bind(address).await?, source, stopped.clone()));
+        let listener = metrics::bind(address, handed_metrics).await?;
+        service.keep_metrics(address, listener.as_fd().try_clone_to_owned()?);
+        tokio::spawn(metrics::serve(listener, source, stopped.clone()));
+    }
+    if let Some(predecessor) = predecessor {
+        // It stops accepting now, and this process does already.
+        let relieved = tokio::task::spawn_blocking(move || predecessor.relieve()).await?;
+        tracing::info!(said_so = relieved.is_ok(), "took over from another process");
     }
     let tls = tokio::spawn(keep_tls(Arc::clone(&workers.policy.tls)));
-    let served = tokio::spawn(service.run(stopped));
+    let served = tokio::spawn(service.run(stopped, over));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = workers.stats.len(), "running");
-    loop {
+    let end = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break End::Stopped,
+            _ = interrupt.recv() => break End::Stopped,
+            Ok(_) = is_over.wait_for(|over| *over) => break End::HandedOver,
+            _ = renew.recv() => start_anew(),
             _ = hangup.recv() => {
                 log.reopen();
                 tell(&workers.policy.tls.reload());
@@ -155,18 +190,58 @@ async fn operate(
                 }
             }
         }
-    }
-    tracing::info!(most_ms = config.server.drain_timeout_ms, "draining");
+    };
+    let (most_ms, hurry) = match end {
+        End::Stopped => (config.server.drain_timeout_ms, true),
+        End::HandedOver => {
+            // The other one serves operators; this one only has connections left.
+            stop.send(true).unwrap_or(());
+            (
+                match config.server.handover_timeout_ms {
+                    0 => NEVER_MS,
+                    most_ms => most_ms,
+                },
+                false,
+            )
+        }
+    };
+    tracing::info!(most_ms, handed_over = !hurry, "draining");
     let left = tokio::select! {
-        left = workers.drain(Duration::from_millis(config.server.drain_timeout_ms)) => left,
-        _ = terminate.recv() => workers.drain(Duration::ZERO).await,
-        _ = interrupt.recv() => workers.drain(Duration::ZERO).await,
+        left = workers.drain(Duration::from_millis(most_ms), hurry) => left,
+        _ = terminate.recv() => workers.drain(Duration::ZERO, true).await,
+        _ = interrupt.recv() => workers.drain(Duration::ZERO, true).await,
     };
     tracing::info!(closed = left, "stopped");
     stop.send(true).unwrap_or(());
     tls.abort();
     served.await?;
-    Ok(())
+    Ok(end)
+}
+
+/// Ten years, for a wait without a limit.
+const NEVER_MS: u64 = 10 * 365 * 24 * 3_600_000;
+
+/// Starts the program anew, as it is on the disk now, to take over from this process.
+fn start_anew() {
+    let program = std::env::args_os().next().unwrap_or_else(|| "mc-proxy".into());
+    let mut command = std::process::Command::new(program);
+    command.args(std::env::args_os().skip(1).filter(|argument| argument != "--take-over")).arg("--take-over");
+    match command.spawn() {
+        Ok(child) => {
+            tracing::info!(pid = child.id(), "started the program anew");
+            // Nobody else asks how it ended, if it does before this process.
+            std::thread::spawn(move || wait(child));
+        }
+        Err(error) => tracing::error!(%error, "cannot start the program anew"),
+    }
+}
+
+fn wait(mut child: std::process::Child) {
+    match child.wait() {
+        Ok(status) if status.success() => {}
+        Ok(status) => tracing::error!(%status, "the new process did not take over"),
+        Err(error) => tracing::error!(%error, "cannot wait for the new process"),
+    }
 }
 
 fn start_workers(config: &Config, log: &LogSink, events: &Events, tls: Arc<Tls>) -> anyhow::Result<Workers> {

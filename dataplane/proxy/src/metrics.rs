@@ -9,6 +9,7 @@
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -533,7 +534,14 @@ impl Page {
 ///
 /// # Errors
 /// It is in use or not ours; the message says what to change.
-pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+///
+/// `handed`: what another process has handed over, used where it is the same address.
+pub async fn bind(address: SocketAddr, handed: Option<(SocketAddr, OwnedFd)>) -> anyhow::Result<TcpListener> {
+    if let Some((there, socket)) = handed
+        && there == address
+    {
+        return Ok(TcpListener::from_std(socket.into())?);
+    }
     TcpListener::bind(address).await.map_err(|error| {
         anyhow::anyhow!(
             "cannot serve metrics on {address}: {error}; change [metrics] listen_addr, or \"\" for none"

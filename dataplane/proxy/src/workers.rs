@@ -62,7 +62,7 @@ pub struct Refused<'a> {
     pub name: &'a str,
 }
 
-/// Sockets bound for a listener, one for each worker, not yet accepting.
+/// Sockets bound for a listener, at least one for each worker, not yet accepted on here.
 #[derive(Debug)]
 pub struct Bound {
     /// The address, with the port that the kernel chose where 0 was asked.
@@ -190,14 +190,34 @@ impl Workers {
         Ok(Bound { address, sockets })
     }
 
+    /// Takes a listener's sockets from another process, and binds more where there are more workers than sockets.
+    ///
+    /// # Errors
+    /// [`BindError`] says why.
+    pub fn adopt(&self, address: SocketAddr, mut sockets: Vec<OwnedFd>) -> Result<Bound, BindError> {
+        let missing = self.mailboxes.len().saturating_sub(sockets.len());
+        sockets.extend(listen::join(address, missing).map_err(|error| BindError::Other(address, error))?);
+        Ok(Bound { address, sockets })
+    }
+
     /// Accepts on the bound sockets from now on. Returns when every worker does.
     pub async fn open(&self, listener: Arc<ListenerEntry>, bound: Bound) {
-        let mut sockets = bound.sockets.into_iter();
+        // Each socket has a queue of its own, and needs somebody who takes from it.
+        let mut shares: Vec<Vec<OwnedFd>> = self.mailboxes.iter().map(|_| Vec::new()).collect();
+        for (number, socket) in bound.sockets.into_iter().enumerate() {
+            shares[number % self.mailboxes.len()].push(socket);
+        }
+        let mut shares = shares.into_iter();
         let ask = |done| {
-            let socket = sockets.next().expect("there is a socket for each worker");
-            Command::Open { listener: listener.id, socket, done }
+            let sockets = shares.next().expect("there is a share for each worker");
+            Command::Open { listener: listener.id, sockets, done }
         };
         self.ask(ask).await;
+    }
+
+    /// Takes nothing more from any listener, and leaves what waits in the queues to the process that has them now.
+    pub async fn retire(&self) {
+        self.ask(|done| Command::Retire { done }).await;
     }
 
     /// Stops accepting on the listener with this id, after what waits in its queues was taken.
@@ -221,15 +241,21 @@ impl Workers {
     }
 
     /// Accepts nothing more and waits until no connection is left; those that are left after `time` are
-    /// closed. Says how many were.
-    pub async fn drain(&self, time: Duration) -> u64 {
-        let drained = self.ask(|done| Command::Drain { done });
+    /// closed. Says how many were. `hurry`: those that wait for a client's next request are closed at once.
+    pub async fn drain(&self, time: Duration, hurry: bool) -> u64 {
+        let drained = self.ask(|done| Command::Drain { hurry, done });
         if tokio::time::timeout(time, drained).await.is_ok() {
             return 0;
         }
         let killed = self.end(&ConnectionFilter::default(), Outcome::Drained).await;
         // They are gone when their tasks have run once more.
-        drop(tokio::time::timeout(Duration::from_secs(2), self.ask(|done| Command::Drain { done })).await);
+        drop(
+            tokio::time::timeout(
+                Duration::from_secs(2),
+                self.ask(|done| Command::Drain { hurry: true, done }),
+            )
+            .await,
+        );
         killed
     }
 
@@ -259,6 +285,16 @@ impl Workers {
             answers.extend(answer.await.ok());
         }
         answers
+    }
+}
+
+impl Bound {
+    /// The same sockets once more, for another process.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        self.sockets.iter().map(OwnedFd::try_clone).collect()
     }
 }
 

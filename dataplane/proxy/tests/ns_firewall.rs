@@ -377,3 +377,22 @@ fn a_syn_flood_hurts_nobody() {
     });
     site.open(GOOD, PROXY);
 }
+
+/// There is no moment at which who is denied gets an answer.
+#[test]
+fn a_new_process_takes_over_the_firewall_in_the_kernel() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let mut proxy = Proxy::start(site.config(""));
+    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    for _ in 0..3 {
+        let mut old = proxy.take_over();
+        site.silent(BAD, PROXY);
+        site.open(GOOD, PROXY);
+        assert!(old.wait(Duration::from_secs(10)).success());
+        assert!(site.has_program());
+        site.silent(BAD, PROXY);
+    }
+    let _ = proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]);
+    site.open(BAD, PROXY);
+}

@@ -26,6 +26,14 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<(Vec<OwnedFd>, Sock
     rustix::net::listen(&probe, 1)?;
     let address = SocketAddr::try_from(rustix::net::getsockname(&probe)?)?;
     drop(probe);
+    Ok((join(address, count)?, address))
+}
+
+/// Binds `count` further sockets to an address that sockets of ours are bound to.
+///
+/// # Errors
+/// Somebody else's are.
+pub fn join(address: SocketAddr, count: usize) -> io::Result<Vec<OwnedFd>> {
     let mut sockets = Vec::with_capacity(count);
     for _ in 0..count {
         let fd = socket(address, true)?;
@@ -34,7 +42,7 @@ pub fn bind(address: SocketAddr, count: usize) -> io::Result<(Vec<OwnedFd>, Sock
         rustix::net::listen(&fd, BACKLOG)?;
         sockets.push(fd);
     }
-    Ok((sockets, address))
+    Ok(sockets)
 }
 
 /// Takes one waiting connection and says who it is.

@@ -220,6 +220,24 @@ impl Proxy {
         proxy.wait_ready().map(|()| proxy)
     }
 
+    /// Starts a second process that takes over from this one, which goes on with its connections: its guard is returned.
+    ///
+    /// # Panics
+    /// With what it said, when it does not take over.
+    #[must_use]
+    pub fn take_over(&mut self) -> Process {
+        let said = self.errors().matches("took over from another process").count();
+        let new = launch_with(self.root.path(), &self.config, &["--take-over"]);
+        let old = std::mem::replace(&mut self.process, new);
+        clock::wait_until("the new mc-proxy to have taken over", || {
+            if let Some(status) = self.process.ended() {
+                panic!("mc-proxy does not take over: {status}:\n{}", self.process.errors());
+            }
+            self.errors().matches("took over from another process").count() > said
+        });
+        old
+    }
+
     /// Starts it again after it has ended, on the same files.
     pub fn restart(&mut self) {
         self.process = launch(self.root.path(), &self.config);
@@ -460,10 +478,15 @@ fn write_certificate(root: &Path, name: &str, bundle: &str) {
 }
 
 fn launch(root: &Path, config: &Config) -> Process {
+    launch_with(root, config, &[])
+}
+
+fn launch_with(root: &Path, config: &Config, arguments: &[&str]) -> Process {
     let program = config.program.clone().unwrap_or_else(|| binary("mc-proxy"));
     let mut words: Vec<String> = config.wrapper.clone();
     words.push(program.display().to_string());
     words.extend(["--config".to_owned(), root.join("mc-proxy.toml").display().to_string()]);
+    words.extend(arguments.iter().map(|&argument| argument.to_owned()));
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     let namespace = config.host.as_ref().map(Host::path);

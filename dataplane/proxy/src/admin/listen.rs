@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use super::auth::{TokenError, TokenFile};
 use super::error::chain;
 use super::{Admin, grpc};
 use crate::config::{AdminTcp, Config};
+use crate::handover;
 
 /// The open sockets of the admin API.
 #[derive(Debug)]
@@ -29,6 +30,9 @@ pub(crate) struct Sockets {
     unix: UnixListener,
     path: SocketPath,
     tcp: Option<Tcp>,
+    /// Where a new process asks for all this.
+    handover: UnixListener,
+    handover_path: SocketPath,
 }
 
 struct Tcp {
@@ -37,9 +41,12 @@ struct Tcp {
     token: TokenFile,
 }
 
-/// A socket's path, removed with it.
+/// A socket's path, removed with it unless another process has the socket now.
 #[derive(Debug)]
-struct SocketPath(PathBuf);
+struct SocketPath {
+    path: PathBuf,
+    is_kept: bool,
+}
 
 /// Why the admin API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -73,13 +80,35 @@ pub enum ListenError {
 
 impl Sockets {
     /// Opens what the configuration names. Calls wait in the sockets' queues until [`Self::serve`].
-    pub(crate) async fn open(config: &Config) -> Result<Self, ListenError> {
-        let (unix, path) = bind_unix(&config.socket())?;
+    pub(crate) async fn open(config: &Config, handed: Option<Beside>) -> Result<Self, ListenError> {
+        let handover_path = config.server.root.join(handover::PATH);
+        let (unix, handover, admin_tcp) = match handed {
+            Some(Beside { unix, handover, admin_tcp }) => (Some(unix), Some(handover), admin_tcp),
+            None => (None, None, None),
+        };
+        let (unix, path) = open_unix(&config.socket(), unix)?;
+        let (handover, handover_path) = open_unix(&handover_path, handover)?;
         let tcp = match &config.admin.tcp {
-            Some(tcp) => Some(Tcp::open(config, tcp).await?),
+            Some(tcp) => Some(Tcp::open(config, tcp, admin_tcp).await?),
             None => None,
         };
-        Ok(Self { unix, path, tcp })
+        Ok(Self { unix, path, tcp, handover, handover_path })
+    }
+
+    /// The sockets once more, for another process.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn beside(&self) -> io::Result<Beside> {
+        let admin_tcp = match &self.tcp {
+            Some(tcp) => Some((tcp.listener.local_addr()?, tcp.listener.as_fd().try_clone_to_owned()?)),
+            None => None,
+        };
+        Ok(Beside {
+            unix: self.unix.as_fd().try_clone_to_owned()?,
+            handover: self.handover.as_fd().try_clone_to_owned()?,
+            admin_tcp,
+        })
     }
 
     /// The TCP address, with the port that the kernel chose where 0 was asked.
@@ -88,9 +117,12 @@ impl Sockets {
         self.tcp.as_ref()?.listener.local_addr().ok()
     }
 
-    /// Serves until `stop` is true, then ends open calls within a second.
-    pub(crate) async fn serve(self, admin: Admin, stop: watch::Receiver<bool>) {
-        let Self { unix, path, tcp } = self;
+    /// Serves until `stop` is true, then ends open calls within a second. The name of the sockets stays where another process
+    /// has taken over.
+    pub(crate) async fn serve(self, admin: Admin, stop: watch::Receiver<bool>, handing: Handing) {
+        let Self { unix, mut path, tcp, handover, mut handover_path } = self;
+        let handing_over = tokio::spawn(hand_over(handover, admin.clone(), handing));
+        let is_over = admin.clone();
         let service = grpc::service(admin);
         let over_unix = builder()
             .add_service(service.clone())
@@ -123,18 +155,28 @@ impl Sockets {
             () = both => {}
             () = late => {}
         }
-        drop(path);
+        handing_over.abort();
+        let is_over = is_over.is_over().await;
+        (path.is_kept, handover_path.is_kept) = (is_over, is_over);
     }
 }
 
 impl Tcp {
-    async fn open(config: &Config, tcp: &AdminTcp) -> Result<Self, ListenError> {
+    async fn open(
+        config: &Config,
+        tcp: &AdminTcp,
+        handed: Option<(SocketAddr, OwnedFd)>,
+    ) -> Result<Self, ListenError> {
         let token = TokenFile::new(config.resolve(&tcp.token_file));
         token.check()?;
         let tls = tls(&config.resolve(&tcp.certificate), &config.resolve(&tcp.key))?;
-        let listener = TcpListener::bind(tcp.listen_addr)
-            .await
-            .map_err(|error| ListenError::Tcp(tcp.listen_addr, error))?;
+        let failed = |error| ListenError::Tcp(tcp.listen_addr, error);
+        let listener = match handed {
+            Some((address, fd)) if address == tcp.listen_addr => {
+                TcpListener::from_std(fd.into()).map_err(failed)?
+            }
+            _ => TcpListener::bind(tcp.listen_addr).await.map_err(failed)?,
+        };
         Ok(Self { listener, tls, token })
     }
 }
@@ -150,9 +192,55 @@ impl std::fmt::Debug for Tcp {
 
 impl Drop for SocketPath {
     fn drop(&mut self) {
-        // It may be gone already; a stale one is replaced at the next start.
-        std::fs::remove_file(&self.0).unwrap_or(());
+        if !self.is_kept {
+            // It may be gone already; a stale one is replaced at the next start.
+            std::fs::remove_file(&self.path).unwrap_or(());
+        }
     }
+}
+
+/// The sockets of the admin side, as they are handed over.
+pub(crate) struct Beside {
+    pub(crate) unix: OwnedFd,
+    pub(crate) handover: OwnedFd,
+    pub(crate) admin_tcp: Option<(SocketAddr, OwnedFd)>,
+}
+
+/// What it takes to hand over.
+pub(crate) struct Handing {
+    pub(crate) beside: io::Result<Beside>,
+    pub(crate) metrics: Option<(SocketAddr, OwnedFd)>,
+    /// Told when another process has taken over.
+    pub(crate) over: watch::Sender<bool>,
+}
+
+/// Hands over to whoever asks, until one has taken over.
+async fn hand_over(listener: UnixListener, admin: Admin, handing: Handing) {
+    let Handing { beside, metrics, over } = handing;
+    let mut beside = match beside {
+        Ok(beside) => Some((beside, metrics)),
+        Err(error) => return tracing::warn!(%error, "nobody can take over from this process"),
+    };
+    while let Ok((stream, _)) = listener.accept().await {
+        let Ok(stream) = stream.into_std() else { continue };
+        let Some((sockets, metrics)) = beside.take() else { return };
+        match admin.hand_over(stream, sockets, metrics).await {
+            Ok(()) => {
+                over.send(true).unwrap_or(());
+                return;
+            }
+            Err(back) => beside = back,
+        }
+    }
+}
+
+/// The socket that was handed over, or a new one.
+fn open_unix(path: &Path, handed: Option<OwnedFd>) -> Result<(UnixListener, SocketPath), ListenError> {
+    let Some(fd) = handed else { return bind_unix(path) };
+    let listener = UnixListener::from_std(fd.into());
+    let listener = listener.map_err(|error| ListenError::Unix(path.to_owned(), error))?;
+    // Until this process serves, it is the other's.
+    Ok((listener, SocketPath { path: path.to_owned(), is_kept: true }))
 }
 
 /// A Unix socket with mode 0600 from its first moment: the mode is set before it has a name (unix(7): the
@@ -165,7 +253,7 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketPath), ListenError> {
     file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     let socket = socket2::Socket::from(OwnedFd::from(file));
     socket.bind(&socket2::SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
-    let path = SocketPath(path.to_owned());
+    let path = SocketPath { path: path.to_owned(), is_kept: false };
     socket.listen(128).map_err(failed)?;
     socket.set_nonblocking(true).map_err(failed)?;
     let listener = UnixListener::from_std(OwnedFd::from(socket).into()).map_err(failed)?;

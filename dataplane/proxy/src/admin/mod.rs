@@ -5,6 +5,8 @@
 //! lock that is held for an instant. A change that was begun is finished, even where its caller has gone.
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -16,6 +18,7 @@ use tokio::sync::{Mutex, watch};
 use crate::clock;
 use crate::config::Config;
 use crate::geoip::GeoIp;
+use crate::handover::Handed;
 use crate::health::{CheckErrors, Checks};
 use crate::kernel::Kernel;
 use crate::snapshot::{RouteEntry, Snapshot};
@@ -42,6 +45,7 @@ pub use state::{ListenerPut, RoutePut, RoutesReplaced, StartError};
 
 use backends::Wanted;
 use events::Kind;
+use listen::{Beside, Handing};
 use state::{Done, Opening, Seed, SharedView, Shell, State};
 
 /// The state, for everyone who reads or changes it. A clone is the same state.
@@ -62,6 +66,7 @@ pub struct Admin {
 pub struct Service {
     admin: Admin,
     sockets: listen::Sockets,
+    metrics: Option<(SocketAddr, OwnedFd)>,
 }
 
 /// Why the admin side could not be brought up.
@@ -90,20 +95,29 @@ impl Service {
         kernel: Arc<Kernel>,
         geo: Arc<GeoIp>,
         events: Events,
+        handed: Option<Handed>,
     ) -> Result<Self, OpenError> {
+        let mut lock = None;
+        let (mut listeners, mut beside) = (Vec::new(), None);
+        if let Some(handed) = handed {
+            lock = Some(handed.lock.into());
+            listeners = handed.listeners;
+            beside =
+                Some(Beside { unix: handed.admin, handover: handed.handover, admin_tcp: handed.admin_tcp });
+        }
         // First: it tells whether another one runs here already.
-        let sockets = listen::Sockets::open(config).await?;
+        let sockets = listen::Sockets::open(config, beside).await?;
         let database = config.database();
         let (store, loaded) =
-            Store::open(&database).map_err(|source| OpenError::Store(database.clone(), source))?;
+            Store::open_with(&database, lock).map_err(|source| OpenError::Store(database.clone(), source))?;
         let seed = Seed {
             listeners: config.listeners.clone(),
             routes: config.routes.clone(),
             firewall: config.firewall.clone(),
         };
         let shell = Shell { workers, kernel, geo, events };
-        let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone())?;
-        Ok(Self { admin: Admin::new(state, bound, shell).await, sockets })
+        let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone(), listeners)?;
+        Ok(Self { admin: Admin::new(state, bound, shell).await, sockets, metrics: None })
     }
 
     /// The state, for metrics and health checks.
@@ -112,12 +126,19 @@ impl Service {
         &self.admin
     }
 
-    /// Serves until `stop` becomes true (or its sender is gone), then ends open calls within a second.
-    pub async fn run(self, stop: watch::Receiver<bool>) {
-        let Self { admin, sockets } = self;
+    /// Where metrics are served, to be handed over with the rest.
+    pub fn keep_metrics(&mut self, address: SocketAddr, socket: OwnedFd) {
+        self.metrics = Some((address, socket));
+    }
+
+    /// Serves until `stop` becomes true (or its sender is gone), then ends open calls within a second. `over` becomes
+    /// true when another process has taken over.
+    pub async fn run(self, stop: watch::Receiver<bool>, over: watch::Sender<bool>) {
+        let Self { admin, sockets, metrics } = self;
+        let handing = Handing { beside: sockets.beside(), metrics, over };
         let upkeep = tokio::spawn(admin.clone().upkeep());
         let samples = tokio::spawn(watch_kernel(Arc::clone(&admin.kernel), admin.events.clone()));
-        sockets.serve(admin, stop).await;
+        sockets.serve(admin, stop, handing).await;
         upkeep.abort();
         samples.abort();
     }
@@ -352,6 +373,9 @@ impl Admin {
         // A task of its own: between store and publication nobody may drop it.
         let change = tokio::spawn(async move {
             let mut state = state.lock_owned().await;
+            if state.is_over() {
+                return Err(ChangeError::Stopping);
+            }
             let made = tokio::task::spawn_blocking(move || {
                 let made = make(&mut state);
                 let checks = state.take_checks();
@@ -374,6 +398,51 @@ impl Admin {
             Ok((value, killed))
         });
         change.await.map_err(|_stopped| ChangeError::Stopping)?
+    }
+
+    /// Whether another process has taken over.
+    async fn is_over(&self) -> bool {
+        self.state.lock().await.is_over()
+    }
+
+    /// Hands everything over to a process that asks, and accepts nothing any more. Where that process breaks off,
+    /// nothing has happened, and what would have been handed over comes back.
+    async fn hand_over(
+        &self,
+        mut stream: UnixStream,
+        beside: Beside,
+        metrics: Option<(SocketAddr, OwnedFd)>,
+    ) -> Result<(), Option<(Beside, Option<(SocketAddr, OwnedFd)>)>> {
+        tracing::info!("another process takes over");
+        // Nothing is changed from here on.
+        let state = Arc::clone(&self.state).lock_owned().await;
+        let sent = tokio::task::spawn_blocking(move || {
+            stream.set_nonblocking(false).unwrap_or(());
+            let sent = match state.hand_over() {
+                Err(error) => Err((error.into(), beside, metrics)),
+                Ok((lock, listeners)) => {
+                    let Beside { unix, handover, admin_tcp } = beside;
+                    let handed = Handed { lock, handover, admin: unix, admin_tcp, metrics, listeners };
+                    let sent = handed.send(&mut stream);
+                    let Handed { admin, handover, admin_tcp, metrics, .. } = handed;
+                    sent.map_err(|error| (error, Beside { unix: admin, handover, admin_tcp }, metrics))
+                }
+            };
+            (stream, state, sent)
+        });
+        // A panic there has taken the sockets with it.
+        let Ok((mut stream, mut state, sent)) = sent.await else { return Err(None) };
+        if let Err((error, beside, metrics)) = sent {
+            tracing::error!("it did not, and this process goes on: {}", error::chain(&error));
+            // It may have had the firewall already.
+            self.kernel.take_back();
+            return Err(Some((beside, metrics)));
+        }
+        state.end();
+        drop(state);
+        self.workers.retire().await;
+        Handed::gone(&mut stream);
+        Ok(())
     }
 
     /// Runs these health checks from now on, where there are others.

@@ -9,7 +9,9 @@
 //! the table and nothing else.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use super::events::{Events, Kind};
 use super::listing::Listing;
 use crate::clock;
 use crate::geoip::GeoIp;
+use crate::handover::HandedListener;
 use crate::kernel::Kernel;
 use crate::snapshot::{FirewallEntry, ListenerEntry, ListenerIds, RouteEntry, Snapshot};
 use crate::store::{Change, Loaded, Store, StoreError};
@@ -39,17 +42,24 @@ pub use listeners::ListenerPut;
 pub(crate) use routes::{MAX_ROUTES, normalize_key};
 pub use routes::{RoutePut, RoutesReplaced};
 
-use listeners::bind;
+use listeners::{adopt, bind};
 
 /// Makes changes durable. There is one implementation outside tests.
 pub(crate) trait Commit: Send {
     /// Stores a change and says the revision that it made.
     fn commit(&mut self, change: &Change) -> Result<u64, StoreError>;
+
+    /// What keeps other processes away, once more.
+    fn lock(&self) -> io::Result<OwnedFd>;
 }
 
 impl Commit for Store {
     fn commit(&mut self, change: &Change) -> Result<u64, StoreError> {
         Self::commit(self, change)
+    }
+
+    fn lock(&self) -> io::Result<OwnedFd> {
+        Self::lock(self)
     }
 }
 
@@ -74,6 +84,10 @@ pub(crate) struct State {
     configured: HashMap<String, Listener>,
     view: SharedView,
     firewall: Arc<FirewallEntry>,
+    /// The sockets of listeners once more, by name, to be handed over.
+    sockets: HashMap<String, Vec<OwnedFd>>,
+    /// Another process has taken over: nothing is changed here any more.
+    is_over: bool,
     ids: ListenerIds,
     workers: Arc<Workers>,
     kernel: Arc<Kernel>,
@@ -164,7 +178,22 @@ impl Seed {
 
 /// Binds a listener. A process that was killed leaves its sockets to the kernel, which gives up those of an
 /// io_uring a moment after the process: whoever starts in its place waits for that.
-fn bind_at_start(workers: &Workers, listener: &Listener, id: u32) -> Result<Opening, ChangeError> {
+fn bind_at_start(
+    workers: &Workers,
+    listener: &Listener,
+    id: u32,
+    handed: &mut Vec<HandedListener>,
+) -> Result<Opening, ChangeError> {
+    let is_same = |it: &HandedListener| {
+        let port = listener.address.port();
+        it.name == listener.name
+            && it.address.ip() == listener.address.ip()
+            && (port == 0 || port == it.address.port())
+    };
+    if let Some(at) = handed.iter().position(is_same) {
+        let HandedListener { address, sockets, .. } = handed.swap_remove(at);
+        return adopt(workers, listener, id, address, sockets);
+    }
     let give_up_ms = clock::millis() + IN_USE_MS;
     loop {
         match bind(workers, listener, id, 0) {
@@ -199,6 +228,7 @@ impl State {
         loaded: Loaded,
         seed: Seed,
         shell: Shell,
+        mut handed: Vec<HandedListener>,
     ) -> Result<(Self, Vec<Opening>), StartError> {
         let use_seed = !loaded.seeded && loaded.listeners.is_empty() && loaded.routes.is_empty();
         let use_seed = use_seed && !seed.is_empty();
@@ -219,7 +249,7 @@ impl State {
         let mut bound = Vec::new();
         for listener in &what.listeners {
             let (entry, sockets) =
-                bind_at_start(&shell.workers, listener, ids.next()).map_err(StartError::Bind)?;
+                bind_at_start(&shell.workers, listener, ids.next(), &mut handed).map_err(StartError::Bind)?;
             listeners.insert(listener.name.clone(), Arc::clone(&entry));
             bound.push((entry, sockets));
         }
@@ -242,7 +272,12 @@ impl State {
         shell.kernel.set_policy(&compiled, &shell.geo);
         shell.kernel.set_listeners(listeners.values().map(|listener| &listener.spec));
         shell.kernel.look();
+        let sockets = bound
+            .iter()
+            .filter_map(|(entry, bound): &Opening| Some((entry.spec.name.clone(), bound.sockets().ok()?)));
         let mut state = Self {
+            sockets: sockets.collect(),
+            is_over: false,
             store,
             revision,
             configured: what
@@ -299,6 +334,28 @@ impl State {
     /// All health checks that are wanted, where that has changed since it was asked.
     pub(crate) fn take_checks(&mut self) -> Option<Wanted> {
         self.view.write().backends.take_checks()
+    }
+
+    /// All that another process needs in order to go on here, but for what is served beside.
+    pub(crate) fn hand_over(&self) -> io::Result<(OwnedFd, Vec<HandedListener>)> {
+        let mut handed = Vec::with_capacity(self.listeners.len());
+        for (name, entry) in &self.listeners {
+            let sockets = self.sockets.get(name).into_iter().flatten();
+            let sockets = sockets.map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+            handed.push(HandedListener { name: name.clone(), address: entry.spec.address, sockets });
+        }
+        Ok((self.store.lock()?, handed))
+    }
+
+    /// Another process has taken over.
+    pub(crate) fn end(&mut self) {
+        self.is_over = true;
+        self.sockets.clear();
+    }
+
+    /// Whether another process has taken over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over
     }
 
     /// Follows the machine's interfaces.

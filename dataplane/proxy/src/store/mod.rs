@@ -16,6 +16,7 @@ mod write;
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use mc_core::model::{Firewall, Listener, Route, RouteKey};
@@ -30,7 +31,7 @@ pub struct Store {
     path: PathBuf,
     typical: load::Typical,
     /// Locked for as long as it is open. Dropped after the connection.
-    _lock: File,
+    lock: File,
 }
 
 /// What the database held when it was opened.
@@ -90,11 +91,26 @@ impl Store {
     /// # Errors
     /// [`StoreError`] says what is wrong with it and what to do. A database that cannot be used is not changed.
     pub fn open(path: &Path) -> Result<(Self, Loaded), StoreError> {
-        let (connection, lock) = open::open(path)?;
-        let store =
-            Self { connection, path: path.to_owned(), typical: load::Typical::default(), _lock: lock };
+        Self::open_with(path, None)
+    }
+
+    /// As [`Self::open`], with the lock that another process has, and gives to us. It changes nothing any more.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(path: &Path, lock: Option<File>) -> Result<(Self, Loaded), StoreError> {
+        let (connection, lock) = open::open(path, lock)?;
+        let store = Self { connection, path: path.to_owned(), typical: load::Typical::default(), lock };
         let loaded = load::all(&store.connection, &store.typical, path)?;
         Ok((store, loaded))
+    }
+
+    /// The lock once more, for another process.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn lock(&self) -> std::io::Result<OwnedFd> {
+        self.lock.try_clone().map(OwnedFd::from)
     }
 
     /// Stores a change and says the revision that it made. It is on the disk when this returns.

@@ -30,9 +30,13 @@ const KEPT_LOG: i64 = 4 << 20;
 const SYNCHRONOUS: &str = if cfg!(feature = "planted-early-ack") { "OFF" } else { "FULL" };
 
 /// The database, ready for use, and the lock that keeps others away.
-pub(super) fn open(path: &Path) -> Result<(Connection, File), StoreError> {
+/// `handed`: the lock, where another process has it and gives it to us.
+pub(super) fn open(path: &Path, handed: Option<File>) -> Result<(Connection, File), StoreError> {
     prepare(path)?;
-    let lock = lock(path)?;
+    let lock = match handed {
+        Some(lock) => lock,
+        None => lock(path)?,
+    };
     let mut connection = connect(path)?;
     restrict(path)?;
     configure(&mut connection, path)?;

@@ -45,8 +45,8 @@ pub(crate) struct Setup {
 /// What the admin side asks of a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Accept on this socket for the listener with this id.
-    Open { listener: u32, socket: OwnedFd, done: oneshot::Sender<()> },
+    /// Accept on these sockets for the listener with this id.
+    Open { listener: u32, sockets: Vec<OwnedFd>, done: oneshot::Sender<()> },
     /// Take what waits on the listener's socket, then close it.
     Close { listener: u32, done: oneshot::Sender<()> },
     /// Say which connections match.
@@ -54,7 +54,9 @@ pub(crate) enum Command {
     /// End the connections that match.
     Kill { filter: ConnectionFilter, outcome: Outcome, reply: oneshot::Sender<u64> },
     /// Close every listener; answer when no connection is left.
-    Drain { done: oneshot::Sender<()> },
+    Drain { hurry: bool, done: oneshot::Sender<()> },
+    /// Accept nothing more, and leave the queues to another process.
+    Retire { done: oneshot::Sender<()> },
 }
 
 /// The worker's own state, shared by its tasks.
@@ -69,10 +71,12 @@ struct Worker {
     /// Limits of waits for backends.
     deadlines: Deadlines,
     random: RefCell<fastrand::Rng>,
-    listeners: RefCell<HashMap<u32, Rc<Accepting>>>,
+    listeners: RefCell<HashMap<u32, Vec<Rc<Accepting>>>>,
     log: serve::Log,
     pool: l7::Pool,
     draining: RefCell<Vec<oneshot::Sender<()>>>,
+    /// Whether connections that wait for a client's next request are closed.
+    hurries: Cell<bool>,
 }
 
 /// A listener's socket on this worker.
@@ -80,7 +84,19 @@ struct Worker {
 struct Accepting {
     socket: Socket,
     closing: Cell<bool>,
-    closed: RefCell<Option<oneshot::Sender<()>>>,
+    closed: RefCell<Option<Rc<Closed>>>,
+}
+
+/// Tells that a listener's sockets are closed, when the last of them is.
+#[derive(Debug)]
+struct Closed(Option<oneshot::Sender<()>>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done.send(()).unwrap_or(());
+        }
+    }
 }
 
 /// How often connections are looked at whose time may be over.
@@ -119,6 +135,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             log: serve::Log::new(setup.log),
             pool: l7::Pool::default(),
             draining: RefCell::default(),
+            hurries: Cell::new(false),
         });
         worker.shared.now_ms.set(clock::millis());
         runtime::spawn(sweep(Rc::clone(&worker)));
@@ -138,7 +155,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.shared.now_ms.set(now_ms);
         worker.connections.sweep(now_ms, worker.keepalive);
         worker.deadlines.sweep(now_ms);
-        if worker.is_draining() {
+        if worker.hurries.get() {
             worker.connections.end_idle(now_ms);
         }
         worker.log.flush();
@@ -154,10 +171,14 @@ async fn sweep(worker: Rc<Worker>) {
 impl Worker {
     fn obey(self: &Rc<Self>, command: Command) {
         match command {
-            Command::Open { listener, socket, done } => {
-                match Socket::new(socket) {
-                    Ok(socket) => self.open(listener, socket),
-                    Err(error) => tracing::error!(%error, "a listener's socket cannot be put on the ring"),
+            Command::Open { listener, sockets, done } => {
+                for socket in sockets {
+                    match Socket::new(socket) {
+                        Ok(socket) => self.open(listener, socket),
+                        Err(error) => {
+                            tracing::error!(%error, "a listener's socket cannot be put on the ring")
+                        }
+                    }
                 }
                 done.send(()).unwrap_or(());
             }
@@ -169,7 +190,15 @@ impl Worker {
             Command::Kill { filter, outcome, reply } => {
                 reply.send(self.connections.kill(&filter, outcome)).unwrap_or(());
             }
-            Command::Drain { done } => {
+            Command::Retire { done } => {
+                for accepting in self.listeners.borrow_mut().drain().flat_map(|(_, all)| all) {
+                    // Whoever waits for it wakes at the next connection, and leaves that to the other process.
+                    accepting.closing.set(true);
+                }
+                done.send(()).unwrap_or(());
+            }
+            Command::Drain { hurry, done } => {
+                self.hurries.set(hurry);
                 let open: Vec<u32> = self.listeners.borrow().keys().copied().collect();
                 for listener in open {
                     self.close(listener, None);
@@ -181,20 +210,21 @@ impl Worker {
 
     fn open(self: &Rc<Self>, listener: u32, socket: Socket) {
         let accepting = Rc::new(Accepting { socket, closing: Cell::new(false), closed: RefCell::new(None) });
-        self.listeners.borrow_mut().insert(listener, Rc::clone(&accepting));
+        self.listeners.borrow_mut().entry(listener).or_default().push(Rc::clone(&accepting));
         runtime::spawn(accept(Rc::clone(self), listener, accepting));
     }
 
     fn close(self: &Rc<Self>, listener: u32, done: Option<oneshot::Sender<()>>) {
-        let Some(accepting) = self.listeners.borrow_mut().remove(&listener) else {
-            // It was never opened here: done.
-            return done.map_or((), |done| done.send(()).unwrap_or(()));
-        };
-        accepting.closing.set(true);
-        *accepting.closed.borrow_mut() = done;
-        // What waits in the queue is taken before the socket is shut, which wakes the accepting task.
-        self.take_waiting(listener, &accepting.socket, ACCEPT_LAST);
-        accepting.socket.shutdown(std::net::Shutdown::Both);
+        let all = self.listeners.borrow_mut().remove(&listener).unwrap_or_default();
+        // Where it was never opened here, that is said at once.
+        let closed = Rc::new(Closed(done));
+        for accepting in all {
+            accepting.closing.set(true);
+            *accepting.closed.borrow_mut() = Some(Rc::clone(&closed));
+            // What waits in the queue is taken before the socket is shut, which wakes the accepting task.
+            self.take_waiting(listener, &accepting.socket, ACCEPT_LAST);
+            accepting.socket.shutdown(std::net::Shutdown::Both);
+        }
     }
 
     /// Takes up to `most` waiting connections; `false`: there is no descriptor for more.
@@ -237,10 +267,8 @@ async fn accept(worker: Rc<Worker>, listener: u32, accepting: Rc<Accepting>) {
             runtime::sleep(ACCEPT_PAUSE).await;
         }
     }
-    let done = accepting.closed.borrow_mut().take();
+    let closed = accepting.closed.borrow_mut().take();
     // This is the last reference: the port is free when the caller hears of it.
     drop(accepting);
-    if let Some(done) = done {
-        done.send(()).unwrap_or(());
-    }
+    drop(closed);
 }

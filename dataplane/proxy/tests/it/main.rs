@@ -14,6 +14,7 @@ mod common;
 mod durability;
 mod firewall;
 mod grpc;
+mod handover;
 mod http1;
 mod http1_conformance;
 mod http2;

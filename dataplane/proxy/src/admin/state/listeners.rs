@@ -1,5 +1,7 @@
 //! Listeners: bound before they are stored, so that an address that cannot be had changes nothing.
 
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +14,7 @@ use crate::admin::error::ChangeError;
 use crate::admin::events::Kind;
 use crate::snapshot::ListenerEntry;
 use crate::store::Change;
-use crate::workers::{ConnectionFilter, Workers};
+use crate::workers::{BindError, ConnectionFilter, Workers};
 
 /// Result of adding or replacing a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +58,15 @@ impl State {
                 entry
             }
         };
+        let sockets = after.open.as_ref().map(|(_, bound)| bound.sockets());
+        let sockets = sockets.transpose().map_err(|error| ChangeError::Bind {
+            name: name.clone(),
+            source: BindError::Other(listener.address, error),
+        })?;
         self.commit(&Change::PutListener(listener.clone()))?;
+        if let Some(sockets) = sockets {
+            self.sockets.insert(name.clone(), sockets);
+        }
         self.configured.insert(name.clone(), listener);
         self.listeners.insert(name.clone(), Arc::clone(&entry));
         self.kernel.set_listeners(self.listeners.values().map(|listener| &listener.spec));
@@ -95,6 +105,7 @@ impl State {
         let mut after = retire(&gone, kill);
         self.listeners.remove(name);
         self.configured.remove(name);
+        self.sockets.remove(name);
         self.kernel.set_listeners(self.listeners.values().map(|listener| &listener.spec));
         self.publish(table);
         after.close = Some(listener.id);
@@ -130,6 +141,21 @@ pub(super) fn bind(
         .map_err(|source| ChangeError::Bind { name: listener.name.clone(), source })?;
     let spec = Listener { address: bound.address, ..listener.clone() };
     Ok((Arc::new(ListenerEntry { id, spec, accepted: accepted.into() }), bound))
+}
+
+/// Takes over a listener's sockets.
+pub(super) fn adopt(
+    workers: &Workers,
+    listener: &Listener,
+    id: u32,
+    address: SocketAddr,
+    sockets: Vec<OwnedFd>,
+) -> Result<Opening, ChangeError> {
+    let bound = workers
+        .adopt(address, sockets)
+        .map_err(|source| ChangeError::Bind { name: listener.name.clone(), source })?;
+    let spec = Listener { address, ..listener.clone() };
+    Ok((Arc::new(ListenerEntry { id, spec, accepted: 0.into() }), bound))
 }
 
 /// A listener's entry with another setting, on the same sockets.

@@ -33,7 +33,7 @@ impl Running {
         let tcp = service.sockets.tcp_address();
         let (stop, stopped) = watch::channel(false);
         let admin = service.admin().clone();
-        let served = tokio::spawn(service.run(stopped));
+        let served = tokio::spawn(service.run(stopped, watch::channel(false).0));
         let client = client(&dir.path().join("mc-proxy.sock")).await;
         Self { dir, client, tcp, admin, stop, served }
     }
@@ -42,7 +42,7 @@ impl Running {
 async fn service(dir: &Path, config: &str) -> Result<Service, OpenError> {
     let mut config = Config::parse(config, "c.toml").unwrap();
     dir.clone_into(&mut config.server.root);
-    Service::open(&config, workers(), Arc::default(), Arc::default(), Events::new()).await
+    Service::open(&config, workers(), Arc::default(), Arc::default(), Events::new(), None).await
 }
 
 async fn client(path: &Path) -> AdminClient<Channel> {

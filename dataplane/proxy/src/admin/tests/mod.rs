@@ -37,6 +37,10 @@ impl Commit for Breakable {
         }
         self.store.commit(change)
     }
+
+    fn lock(&self) -> std::io::Result<OwnedFd> {
+        Commit::lock(&self.store)
+    }
 }
 
 impl Site {
@@ -57,7 +61,7 @@ impl Site {
             geo: Arc::default(),
             events: Events::default(),
         };
-        let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone())?;
+        let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone(), Vec::new())?;
         Ok(Self { dir, admin: Admin::new(state, bound, shell).await, broken })
     }
 
