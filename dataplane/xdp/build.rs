@@ -6,18 +6,16 @@
 use std::path::{Path, PathBuf};
 
 fn main() {
-    println!("cargo::rerun-if-env-changed=MC_EBPF_OBJECT");
-    let object = std::env::var_os("MC_EBPF_OBJECT")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/ebpf/mc-ebpf"));
-    println!("cargo::rerun-if-changed={}", object.display());
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo says where")).join("mc-ebpf");
-    match std::fs::read(&object) {
-        Ok(bytes) => std::fs::write(&out, bytes),
-        Err(_) => {
-            println!("cargo::warning=without eBPF: `cargo xtask ebpf` builds what runs in the kernel");
-            std::fs::write(&out, [])
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo says where"));
+    // <target>/<profile>/build/<package>/out
+    let folder = out.ancestors().nth(4).unwrap_or(Path::new("target")).join("ebpf");
+    for name in ["mc-ebpf", "mc-steer"] {
+        let object = folder.join(name);
+        println!("cargo::rerun-if-changed={}", object.display());
+        let bytes = std::fs::read(&object).unwrap_or_default();
+        if bytes.is_empty() {
+            println!("cargo::warning=without {name}: `cargo xtask ebpf` builds what runs in the kernel");
         }
+        std::fs::write(out.join(name), bytes).expect("the folder for what is built can be written");
     }
-    .expect("the folder for what is built can be written");
 }

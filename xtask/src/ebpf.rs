@@ -39,8 +39,8 @@ enum Toolchain {
 /// There is no toolchain, and none can be installed; or they do not build.
 pub(crate) fn run(repo: &Repo) -> Result<bool> {
     let watch = Stopwatch::start();
-    let object = build(repo)?;
-    eprintln!("ebpf: {} in {}", object.display(), words(watch.elapsed()));
+    let folder = build(repo)?;
+    eprintln!("ebpf: {} in {}", folder.display(), words(watch.elapsed()));
     Ok(true)
 }
 
@@ -62,14 +62,16 @@ pub(crate) fn build(repo: &Repo) -> Result<PathBuf> {
         .env("RUSTFLAGS", FLAGS)
         .args(["build", "--quiet", "--release", "--locked", "--target", TARGET, "-Z", "build-std=core"]);
     run_command(&mut build)?;
-    let built = folder.join("build").join(TARGET).join("release/mc-ebpf");
-    let object = folder.join("mc-ebpf");
-    let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-    // Left alone where it is the same, so that what embeds it is not built again.
-    if std::fs::read(&object).ok().as_ref() != Some(&bytes) {
-        std::fs::write(&object, bytes).with_context(|| format!("cannot write {}", object.display()))?;
+    for name in ["mc-ebpf", "mc-steer"] {
+        let built = folder.join("build").join(TARGET).join("release").join(name);
+        let object = folder.join(name);
+        let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        // Left alone where it is the same, so that what embeds it is not built again.
+        if std::fs::read(&object).ok().as_ref() != Some(&bytes) {
+            std::fs::write(&object, bytes).with_context(|| format!("cannot write {}", object.display()))?;
+        }
     }
-    Ok(object)
+    Ok(folder)
 }
 
 /// Builds the objects where that can be. Without them the program works, and judges in user space alone.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use mc_core::model::Steered;
 
 use crate::parse::{BackendArg, CustomTlvArg, IdArg, RuleArg, SubjectArg};
 
@@ -405,6 +406,9 @@ pub(crate) enum Listener {
         /// A network whose header is believed; once for each.
         #[arg(long, value_name = "CIDR")]
         trusted: Vec<IpNet>,
+        /// Addresses and ports besides its own whose connections it gets; once for each.
+        #[arg(long, value_name = "CIDR:PORTS")]
+        steer: Vec<Steered>,
         /// Time for the PROXY header and the ClientHello, in milliseconds.
         #[arg(long, value_name = "MS")]
         hello_timeout_ms: Option<u64>,

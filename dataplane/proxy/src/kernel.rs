@@ -20,7 +20,10 @@ use mc_core::flood::Gate;
 use mc_core::model::{Listener, ProxyIn};
 use mc_ebpf_abi::policy::{Count, REASONS, Reason};
 use mc_ebpf_abi::verdict::Verdict;
-use mc_xdp::{Ask, AttachError, Attached, Firewall, Interface, LoadError, Mode, Samples, Where};
+use mc_xdp::{
+    Ask, AttachError, Attached, Firewall, Interface, LoadError, Mode, Samples, Steer, SteerError, Steering,
+    Where,
+};
 
 use crate::clock;
 use crate::config::{Xdp, XdpMode};
@@ -34,6 +37,18 @@ pub struct Kernel {
     ask: Ask,
     pins: Option<PathBuf>,
     state: Mutex<State>,
+    steering: Mutex<Steers>,
+}
+
+/// What gives connections to other addresses to listeners.
+#[derive(Debug, Default)]
+enum Steers {
+    /// Nobody has asked for it yet.
+    #[default]
+    Off,
+    /// Not to be had.
+    Unavailable(String),
+    On(Box<Steering>),
 }
 
 /// Local addresses whose connections the kernel rates.
@@ -51,6 +66,8 @@ pub struct Report {
     pub pinned: bool,
     /// Whether SYN cookies are in use.
     pub cookies: bool,
+    /// Whether listeners get what comes to other addresses: why not, empty where they do, `None` where nobody asks for it.
+    pub steering: Option<String>,
     /// How long the last change of policy took, in microseconds.
     pub policy_us: u64,
 }
@@ -125,7 +142,13 @@ impl Kernel {
             XdpMode::Native => Ask::Only(Mode::Native),
             XdpMode::Generic => Ask::Only(Mode::Generic),
         };
-        Self { wanted: settings.interfaces.clone(), ask, pins, state: Mutex::new(state) }
+        Self {
+            wanted: settings.interfaces.clone(),
+            ask,
+            pins,
+            state: Mutex::new(state),
+            steering: Mutex::default(),
+        }
     }
 
     /// Judges by this policy from now on. Where the kernel cannot, it stands aside.
@@ -143,6 +166,28 @@ impl Kernel {
             loaded.policy_us = clock::micros() - began;
             loaded.stand(set);
         });
+    }
+
+    /// Gives connections that come to these addresses to these sockets from now on, and no others.
+    ///
+    /// # Errors
+    /// It cannot be had here; what was so before stays so.
+    pub fn set_steering(&self, wanted: &[Steer<'_>]) -> Result<(), SteerError> {
+        let mut steers = self.steering.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Steers::Off, []) = (&*steers, wanted) {
+            return Ok(());
+        }
+        if !matches!(&*steers, Steers::On(_)) {
+            *steers = match Steering::load() {
+                Ok(steering) => Steers::On(Box::new(steering)),
+                Err(error) => {
+                    *steers = Steers::Unavailable(chain(&error));
+                    return Err(error);
+                }
+            };
+        }
+        let Steers::On(steering) = &mut *steers else { return Ok(()) };
+        steering.set(wanted)
     }
 
     /// Judges what comes to these listeners from now on.
@@ -222,6 +267,11 @@ impl Kernel {
     #[must_use]
     pub fn report(&self) -> Report {
         let mut report = Report::default();
+        report.steering = match &*self.steering.lock().unwrap_or_else(PoisonError::into_inner) {
+            Steers::Off => None,
+            Steers::On(_) => Some(String::new()),
+            Steers::Unavailable(problem) => Some(problem.clone()),
+        };
         match &*self.lock() {
             State::Off => {}
             State::Unavailable(problem) => report.problem.clone_from(problem),
@@ -250,6 +300,11 @@ impl Kernel {
         let mut samples = None;
         self.with(|loaded| samples = loaded.firewall.samples());
         samples
+    }
+
+    /// Gives no connections to listeners any more that come to other addresses: another process does.
+    pub fn stop_steering(&self) {
+        *self.steering.lock().unwrap_or_else(PoisonError::into_inner) = Steers::Off;
     }
 
     /// Attaches again where another process may have taken over and has gone.

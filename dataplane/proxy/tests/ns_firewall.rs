@@ -396,3 +396,71 @@ fn a_new_process_takes_over_the_firewall_in_the_kernel() {
     let _ = proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]);
     site.open(BAD, PROXY);
 }
+
+/// A listener gets what comes to addresses and ports on which nobody listens, and a new process goes on with it.
+#[test]
+fn connections_to_other_addresses_are_steered_to_a_listener() {
+    requires!(root, "mount");
+    let site = Site::new();
+    site.host.ip("route add local 198.51.100.0/24 dev lo");
+    site.host.ip("-6 route add local 2001:db8:5::/64 dev lo");
+    site.client.ip("route add 198.51.100.0/24 via 10.65.1.1");
+    site.client.ip("-6 route add 2001:db8:5::/64 via fd65:1::1");
+    let mut proxy = Proxy::start(site.config_of(""));
+    let refused = |to: &str| {
+        let error = site.connect(GOOD, to, LONG).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{to}: {error}");
+    };
+    refused("198.51.100.7:8443");
+    let add = [
+        "listener",
+        "add",
+        "web",
+        "0.0.0.0:443",
+        "--steer",
+        "198.51.100.0/25:8000-8999",
+        "--steer",
+        "198.51.100.200:1",
+    ];
+    let _ = proxy.ctl(&add);
+    let _ = proxy.ctl(&["listener", "add", "web6", "[::]:443", "--steer", "[2001:db8:5::/64]:1-65535"]);
+    assert_eq!(capability(&proxy, "steering").0, "on");
+    let reached = |proxy: &Proxy| {
+        for (from, to) in [
+            (GOOD, "198.51.100.0:8000"),
+            (GOOD, "198.51.100.127:8999"),
+            (GOOD, "198.51.100.200:1"),
+            (GOOD, PROXY),
+            (GOOD6, "[2001:db8:5::1234]:1"),
+            (GOOD6, "[2001:db8:5:0:ffff::]:65535"),
+            (GOOD6, PROXY6),
+        ] {
+            site.open(from, to);
+        }
+        for to in ["198.51.100.128:8000", "198.51.100.7:7999", "198.51.100.7:9000", "198.51.100.200:2"] {
+            refused(to);
+        }
+        assert_eq!(proxy.ctl(&["listener", "list"])[0]["listener"]["steered"].as_array().unwrap().len(), 2);
+    };
+    reached(&proxy);
+    let mut old = proxy.take_over();
+    reached(&proxy);
+    assert!(old.wait(Duration::from_secs(10)).success());
+    reached(&proxy);
+    // Less is steered, and then nothing.
+    let _ = proxy.ctl(&["listener", "add", "web", "0.0.0.0:443"]);
+    refused("198.51.100.7:8443");
+    site.open(GOOD6, "[2001:db8:5::1234]:1");
+    let _ = proxy.ctl(&["listener", "remove", "web6", "--with-routes"]);
+    let error = site.connect(GOOD6, "[2001:db8:5::1234]:1", LONG).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
+    // Too many are refused as a whole.
+    let many: Vec<String> = (1..=65).map(|port| format!("--steer=198.51.100.7:{port}")).collect();
+    let mut words = vec!["listener", "add", "web", "0.0.0.0:443"];
+    words.extend(many.iter().map(String::as_str));
+    let output = proxy.ctl_output(&words);
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("65 sets of steered addresses are more than 64"), "{errors}");
+    refused("198.51.100.7:1");
+}

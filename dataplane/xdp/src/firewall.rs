@@ -603,7 +603,7 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
     program.ok_or(LoadError::Lacks(PROGRAM))
 }
 
-fn map<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError> {
+pub(crate) fn map<M: TryFrom<aya::maps::Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, LoadError> {
     ebpf.take_map(name).and_then(|map| map.try_into().ok()).ok_or(LoadError::Lacks(name))
 }
 
@@ -643,14 +643,14 @@ fn take_place(lines: &mut [Line], place: Place) -> bool {
     false
 }
 
-fn refused(error: EbpfError) -> LoadError {
+pub(crate) fn refused(error: EbpfError) -> LoadError {
     match chain_errno(&error) {
         Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => LoadError::NotPermitted(Box::new(error)),
         _ => LoadError::Kernel(Box::new(error)),
     }
 }
 
-fn not_loaded(error: ProgramError) -> LoadError {
+pub(crate) fn not_loaded(error: ProgramError) -> LoadError {
     match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

@@ -8,9 +8,11 @@
 mod firewall;
 mod generation;
 mod interfaces;
+mod steering;
 mod sys;
 
 pub use firewall::{
     Ask, AttachError, Attached, Firewall, LoadError, MapUse, Mode, PolicyError, Run, Samples, Where, clean,
 };
 pub use interfaces::{Interface, interfaces};
+pub use steering::{Steer, SteerError, Steering};

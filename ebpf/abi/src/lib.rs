@@ -13,6 +13,7 @@
 pub mod bucket;
 pub mod frame;
 pub mod policy;
+pub mod steer;
 pub mod syn_ack;
 pub mod verdict;
 

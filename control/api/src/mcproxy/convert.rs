@@ -231,7 +231,11 @@ impl TryFrom<Listener> for model::Listener {
         let network = |(index, text): (usize, &String)| {
             parse(text, &format!("trusted[{index}]"), "a network, e.g. 10.0.0.0/8")
         };
+        let steered = |(index, text): (usize, &String)| {
+            parse(text, &format!("steered[{index}]"), "addresses and ports, e.g. 198.51.100.0/24:443")
+        };
         Ok(Self {
+            steered: listener.steered.iter().enumerate().map(steered).collect::<Result<_, _>>()?,
             name: listener.name,
             address: parse(&listener.address, "address", "an address and port, e.g. 0.0.0.0:443")?,
             proxy_protocol: Words::of(listener.proxy_protocol, "proxy_protocol")?,
@@ -249,6 +253,7 @@ impl From<&model::Listener> for Listener {
             address: listener.address.to_string(),
             proxy_protocol: listener.proxy_protocol.number(),
             trusted: listener.trusted.iter().map(ToString::to_string).collect(),
+            steered: listener.steered.iter().map(ToString::to_string).collect(),
             hello_timeout_ms: Some(listener.hello_timeout_ms),
             max_hello_bytes: Some(listener.max_hello_bytes),
         }

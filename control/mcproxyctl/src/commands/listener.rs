@@ -18,7 +18,15 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     match command {
         Listener::List => list(client, printer).await,
-        Listener::Add { name, address, proxy_protocol, trusted, hello_timeout_ms, max_hello_bytes } => {
+        Listener::Add {
+            name,
+            address,
+            proxy_protocol,
+            trusted,
+            steer,
+            hello_timeout_ms,
+            max_hello_bytes,
+        } => {
             let listener = Model {
                 name,
                 address,
@@ -28,6 +36,7 @@ pub(super) async fn run(
                     _ => ProxyIn::Off,
                 },
                 trusted,
+                steered: steer,
                 hello_timeout_ms: hello_timeout_ms.unwrap_or(default_hello_timeout_ms()),
                 max_hello_bytes: max_hello_bytes.unwrap_or(default_max_hello_bytes()),
             };

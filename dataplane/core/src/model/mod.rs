@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 mod policy;
+mod steered;
 mod validate;
 
 pub use crate::content_coding::Coding;
@@ -20,6 +21,7 @@ pub use policy::{
     Compress, EditFields, ErrorPage, FieldMatch, Hsts, Mirror, Policy, Redirect, RequestRate, Rewrite, Rule,
     Sticky,
 };
+pub use steered::{NotSteered, Steered};
 pub use validate::{
     Invalid, check_config, check_route_listener, normalize_firewall, normalize_listener, normalize_rate,
     normalize_route, normalize_rule,
@@ -39,6 +41,10 @@ pub struct Listener {
     /// Networks whose PROXY header is believed. With `required` and an empty list everyone is believed.
     #[serde(default)]
     pub trusted: Vec<IpNet>,
+    /// Addresses and ports besides its own whose connections it gets, at most 64 over all listeners: `198.51.100.0/24:443`,
+    /// `[2001:db8::/64]:8000-8999`. They must be routed to this machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steered: Vec<Steered>,
     /// Time in which the PROXY header and the ClientHello must have arrived, in milliseconds.
     #[serde(default = "default_hello_timeout_ms")]
     pub hello_timeout_ms: u64,

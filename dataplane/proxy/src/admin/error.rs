@@ -2,6 +2,8 @@
 
 use mc_core::model::{Invalid, RouteKey};
 
+use mc_xdp::SteerError;
+
 use crate::store::StoreError;
 use crate::workers::BindError;
 
@@ -65,6 +67,14 @@ pub enum ChangeError {
         name: String,
         /// Why.
         source: BindError,
+    },
+    /// What comes to the listener's steered addresses cannot be had.
+    #[error("listener `{name}` cannot have what comes to its steered addresses")]
+    Steer {
+        /// The listener.
+        name: String,
+        /// Why.
+        source: SteerError,
     },
     /// The change could not be made durable.
     #[error("the change could not be stored, and was not made")]

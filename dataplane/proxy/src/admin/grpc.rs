@@ -477,6 +477,7 @@ fn refused(error: ChangeError) -> Status {
         ChangeError::AddressTaken { .. } | ChangeError::Bind { .. } => {
             (Code::FailedPrecondition, Some("listener.address"))
         }
+        ChangeError::Steer { .. } => (Code::FailedPrecondition, Some("listener.steered")),
         ChangeError::TooMany { .. } => (Code::ResourceExhausted, None),
         ChangeError::Store(_) | ChangeError::Stopping => (Code::Unavailable, None),
     };

@@ -11,13 +11,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use mc_core::firewall::Compiled;
-use mc_core::model::{Firewall, Invalid, Listener, Route};
+use mc_core::model::{Firewall, Invalid, Listener, Route, Steered};
 use mc_core::table::RouteTable;
+use mc_xdp::{Steer, SteerError};
 use serde_json::json;
 
 use super::backends::{Backends, Wanted};
@@ -294,6 +295,9 @@ impl State {
             events: shell.events,
             retired: Vec::new(),
         };
+        if let Err(error) = state.steer(None) {
+            tracing::error!("connections to steered addresses are refused: {}", super::error::chain(&error));
+        }
         state.publish(built.table);
         Ok((state, bound))
     }
@@ -350,12 +354,28 @@ impl State {
     /// Another process has taken over.
     pub(crate) fn end(&mut self) {
         self.is_over = true;
+        self.kernel.stop_steering();
         self.sockets.clear();
     }
 
     /// Whether another process has taken over.
     pub(crate) fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// Has the kernel give connections to steered addresses to their listeners, of which one is perhaps another.
+    fn steer(&self, other: Option<(&Listener, &[OwnedFd])>) -> Result<(), SteerError> {
+        let all =
+            self.listeners.iter().filter(|(name, _)| other.is_none_or(|(other, _)| other.name != **name));
+        let known = all.filter_map(|(name, entry)| Some((&entry.spec, self.sockets.get(name)?.as_slice())));
+        let mut wanted = Vec::new();
+        for (spec, sockets) in known.chain(other) {
+            let Some(socket) = sockets.first() else { continue };
+            for &Steered { network, first, last } in &spec.steered {
+                wanted.push(Steer { network, first, last, socket: socket.as_fd() });
+            }
+        }
+        self.kernel.set_steering(&wanted)
     }
 
     /// Follows the machine's interfaces.

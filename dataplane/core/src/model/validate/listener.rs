@@ -20,6 +20,19 @@ pub fn normalize_listener(listener: Listener) -> Result<Listener, Invalid> {
             return Err(Invalid::new(field(), format!("{network} is there twice: remove one")));
         }
     }
+    let mut seen = HashSet::new();
+    for (index, steered) in listener.steered.iter().enumerate() {
+        let field = || format!("steered[{index}]");
+        check_network("", steered.network).map_err(|error| error.within(field()))?;
+        if steered.network.addr().is_ipv4() != listener.address.is_ipv4() {
+            let problem =
+                format!("{steered} is of another family than the listener's address: add a listener of that");
+            return Err(Invalid::new(field(), problem));
+        }
+        if !seen.insert(*steered) {
+            return Err(Invalid::new(field(), format!("{steered} is there twice: remove one")));
+        }
+    }
     match (listener.proxy_protocol, listener.trusted.is_empty()) {
         (ProxyIn::Optional, true) => {
             return Err(Invalid::new(

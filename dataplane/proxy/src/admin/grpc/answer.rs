@@ -51,6 +51,11 @@ pub(super) fn capabilities(report: &Report) -> api::Capabilities {
         ("", false) => capability("xdp", "on", format!("last change of policy took {} us", report.policy_us)),
         (problem, _) => capability("xdp", "off", problem.to_owned()),
     });
+    capabilities.push(match &report.steering {
+        None => capability("steering", "off", "no listener has steered addresses".to_owned()),
+        Some(problem) if problem.is_empty() => capability("steering", "on", String::new()),
+        Some(problem) => capability("steering", "off", problem.clone()),
+    });
     for (name, how) in &report.interfaces {
         let name = format!("xdp:{name}");
         capabilities.push(match how {

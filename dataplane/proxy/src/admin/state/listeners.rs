@@ -63,7 +63,14 @@ impl State {
             name: name.clone(),
             source: BindError::Other(listener.address, error),
         })?;
-        self.commit(&Change::PutListener(listener.clone()))?;
+        let own = sockets.as_deref().or_else(|| self.sockets.get(&name).map(Vec::as_slice));
+        let steered = self.steer(Some((&listener, own.unwrap_or_default())));
+        steered.map_err(|source| ChangeError::Steer { name: name.clone(), source })?;
+        if let Err(error) = self.commit(&Change::PutListener(listener.clone())) {
+            // As it was before.
+            self.steer(None).unwrap_or(());
+            return Err(error);
+        }
         if let Some(sockets) = sockets {
             self.sockets.insert(name.clone(), sockets);
         }
@@ -106,6 +113,8 @@ impl State {
         self.listeners.remove(name);
         self.configured.remove(name);
         self.sockets.remove(name);
+        // It can only become less, which there is room for.
+        self.steer(None).unwrap_or(());
         self.kernel.set_listeners(self.listeners.values().map(|listener| &listener.spec));
         self.publish(table);
         after.close = Some(listener.id);
