@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::ebpf;
 use crate::repo::{Repo, run as run_command};
 use crate::setup;
 
@@ -21,6 +22,9 @@ pub(crate) struct Args {
 /// Something does not build, cannot be installed, or the benchmark failed.
 pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let asks_for_help = args.args.iter().any(|arg| matches!(arg.as_str(), "--help" | "-h"));
+    if !asks_for_help {
+        ebpf::build_if_possible(repo);
+    }
     run_command(repo.cargo().args([
         "build",
         "--release",

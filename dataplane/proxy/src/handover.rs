@@ -123,7 +123,7 @@ impl Handed {
             listeners: listeners.collect(),
         };
         let head = serde_json::to_vec(&head).map_err(io::Error::from)?;
-        let len = u32::try_from(head.len()).map_err(|_| HandoverError::Strange)?;
+        let len = u32::try_from(head.len()).map_err(|_too_long| HandoverError::Strange)?;
         stream.write_all(&len.to_be_bytes())?;
         stream.write_all(&head)?;
         let mut fds = vec![self.lock.as_fd(), self.handover.as_fd(), self.admin.as_fd()];
@@ -167,7 +167,7 @@ impl Handed {
         }
         let mut head = vec![0; len];
         stream.read_exact(&mut head)?;
-        let head: Head = serde_json::from_slice(&head).map_err(|_| HandoverError::Strange)?;
+        let head: Head = serde_json::from_slice(&head).map_err(|_other_shape| HandoverError::Strange)?;
         if head.version != VERSION {
             return Err(HandoverError::Strange);
         }

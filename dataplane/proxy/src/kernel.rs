@@ -266,12 +266,12 @@ impl Kernel {
     /// What works.
     #[must_use]
     pub fn report(&self) -> Report {
-        let mut report = Report::default();
-        report.steering = match &*self.steering.lock().unwrap_or_else(PoisonError::into_inner) {
+        let steering = match &*self.steering.lock().unwrap_or_else(PoisonError::into_inner) {
             Steers::Off => None,
             Steers::On(_) => Some(String::new()),
             Steers::Unavailable(problem) => Some(problem.clone()),
         };
+        let mut report = Report { steering, ..Report::default() };
         match &*self.lock() {
             State::Off => {}
             State::Unavailable(problem) => report.problem.clone_from(problem),

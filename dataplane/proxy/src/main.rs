@@ -174,6 +174,7 @@ async fn operate(
     let tls = tokio::spawn(keep_tls(Arc::clone(&workers.policy.tls)));
     let served = tokio::spawn(service.run(stopped, over));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = workers.stats.len(), "running");
+    tell_service_manager();
     let end = loop {
         tokio::select! {
             _ = terminate.recv() => break End::Stopped,
@@ -216,6 +217,14 @@ async fn operate(
     tls.abort();
     served.await?;
     Ok(end)
+}
+
+/// Says that this process serves, and is the one: a service manager that has started another one goes by that.
+fn tell_service_manager() {
+    let states = [sd_notify::NotifyState::MainPid(std::process::id()), sd_notify::NotifyState::Ready];
+    if let Err(error) = sd_notify::notify(&states) {
+        tracing::warn!(%error, "the service manager cannot be told that mc-proxy runs");
+    }
 }
 
 /// Ten years, for a wait without a limit.

@@ -48,9 +48,7 @@ impl Site {
         let (client, host) = (Host::new(), Host::new());
         let ours = ["10.65.1.2/24", "10.65.1.66/24", "fd65:1::2/48", "fd65:1:0:0:bad::2/48"];
         let [outer, interface] = client.link(&ours, &host, &["10.65.1.1/24", "fd65:1::1/48"]);
-        let shown = host.run("ip", &["-json", "link", "show", "dev", &interface]);
-        let shown: Value = serde_json::from_str(&shown).unwrap();
-        let mac = shown[0]["address"].as_str().unwrap().to_owned();
+        let mac = host.mac(&interface);
         // The way to those whom a flood makes up.
         host.ip("route add 198.18.0.0/15 via 10.65.1.2");
         host.ip("route add 2001:db8:f100::/40 via fd65:1::2");
@@ -107,12 +105,7 @@ impl Site {
 
     /// Starts SYNs from made-up sources to an address of the host.
     fn flood(&self, to: &str, per_s: u32, time: Duration) -> std::process::Child {
-        let to: SocketAddr = to.parse().unwrap();
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/syn_flood.py");
-        let mut python = self.client.command("python3");
-        python.arg(script).args([&self.outer, &self.mac, &to.ip().to_string(), &to.port().to_string()]);
-        python.args([per_s.to_string(), time.as_secs().to_string()]);
-        python.stdout(Stdio::null()).spawn().unwrap()
+        self.client.syn_flood(&self.outer, &self.mac, to.parse().unwrap(), per_s, time)
     }
 
     /// A counter of the host's kernel.
@@ -164,8 +157,8 @@ fn who_is_denied_gets_no_answer_from_listeners_and_every_answer_from_others() {
     let mut watch =
         proxy.ctl_command(&["--output", "json", "firewall", "watch"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
-    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
-    let _ = proxy.ctl(&["firewall", "deny", "fd65:1:0:0:bad::/80"]);
+    drop(proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]));
+    drop(proxy.ctl(&["firewall", "deny", "fd65:1:0:0:bad::/80"]));
     for (from, to) in [(BAD, PROXY), (BAD6, PROXY6)] {
         site.silent(from, to);
     }
@@ -180,13 +173,13 @@ fn who_is_denied_gets_no_answer_from_listeners_and_every_answer_from_others() {
     watch.kill().unwrap();
     watch.wait().unwrap();
     // A listener that comes is guarded, one that goes is not.
-    let _ = proxy.ctl(&["listener", "add", "more", "10.65.1.1:8443"]);
+    drop(proxy.ctl(&["listener", "add", "more", "10.65.1.1:8443"]));
     site.silent(BAD, "10.65.1.1:8443");
     site.open(GOOD, "10.65.1.1:8443");
-    let _ = proxy.ctl(&["listener", "remove", "more"]);
+    drop(proxy.ctl(&["listener", "remove", "more"]));
     let error = site.connect(BAD, "10.65.1.1:8443", LONG).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
-    let _ = proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]);
+    drop(proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]));
     site.open(BAD, PROXY);
     drop(ssh);
 }
@@ -230,7 +223,7 @@ fn a_crash_leaves_it_in_force_and_whoever_returns_takes_it_over() {
     proxy.restart();
     assert!(proxy.errors().contains("\"taken_over\":true"), "{}", proxy.errors());
     site.silent(BAD, PROXY);
-    let _ = proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]);
+    drop(proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]));
     site.open(BAD, PROXY);
     // A stop takes it away: no rule outlives its owner.
     proxy.term();
@@ -260,7 +253,7 @@ fn an_interface_may_vanish_and_come_back() {
     requires!(root, "mount");
     let mut site = Site::new();
     let proxy = Proxy::start(site.config(""));
-    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    drop(proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]));
     let name = format!("xdp:{}", site.interface);
     site.host.ip(&format!("link delete {}", site.interface));
     wait_until("the proxy to notice", || capability(&proxy, &name).0 == "off");
@@ -271,7 +264,7 @@ fn an_interface_may_vanish_and_come_back() {
     site.host.ip(&format!("link set {} up", site.interface));
     wait_until("the proxy to attach again", || capability(&proxy, &name).0 == "native");
     site.interface = interface;
-    let _ = proxy.ctl(&["firewall", "deny", "10.65.2.2/32"]);
+    drop(proxy.ctl(&["firewall", "deny", "10.65.2.2/32"]));
     site.silent("10.65.2.2", "10.65.2.1:443");
 }
 
@@ -289,7 +282,7 @@ fn two_proxies_do_not_take_an_interface_from_each_other() {
     let (state, detail) = capability(&second, &name);
     assert_eq!(state, "off");
     assert!(detail.contains("has an XDP program of somebody else"), "{detail}");
-    let _ = second.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    drop(second.ctl(&["firewall", "deny", &format!("{BAD}/32")]));
     site.open(BAD, PROXY);
     site.answered(BAD, "10.65.1.1:9443");
     second.wait_outcome("denied_cidr");
@@ -303,7 +296,7 @@ fn generic_mode_does_the_same() {
     let site = Site::new();
     let proxy = Proxy::start(site.config("mode = \"generic\""));
     assert_eq!(capability(&proxy, &format!("xdp:{}", site.interface)).0, "generic");
-    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    drop(proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]));
     site.silent(BAD, PROXY);
     site.open(GOOD, PROXY);
 }
@@ -319,7 +312,7 @@ fn without_a_bpffs_it_works_and_ends_with_the_process() {
     let (state, detail) = capability(&proxy, &format!("xdp:{}", site.interface));
     assert_eq!(state, "native");
     assert!(detail.contains("ends with this process") && detail.contains("is no bpffs"), "{detail}");
-    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    drop(proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]));
     site.silent(BAD, PROXY);
     proxy.process().signal(Signal::SIGKILL);
     proxy.process().wait(Duration::from_secs(10));
@@ -384,7 +377,7 @@ fn a_new_process_takes_over_the_firewall_in_the_kernel() {
     requires!(root, "mount");
     let site = Site::new();
     let mut proxy = Proxy::start(site.config(""));
-    let _ = proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]);
+    drop(proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]));
     for _ in 0..3 {
         let mut old = proxy.take_over();
         site.silent(BAD, PROXY);
@@ -393,7 +386,7 @@ fn a_new_process_takes_over_the_firewall_in_the_kernel() {
         assert!(site.has_program());
         site.silent(BAD, PROXY);
     }
-    let _ = proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]);
+    drop(proxy.ctl(&["firewall", "remove", "deny", &format!("{BAD}/32")]));
     site.open(BAD, PROXY);
 }
 
@@ -422,8 +415,8 @@ fn connections_to_other_addresses_are_steered_to_a_listener() {
         "--steer",
         "198.51.100.200:1",
     ];
-    let _ = proxy.ctl(&add);
-    let _ = proxy.ctl(&["listener", "add", "web6", "[::]:443", "--steer", "[2001:db8:5::/64]:1-65535"]);
+    drop(proxy.ctl(&add));
+    drop(proxy.ctl(&["listener", "add", "web6", "[::]:443", "--steer", "[2001:db8:5::/64]:1-65535"]));
     assert_eq!(capability(&proxy, "steering").0, "on");
     let reached = |proxy: &Proxy| {
         for (from, to) in [
@@ -448,10 +441,10 @@ fn connections_to_other_addresses_are_steered_to_a_listener() {
     assert!(old.wait(Duration::from_secs(10)).success());
     reached(&proxy);
     // Less is steered, and then nothing.
-    let _ = proxy.ctl(&["listener", "add", "web", "0.0.0.0:443"]);
+    drop(proxy.ctl(&["listener", "add", "web", "0.0.0.0:443"]));
     refused("198.51.100.7:8443");
     site.open(GOOD6, "[2001:db8:5::1234]:1");
-    let _ = proxy.ctl(&["listener", "remove", "web6", "--with-routes"]);
+    drop(proxy.ctl(&["listener", "remove", "web6", "--with-routes"]));
     let error = site.connect(GOOD6, "[2001:db8:5::1234]:1", LONG).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
     // Too many are refused as a whole.

@@ -523,7 +523,7 @@ where
 
 impl Samples {
     /// The next, if there is one.
-    pub fn next(&mut self) -> Option<Sample> {
+    pub fn take(&mut self) -> Option<Sample> {
         let item = self.0.next()?;
         let bytes: &[u8; 48] = item.as_array()?;
         Some(Sample::from_bytes(bytes))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
 /// An interface.
@@ -30,9 +30,9 @@ pub fn interfaces() -> io::Result<BTreeMap<String, Interface>> {
         });
         let Some(address) = entry.address else { continue };
         if let Some(v4) = address.as_sockaddr_in() {
-            interface.addresses.insert(Ipv4Addr::from(v4.ip()).into());
+            interface.addresses.insert(v4.ip().into());
         } else if let Some(v6) = address.as_sockaddr_in6() {
-            interface.addresses.insert(Ipv6Addr::from(v6.ip()).into());
+            interface.addresses.insert(v6.ip().into());
         }
     }
     Ok(found)

@@ -190,7 +190,7 @@ fn earlier(time: u64, number: u64, other: u64, other_number: u64) -> (u64, u64) 
 #[cfg_attr(target_arch = "bpf", expect(unsafe_code, reason = "one instruction"))]
 fn sign(word: u64) -> u64 {
     #[cfg(not(target_arch = "bpf"))]
-    return (word as i64 >> 63) as u64;
+    return (word.cast_signed() >> 63).cast_unsigned();
     // The compiler knows what it means, and would make branches of it: the kernel's machine has nothing else.
     #[cfg(target_arch = "bpf")]
     {

@@ -8,6 +8,10 @@
 //! Left out: how user space looks up networks, countries and systems. It has tables of its own, and compiles those of
 //! the kernel from what they say.
 #![no_std]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "words are taken apart here: what is cut off is meant to be"
+)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod bucket;

@@ -4,11 +4,13 @@
 //! is left behind however a test ends.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -138,6 +140,31 @@ impl Host {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),
         })
+    }
+
+    /// The hardware address of an interface.
+    ///
+    /// # Panics
+    /// When there is no such interface.
+    #[must_use]
+    pub fn mac(&self, interface: &str) -> String {
+        let shown = self.run("ip", &["-json", "link", "show", "dev", interface]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("ip prints JSON");
+        shown[0]["address"].as_str().expect("an interface has an address").to_owned()
+    }
+
+    /// Starts SYNs from made-up sources (of 198.18.0.0/15 or 2001:db8:f100::/40) out of an interface, to a neighbour with
+    /// this hardware address.
+    ///
+    /// # Panics
+    /// When Python cannot be started.
+    #[must_use]
+    pub fn syn_flood(&self, interface: &str, mac: &str, to: SocketAddr, per_s: u32, time: Duration) -> Child {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/syn_flood.py");
+        let mut python = self.command("python3");
+        python.arg(script).args([interface, mac, &to.ip().to_string(), &to.port().to_string()]);
+        python.args([per_s.to_string(), time.as_secs().to_string()]);
+        python.stdout(Stdio::null()).spawn().expect("python3 is installed")
     }
 
     /// The namespace's file, for programs.

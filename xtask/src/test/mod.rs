@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use crate::clock::Stopwatch;
 use crate::repo::{Repo, is_ci, run as run_command};
 use crate::setup::{self, Tools};
-use crate::{lint, tidy, up};
+use crate::{ebpf, lint, tidy, up};
 use output::{Counts, Group, Reader};
 use report::{Report, Row, Verdict};
 
@@ -38,6 +38,9 @@ pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let watch = Stopwatch::start();
     let mut report = Report::default();
     let mut tools = if args.quick { Tools::default() } else { report.setup(repo) };
+    if !args.quick {
+        report.check("ebpf: what runs in the kernel", || ebpf::build(repo).map(drop));
+    }
     report.check("format", || lint::format(repo));
     report.check("clippy", || lint::clippy(repo));
     report.check("tidy", || match tidy::run(repo)? {

@@ -26,6 +26,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("mc-ebpf-abi", Layer::Abi),
     ("mc-core", Layer::Core),
     ("mc-uring", Layer::Fence),
+    ("mc-xdp", Layer::Fence),
     ("mc-api", Layer::Fence),
     ("mc-proxy", Layer::Program),
     ("mcproxyctl", Layer::Program),

@@ -355,7 +355,7 @@ fn children(
         }
         let Some(piece) = pieces.first() else { return };
         if piece.last >= last {
-            let until = if piece.last >> bits >= end - 1 { end } else { piece.last + 1 >> bits };
+            let until = if piece.last >> bits >= end - 1 { end } else { (piece.last + 1) >> bits };
             each(Children::Alike { number, count: until - number, class: piece.class });
             number = until;
         } else {

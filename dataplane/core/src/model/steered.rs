@@ -37,7 +37,7 @@ impl FromStr for Steered {
         let bare = inside.unwrap_or(network);
         let network: IpNet = match bare.parse::<IpAddr>() {
             Ok(address) => address.into(),
-            Err(_) => bare.parse().map_err(|_| NotSteered)?,
+            Err(_) => bare.parse().map_err(|_no_network| NotSteered)?,
         };
         // IPv6 in brackets, as everywhere; IPv4 without.
         if inside.is_some() != matches!(network, IpNet::V6(_)) {

@@ -485,7 +485,7 @@ async fn watch_kernel(kernel: Arc<Kernel>, events: Events) {
             let kind = if on { Kind::FloodBegan } else { Kind::FloodEnded };
             events.announce(kind, "", &json!({ "syn_cookies": on }));
         }
-        while let Some(sample) = samples.next() {
+        while let Some(sample) = samples.take() {
             events.dropped(&sample, || kernel.interface(sample.interface));
         }
     }

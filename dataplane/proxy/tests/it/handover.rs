@@ -123,7 +123,7 @@ fn a_new_process_that_does_not_start_leaves_the_old_one_as_it_was() {
     let (mut client, name) = open(&proxy);
     assert_eq!(name, "origin");
     assert_alive(&mut client);
-    let _ = proxy.ctl(&["listener", "add", "more", "127.0.0.1:0"]);
+    drop(proxy.ctl(&["listener", "add", "more", "127.0.0.1:0"]));
     // And by the signal it works, when nothing is wrong.
     std::fs::write(&file, good).unwrap();
     proxy.process().signal(Signal::SIGUSR2);
@@ -166,4 +166,25 @@ fn the_number_of_workers_may_change() {
         }
         assert!(old.wait(Duration::from_secs(10)).success());
     }
+}
+
+/// A service manager hears which process is the one.
+#[test]
+fn the_service_manager_is_told_of_each_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let origin = Backend::named("origin");
+    let variable = format!("NOTIFY_SOCKET={}", path.display());
+    let config = Config::new().listener("web").route("*", origin.address()).under(&["env", &variable]);
+    let mut proxy = Proxy::start(config);
+    let heard = || {
+        let mut text = [0; 256];
+        let len = manager.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..len]).into_owned()
+    };
+    assert_eq!(heard().trim_end(), format!("MAINPID={}\nREADY=1", proxy.pid()));
+    let _old = proxy.take_over();
+    assert_eq!(heard().trim_end(), format!("MAINPID={}\nREADY=1", proxy.pid()));
 }

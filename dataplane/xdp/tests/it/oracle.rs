@@ -61,7 +61,7 @@ impl Oracle {
         let sensible = match (syn, fin, rst, ack) {
             (true, false, false, _) => true,
             (true, _, _, _) => false,
-            (false, _, true, _) => !(fin && !ack) || rst,
+            (false, _, true, _) => true,
             (false, _, false, ack) => ack,
         };
         if segment.len() < 20 || offset >> 4 < 5 || !sensible {
