@@ -4,8 +4,9 @@
 //! decrypted there, and encrypted into the worker's second one. A connection that waits holds its keys and, now
 //! and then, part of a record; nothing else.
 //!
-//! The keys can be handed to the kernel where [`Tls`] ends its handshake: nothing outside this module knows how
-//! bytes become records.
+//! After the handshake the keys can be handed to the kernel ([`Tls::offload`]), where it takes them: then the socket
+//! carries plain bytes, and only records that are no data come through here. Nothing outside this module knows how bytes
+//! become records.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,12 +17,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use ktls_core::{Context as KernelContext, TlsCryptoInfoRx, TlsCryptoInfoTx};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 
+use crate::ktls::{InUserSpace, KernelTls};
 use crate::relay::Shared;
 use crate::socket::Socket;
 
@@ -66,6 +70,10 @@ struct State {
 enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
+    /// The kernel has the keys.
+    Kernel(KernelContext<KernelConnection<ServerConnectionData>>),
+    /// The keys were on their way to the kernel, and did not arrive.
+    Lost,
 }
 
 /// What came of reading.
@@ -164,6 +172,53 @@ impl Tls {
         is_server && self.with(|common| common.protocol_version() == Some(ProtocolVersion::TLSv1_3))
     }
 
+    /// Hands the keys to the kernel, where it takes those of this connection. To be called after the handshake, when
+    /// everything is sent; [`Self::with`] is of no use any more then. Encrypting and decrypting are the kernel's from here
+    /// on.
+    ///
+    /// # Errors
+    /// The connection is lost: the kernel has taken half of it.
+    pub fn offload(&self, kernel: &KernelTls) -> io::Result<Result<(), InUserSpace>> {
+        let state = &mut *self.state.borrow_mut();
+        let Side::Server(server) = &*state.side else { return Ok(Err(InUserSpace::NoKernelTls)) };
+        if !state.incoming.is_empty()
+            || !state.outgoing.is_empty()
+            || state.peer_closed
+            || server.wants_write()
+            || server.is_handshaking()
+        {
+            return Ok(Err(InUserSpace::MidRecord));
+        }
+        let suite = server.negotiated_cipher_suite().map(|suite| suite.suite());
+        if !kernel.takes(server.protocol_version(), suite) {
+            return Ok(Err(InUserSpace::CipherSuite));
+        }
+        if ktls_core::setup_ulp(&*self.socket).is_err() {
+            return Ok(Err(InUserSpace::NoKernelTls));
+        }
+        let Side::Server(server) = std::mem::replace(&mut *state.side, Side::Lost) else {
+            unreachable!("it was looked at above")
+        };
+        let lost = |error: ktls_core::Error| io::Error::other(error);
+        let (secrets, session) = server.dangerous_into_kernel_connection().map_err(invalid)?;
+        let version = session.protocol_version().into();
+        let secrets = ktls_core::ExtractedSecrets::try_from(secrets).map_err(lost)?;
+        TlsCryptoInfoTx::new(version, secrets.tx.1, secrets.tx.0)
+            .and_then(|keys| keys.set(&*self.socket))
+            .map_err(lost)?;
+        TlsCryptoInfoRx::new(version, secrets.rx.1, secrets.rx.0)
+            .and_then(|keys| keys.set(&*self.socket))
+            .map_err(lost)?;
+        *state.side = Side::Kernel(KernelContext::new(session, None));
+        Ok(Ok(()))
+    }
+
+    /// Whether the kernel has the keys: then what is written to the socket is encrypted, and what is read decrypted.
+    #[must_use]
+    pub fn is_in_kernel(&self) -> bool {
+        matches!(*self.state.borrow().side, Side::Kernel(_))
+    }
+
     /// Waits until there is something to read, an end or an error. Giving the wait up costs nothing: the next one
     /// goes on with it.
     ///
@@ -186,6 +241,9 @@ impl Tls {
     }
 
     /// Lets `look` see what was negotiated.
+    ///
+    /// # Panics
+    /// The kernel has the keys.
     pub fn with<R>(&self, look: impl FnOnce(&CommonState) -> R) -> R {
         look(self.state.borrow().side.common())
     }
@@ -200,6 +258,12 @@ impl Tls {
             let mut state = self.state.borrow_mut();
             if state.peer_closed {
                 return Ok(true);
+            }
+            if let State { side, peer_closed, failed, .. } = &mut *state
+                && let Side::Kernel(context) = &mut **side
+            {
+                return receive(&self.socket, context, buffer, plain, peer_closed)
+                    .inspect_err(|_| *failed = true);
             }
             let held = state.incoming.len();
             if held >= buffer.len() {
@@ -287,6 +351,13 @@ impl Tls {
     /// There are more bytes than four records hold.
     pub fn try_send(&self, shared: &Shared, bytes: &[u8]) -> io::Result<()> {
         assert!(bytes.len() <= CHUNK, "the caller sends in chunks");
+        if self.is_in_kernel() {
+            let state = &mut *self.state.borrow_mut();
+            if state.failed {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
+            return state.put(&self.socket, bytes);
+        }
         shared.with_scratch(|scratch| {
             let state = &mut *self.state.borrow_mut();
             let encrypted = state.write(|mut traffic| traffic.encrypt(bytes, scratch))?;
@@ -320,6 +391,15 @@ impl Tls {
 
     /// Says that nothing more is sent. What does not fit the socket is dropped: the close says it, too.
     pub fn close(&self, shared: &Shared) {
+        if let State { side, outgoing, .. } = &mut *self.state.borrow_mut()
+            && let Side::Kernel(context) = &mut **side
+        {
+            // What was not sent cannot be made up for by a word.
+            if outgoing.is_empty() {
+                context.shutdown(&*self.socket);
+            }
+            return;
+        }
         shared.with_scratch(|scratch| {
             let state = &mut *self.state.borrow_mut();
             if let Ok(len) = state.write(|mut traffic| traffic.queue_close_notify(scratch)) {
@@ -374,6 +454,7 @@ impl State {
                     };
                     (discard, written)
                 }
+                Side::Kernel(_) | Side::Lost => return Err(io::ErrorKind::NotConnected.into()),
             };
             incoming.drain(..used);
             if let Some(written) = written {
@@ -412,6 +493,7 @@ impl Side {
         match self {
             Self::Server(server) => server,
             Self::Client(client) => client,
+            Self::Kernel(_) | Self::Lost => panic!("the kernel has the connection: ask before"),
         }
     }
 
@@ -432,6 +514,35 @@ impl Side {
                 let UnbufferedStatus { discard, state, .. } = client.process_tls_records(records);
                 (discard, state.map(|state| handle(state, plain, outgoing, peer_closed)))
             }
+            Self::Kernel(_) | Self::Lost => (0, Ok(Next::Enough)),
+        }
+    }
+}
+
+/// Reads what the kernel has decrypted, and sees to records that are no data. Whether the connection has ended.
+fn receive(
+    socket: &Socket,
+    context: &mut KernelContext<KernelConnection<ServerConnectionData>>,
+    buffer: &mut [u8],
+    plain: &mut Vec<u8>,
+    peer_closed: &mut bool,
+) -> io::Result<bool> {
+    loop {
+        match socket.recv(buffer) {
+            Ok(read) => {
+                plain.extend_from_slice(&buffer[..read]);
+                return Ok(read == 0);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            // EIO: a record of another kind is next. Whatever else there is ends the connection, with an alert.
+            Err(error) => context.handle_io_error(socket, error)?,
+        }
+        if let Some(came) = context.buffer_mut().drain() {
+            plain.extend_from_slice(&came);
+        }
+        if context.state().is_read_closed() {
+            *peer_closed = true;
+            return Ok(true);
         }
     }
 }
