@@ -167,6 +167,8 @@ pub struct Tls {
     pub certificates: PathBuf,
     /// File of session ticket keys, mode 0600; made, and made anew every day.
     pub ticket_keys: PathBuf,
+    /// Whether keys are handed to the kernel after the handshake, where it takes them.
+    pub kernel: bool,
 }
 
 /// `[keepalive]`: TCP keepalive of clients and backends, so that a peer that vanished is noticed.
@@ -253,7 +255,7 @@ impl Default for AccessLog {
 
 impl Default for Tls {
     fn default() -> Self {
-        Self { certificates: "certs".into(), ticket_keys: "ticket-keys".into() }
+        Self { certificates: "certs".into(), ticket_keys: "ticket-keys".into(), kernel: true }
     }
 }
 

@@ -13,7 +13,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
+use maxminddb::{LookupResult, MaxMindDbError, Reader, Within, WithinOptions};
 use mc_core::firewall::Geo;
 use mc_core::firewall::tables::{Places, Steps};
 use serde::Deserialize;
@@ -177,22 +177,22 @@ impl Database {
     }
 
     /// All networks and what is known of them, in order.
-    fn steps<T: PartialEq>(&self, kind: &Kind<T>, steps: &mut Steps<T>) {
+    fn steps<T: PartialEq + Copy>(&self, kind: &Kind<T>, steps: &mut Steps<T>) {
         // They were read when the database was opened.
         let Ok(networks) = self.reader.networks(WithinOptions::default()) else { return };
-        for found in networks.flatten() {
-            let Ok(network) = found.network() else { continue };
-            let Ok(Some(what)) = (kind.read)(found) else { continue };
-            match (network.network(), network.broadcast()) {
-                (IpAddr::V4(first), IpAddr::V4(last)) => {
-                    steps.push_v4(first.to_bits(), last.to_bits(), what);
-                }
-                (IpAddr::V6(first), IpAddr::V6(last)) => {
-                    steps.push_v6(first.to_bits(), last.to_bits(), what);
-                }
-                _ => {}
-            }
+        collect(networks, kind, steps);
+        // Some databases know networks of 6to4 by themselves; others lead from there to those of IPv4, which is not
+        // followed above.
+        let mut six_to_four = Steps::default();
+        if let Ok(all) = "2002::/16".parse()
+            && let Ok(networks) = self.reader.within(all, WithinOptions::default().include_aliased_networks())
+        {
+            collect(networks, kind, &mut six_to_four);
         }
+        steps.replace_v6(0x2002 << 112, (0x2003 << 112) - 1, six_to_four.v6);
+        // See `embeds_ipv4`.
+        steps.replace_v6(0, u32::MAX.into(), Vec::new());
+        steps.replace_v6(0x2001 << 112, (0x2001_0001 << 96) - 1, Vec::new());
     }
 
     fn describe(&self) -> String {
@@ -202,17 +202,34 @@ impl Database {
     }
 }
 
+/// Notes down networks, in their order.
+fn collect<T: PartialEq>(networks: Within<'_, Vec<u8>>, kind: &Kind<T>, steps: &mut Steps<T>) {
+    for found in networks.flatten() {
+        let Ok(network) = found.network() else { continue };
+        let Ok(Some(what)) = (kind.read)(found) else { continue };
+        match (network.network(), network.broadcast()) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => {
+                steps.push_v4(first.to_bits(), last.to_bits(), what);
+            }
+            (IpAddr::V6(first), IpAddr::V6(last)) => {
+                steps.push_v6(first.to_bits(), last.to_bits(), what);
+            }
+            _ => {}
+        }
+    }
+}
+
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.describe())
     }
 }
 
-/// Whether it is an address of IPv6 that databases read as one of IPv4: compatible, of 6to4 or of Teredo. Nobody has had
-/// such for years (RFC 4291 section 2.5.5.1, RFC 7526, RFC 4380), and nothing is known of them.
+/// Whether it is an address of IPv6 that databases read as one of IPv4: compatible, or of Teredo. Nobody has had such for
+/// years (RFC 4291 section 2.5.5.1, RFC 4380), and nothing is known of them.
 fn embeds_ipv4(address: IpAddr) -> bool {
     let IpAddr::V6(address) = address else { return false };
-    matches!(address.segments(), [0, 0, 0, 0, 0, 0, _, _] | [0x2002, ..] | [0x2001, 0, ..])
+    matches!(address.segments(), [0, 0, 0, 0, 0, 0, _, _] | [0x2001, 0, ..])
 }
 
 /// Reads every record once, and says whether one has what is wanted.

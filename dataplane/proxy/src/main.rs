@@ -20,6 +20,7 @@ use mc_proxy::snapshot::Snapshot;
 use mc_proxy::tls::{Reloaded, Tls};
 use mc_proxy::workers::{SharedPolicy, Workers};
 use mc_proxy::{clock, metrics};
+use mc_uring::ktls::KernelTls;
 use mc_uring::socket::Keepalive;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -283,8 +284,9 @@ fn start_workers(config: &Config, log: &LogSink, events: &Events, tls: Arc<Tls>)
 fn open_tls(config: &Config) -> anyhow::Result<Tls> {
     let certificates = config.resolve(&config.tls.certificates);
     let tickets = config.resolve(&config.tls.ticket_keys);
-    let (tls, reloaded) =
-        Tls::open(&certificates, &tickets, &config.server.root, clock::unix_millis() / 1000)?;
+    let kernel = if config.tls.kernel { KernelTls::probe() } else { Err("[tls] kernel is false".to_owned()) };
+    let now_s = clock::unix_millis() / 1000;
+    let (tls, reloaded) = Tls::open(&certificates, &tickets, &config.server.root, now_s, kernel)?;
     tell(&reloaded);
     Ok(tls)
 }

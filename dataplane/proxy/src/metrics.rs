@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use mc_core::backend::{BackendLive, Health};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_ebpf_abi::policy::{self, Count};
+use mc_uring::ktls::InUserSpace;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -218,6 +219,13 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
     for (class, word) in CLASSES.iter().enumerate() {
         let count = workers.iter().map(|stats| stats.requests[class].get()).sum::<u64>();
         page.sample("mcproxy_responses_total", &[("class", word)], count);
+    }
+    let name = "mcproxy_tls_connections_total";
+    page.family(name, "counter", "Connections that were terminated, by where TLS is done and why there.");
+    page.sample(name, &[("in", "kernel"), ("reason", "")], sum(|stats| &stats.tls_in_kernel));
+    for reason in InUserSpace::ALL {
+        let count = workers.iter().map(|stats| stats.tls_in_user_space[reason as usize].get()).sum::<u64>();
+        page.sample(name, &[("in", "user_space"), ("reason", reason.word())], count);
     }
     page.family("mcproxy_requests_total", "counter", "Requests that have ended, by outcome.");
     for outcome in RequestOutcome::ALL {

@@ -8,6 +8,7 @@ use mc_api::mcproxy::TappedHead;
 use mc_core::limits::SourceCounts;
 use mc_core::model::RouteKey;
 use mc_core::outcome::{Outcome, RequestOutcome};
+use mc_uring::ktls::InUserSpace;
 use tokio::sync::broadcast;
 
 /// What one worker counts. Only that worker writes, so an increment is a load and a store.
@@ -29,6 +30,10 @@ pub struct WorkerStats {
     pub connect_time: Histogram,
     /// From accept to the end.
     pub duration: Histogram,
+    /// Connections whose TLS the kernel does.
+    pub tls_in_kernel: Counter,
+    /// Connections whose TLS stays in user space, by [`InUserSpace`].
+    pub tls_in_user_space: [Counter; InUserSpace::ALL.len()],
     /// Requests by class of status: 0 none was told, 1 to 5 as `1xx` to `5xx`.
     pub requests: [Counter; CLASSES],
     /// Requests by outcome, in the order of [`RequestOutcome::ALL`].
@@ -153,6 +158,8 @@ impl Default for WorkerStats {
             hello_time: Histogram::default(),
             connect_time: Histogram::default(),
             duration: Histogram::default(),
+            tls_in_kernel: Counter::default(),
+            tls_in_user_space: std::array::from_fn(|_| Counter::default()),
             requests: std::array::from_fn(|_| Counter::default()),
             request_outcomes: std::array::from_fn(|_| Counter::default()),
             mirrored: Counter::default(),

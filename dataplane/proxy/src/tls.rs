@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use mc_uring::ktls::KernelTls;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
@@ -36,6 +37,8 @@ pub struct Tls {
     config: Arc<ServerConfig>,
     /// Whom routes trust.
     pub authorities: Authorities,
+    /// What the kernel does; or why nothing.
+    kernel: Result<KernelTls, String>,
 }
 
 /// What a reload came to.
@@ -59,7 +62,7 @@ impl ResolvesServerCert for ByName {
 
 impl Tls {
     /// Reads the certificates of `folder` and the ticket keys of `ticket_file`, which is made where it is not
-    /// there. A folder that does not exist holds no certificate. Paths that routes name begin at `root`.
+    /// there. `kernel`: what the kernel takes over after handshakes, or why nothing. A folder that does not exist holds no certificate. Paths that routes name begin at `root`.
     ///
     /// # Errors
     /// The ticket file cannot be used. Certificates that cannot be are for the caller to tell of.
@@ -68,16 +71,26 @@ impl Tls {
         ticket_file: &Path,
         root: &Path,
         unix_s: u64,
+        kernel: Result<KernelTls, String>,
     ) -> Result<(Self, Reloaded), TicketError> {
         let tickets = Arc::new(Tickets::open(ticket_file, unix_s)?);
         let certificates = Arc::new(ArcSwap::from_pointee(Certificates::default()));
-        let server = Server { tickets, by_name: Arc::new(ByName(Arc::clone(&certificates))) };
+        let by_name = Arc::new(ByName(Arc::clone(&certificates)));
+        let server = Server { tickets, by_name, gives_keys: kernel.is_ok() };
         let config = Arc::new(server.config(None, &[]));
         let authorities = Authorities::new(root);
         let folder = folder.to_owned();
-        let tls = Self { folder, certificates, reload: Mutex::new(()), server, config, authorities };
+        let tls = Self { folder, certificates, reload: Mutex::new(()), server, config, authorities, kernel };
         let reloaded = tls.reload();
         Ok((tls, reloaded))
+    }
+
+    /// What the kernel does of TLS; or why it does nothing of it.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn kernel(&self) -> Result<&KernelTls, &str> {
+        self.kernel.as_ref().map_err(String::as_str)
     }
 
     /// Reads all certificates again. Handshakes that are under way keep what they began with.
@@ -142,6 +155,8 @@ fn provider() -> Arc<CryptoProvider> {
 pub(crate) struct Server {
     tickets: Arc<Tickets>,
     by_name: Arc<ByName>,
+    /// Whether keys are handed to the kernel.
+    gives_keys: bool,
 }
 
 impl Server {
@@ -160,6 +175,7 @@ impl Server {
         config.ticketer = Arc::new(tickets::Bound::new(&self.tickets, context));
         // Sessions live in tickets alone: nothing is kept for clients that do not come back.
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.enable_secret_extraction = self.gives_keys;
         config
     }
 }

@@ -1,21 +1,22 @@
 //! Kernel TLS for real: in a machine of QEMU's with Debian's kernel and its `tls` module, since the kernel of whoever runs
 //! the tests may have none.
 //!
-//! The machine's whole system is this very test program, what it needs to run, and a shell that starts it.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! What runs in the machine is this very test program.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says how it goes"
+)]
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use mc_testkit::{left_out, requires};
+use mc_testkit::machine::Machine;
+use mc_testkit::{left_out, machine, requires};
 use mc_uring::ktls::KernelTls;
 use mc_uring::relay::Shared;
 use mc_uring::tls::Received;
@@ -353,7 +354,7 @@ fn inside_the_machine() {
     }
 }
 
-/// Modules of the kernel in the order in which they are loaded: ciphers first.
+/// Ciphers first.
 const MODULES: [&str; 8] = [
     "gcm",
     "ctr",
@@ -367,112 +368,15 @@ const MODULES: [&str; 8] = [
 
 #[test]
 fn debians_kernel_does_tls_for_us() {
-    requires!("qemu-system-x86_64", "busybox", "cpio", "modprobe", "strip");
-    let Some((kernel, version)) = kernel() else {
+    let [a, b, c, d, e] = machine::TOOLS;
+    requires!(a, b, c, d, e);
+    let Some(mut machine) = Machine::new() else {
         return left_out("needs Debian's kernel in /boot (see services/testkit/packages.txt)");
     };
-    let folder = tempfile::tempdir().unwrap();
-    let system = folder.path().join("system");
-    let modules = install(&system, &version);
-    let init = format!(
-        "#!/bin/busybox sh\n\
-         busybox mount -t proc proc /proc\n\
-         busybox mount -t sysfs sys /sys\n\
-         busybox mount -t devtmpfs dev /dev\n\
-         busybox ip link set lo up\n\
-         {}\n\
-         /test --ignored --exact inside_the_machine --nocapture && echo THE MACHINE SAYS YES\n\
-         busybox reboot -f\n",
-        modules.iter().map(|it| format!("busybox insmod {it}")).collect::<Vec<_>>().join("\n")
-    );
-    write(&system.join("init"), init.as_bytes());
-    let image = folder.path().join("image");
-    pack(&system, &image);
-    let output = Command::new("qemu-system-x86_64")
-        .args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            "768",
-            "-nographic",
-            "-no-reboot",
-        ])
-        .arg("-kernel")
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(image)
-        .args(["-append", "console=ttyS0 quiet panic=-1"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    machine.load(&MODULES);
+    machine.install(&std::env::current_exe().unwrap(), "/test");
+    let test = "/test --ignored --exact inside_the_machine --nocapture && echo THE MACHINE SAYS YES";
+    let said = machine.run(test);
     println!("{said}");
     assert!(said.contains("THE MACHINE SAYS YES"), "{said}");
-}
-
-/// Debian's kernel, and its version.
-fn kernel() -> Option<(PathBuf, String)> {
-    let found = fs::read_dir("/boot").ok()?.flatten().filter_map(|entry| {
-        let version = entry.file_name().to_str()?.strip_prefix("vmlinuz-")?.to_owned();
-        Path::new("/lib/modules").join(&version).is_dir().then(|| (entry.path(), version))
-    });
-    found.max()
-}
-
-/// Puts into a folder what the machine needs. The paths of the modules in it, in the order in which they are loaded.
-fn install(system: &Path, version: &str) -> Vec<String> {
-    for folder in ["bin", "proc", "sys", "dev", "modules"] {
-        fs::create_dir_all(system.join(folder)).unwrap();
-    }
-    copy(Path::new("/bin/busybox"), &system.join("bin/busybox"));
-    let program = std::env::current_exe().unwrap();
-    let status = Command::new("strip").arg("-o").arg(system.join("test")).arg(&program).status().unwrap();
-    assert!(status.success());
-    // "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)", and the loader by its path alone.
-    let needed = run("ldd", &[program.to_str().unwrap()]);
-    for library in needed.split_whitespace().filter(|word| word.starts_with('/')) {
-        let to = system.join(&library[1..]);
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        copy(Path::new(library), &to);
-    }
-    let mut modules = Vec::new();
-    for name in MODULES {
-        for line in run("modprobe", &["--show-depends", "--set-version", version, name]).lines() {
-            let Some(path) = line.strip_prefix("insmod ").map(str::trim) else { continue };
-            let file = Path::new(path).file_name().unwrap().to_str().unwrap();
-            let there = format!("/modules/{file}");
-            if !modules.contains(&there) {
-                copy(Path::new(path), &system.join(&there[1..]));
-                modules.push(there);
-            }
-        }
-    }
-    modules
-}
-
-/// Makes the image that the kernel unpacks as its root.
-fn pack(system: &Path, image: &Path) {
-    let line = format!("find . | cpio --quiet -o -H newc > {}", image.display());
-    let status = Command::new("sh").arg("-c").arg(line).current_dir(system).status().unwrap();
-    assert!(status.success());
-}
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::copy(from, to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
-}
-
-fn write(path: &Path, content: &[u8]) {
-    fs::write(path, content).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -13,6 +13,7 @@ pub mod flow;
 pub mod header;
 pub mod hello;
 pub mod http;
+pub mod machine;
 pub mod net;
 pub mod peer;
 pub mod process;

@@ -78,6 +78,33 @@ impl<T: PartialEq> Steps<T> {
     pub fn push_v6(&mut self, first: u128, last: u128, what: T) {
         push(&mut self.v6, first, last.checked_add(1), what);
     }
+
+    /// Forgets what is known of part of IPv6, and knows this instead: steps within it.
+    pub fn replace_v6(&mut self, first: u128, last: u128, by: Vec<(u128, Option<T>)>)
+    where
+        T: Copy,
+    {
+        let begin = self.v6.partition_point(|(start, _)| *start < first);
+        let mut new = Vec::with_capacity(by.len() + 2);
+        new.push((first, None));
+        new.extend(by.into_iter().filter(|(start, _)| (first..=last).contains(start)));
+        let mut end = self.v6.len();
+        if let Some(after) = last.checked_add(1) {
+            end = self.v6.partition_point(|(start, _)| *start < after);
+            // What was known before it ends is known behind it.
+            if self.v6.get(end).is_none_or(|(start, _)| *start != after) {
+                new.push((after, end.checked_sub(1).and_then(|last| self.v6[last].1)));
+            }
+        }
+        new.dedup_by(|later, earlier| {
+            let same_place = later.0 == earlier.0;
+            if same_place {
+                earlier.1 = later.1;
+            }
+            same_place
+        });
+        self.v6.splice(begin..end, new);
+    }
 }
 
 fn push<A: Copy + PartialEq, T: PartialEq>(
@@ -487,6 +514,34 @@ mod tests {
 
     fn rule(action: Action, net: &str) -> FirewallRule {
         FirewallRule { action, subject: Subject::Cidr(net.parse().unwrap()), comment: String::new() }
+    }
+
+    #[test]
+    fn part_of_what_is_known_is_replaced() {
+        let before = vec![(10, Some(1)), (20, None), (30, Some(2)), (40, None)];
+        let check = |first, last, by: &[(u128, Option<i32>)], expect: &[(u128, Option<i32>)]| {
+            let mut steps = Steps { v4: Vec::new(), v6: before.clone() };
+            steps.replace_v6(first, last, by.to_vec());
+            for address in 0..60 {
+                assert_eq!(at(&steps.v6, address), at(expect, address), "{address} of {first} to {last}");
+            }
+            assert!(steps.v6.is_sorted_by_key(|(start, _)| *start), "{:?}", steps.v6);
+        };
+        check(
+            12,
+            14,
+            &[],
+            &[(10, Some(1)), (12, None), (15, Some(1)), (20, None), (30, Some(2)), (40, None)],
+        );
+        check(
+            12,
+            34,
+            &[(15, Some(7)), (18, None)],
+            &[(10, Some(1)), (12, None), (15, Some(7)), (18, None), (35, Some(2)), (40, None)],
+        );
+        check(30, 39, &[(30, Some(5)), (40, None)], &[(10, Some(1)), (20, None), (30, Some(5)), (40, None)]);
+        check(0, u128::MAX, &[(5, Some(3))], &[(5, Some(3))]);
+        check(50, 55, &[], &before);
     }
 
     #[test]

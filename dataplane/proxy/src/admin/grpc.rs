@@ -305,7 +305,7 @@ impl AdminApi for Api {
         &self,
         _request: Request<api::GetCapabilitiesRequest>,
     ) -> Reply<api::Capabilities> {
-        Ok(Response::new(answer::capabilities(&self.admin.kernel().report())))
+        Ok(Response::new(answer::capabilities(&self.admin)))
     }
 
     async fn watch_drops(&self, _request: Request<api::WatchDropsRequest>) -> Reply<Self::WatchDropsStream> {

@@ -15,7 +15,6 @@ use mc_core::outcome::Outcome;
 
 use crate::admin::Admin;
 use crate::clock;
-use crate::kernel::Report;
 use crate::snapshot::{FirewallEntry, RouteEntry};
 use crate::workers::{ConnectionFilter, ConnectionInfo};
 
@@ -38,7 +37,8 @@ pub(super) fn status(admin: &Admin) -> api::Status {
 }
 
 /// What works, and why something does not.
-pub(super) fn capabilities(report: &Report) -> api::Capabilities {
+pub(super) fn capabilities(admin: &Admin) -> api::Capabilities {
+    let report = admin.kernel().report();
     let capability = |name: &str, state: &str, detail: String| api::Capability {
         name: name.to_owned(),
         state: state.to_owned(),
@@ -50,6 +50,10 @@ pub(super) fn capabilities(report: &Report) -> api::Capabilities {
         ("", true) => capability("xdp", "off", "no interface is named in [xdp] interfaces".to_owned()),
         ("", false) => capability("xdp", "on", format!("last change of policy took {} us", report.policy_us)),
         (problem, _) => capability("xdp", "off", problem.to_owned()),
+    });
+    capabilities.push(match admin.workers().policy.tls.kernel() {
+        Ok(_) => capability("kernel_tls", "on", String::new()),
+        Err(problem) => capability("kernel_tls", "off", problem.to_owned()),
     });
     capabilities.push(match &report.steering {
         None => capability("steering", "off", "no listener has steered addresses".to_owned()),

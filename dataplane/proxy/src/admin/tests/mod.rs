@@ -100,7 +100,7 @@ fn workers() -> Arc<Workers> {
     // No certificates, and keys that nothing reads again: the folder may go at once.
     let folder = tempfile::tempdir().unwrap();
     let (certs, keys) = (folder.path().join("certs"), folder.path().join("ticket-keys"));
-    let (tls, _) = Tls::open(&certs, &keys, folder.path(), 0).unwrap();
+    let (tls, _) = Tls::open(&certs, &keys, folder.path(), 0, Err("not asked for".to_owned())).unwrap();
     let policy = SharedPolicy {
         rates: RateTable::new(1),
         request_rates: RateTable::new(1),

@@ -12,10 +12,12 @@ mod session;
 mod stream;
 mod wire;
 
+use std::io;
 use std::rc::Rc;
 
 use mc_core::outcome::Outcome;
 use mc_uring::Tls;
+use mc_uring::ktls::InUserSpace;
 
 use super::Worker;
 use super::connection::Connection;
@@ -57,6 +59,10 @@ pub(super) async fn serve(
     drop(early);
     let session = Session::new(worker, connection, routed.incoming, tls, asked);
     let is_http2 = session.tls.with(|common| common.alpn_protocol() == Some(b"h2"));
+    if let Err(error) = give_keys(worker, &session.tls).await {
+        connection.target.borrow_mut().detail = error.to_string().into();
+        return Ok(connection.stop.get().unwrap_or(Outcome::TlsFailed));
+    }
     let session = Rc::new(session);
     let outcome = if is_http2 {
         // In a box: the engine must not weigh on connections of HTTP/1.1.
@@ -66,4 +72,25 @@ pub(super) async fn serve(
     };
     session.close().await;
     Ok(connection.stop.get().unwrap_or(outcome))
+}
+
+/// Hands the keys to the kernel, where it takes them, and counts what came of it.
+///
+/// # Errors
+/// The connection is lost.
+async fn give_keys(worker: &Worker, tls: &Tls) -> io::Result<()> {
+    let kernel = match worker.policy.tls.kernel() {
+        Ok(kernel) => kernel,
+        Err(_why_not) => {
+            worker.stats.tls_in_user_space[InUserSpace::NoKernelTls as usize].add(1);
+            return Ok(());
+        }
+    };
+    // Session tickets would go with the first response, and have to go before.
+    tls.flush(&worker.shared).await?;
+    match tls.offload(kernel)? {
+        Ok(()) => worker.stats.tls_in_kernel.add(1),
+        Err(reason) => worker.stats.tls_in_user_space[reason as usize].add(1),
+    }
+    Ok(())
 }
