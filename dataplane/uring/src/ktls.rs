@@ -23,6 +23,42 @@ pub enum InUserSpace {
     MidRecord = 2,
 }
 
+/// Records that may still be encrypted with a key before it gives itself away (RFC 8446, section 5.5). The kernel does not
+/// count; and how it cuts bytes into records is its own affair, so that half of what is allowed is taken for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Budget {
+    left: u64,
+    whole: u64,
+}
+
+impl Budget {
+    /// Of a cipher suite that is good for so many records.
+    pub(crate) const fn of(limit: u64) -> Self {
+        Self { left: limit / 2, whole: limit / 2 }
+    }
+
+    /// Of the next key.
+    pub(crate) const fn anew(self) -> Self {
+        Self { left: self.whole, whole: self.whole }
+    }
+
+    /// Takes what so many bytes cost. `false`: the key must not be used any more.
+    pub(crate) const fn spend(&mut self, bytes: usize) -> bool {
+        // Full records, and one that is not.
+        let records = bytes as u64 / RECORD + 1;
+        match self.left.checked_sub(records) {
+            Some(left) => {
+                self.left = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Bytes in a full record (RFC 8446, section 5.1).
+const RECORD: u64 = 16 * 1024;
+
 impl InUserSpace {
     /// Every reason, in order of its number.
     pub const ALL: [Self; 3] = [Self::NoKernelTls, Self::CipherSuite, Self::MidRecord];
@@ -76,5 +112,25 @@ impl KernelTls {
             ) => by_version.chacha20_poly1305(),
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Budget;
+
+    #[test]
+    fn a_key_is_good_for_half_of_its_records() {
+        let mut budget = Budget::of(20);
+        for bytes in [1, 16 * 1024 - 1, 16 * 1024, 64 * 1024] {
+            assert!(budget.spend(bytes), "{bytes}");
+        }
+        // 1 + 1 + 2 + 5 of ten are gone.
+        assert!(!budget.spend(16 * 1024));
+        assert!(budget.spend(5));
+        assert!(!budget.spend(5));
+        assert_eq!(budget.anew(), Budget::of(20));
+        // ChaCha20-Poly1305 has no limit that could be reached.
+        assert!(Budget::of(u64::MAX).spend(usize::MAX));
     }
 }

@@ -23,9 +23,9 @@ use rustls::kernel::KernelConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
-use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
+use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
-use crate::ktls::{InUserSpace, KernelTls};
+use crate::ktls::{Budget, InUserSpace, KernelTls};
 use crate::relay::Shared;
 use crate::socket::Socket;
 
@@ -71,7 +71,7 @@ enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
     /// The kernel has the keys.
-    Kernel(KernelContext<KernelConnection<ServerConnectionData>>),
+    Kernel(KernelContext<KernelConnection<ServerConnectionData>>, Budget, ProtocolVersion),
     /// The keys were on their way to the kernel, and did not arrive.
     Lost,
 }
@@ -209,14 +209,19 @@ impl Tls {
         TlsCryptoInfoRx::new(version, secrets.rx.1, secrets.rx.0)
             .and_then(|keys| keys.set(&*self.socket))
             .map_err(lost)?;
-        *state.side = Side::Kernel(KernelContext::new(session, None));
+        let limit = match session.negotiated_cipher_suite() {
+            SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
+            SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+        };
+        let version = session.protocol_version();
+        *state.side = Side::Kernel(KernelContext::new(session, None), Budget::of(limit), version);
         Ok(Ok(()))
     }
 
     /// Whether the kernel has the keys: then what is written to the socket is encrypted, and what is read decrypted.
     #[must_use]
     pub fn is_in_kernel(&self) -> bool {
-        matches!(*self.state.borrow().side, Side::Kernel(_))
+        matches!(*self.state.borrow().side, Side::Kernel(..))
     }
 
     /// Waits until there is something to read, an end or an error. Giving the wait up costs nothing: the next one
@@ -260,7 +265,7 @@ impl Tls {
                 return Ok(true);
             }
             if let State { side, peer_closed, failed, .. } = &mut *state
-                && let Side::Kernel(context) = &mut **side
+                && let Side::Kernel(context, ..) = &mut **side
             {
                 return receive(&self.socket, context, buffer, plain, peer_closed)
                     .inspect_err(|_| *failed = true);
@@ -356,6 +361,18 @@ impl Tls {
             if state.failed {
                 return Err(io::ErrorKind::NotConnected.into());
             }
+            if let Side::Kernel(context, budget, version) = &mut *state.side
+                && !budget.spend(bytes.len())
+            {
+                // A new key where that can be (TLS 1.3, Linux 6.14); else the connection has had its time.
+                let is_renewed = *version == ProtocolVersion::TLSv1_3
+                    && context.refresh_traffic_keys(&*self.socket).is_ok();
+                if !is_renewed {
+                    state.failed = true;
+                    return Err(io::Error::other("as much was sent as one key is good for"));
+                }
+                *budget = budget.anew();
+            }
             return state.put(&self.socket, bytes);
         }
         shared.with_scratch(|scratch| {
@@ -392,7 +409,7 @@ impl Tls {
     /// Says that nothing more is sent. What does not fit the socket is dropped: the close says it, too.
     pub fn close(&self, shared: &Shared) {
         if let State { side, outgoing, .. } = &mut *self.state.borrow_mut()
-            && let Side::Kernel(context) = &mut **side
+            && let Side::Kernel(context, ..) = &mut **side
         {
             // What was not sent cannot be made up for by a word.
             if outgoing.is_empty() {
@@ -454,7 +471,7 @@ impl State {
                     };
                     (discard, written)
                 }
-                Side::Kernel(_) | Side::Lost => return Err(io::ErrorKind::NotConnected.into()),
+                Side::Kernel(..) | Side::Lost => return Err(io::ErrorKind::NotConnected.into()),
             };
             incoming.drain(..used);
             if let Some(written) = written {
@@ -493,7 +510,7 @@ impl Side {
         match self {
             Self::Server(server) => server,
             Self::Client(client) => client,
-            Self::Kernel(_) | Self::Lost => panic!("the kernel has the connection: ask before"),
+            Self::Kernel(..) | Self::Lost => panic!("the kernel has the connection: ask before"),
         }
     }
 
@@ -514,7 +531,7 @@ impl Side {
                 let UnbufferedStatus { discard, state, .. } = client.process_tls_records(records);
                 (discard, state.map(|state| handle(state, plain, outgoing, peer_closed)))
             }
-            Self::Kernel(_) | Self::Lost => (0, Ok(Next::Enough)),
+            Self::Kernel(..) | Self::Lost => (0, Ok(Next::Enough)),
         }
     }
 }

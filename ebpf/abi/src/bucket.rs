@@ -174,7 +174,7 @@ impl Set {
         let index = at & !known | 1 & is_b | 2 & is_c | 3 & is_d;
         let full_at_ns =
             a.full_at_ns & is_a | b.full_at_ns & is_b | c.full_at_ns & is_c | d.full_at_ns & is_d;
-        Found { index: (index & 3) as usize, is_known: known != 0, full_at_ns }
+        Found { index: below_four(index), is_known: known != 0, full_at_ns }
     }
 }
 
@@ -183,6 +183,22 @@ impl Set {
 fn earlier(time: u64, number: u64, other: u64, other_number: u64) -> (u64, u64) {
     let is_other = sign(other.wrapping_sub(time));
     (time ^ (time ^ other) & is_other, number ^ (number ^ other_number) & is_other)
+}
+
+/// A number of an entry, for certain.
+#[inline(always)]
+#[cfg_attr(target_arch = "bpf", expect(unsafe_code, reason = "one instruction"))]
+fn below_four(number: u64) -> usize {
+    #[cfg(not(target_arch = "bpf"))]
+    return (number & 3) as usize;
+    // The compiler knows that it is, and would leave the mask out; the verifier of Linux 6.1 does not.
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number;
+        // SAFETY: masks a register.
+        unsafe { core::arch::asm!("{0} &= 3", inout(reg) number, options(pure, nomem, nostack)) };
+        number as usize
+    }
 }
 
 /// All bits where the topmost is set, else none.

@@ -3,5 +3,6 @@
 
 mod differential;
 mod frames;
+mod older;
 mod oracle;
 mod program;
