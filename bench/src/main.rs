@@ -26,6 +26,7 @@ mod proc;
 mod report;
 mod stats;
 mod suite;
+mod xdp;
 
 /// Measures MC-Proxy and its peers side by side.
 #[derive(Debug, Parser)]
@@ -41,6 +42,8 @@ enum Command {
     L4(suite::Suite<l4::L4>),
     /// Measures the rows of the HTTP path, all proxies in turn.
     L7(suite::Suite<l7::L7>),
+    /// Measures what a packet costs the firewall in the kernel. Needs root.
+    Xdp(xdp::Xdp),
     /// One measurement, in the namespaces that this program was called in.
     #[command(hide = true)]
     Cell {
@@ -133,6 +136,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::L4(l4) => l4.run(),
         Command::L7(l7) => l7.run(),
+        Command::Xdp(xdp) => xdp.run(),
         Command::Cell { cell } => {
             let cell = serde_json::from_str(&cell).context("reading what to measure")?;
             println!("{}", serde_json::to_string(&cell::run(&cell)?)?);

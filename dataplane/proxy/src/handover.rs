@@ -5,8 +5,8 @@
 //! one reads the database, accepts on the sockets beside the old one, takes over the firewall in the kernel, and says so;
 //! the old one stops accepting. If the new one goes away before it has said so, the old one goes on as if nothing had been.
 //!
-//! On the wire: a length (four bytes, big-endian), a JSON [`Head`], then single bytes that carry the descriptors in the
-//! head's order (unix(7), `SCM_RIGHTS`). The new one answers [`READY`], the old one [`GONE`].
+//! On the wire: a length (four bytes, big-endian), a JSON `Head`, then single bytes that carry the descriptors in the
+//! head's order (unix(7), `SCM_RIGHTS`). The new one answers `READY`, the old one `GONE`.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
