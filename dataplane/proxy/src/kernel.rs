@@ -309,7 +309,18 @@ impl Kernel {
 
     /// Attaches again where another process may have taken over and has gone.
     pub fn take_back(&self) {
-        self.with(|loaded| loaded.indices.clear());
+        self.with(|loaded| {
+            let Loaded { indices, interfaces, .. } = loaded;
+            // What is not pinned nobody could take.
+            let is_ours = |name: &String| {
+                interfaces
+                    .get(name)
+                    .and_then(|how| how.as_ref().ok())
+                    .is_some_and(|it| it.not_pinned.is_some())
+            };
+            let pins = self.pins.is_some();
+            indices.retain(|name, _| !pins || is_ours(name));
+        });
         self.look();
     }
 

@@ -1,10 +1,5 @@
 //! The shipped program on a kernel that has TLS: in a machine of QEMU's (`mc_testkit::machine`), where HTTP/1.1 and HTTP/2
 //! go over connections whose keys the kernel has.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and says how it goes"
-)]
 
 use std::path::Path;
 use std::process::Command;

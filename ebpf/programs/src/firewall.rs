@@ -3,9 +3,9 @@
 use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::xdp;
-use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::programs::XdpContext;
 use mc_ebpf_abi::bucket::{Limit, Scope, SharedSet, Source};
 use mc_ebpf_abi::frame::{self, Parsed, Segment};
@@ -14,7 +14,8 @@ use mc_ebpf_abi::verdict::{Verdict, rated};
 
 use crate::cookies;
 use crate::maps::{
-    BUCKETS, CONTROL, COUNTS, FACTS, KernelWord, LONGEST, Looked, ROOT, Root, SAMPLED, SAMPLES, TABLES, TRUSTED, Tables,
+    BUCKETS, CONTROL, COUNTS, FACTS, KernelWord, LONGEST, Looked, ROOT, Root, SAMPLED, SAMPLES, TABLES,
+    TRUSTED, Tables,
 };
 use crate::wire::Frame;
 
@@ -88,7 +89,8 @@ fn with_cookies(context: &XdpContext, facts: *const Facts, judged: Decision) -> 
     if !CONTROL.get(0).is_some_and(|control| control.cookies != 0) {
         return judged;
     }
-    let number = if established { cookies::check(context.ctx, facts) } else { cookies::answer(context.ctx, facts) };
+    let number =
+        if established { cookies::check(context.ctx, facts) } else { cookies::answer(context.ctx, facts) };
     match number {
         cookies::PASS => judged,
         cookies::VALID => Decision { number, passes: true },
@@ -191,7 +193,9 @@ fn ours(root: &Root, facts: &Facts, listener: u32) -> Decision {
         policy::touch(&Looked(tables), source, |line| unsafe { _ = read_volatile(line.as_ptr()) });
     }
     if facts.kind != SYN || header.address.interval_ns | header.prefix.interval_ns == 0 {
-        let Some(judged) = judged(tables, &header, source) else { return Decision::pass(Reason::Established) };
+        let Some(judged) = judged(tables, &header, source) else {
+            return Decision::pass(Reason::Established);
+        };
         return match facts.kind {
             SYN => Decision::of(judged),
             _ if judged.passes() => Decision::pass(Reason::Established),
@@ -199,8 +203,12 @@ fn ours(root: &Root, facts: &Facts, listener: u32) -> Decision {
         };
     }
     // The buckets are on their way while the tables are read: each is a cache miss, and one wait is enough.
-    let Some(address) = bucket(source, Scope::Address, header.seed) else { return Decision::pass(Reason::Other) };
-    let Some(prefix) = bucket(source, Scope::Prefix, header.seed) else { return Decision::pass(Reason::Other) };
+    let Some(address) = bucket(source, Scope::Address, header.seed) else {
+        return Decision::pass(Reason::Other);
+    };
+    let Some(prefix) = bucket(source, Scope::Prefix, header.seed) else {
+        return Decision::pass(Reason::Other);
+    };
     let Some(judged) = judged(tables, &header, source) else { return Decision::pass(Reason::Other) };
     // SAFETY: reads a clock, that of the last tick: to wait for the exact one would cost as much as all the rest.
     let now = unsafe { bpf_ktime_get_coarse_ns() };

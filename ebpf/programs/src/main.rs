@@ -19,7 +19,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
-/// What the kernel asks for before it lends its GPL helpers, of which none is used but the clock and the samples.
+/// What the kernel asks for before it lends certain helpers, those for SYN cookies among them.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 4] = *b"GPL\0";
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -122,7 +122,9 @@ impl Word for KernelWord {
 }
 
 /// Tables or a root that were looked up.
-pub(crate) struct Looked<'a, const LINES: usize, const FLAGS: usize>(pub(crate) &'a Array<Line, LINES, FLAGS>);
+pub(crate) struct Looked<'a, const LINES: usize, const FLAGS: usize>(
+    pub(crate) &'a Array<Line, LINES, FLAGS>,
+);
 
 impl<const LINES: usize, const FLAGS: usize> Lines for Looked<'_, LINES, FLAGS> {
     #[inline(always)]

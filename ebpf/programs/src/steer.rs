@@ -22,7 +22,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
-static LICENSE: [u8; 4] = *b"GPL\0";
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
 /// The rules in force.
 type Rules = Array<Line, RULES>;
@@ -53,9 +53,8 @@ impl Lines for Looked<'_> {
 #[sk_lookup]
 pub fn mc_steer(context: SkLookupContext) -> u32 {
     // SAFETY: the context is the kernel's, and these are fields of it that may be read.
-    let (family, protocol, port) = unsafe {
-        ((*context.lookup).family, (*context.lookup).protocol, (*context.lookup).local_port)
-    };
+    let (family, protocol, port) =
+        unsafe { ((*context.lookup).family, (*context.lookup).protocol, (*context.lookup).local_port) };
     if protocol != TCP {
         return PASS;
     }
@@ -65,7 +64,8 @@ pub fn mc_steer(context: SkLookupContext) -> u32 {
         AF_INET6 => {
             // SAFETY: as above.
             let [a, b, c, d] = unsafe { (*context.lookup).local_ip6 };
-            let word = |high: u32, low: u32| u64::from(u32::from_be(high)) << 32 | u64::from(u32::from_be(low));
+            let word =
+                |high: u32, low: u32| u64::from(u32::from_be(high)) << 32 | u64::from(u32::from_be(low));
             Source::v6(word(a, b), word(c, d))
         }
         _ => return PASS,
