@@ -63,6 +63,11 @@ pub struct Server {
     pub drain_timeout_ms: u64,
     /// Time that they get after another process has taken over, in milliseconds; 0: as long as they take.
     pub handover_timeout_ms: u64,
+    /// Connections from clients at the same time, on all listeners; 0: as many as descriptors allow.
+    pub max_connections: u32,
+    /// Connections at the same time from one client (an address of IPv4, a /64 of IPv6), on all listeners, from before
+    /// they have said anything; 0: no limit.
+    pub max_connections_per_source: u32,
 }
 
 /// `[admin]`: how operators reach it.
@@ -237,6 +242,8 @@ impl Default for Server {
             workers: 0,
             drain_timeout_ms: 30_000,
             handover_timeout_ms: 0,
+            max_connections: 0,
+            max_connections_per_source: 0,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use clap::Parser;
+use mc_core::limits::SourceCounts;
 use mc_core::rate::RateTable;
 use mc_proxy::access_log::{LogSink, Target};
 use mc_proxy::admin::{Events, Service};
@@ -18,7 +19,7 @@ use mc_proxy::handover::{Handed, Predecessor};
 use mc_proxy::kernel::Kernel;
 use mc_proxy::snapshot::Snapshot;
 use mc_proxy::tls::{Reloaded, Tls};
-use mc_proxy::workers::{SharedPolicy, Workers};
+use mc_proxy::workers::{Budgets, SharedPolicy, Workers};
 use mc_proxy::{clock, metrics};
 use mc_uring::ktls::KernelTls;
 use mc_uring::socket::Keepalive;
@@ -255,21 +256,26 @@ fn wait(mut child: std::process::Child) {
 }
 
 fn start_workers(config: &Config, log: &LogSink, events: &Events, tls: Arc<Tls>) -> anyhow::Result<Workers> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = match config.server.workers {
+        0 => u16::try_from(cores).unwrap_or(u16::MAX),
+        count => count,
+    };
     let refused = events.clone();
     let ejected = events.clone();
     let policy = Arc::new(SharedPolicy {
         tls,
         rates: RateTable::new(fastrand::u64(..)),
         request_rates: RateTable::new(fastrand::u64(..)),
+        budgets: Budgets {
+            per_worker: (config.server.max_connections as usize).div_ceil(usize::from(count)),
+            per_source: config.server.max_connections_per_source,
+            sources: SourceCounts::default(),
+        },
         on_refused: Box::new(move |it| refused.refused(it.outcome, it.client.ip(), it.name)),
         on_ejected: Box::new(move |address| ejected.ejected(address)),
     });
     let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = match config.server.workers {
-        0 => u16::try_from(cores).unwrap_or(u16::MAX),
-        count => count,
-    };
     let keepalive = (config.keepalive.idle_ms > 0).then(|| Keepalive {
         idle: Duration::from_millis(config.keepalive.idle_ms),
         interval: Duration::from_millis(config.keepalive.interval_ms),

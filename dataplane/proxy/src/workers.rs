@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
+use mc_core::limits::SourceCounts;
 use mc_core::outcome::Outcome;
 use mc_core::rate::RateTable;
 use mc_uring::socket::Keepalive;
@@ -45,10 +46,23 @@ pub struct SharedPolicy {
     pub rates: RateTable,
     /// How fast each client asks, by policy.
     pub request_rates: RateTable,
+    /// What clients may have at the same time.
+    pub budgets: Budgets,
     /// Told of each refused connection; must not wait.
     pub on_refused: Box<dyn Fn(Refused<'_>) + Send + Sync>,
     /// Told when a backend was ejected; must not wait.
     pub on_ejected: Box<dyn Fn(SocketAddr) + Send + Sync>,
+}
+
+/// What clients may have at the same time, on all listeners.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    /// Connections on each worker; 0: no limit.
+    pub per_worker: usize,
+    /// Connections of each client; 0: no limit.
+    pub per_source: u32,
+    /// How many each has.
+    pub sources: SourceCounts,
 }
 
 /// A connection that was refused.

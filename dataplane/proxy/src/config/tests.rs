@@ -45,7 +45,7 @@ fn unknown_keys() {
     check("[server]\nworkrs = 3", "2:1: server.workrs: unknown field `workrs`, did you mean `workers`?");
     check(
         "[server]\nport = 3",
-        "2:1: server.port: unknown field `port`: known are root, database, workers, drain_timeout_ms, handover_timeout_ms",
+        "2:1: server.port: unknown field `port`: known are root, database, workers, drain_timeout_ms, handover_timeout_ms, max_connections, max_connections_per_source",
     );
     check("[admin.tpc]\n", "1:8: admin.tpc: unknown field `tpc`, did you mean `tcp`?");
     check_listener(

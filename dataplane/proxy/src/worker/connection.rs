@@ -4,7 +4,7 @@
 //! task; the sweep reads a dense array of times and touches only the connections that are due.
 
 use std::cell::{Cell, RefCell};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub(super) struct Connection {
     pub(super) down: Flow,
     /// Set by whoever ends the connection from outside its task.
     pub(super) stop: Cell<Option<Outcome>>,
+    /// The client that it is counted for, where clients' connections are limited.
+    pub(super) counted: Cell<Option<IpAddr>>,
     /// Set when the current attempt to connect has taken too long.
     pub(super) attempt_over: Cell<bool>,
     /// Set when both sockets have been given keepalive probes, or none are wanted.

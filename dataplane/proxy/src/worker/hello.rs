@@ -157,6 +157,7 @@ impl Beginning {
         };
         if proxy == Proxy::Over {
             judge(worker, peer, !rated_by_kernel(worker, connection))?;
+            count(worker, connection, peer)?;
         }
         let parser = client_hello::Parser::new(usize::try_from(spec.max_hello_bytes).unwrap_or(usize::MAX));
         Ok(Self { parser, proxy, skip: 0, incoming: None })
@@ -200,6 +201,7 @@ impl Beginning {
                     Some(addresses) => {
                         connection.client.set(addresses.source);
                         judge(worker, addresses.source.ip(), true)?;
+                        count(worker, connection, addresses.source.ip())?;
                     }
                     // A header that names nobody leaves the peer to be judged.
                     None => judge_peer(worker, connection)?,
@@ -220,6 +222,19 @@ impl Beginning {
 /// rate where the listener trusts it by name.
 fn judge_peer(worker: &Worker, connection: &Connection) -> Result<(), Refusal> {
     judge(worker, connection.peer.ip(), connection.listener.spec.trusted.is_empty())
+}
+
+/// Counts the connection for its client, unless that has as many as it may.
+fn count(worker: &Worker, connection: &Connection, client: IpAddr) -> Result<(), Refusal> {
+    let budgets = &worker.policy.budgets;
+    if budgets.per_source == 0 {
+        return Ok(());
+    }
+    if !budgets.sources.acquire(client, budgets.per_source) {
+        return Err(Refusal::reset(Outcome::SourceLimit));
+    }
+    connection.counted.set(Some(client));
+    Ok(())
 }
 
 /// Whether the kernel has rated the connection already, by the address that it came to.

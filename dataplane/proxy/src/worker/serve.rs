@@ -52,6 +52,13 @@ impl Worker {
             return;
         };
         let Ok(socket) = Socket::new(fd) else { return };
+        let most = self.policy.budgets.per_worker;
+        if most > 0 && self.connections.len() >= most {
+            // Those that are there go on; this one is told at once, and costs nothing more.
+            self.stats.outcomes[Outcome::Overload as usize].add(1);
+            socket.reset_on_close();
+            return;
+        }
         self.stats.accepted.add(1);
         entry.count_accepted();
         let started_us = clock::micros();
@@ -73,6 +80,7 @@ impl Worker {
             up: relay::Flow::default(),
             down: relay::Flow::default(),
             stop: Cell::new(None),
+            counted: Cell::new(None),
             attempt_over: Cell::new(false),
             has_keepalive: Cell::new(false),
         });
@@ -83,6 +91,9 @@ impl Worker {
     /// Counts and logs a connection that has ended, and forgets it.
     fn finish(&self, connection: &Connection, outcome: Outcome) {
         self.connections.remove(connection);
+        if let Some(source) = connection.counted.take() {
+            self.policy.budgets.sources.release(source);
+        }
         let duration_us = clock::micros() - connection.started_us;
         let (up, down) = (connection.up.bytes.get(), connection.down.bytes.get());
         let stats = &self.stats;

@@ -22,6 +22,7 @@ mod http2_conformance;
 mod http2_floods;
 mod http2_smuggling;
 mod lifecycle;
+mod limits;
 mod mcproxyctl;
 mod names;
 mod policy;

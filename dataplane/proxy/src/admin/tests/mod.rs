@@ -104,6 +104,7 @@ fn workers() -> Arc<Workers> {
     let policy = SharedPolicy {
         rates: RateTable::new(1),
         request_rates: RateTable::new(1),
+        budgets: crate::workers::Budgets::default(),
         tls: Arc::new(tls),
         on_refused: Box::new(|_| {}),
         on_ejected: Box::new(|_| {}),
