@@ -1,4 +1,4 @@
-//! Gives connections to addresses on which nobody listens to listeners: an sk_lookup program of this network namespace.
+//! Gives connections to listeners whatever address they come to: an sk_lookup program of this network namespace.
 //!
 //! It ends with this process. A process that takes over attaches its own before that: either chooses among the same
 //! sockets.

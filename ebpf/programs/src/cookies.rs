@@ -108,11 +108,12 @@ fn load(context: *mut xdp_md, facts: &Facts, scratch: &mut Scratch) -> Option<u3
     let ip_len = if facts.source.is_v4() { 20 } else { 40 };
     let (network_at, tcp_at) = (u32::from(facts.network_at), u32::from(facts.tcp_at));
     let to = addr_of_mut!(scratch.ip).cast::<c_void>();
-    // SAFETY: the helper writes as many bytes as it is told, which there is room for; so below.
+    // SAFETY: the helper writes as many bytes as it is told, which there is room for.
     if unsafe { bpf_xdp_load_bytes(context, network_at, to, ip_len) } != 0 {
         return None;
     }
     let to = addr_of_mut!(scratch.tcp).cast::<c_void>();
+    // SAFETY: there is room for a header without options.
     if unsafe { bpf_xdp_load_bytes(context, tcp_at, to, TCP_HEADER as u32) } != 0 {
         return None;
     }
@@ -121,6 +122,7 @@ fn load(context: *mut xdp_md, facts: &Facts, scratch: &mut Scratch) -> Option<u3
         return None;
     }
     let to = addr_of_mut!(scratch.tcp).cast::<c_void>();
+    // SAFETY: there is room for the longest header, and `len` is no more.
     if unsafe { bpf_xdp_load_bytes(context, tcp_at, to, len) } != 0 {
         return None;
     }

@@ -1,8 +1,8 @@
-//! Gives connections that come to addresses on which nobody listens to our listeners: any set of addresses and ports,
-//! without a socket for each.
+//! Gives connections to our listeners whatever address they come to: any set of addresses and ports, without a socket for
+//! each.
 //!
-//! It runs once for each connection, when no socket of its own was found... and before those that are: what a rule names
-//! is the rule's.
+//! It runs once for each connection, before the kernel looks for listening sockets of its own: what a rule names is the
+//! rule's.
 #![no_std]
 #![no_main]
 
@@ -13,16 +13,7 @@ use mc_ebpf_abi::bucket::Source;
 use mc_ebpf_abi::policy::{Line, Lines};
 use mc_ebpf_abi::steer::{self, RULES};
 
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // The verifier refuses a program in which this can be reached.
-    loop {}
-}
-
-#[unsafe(link_section = "license")]
-#[unsafe(no_mangle)]
-static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+mod rim;
 
 /// The rules in force.
 type Rules = Array<Line, RULES>;
