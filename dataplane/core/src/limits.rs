@@ -1,7 +1,7 @@
-//! Counts the connections that each client has at the same time, for routes that limit them.
+//! Counts the connections that each client has at the same time, where that is limited.
 //!
-//! One [`SourceCounts`] belongs to one route and is made when its first limited connection comes; a route without
-//! such a limit has none. What is kept is bounded by the connections that are open: an entry goes with its last
+//! One [`SourceCounts`] counts for the whole proxy, and one for each route with a limit of its own, made when that's first
+//! connection comes. What is kept is bounded by the connections that are open: an entry goes with its last
 //! one, and memory follows. The map is in shards with a lock each, held for one look-up.
 //!
 //! A client is an address of IPv4, or a /64 of IPv6 ([`Source::client`]): a limit that counted the addresses which
@@ -16,7 +16,7 @@ use mc_ebpf_abi::mix;
 
 use crate::rate::source;
 
-/// The connections of one route, by client.
+/// Connections by client.
 #[derive(Debug, Default)]
 pub struct SourceCounts {
     shards: [Mutex<HashMap<Source, u32>>; SHARDS],

@@ -25,6 +25,7 @@ use mc_xdp::{
     Where,
 };
 
+use crate::chain::chain;
 use crate::clock;
 use crate::config::{Xdp, XdpMode};
 use crate::geoip::GeoIp;
@@ -472,17 +473,6 @@ fn pins(settings: &Xdp, root: &Path) -> Option<PathBuf> {
     let name = root.to_string_lossy().trim_matches('/').replace('/', "-");
     // A dot would be refused there.
     Some(settings.pins.join(format!("mc-proxy-{}", name.replace('.', "_"))))
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text = format!("{text}: {error}");
-        next = error.source();
-    }
-    text
 }
 
 /// Least time between two samples of a CPU.

@@ -83,9 +83,3 @@ pub enum ChangeError {
     #[error("mc-proxy is stopping: repeat the change when it runs again")]
     Stopping,
 }
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}

@@ -3,6 +3,7 @@
 //! A status' message says what is wrong with what and what to do; where one field is to blame, its path is in
 //! the metadata too (`field`), so that nobody parses text.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,15 +13,18 @@ use mc_api::mcproxy::admin_server::{Admin as AdminApi, AdminServer};
 use mc_core::model::{Firewall, FirewallRule, Invalid, Listener, Mode, Route, RouteKey};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::Admin;
 use super::auth::TokenFile;
-use super::error::{ChangeError, chain};
+use super::error::ChangeError;
 use super::events::MAX_WATCHERS;
 use super::state::{MAX_ROUTES, RoutePut};
+use crate::chain::chain;
 use crate::stats::TapGuard;
 
 mod answer;
@@ -62,7 +66,7 @@ impl AdminApi for Api {
     type ListRoutesStream = Pages<api::Route>;
     type ListConnectionsStream = Pages<api::Connection>;
     type WatchEventsStream = Pages<api::Event>;
-    type WatchDropsStream = Pages<api::Drop>;
+    type WatchDropsStream = Pin<Box<dyn Stream<Item = Result<api::Drop, Status>> + Send>>;
     type TapStream = Pages<api::TappedHead>;
 
     async fn get_status(&self, _request: Request<api::GetStatusRequest>) -> Reply<api::Status> {
@@ -309,30 +313,18 @@ impl AdminApi for Api {
     }
 
     async fn watch_drops(&self, _request: Request<api::WatchDropsRequest>) -> Reply<Self::WatchDropsStream> {
-        let Some(mut watch) = self.admin.events().watch_drops() else {
+        let Some(watch) = self.admin.events().watch_drops().map(BroadcastStream::new) else {
             return Err(refused(ChangeError::TooMany { what: "watchers", limit: MAX_WATCHERS as u64 }));
         };
-        let (send, drops) = mpsc::channel(16);
-        tokio::spawn(async move {
-            let mut lost = 0;
-            loop {
-                let came = tokio::select! {
-                    came = watch.recv() => came,
-                    () = send.closed() => return,
-                };
-                match came {
-                    Ok(drop) => {
-                        if send.send(Ok(api::Drop { lost, ..drop })).await.is_err() {
-                            return;
-                        }
-                        lost = 0;
-                    }
-                    Err(RecvError::Lagged(more)) => lost += more,
-                    Err(RecvError::Closed) => return,
-                }
+        let mut lost = 0;
+        let drops = watch.filter_map(move |came| match came {
+            Ok(drop) => Some(Ok(api::Drop { lost: std::mem::take(&mut lost), ..drop })),
+            Err(BroadcastStreamRecvError::Lagged(more)) => {
+                lost += more;
+                None
             }
         });
-        Ok(Response::new(ReceiverStream::new(drops)))
+        Ok(Response::new(Box::pin(drops)))
     }
 
     async fn watch_events(

@@ -19,8 +19,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 
 use super::auth::{TokenError, TokenFile};
-use super::error::chain;
 use super::{Admin, grpc};
+use crate::chain::chain;
 use crate::config::{AdminTcp, Config};
 use crate::handover;
 
@@ -221,8 +221,12 @@ async fn hand_over(listener: UnixListener, admin: Admin, handing: Handing) {
         Ok(beside) => Some((beside, metrics)),
         Err(error) => return tracing::warn!(%error, "nobody can take over from this process"),
     };
-    while let Ok((stream, _)) = listener.accept().await {
-        let Ok(stream) = stream.into_std() else { continue };
+    loop {
+        let Ok(stream) = listener.accept().await.and_then(|(stream, _)| stream.into_std()) else {
+            // No descriptor is left: perhaps there is one later.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            continue;
+        };
         let Some((sockets, metrics)) = beside.take() else { return };
         match admin.hand_over(stream, sockets, metrics).await {
             Ok(()) => {

@@ -15,6 +15,7 @@ use mc_core::model::{Firewall, FirewallRule, Listener, Rate, Route, RouteKey};
 use serde_json::json;
 use tokio::sync::{Mutex, watch};
 
+use crate::chain::chain;
 use crate::clock;
 use crate::config::Config;
 use crate::geoip::GeoIp;
@@ -433,7 +434,7 @@ impl Admin {
         // A panic there has taken the sockets with it.
         let Ok((mut stream, mut state, sent)) = sent.await else { return Err(None) };
         if let Err((error, beside, metrics)) = sent {
-            tracing::error!("it did not, and this process goes on: {}", error::chain(&error));
+            tracing::error!("it did not, and this process goes on: {}", chain(&error));
             // It may have had the firewall already.
             self.kernel.take_back();
             return Err(Some((beside, metrics)));

@@ -26,6 +26,7 @@ use super::build;
 use super::error::ChangeError;
 use super::events::{Events, Kind};
 use super::listing::Listing;
+use crate::chain::chain;
 use crate::clock;
 use crate::geoip::GeoIp;
 use crate::handover::HandedListener;
@@ -296,7 +297,7 @@ impl State {
             retired: Vec::new(),
         };
         if let Err(error) = state.steer(None) {
-            tracing::error!("connections to steered addresses are refused: {}", super::error::chain(&error));
+            tracing::error!("connections to steered addresses are refused: {}", chain(&error));
         }
         state.publish(built.table);
         Ok((state, bound))

@@ -3,7 +3,7 @@
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::admin::error::chain;
+use crate::chain::chain;
 
 #[tokio::test]
 async fn the_same_route_again_is_no_change() {
