@@ -1,4 +1,4 @@
-//! What becomes of clients when there is no more: of connections in all, of each client's share, of descriptors.
+//! What becomes of clients when there is no more: of connections in all and of each client's share.
 
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use mc_testkit::clock::wait_until;
 use mc_testkit::fresh_ip;
 use mc_testkit::header::v2;
 use mc_testkit::proxy::{Config, Proxy};
-use mc_testkit::requires;
 
 use super::common::{assert_alive, greet, hello, open};
 
@@ -88,29 +87,4 @@ fn the_share_is_the_true_clients() {
     assert!(is_ended(visit("198.51.100.1")));
     assert_eq!(visit("198.51.100.3").read_line(), "origin");
     assert!(refused(&proxy, "source_limit") >= 1.0);
-}
-
-/// With no descriptor left, clients wait in the queue, nobody who is there is hurt, and operators are answered.
-#[test]
-fn without_descriptors_clients_wait() {
-    requires!("prlimit");
-    let origin = Backend::named("origin");
-    let config = Config::new().listener("web").route("*", origin.address());
-    let proxy = Proxy::start(config.under(&["prlimit", "--nofile=150:150"]));
-    let (mut first, _) = open(&proxy);
-    let mut all = Vec::new();
-    let hello = hello();
-    for _ in 0..150 {
-        let mut client = Raw::connect(proxy.web());
-        client.send(&hello);
-        all.push(client);
-    }
-    proxy.wait_metric("mcproxy_connections_total", &["outcome=\"overload\""], 1.0);
-    assert!(proxy.ctl(&["status"])["uptime_ms"].is_u64());
-    assert_alive(&mut first);
-    // Those who leave make room for those who come.
-    drop(all);
-    let (mut client, name) = open(&proxy);
-    assert_eq!(name, "origin");
-    assert_alive(&mut client);
 }
