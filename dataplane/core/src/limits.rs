@@ -1,4 +1,5 @@
-//! Counts the connections that each client has at the same time, where that is limited.
+//! What clients may have at the same time: connections, for as many of which as there are descriptors, and how many
+//! each client has, where that is limited.
 //!
 //! One [`SourceCounts`] counts for the whole proxy, and one for each route with a limit of its own, made when that's first
 //! connection comes. What is kept is bounded by the connections that are open: an entry goes with its last
@@ -8,6 +9,7 @@
 //! a host may take within that would be none.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::HashMap;
@@ -15,6 +17,65 @@ use mc_ebpf_abi::bucket::Source;
 use mc_ebpf_abi::mix;
 
 use crate::rate::source;
+
+/// How a process divides its descriptors. A connection takes two: the client's and its backend's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptors {
+    /// No client and no connection to a backend gets a descriptor of this number or a higher one: they are for operators,
+    /// health checks, files, and a process that takes over. The kernel gives the lowest number that is free, so that
+    /// a number says how many are in use.
+    pub bound: u32,
+    /// Connections from clients for which there are enough, whatever else is open.
+    pub connections: u32,
+}
+
+impl Descriptors {
+    /// Of `limit` descriptors (`RLIMIT_NOFILE`).
+    #[must_use]
+    pub fn of(limit: u64) -> Self {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        // Once beyond the bound, and once for what the process has open itself: listeners, rings, databases, maps.
+        let reserve = (32 + limit / 16).min(512);
+        Self { bound: limit.saturating_sub(reserve), connections: (limit / 2).saturating_sub(reserve).max(1) }
+    }
+}
+
+/// Connections of all clients.
+#[derive(Debug)]
+pub struct Count {
+    open: AtomicU32,
+    most: u32,
+}
+
+impl Count {
+    /// At most so many.
+    #[must_use]
+    pub const fn new(most: u32) -> Self {
+        Self { open: AtomicU32::new(0), most }
+    }
+
+    /// Counts one more, unless there are as many as there may be. Whether it was counted; if so, it is matched by one
+    /// [`Self::release`].
+    #[must_use]
+    pub fn acquire(&self) -> bool {
+        let fits = self.open.fetch_add(1, Ordering::Relaxed) < self.most;
+        if !fits {
+            self.release();
+        }
+        fits
+    }
+
+    /// The end of one that was counted.
+    pub fn release(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// As many as there may be.
+    #[must_use]
+    pub const fn most(&self) -> u32 {
+        self.most
+    }
+}
 
 /// Connections by client.
 #[derive(Debug, Default)]
@@ -93,6 +154,33 @@ mod tests {
         let counts = SourceCounts::default();
         let counted: Vec<bool> = addresses.iter().map(|a| counts.acquire(a.parse().unwrap(), 2)).collect();
         assert_eq!(counted, expect, "{addresses:?}");
+    }
+
+    /// The connections, and those of operators, have descriptors whatever the limit is.
+    #[test]
+    fn descriptors_are_enough_for_every_connection_and_its_backend() {
+        for limit in [0, 1, 100, 150, 256, 1024, 4096, 20_000, 524_288, u64::from(u32::MAX), u64::MAX] {
+            let Descriptors { bound, connections } = Descriptors::of(limit);
+            let limit = limit.min(u32::MAX.into());
+            if limit >= 150 {
+                assert!(limit - u64::from(bound) >= 32, "{limit}");
+                assert!(
+                    u64::from(bound) - 2 * u64::from(connections) >= 32,
+                    "{limit}: {bound} {connections}"
+                );
+            }
+            assert!(connections > 0);
+        }
+        assert_eq!(Descriptors::of(20_000), Descriptors { bound: 19_488, connections: 9_488 });
+    }
+
+    #[test]
+    fn all_together_are_as_many_as_there_may_be() {
+        let count = Count::new(2);
+        assert_eq!([(); 4].map(|()| count.acquire()), [true, true, false, false]);
+        count.release();
+        assert!(count.acquire());
+        assert!(!count.acquire());
     }
 
     #[test]

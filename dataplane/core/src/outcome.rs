@@ -202,11 +202,13 @@ pub enum RequestOutcome {
     RateLimited,
     /// A policy sends the client elsewhere.
     Redirected,
+    /// There is no descriptor or no memory for a connection to a backend.
+    Overload,
 }
 
 impl RequestOutcome {
     /// Every outcome, in order of its discriminant.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Completed,
         Self::ClientGone,
         Self::ClientTimeout,
@@ -226,6 +228,7 @@ impl RequestOutcome {
         Self::MethodNotAllowed,
         Self::RateLimited,
         Self::Redirected,
+        Self::Overload,
     ];
 
     /// Its word in log and metrics.
@@ -251,6 +254,7 @@ impl RequestOutcome {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::RateLimited => "rate_limited",
             Self::Redirected => "redirected",
+            Self::Overload => "overload",
         }
     }
 
@@ -267,7 +271,7 @@ impl RequestOutcome {
             Self::TooLarge => 413,
             Self::RateLimited => 429,
             Self::Misdirected | Self::NoRoute => 421,
-            Self::NoBackend => 503,
+            Self::NoBackend | Self::Overload => 503,
             Self::BackendTimeout => 504,
             _ => 502,
         }

@@ -63,11 +63,14 @@ pub struct Server {
     pub drain_timeout_ms: u64,
     /// Time that they get after another process has taken over, in milliseconds; 0: as long as they take.
     pub handover_timeout_ms: u64,
-    /// Connections from clients at the same time, on all listeners; 0: as many as descriptors allow.
+    /// Connections from clients at the same time, on all listeners; 0: as many as there are descriptors for.
     pub max_connections: u32,
     /// Connections at the same time from one client (an address of IPv4, a /64 of IPv6), on all listeners, from before
     /// they have said anything; 0: no limit.
     pub max_connections_per_source: u32,
+    /// Memory from which new connections are refused and idle ones ended, in bytes; 0: four fifths of the machine's, or of
+    /// what the process's control group allows.
+    pub max_memory_bytes: u64,
 }
 
 /// `[admin]`: how operators reach it.
@@ -234,6 +237,9 @@ pub enum ConfigError {
     Wrong(#[from] Problem),
 }
 
+/// The least that `server.max_memory_bytes` may be: what a proxy without clients takes, and as much again.
+const MIN_MEMORY: u64 = 32 * 1024 * 1024;
+
 impl Default for Server {
     fn default() -> Self {
         Self {
@@ -244,6 +250,7 @@ impl Default for Server {
             handover_timeout_ms: 0,
             max_connections: 0,
             max_connections_per_source: 0,
+            max_memory_bytes: 0,
         }
     }
 }
@@ -372,6 +379,11 @@ impl Config {
                     format!("{value} is more than {most}, the kernel's limit"),
                 ));
             }
+        }
+        let memory = self.server.max_memory_bytes;
+        if memory != 0 && memory < MIN_MEMORY {
+            let problem = format!("{memory} is less than {MIN_MEMORY}, and mc-proxy itself needs some");
+            return Err(invalid("server.max_memory_bytes", problem));
         }
         for (index, name) in self.xdp.interfaces.iter().enumerate() {
             // IFNAMSIZ, and what the kernel's dev_valid_name() says.

@@ -12,6 +12,7 @@ pub mod geoip;
 pub mod handover;
 pub mod health;
 pub mod kernel;
+pub mod memory;
 pub mod metrics;
 pub mod snapshot;
 pub mod stats;

@@ -4,12 +4,13 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use clap::Parser;
-use mc_core::limits::SourceCounts;
+use mc_core::limits::{Count, Descriptors, SourceCounts};
 use mc_core::rate::RateTable;
 use mc_proxy::access_log::{LogSink, Target};
 use mc_proxy::admin::{Events, Service};
@@ -17,6 +18,7 @@ use mc_proxy::config::{Config, LogFormat};
 use mc_proxy::geoip::GeoIp;
 use mc_proxy::handover::{Handed, Predecessor};
 use mc_proxy::kernel::Kernel;
+use mc_proxy::memory::{self, Memory};
 use mc_proxy::snapshot::Snapshot;
 use mc_proxy::tls::{Reloaded, Tls};
 use mc_proxy::workers::{Budgets, SharedPolicy, Workers};
@@ -111,12 +113,12 @@ fn set_up_log(config: &Config) {
 
 /// Runs until a signal says to stop.
 fn run(config: &Config, take_over: bool) -> anyhow::Result<()> {
-    raise_descriptor_limit();
+    let connections = most_connections(config, raise_descriptor_limit());
     let geo = Arc::new(open_geo(config)?);
     let tls = Arc::new(open_tls(config)?);
     let log = open_access_log(config)?;
     let events = Events::default();
-    let workers = Arc::new(start_workers(config, &log, &events, tls)?);
+    let workers = Arc::new(start_workers(config, connections, &log, &events, tls)?);
     let kernel = Arc::new(Kernel::open(&config.xdp, &config.server.root));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handed = if take_over { Handed::ask(&config.server.root)? } else { None };
@@ -173,6 +175,8 @@ async fn operate(
         let relieved = tokio::task::spawn_blocking(move || predecessor.relieve()).await?;
         tracing::info!(said_so = relieved.is_ok(), "took over from another process");
     }
+    let watched = Arc::clone(&workers.policy);
+    let memory = tokio::spawn(async move { watched.budgets.memory.watch().await });
     let tls = tokio::spawn(keep_tls(Arc::clone(&workers.policy.tls)));
     let served = tokio::spawn(service.run(stopped, over));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = workers.stats.len(), "running");
@@ -217,6 +221,7 @@ async fn operate(
     tracing::info!(closed = left, "stopped");
     stop.send(true).unwrap_or(());
     tls.abort();
+    memory.abort();
     served.await?;
     Ok(end)
 }
@@ -255,7 +260,13 @@ fn wait(mut child: std::process::Child) {
     }
 }
 
-fn start_workers(config: &Config, log: &LogSink, events: &Events, tls: Arc<Tls>) -> anyhow::Result<Workers> {
+fn start_workers(
+    config: &Config,
+    connections: u32,
+    log: &LogSink,
+    events: &Events,
+    tls: Arc<Tls>,
+) -> anyhow::Result<Workers> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = match config.server.workers {
         0 => u16::try_from(cores).unwrap_or(u16::MAX),
@@ -268,9 +279,14 @@ fn start_workers(config: &Config, log: &LogSink, events: &Events, tls: Arc<Tls>)
         rates: RateTable::new(fastrand::u64(..)),
         request_rates: RateTable::new(fastrand::u64(..)),
         budgets: Budgets {
-            per_worker: (config.server.max_connections as usize).div_ceil(usize::from(count)),
+            connections: Count::new(connections),
             per_source: config.server.max_connections_per_source,
             sources: SourceCounts::default(),
+            memory: Memory::new(match config.server.max_memory_bytes {
+                0 => memory::default_most(),
+                bytes => bytes,
+            }),
+            missed: AtomicU64::new(0),
         },
         on_refused: Box::new(move |it| refused.refused(it.outcome, it.client.ip(), it.name)),
         on_ejected: Box::new(move |address| ejected.ejected(address)),
@@ -338,11 +354,35 @@ fn open_access_log(config: &Config) -> anyhow::Result<LogSink> {
         .context("cannot open the access log: see [access_log] path")
 }
 
-/// Takes as many descriptors as the system lets us have: two for each connection.
-fn raise_descriptor_limit() {
+/// Takes as many descriptors as the system lets us have; says how many.
+fn raise_descriptor_limit() -> u64 {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
-        tracing::warn!(%error, limit = limit.current, "the limit of open files stays as it is");
+    let raised = match rustix::process::setrlimit(rustix::process::Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, limit = limit.current, "the limit of open files stays as it is");
+            limit.current
+        }
+    };
+    raised.unwrap_or(u64::MAX)
+}
+
+/// Divides the descriptors; says how many connections clients may have.
+fn most_connections(config: &Config, descriptors: u64) -> u32 {
+    let Descriptors { bound, connections } = Descriptors::of(descriptors);
+    mc_uring::descriptors::keep_from(bound);
+    match config.server.max_connections {
+        0 => connections,
+        asked if asked > connections => {
+            tracing::warn!(
+                asked,
+                connections,
+                descriptors,
+                "server.max_connections is lowered: raise the limit of open files (LimitNOFILE) to twice as many and 1,024"
+            );
+            connections
+        }
+        asked => asked,
     }
 }

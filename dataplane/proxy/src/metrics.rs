@@ -32,6 +32,7 @@ use crate::kernel::Kernel;
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::stats::{self, Counter, Histogram, WorkerStats};
 use crate::tls::Tls;
+use crate::workers::Budgets;
 
 mod page;
 
@@ -130,6 +131,7 @@ fn render(exporter: &Exporter) -> String {
     page.one("mcproxy_routes", "gauge", "Routes.", snapshot.route_count);
     page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", log.lost());
     process(&mut page);
+    budgets(&mut page, &admin.workers().policy.budgets);
     kernel(&mut page, admin.kernel());
     certificates(&mut page, &admin.workers().policy.tls);
     workers(&mut page, &admin.workers().stats);
@@ -444,6 +446,16 @@ fn backends(page: &mut Page, mut all: Vec<Arc<BackendLive>>) {
             page.sample(name, &[("backend", &backend.address.to_string())], of(backend));
         }
     }
+}
+
+/// What clients may have together.
+fn budgets(page: &mut Page, budgets: &Budgets) {
+    let (most, memory) = (budgets.connections.most(), &budgets.memory);
+    page.one("mcproxy_connections_limit", "gauge", "Connections that clients may have.", most);
+    page.one("mcproxy_memory_used_bytes", "gauge", "Memory taken, as it is limited.", memory.used());
+    page.one("mcproxy_memory_limit_bytes", "gauge", "Memory from which connections are shed.", memory.most());
+    let help = "1 while memory is short: new connections are refused, idle ones ended.";
+    page.one("mcproxy_memory_short", "gauge", help, u64::from(memory.is_short()));
 }
 
 /// What the kernel says of this process; nothing where /proc is not there.

@@ -6,13 +6,14 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use mc_core::limits::SourceCounts;
+use mc_core::limits::{Count, SourceCounts};
 use mc_core::outcome::Outcome;
 use mc_core::rate::RateTable;
 use mc_uring::socket::Keepalive;
@@ -20,6 +21,7 @@ use mc_uring::{listen, mailbox, runtime};
 use tokio::sync::oneshot;
 
 use crate::access_log::LogSink;
+use crate::memory::Memory;
 use crate::snapshot::{ListenerEntry, Snapshot};
 use crate::stats::WorkerStats;
 use crate::tls::Tls;
@@ -55,14 +57,26 @@ pub struct SharedPolicy {
 }
 
 /// What clients may have at the same time, on all listeners.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Budgets {
-    /// Connections on each worker; 0: no limit.
-    pub per_worker: usize,
+    /// Connections of all.
+    pub connections: Count,
     /// Connections of each client; 0: no limit.
     pub per_source: u32,
     /// How many each has.
     pub sources: SourceCounts,
+    /// Memory.
+    pub memory: Memory,
+    /// How often a descriptor was missing for a backend: see [`Self::missed_descriptor`].
+    pub missed: AtomicU64,
+}
+
+impl Budgets {
+    /// Has every worker close the connections to backends that carry nothing: there was no descriptor for one that was
+    /// needed, and another worker may have those that could be spared.
+    pub fn missed_descriptor(&self) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A connection that was refused.

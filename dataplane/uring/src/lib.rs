@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "this crate is the fence: it turns descriptors into the ring's own handles")]
 
 pub mod deadlines;
+pub mod descriptors;
 pub mod ktls;
 pub mod listen;
 pub mod mailbox;

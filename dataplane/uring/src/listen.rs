@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
 
+use crate::descriptors;
 use crate::socket::Socket;
 
 /// Connections that may wait for a worker.
@@ -52,6 +53,7 @@ pub fn join(address: SocketAddr, count: usize) -> io::Result<Vec<OwnedFd>> {
 pub fn accept(listener: &Socket) -> io::Result<(OwnedFd, SocketAddr)> {
     let (fd, peer) = rustix::net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     let peer = peer.ok_or(rustix::io::Errno::CONNABORTED)?;
+    let fd = descriptors::within(fd)?;
     Ok((fd, SocketAddr::try_from(peer)?))
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
+use crate::descriptors;
 use crate::socket::Socket;
 
 /// Pipes that wait for the next bulk transfer, at most; more are closed.
@@ -35,6 +36,7 @@ impl Pool {
             return Ok(pipe);
         }
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        let (read, write) = (descriptors::within(read)?, descriptors::within(write)?);
         Ok(Pipe { read, write, filled: 0 })
     }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use monoio::net::UnixStream;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
 
+use crate::descriptors;
+
 /// A non-blocking socket on this worker's ring.
 ///
 /// Reading and writing are direct calls that answer [`io::ErrorKind::WouldBlock`]; [`Self::readable`] and
@@ -54,6 +56,7 @@ impl Socket {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;
+        let fd = descriptors::within(fd)?;
         sockopt::set_tcp_nodelay(&fd, true)?;
         // The acknowledgement that ends the handshake waits for the caller's first bytes and travels with
         // them: one packet and one wake-up of the other side less.

@@ -45,7 +45,7 @@ fn unknown_keys() {
     check("[server]\nworkrs = 3", "2:1: server.workrs: unknown field `workrs`, did you mean `workers`?");
     check(
         "[server]\nport = 3",
-        "2:1: server.port: unknown field `port`: known are root, database, workers, drain_timeout_ms, handover_timeout_ms, max_connections, max_connections_per_source",
+        "2:1: server.port: unknown field `port`: known are root, database, workers, drain_timeout_ms, handover_timeout_ms, max_connections, max_connections_per_source, max_memory_bytes",
     );
     check("[admin.tpc]\n", "1:8: admin.tpc: unknown field `tpc`, did you mean `tcp`?");
     check_listener(
@@ -71,6 +71,10 @@ fn values_of_the_wrong_type() {
     check(
         "[server]\nworkers = \"a\"",
         "2:11: server.workers: expected a whole number from 0 to 65535, found string \"a\"",
+    );
+    check(
+        "[server]\nmax_memory_bytes = 1000",
+        "2:20: server.max_memory_bytes: 1000 is less than 33554432, and mc-proxy itself needs some",
     );
     check("[server]\nroot = 1", "2:8: server.root: expected a string in quotes, found integer `1`");
     check("server = 1", "1:10: server: expected a table, found integer `1`");

@@ -71,7 +71,10 @@ pub(super) async fn connect(
                 return Ok((socket, on_backend));
             }
             Err(Failed::Stopped(stopped)) => return Err(stopped),
-            Err(Failed::Overload) => return Err(Outcome::Overload),
+            Err(Failed::Overload) => {
+                worker.policy.budgets.missed_descriptor();
+                return Err(Outcome::Overload);
+            }
             Err(Failed::Broken) => return Err(Outcome::BackendReset),
             Err(Failed::TimedOut) => outcome = Outcome::ConnectTimeout,
             Err(Failed::Connect(error)) => {

@@ -278,15 +278,22 @@ impl Table {
         }
     }
 
+    /// Ends those that have not said yet what they want.
+    pub(super) fn end_unheard(&self, outcome: Outcome) {
+        let slots = self.slots.borrow();
+        let unheard = |connection: &&Rc<Connection>| connection.phase.get() == Phase::Hello;
+        slots.connections.iter().flatten().filter(unheard).for_each(|connection| connection.stop(outcome));
+    }
+
     /// Ends connections whose client has nothing under way.
-    pub(super) fn end_idle(&self, now_ms: u64) {
+    pub(super) fn end_idle(&self, now_ms: u64, outcome: Outcome) {
         let mut slots = self.slots.borrow_mut();
         let Slots { due_ms, connections, .. } = &mut *slots;
         for (due, connection) in due_ms.iter_mut().zip(connections) {
             if let Some(connection) = connection
                 && connection.phase.get() == Phase::Idle
             {
-                *due = connection.leave(Outcome::Drained, now_ms);
+                *due = connection.leave(outcome, now_ms);
             }
         }
     }

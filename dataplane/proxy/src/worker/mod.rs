@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -74,6 +75,8 @@ struct Worker {
     listeners: RefCell<HashMap<u32, Vec<Rc<Accepting>>>>,
     log: serve::Log,
     pool: l7::Pool,
+    /// [`crate::workers::Budgets::missed`] when it was last looked at.
+    missed: Cell<u64>,
     draining: RefCell<Vec<oneshot::Sender<()>>>,
     /// Whether connections that wait for a client's next request are closed.
     hurries: Cell<bool>,
@@ -134,6 +137,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             listeners: RefCell::default(),
             log: serve::Log::new(setup.log),
             pool: l7::Pool::default(),
+            missed: Cell::new(0),
             draining: RefCell::default(),
             hurries: Cell::new(false),
         });
@@ -155,11 +159,20 @@ async fn sweep(worker: Rc<Worker>) {
         worker.shared.now_ms.set(now_ms);
         worker.connections.sweep(now_ms, worker.keepalive);
         worker.deadlines.sweep(now_ms);
-        if worker.hurries.get() {
-            worker.connections.end_idle(now_ms);
+        let is_short = worker.policy.budgets.memory.is_short();
+        if is_short {
+            worker.connections.end_unheard(Outcome::Overload);
+            worker.connections.end_idle(now_ms, Outcome::Overload);
+        } else if worker.hurries.get() {
+            worker.connections.end_idle(now_ms, Outcome::Drained);
         }
         worker.log.flush();
-        worker.pool.sweep(now_ms);
+        let missed = worker.policy.budgets.missed.load(Ordering::Relaxed);
+        if is_short || worker.missed.replace(missed) != missed {
+            worker.pool.clear();
+        } else {
+            worker.pool.sweep(now_ms);
+        }
         if worker.connections.len() == 0 {
             for done in worker.draining.borrow_mut().drain(..) {
                 done.send(()).unwrap_or(());

@@ -52,8 +52,8 @@ impl Worker {
             return;
         };
         let Ok(socket) = Socket::new(fd) else { return };
-        let most = self.policy.budgets.per_worker;
-        if most > 0 && self.connections.len() >= most {
+        let budgets = &self.policy.budgets;
+        if budgets.memory.is_short() || !budgets.connections.acquire() {
             // Those that are there go on; this one is told at once, and costs nothing more.
             self.stats.outcomes[Outcome::Overload as usize].add(1);
             socket.reset_on_close();
@@ -91,6 +91,7 @@ impl Worker {
     /// Counts and logs a connection that has ended, and forgets it.
     fn finish(&self, connection: &Connection, outcome: Outcome) {
         self.connections.remove(connection);
+        self.policy.budgets.connections.release();
         if let Some(source) = connection.counted.take() {
             self.policy.budgets.sources.release(source);
         }

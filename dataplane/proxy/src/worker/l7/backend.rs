@@ -27,7 +27,7 @@ use super::stream::{Came, Stream};
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::worker::Worker;
-use crate::worker::connect::{OnBackend, header, pick};
+use crate::worker::connect::{OnBackend, header, is_overload, pick};
 
 /// Backend connections of a worker that wait for their next request.
 #[derive(Debug, Default)]
@@ -298,6 +298,12 @@ impl Pool {
         Some(Upstream::Http1(Lease { worker, stream, reused: true, key, _on_backend }))
     }
 
+    /// Closes all that carry nothing.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+        self.mux.sweep(u64::MAX);
+    }
+
     /// Closes those that have waited long.
     pub(crate) fn sweep(&self, now_ms: u64) {
         self.idle.borrow_mut().retain(|_, kept| {
@@ -386,19 +392,25 @@ pub(super) async fn lease(
     let give_up_ms = now_ms.get() + RESTART_MS.min(route.spec.connect_timeout_ms);
     let mut pause = PAUSE;
     loop {
-        match one_of(session, route, note, fresh).await {
+        let outcome = match one_of(session, route, note, fresh).await {
             Ok(upstream) => return Ok(upstream),
+            Err(outcome) => outcome,
+        };
+        let soon_better = match outcome {
             // Nobody listens: a backend that restarts is back in a moment, and has not seen the request.
-            Err(None) if route.spec.retries > 0 && now_ms.get() < give_up_ms => {
-                runtime::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
-            }
-            Err(outcome) => return Err(outcome.unwrap_or(RequestOutcome::ConnectFailed)),
+            None => route.spec.retries > 0,
+            // Descriptors that can be spared are spared when the workers next look.
+            Some(outcome) => outcome == RequestOutcome::Overload,
+        };
+        if !soon_better || now_ms.get() >= give_up_ms {
+            return Err(outcome.unwrap_or(RequestOutcome::ConnectFailed));
         }
+        runtime::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
-/// How long a backend that refuses connections is waited for, in milliseconds.
+/// How long a backend that refuses connections, or a descriptor, is waited for, in milliseconds.
 const RESTART_MS: u64 = 1_500;
 
 /// The first pause before it is asked again, and the longest.
@@ -446,6 +458,12 @@ async fn one_of(
                 }
                 Err(error) => (note.detail, all_refused) = (format!("{address}: {error}"), false),
             },
+            Some(Err(error)) if is_overload(&error) => {
+                // That is not the backend's fault.
+                worker.policy.budgets.missed_descriptor();
+                note.detail = error.to_string();
+                return Err(Some(RequestOutcome::Overload));
+            }
             Some(Err(error)) => {
                 note.detail = format!("{address}: {error}");
                 all_refused &= error.kind() == io::ErrorKind::ConnectionRefused;
