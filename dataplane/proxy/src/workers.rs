@@ -67,13 +67,13 @@ pub struct Budgets {
     pub sources: SourceCounts,
     /// Memory.
     pub memory: Memory,
-    /// How often a descriptor was missing for a backend: see [`Self::missed_descriptor`].
+    /// How often a descriptor was missing: see [`Self::missed_descriptor`].
     pub missed: AtomicU64,
 }
 
 impl Budgets {
-    /// Has every worker close the connections to backends that carry nothing: there was no descriptor for one that was
-    /// needed, and another worker may have those that could be spared.
+    /// Has every worker close the connections to backends that carry nothing: there was no descriptor for a client or a
+    /// backend, and another worker may have those that can be spared.
     pub fn missed_descriptor(&self) {
         self.missed.fetch_add(1, Ordering::Relaxed);
     }

@@ -249,6 +249,7 @@ impl Worker {
                     io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput => return true,
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                     _ => {
+                        self.policy.budgets.missed_descriptor();
                         self.stats.outcomes[Outcome::Overload as usize].add(1);
                         return false;
                     }

