@@ -24,7 +24,7 @@ use crate::peer::{Peer, Programs, Proxy, Site};
 use crate::{proc, stats};
 
 mod changes;
-mod http;
+pub(crate) mod http;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -349,7 +349,7 @@ fn prepare_network() -> anyhow::Result<()> {
 }
 
 /// Keeps this thread, and those that it starts from now on, on one core.
-fn pin(core: u32) -> anyhow::Result<()> {
+pub(crate) fn pin(core: u32) -> anyhow::Result<()> {
     let mut cores = rustix::thread::CpuSet::new();
     cores.set(usize::try_from(core)?);
     rustix::thread::sched_setaffinity(None, &cores).with_context(|| format!("moving to core {core}"))
@@ -374,13 +374,13 @@ fn spawn_backends() -> anyhow::Result<Site> {
     Ok(site)
 }
 
-fn seconds(ns: u64) -> f64 {
+pub(crate) fn seconds(ns: u64) -> f64 {
     Duration::from_nanos(ns).as_secs_f64()
 }
 
 /// A count as a float: exact up to 2^53, which no count here reaches.
 #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
-fn exact(count: u64) -> f64 {
+pub(crate) fn exact(count: u64) -> f64 {
     count as f64
 }
 

@@ -17,6 +17,7 @@ mod backend;
 mod cell;
 mod clock;
 mod content;
+mod flood;
 mod hello;
 mod l4;
 mod l7;
@@ -44,6 +45,9 @@ enum Command {
     L7(suite::Suite<l7::L7>),
     /// Measures what a packet costs the firewall in the kernel. Needs root.
     Xdp(xdp::Xdp),
+    /// Measures what a flood costs whoever drops it, nftables beside the firewall in the kernel, and what is left of
+    /// requests under it. Needs root.
+    Flood(flood::Flood),
     /// One measurement, in the namespaces that this program was called in.
     #[command(hide = true)]
     Cell {
@@ -137,6 +141,7 @@ fn main() -> anyhow::Result<()> {
         Command::L4(l4) => l4.run(),
         Command::L7(l7) => l7.run(),
         Command::Xdp(xdp) => xdp.run(),
+        Command::Flood(flood) => flood.run(),
         Command::Cell { cell } => {
             let cell = serde_json::from_str(&cell).context("reading what to measure")?;
             println!("{}", serde_json::to_string(&cell::run(&cell)?)?);

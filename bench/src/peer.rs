@@ -226,17 +226,10 @@ fn fill(
 }
 
 /// Starts nginx on this thread's core as the web server behind every proxy, with files of `dir`.
-pub(crate) fn start_web(programs: &Programs, site: &Site, dir: &Path) -> anyhow::Result<()> {
+pub(crate) fn start_web(programs: &Programs, site: &Site, dir: &Path) -> anyhow::Result<Child> {
     let config = dir.join("web.conf");
     fill(include_str!("../peers/web.conf"), site, dir, 0, "", &config)?;
-    // It ends with the namespace.
-    Command::new(&programs.nginx)
-        .arg("-c")
-        .arg(config)
-        .stdin(Stdio::null())
-        .spawn()
-        .context("starting nginx")?;
-    Ok(())
+    Command::new(&programs.nginx).arg("-c").arg(config).stdin(Stdio::null()).spawn().context("starting nginx")
 }
 
 impl Proxy {

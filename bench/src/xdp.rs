@@ -43,7 +43,8 @@ struct Row {
     policy_ms: u64,
 }
 
-const RATES: Rate = Rate { per_address: 1_000, address_burst: 0, per_prefix: 100_000, prefix_burst: 0 };
+pub(crate) const RATES: Rate =
+    Rate { per_address: 1_000, address_burst: 0, per_prefix: 100_000, prefix_burst: 0 };
 
 impl Xdp {
     /// Measures all rows, and prints them.
@@ -93,7 +94,7 @@ impl Xdp {
 }
 
 /// Networks that are denied.
-fn rules(count: u32) -> Vec<FirewallRule> {
+pub(crate) fn rules(count: u32) -> Vec<FirewallRule> {
     let mut random = fastrand::Rng::with_seed(7);
     let mut one = |index: u32| -> IpNet {
         if index.is_multiple_of(2) {

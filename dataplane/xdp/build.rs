@@ -9,7 +9,7 @@ fn main() {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").expect("cargo says where"));
     // <target>/<profile>/build/<package>/out
     let folder = out.ancestors().nth(4).unwrap_or(Path::new("target")).join("ebpf");
-    for name in ["mc-ebpf", "mc-steer"] {
+    for name in ["mc-ebpf", "mc-steer", "mc-generate"] {
         let object = folder.join(name);
         println!("cargo::rerun-if-changed={}", object.display());
         let bytes = std::fs::read(&object).unwrap_or_default();

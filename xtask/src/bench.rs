@@ -11,7 +11,7 @@ const SOZU: &str = "2.3.3";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// `l4`, `l7` or `xdp`, and what `mc-bench l4 --help` lists.
+    /// `l4`, `l7`, `xdp` or `flood`, and what `mc-bench l4 --help` lists.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     args: Vec<String>,
 }

@@ -62,7 +62,7 @@ pub(crate) fn build(repo: &Repo) -> Result<PathBuf> {
         .env("RUSTFLAGS", FLAGS)
         .args(["build", "--quiet", "--release", "--locked", "--target", TARGET, "-Z", "build-std=core"]);
     run_command(&mut build)?;
-    for name in ["mc-ebpf", "mc-steer"] {
+    for name in ["mc-ebpf", "mc-steer", "mc-generate"] {
         let built = folder.join("build").join(TARGET).join("release").join(name);
         let object = folder.join(name);
         let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;

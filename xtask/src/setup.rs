@@ -11,8 +11,16 @@ use crate::repo::{Repo, is_root, on_path, read, run};
 
 /// What benchmarks compare with and load by, what one of the peers is built with (sozu: `protoc`), and what explains the
 /// figures.
-pub(crate) const FOR_BENCHMARKS: &[&str] =
-    &["haproxy", "libnginx-mod-stream", "nginx", "nghttp2-client", "protobuf-compiler", "linux-perf"];
+pub(crate) const FOR_BENCHMARKS: &[&str] = &[
+    "ethtool",
+    "haproxy",
+    "libnginx-mod-stream",
+    "linux-perf",
+    "nftables",
+    "nghttp2-client",
+    "nginx",
+    "protobuf-compiler",
+];
 
 /// What the test command needs besides the tests' own packages: C++ for fuzzing, npm for a database.
 const FOR_THE_COMMAND: &[&str] = &["g++", "npm"];

@@ -18,7 +18,8 @@ use crate::proc;
 pub(super) fn run(bench: &mut Bench<'_>) -> anyhow::Result<()> {
     let dir = &bench.cell.dir;
     write_files(dir)?;
-    peer::start_web(&bench.cell.programs, &bench.site, dir)?;
+    // It ends with the namespace.
+    drop(peer::start_web(&bench.cell.programs, &bench.site, dir)?);
     let https = Https::new(bench.site.listen, make_certificate(dir)?)?;
     bench.cell.peer.configure_http(&bench.site, dir)?;
     let client = https.client(false)?;
@@ -98,7 +99,7 @@ impl Bench<'_> {
 }
 
 /// What the web server serves: the beginning of the pattern, short and long.
-fn write_files(dir: &std::path::Path) -> anyhow::Result<()> {
+pub(crate) fn write_files(dir: &std::path::Path) -> anyhow::Result<()> {
     let web = dir.join("web");
     fs::create_dir_all(&web)?;
     for (name, len) in [("1k", KIB), ("64m", BODY)] {
@@ -114,7 +115,7 @@ fn write_files(dir: &std::path::Path) -> anyhow::Result<()> {
 }
 
 /// A certificate of its own (ECDSA P-256), in the files that the proxies read.
-fn make_certificate(dir: &std::path::Path) -> anyhow::Result<CertificateDer<'static>> {
+pub(crate) fn make_certificate(dir: &std::path::Path) -> anyhow::Result<CertificateDer<'static>> {
     let key = KeyPair::generate()?;
     let certificate = CertificateParams::new(vec![HOST.to_owned()])?.self_signed(&key)?;
     let (pem, key_pem) = (certificate.pem(), key.serialize_pem());

@@ -96,6 +96,9 @@ struct Loaded {
     covered: Covered,
     /// Whether SYN cookies are in use.
     gate: Gate,
+    /// What is wrong with the policy in force, and with the listeners, for the kernel; empty: nothing.
+    policy_problem: String,
+    listeners_problem: String,
     /// Why nothing is judged in the kernel though the program is there; empty: it is.
     aside: String,
     policy_us: u64,
@@ -165,7 +168,8 @@ impl Kernel {
             let set =
                 tables.and_then(|tables| loaded.firewall.set_policy(&tables).map_err(|error| chain(&error)));
             loaded.policy_us = clock::micros() - began;
-            loaded.stand(set);
+            loaded.policy_problem = set.err().unwrap_or_default();
+            loaded.stand();
         });
     }
 
@@ -359,15 +363,29 @@ impl Loaded {
             told: Vec::new(),
             covered: Covered::default(),
             gate: Gate::new(syn_cookies_above),
+            policy_problem: String::new(),
+            listeners_problem: String::new(),
             aside: String::new(),
             policy_us: 0,
         })
     }
 
-    /// Goes on, or stands aside: everything passes to user space, which judges alone.
-    fn stand(&mut self, set: Result<(), String>) {
-        let problem = set.err().unwrap_or_default();
-        if !problem.is_empty() {
+    /// Judges in the kernel where it takes both policy and listeners; else stands aside: everything passes to user space,
+    /// which judges alone.
+    fn stand(&mut self) {
+        let problems = [&self.policy_problem, &self.listeners_problem];
+        let problem = problems.into_iter().find(|problem| !problem.is_empty()).cloned().unwrap_or_default();
+        if problem == self.aside {
+            return;
+        }
+        if problem.is_empty() {
+            if let Err(error) = self.firewall.resume() {
+                tracing::error!("the firewall stays in user space: {}", chain(&error));
+                self.aside = chain(&error);
+                return;
+            }
+            tracing::info!("the firewall is in the kernel again");
+        } else {
             tracing::error!("the firewall is in user space alone: {problem}");
             if let Err(error) = self.firewall.stand_aside() {
                 tracing::error!(%error, "and the kernel goes on judging by the rules of before");
@@ -426,10 +444,10 @@ impl Loaded {
         let places: Vec<Where> =
             self.listeners.iter().flat_map(|listener| places(listener, &local)).collect();
         if places != self.told {
-            match self.firewall.set_listeners(&places) {
-                Ok(()) => self.told = places,
-                Err(error) => self.stand(Err(chain(&error))),
-            }
+            let set = self.firewall.set_listeners(&places);
+            self.listeners_problem = set.err().map(|error| chain(&error)).unwrap_or_default();
+            self.told = places;
+            self.stand();
         }
         if self.aside.is_empty() {
             let attached: BTreeSet<&String> = self.indices.keys().collect();

@@ -10,6 +10,7 @@ use std::time::Duration;
 use mc_testkit::backend::{Backend, listen};
 use mc_testkit::clock::{wait_for, wait_until};
 use mc_testkit::net::{BpfFs, Host};
+use mc_testkit::peer::without;
 use mc_testkit::proxy::{Config, Proxy};
 use mc_testkit::requires;
 use nix::sys::signal::Signal;
@@ -333,6 +334,133 @@ fn without_the_right_to_load_it_user_space_judges_alone() {
     assert!(!site.has_program());
     site.answered(BAD, PROXY);
     proxy.wait_outcome("denied_cidr");
+}
+
+/// On a kernel that lacks something, what it lacks is said, and user space judges where the kernel does not.
+#[test]
+fn a_kernel_that_lacks_something_is_made_up_for() {
+    requires!(root, "mount", "python3");
+    let site = Site::new();
+    let rule = format!("[firewall]\nrules = [{{ action = \"deny\", cidr = \"{BAD}/32\" }}]");
+    let check = |lacks: &str, name: &str, state: &str, says: &str| {
+        wait_until("the one before to end", || !site.has_program());
+        let proxy = Proxy::start(site.config(&rule).under(&without(lacks)));
+        let (is, detail) = capability(&proxy, name);
+        assert_eq!(is, state, "without {lacks}: {detail}");
+        assert!(detail.contains(says), "without {lacks}: {detail}");
+        if site.has_program() {
+            site.silent(BAD, PROXY);
+        } else {
+            site.answered(BAD, PROXY);
+            proxy.wait_outcome("denied_cidr");
+        }
+        site.open(GOOD, PROXY);
+    };
+    let interface = format!("xdp:{}", site.interface);
+    // All of bpf(2); then commands of `enum bpf_cmd`: maps, programs, pins, test runs (which it does not need).
+    check("bpf", "xdp", "off", "Function not implemented");
+    check("bpf:0", "xdp", "off", "does not take");
+    check("bpf:5", "xdp", "off", "does not take");
+    check("bpf:6", &interface, "native", "ends with this process");
+    check("bpf:10", &interface, "native", "outlives a restart");
+}
+
+/// An interface whose driver knows nothing of XDP.
+#[test]
+fn where_the_driver_cannot_the_stack_does_it() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let (inner, outer) = ("10.66.1.1:443", "10.66.1.2");
+    site.host.ip("link add br0 type bridge");
+    site.host.ip(&format!("link set {} master br0", site.interface));
+    site.host.ip("address add 10.66.1.1/24 dev br0");
+    site.host.ip("link set br0 up");
+    site.client.ip(&format!("address add {outer}/24 dev {}", site.outer));
+    let xdp = format!("[xdp]\ninterfaces = [\"br0\"]\npins = \"{}\"\n", site.pins.path().display());
+    let proxy = Proxy::start(site.config_of(&xdp));
+    assert_eq!(capability(&proxy, "xdp:br0").0, "generic");
+    site.open(outer, inner);
+    drop(proxy.ctl(&["firewall", "deny", &format!("{outer}/32")]));
+    site.silent(outer, inner);
+}
+
+/// What the kernel has no room for, user space judges alone, until there is room.
+#[test]
+fn listeners_that_do_not_fit_leave_it_to_user_space_until_they_fit() {
+    requires!(root, "mount");
+    let site = Site::new();
+    for number in 0..40 {
+        site.host.ip(&format!("address add 10.65.2.{number}/32 dev {}", site.interface));
+    }
+    let rule = format!("[firewall]\nrules = [{{ action = \"deny\", cidr = \"{BAD}/32\" }}]");
+    let proxy = Proxy::start(site.config(&rule));
+    let interface = format!("xdp:{}", site.interface);
+    assert_eq!(capability(&proxy, &interface).0, "native");
+    site.silent(BAD, PROXY);
+    let ports = 2000..2060;
+    for port in ports.clone() {
+        drop(proxy.ctl(&["listener", "add", &format!("more{port}"), &format!("0.0.0.0:{port}")]));
+    }
+    let (state, detail) = capability(&proxy, "xdp");
+    assert_eq!(state, "off", "{detail}");
+    assert!(detail.contains("no room for") && detail.contains("listeners"), "{detail}");
+    site.answered(BAD, PROXY);
+    proxy.wait_outcome("denied_cidr");
+    // Another policy does not bring back what does not fit.
+    drop(proxy.ctl(&["firewall", "deny", "10.65.1.67/32"]));
+    site.answered(BAD, PROXY);
+    assert_eq!(capability(&proxy, "xdp").0, "off");
+    for port in ports {
+        drop(proxy.ctl(&["listener", "remove", &format!("more{port}")]));
+    }
+    assert_eq!(capability(&proxy, &interface).0, "native");
+    site.silent(BAD, PROXY);
+    site.open(GOOD, PROXY);
+}
+
+/// A database that is replaced, cut off or overwritten while it is read and compiled: whoever is denied by all that are
+/// whole is denied all the time, and whoever is not is served all the time.
+#[test]
+fn a_database_may_be_replaced_while_it_is_compiled() {
+    requires!(root, "mount");
+    let site = Site::new();
+    let (swiss, german) = ("192.0.2.9", "198.51.100.9");
+    for address in [swiss, german] {
+        site.client.ip(&format!("address add {address}/32 dev {}", site.outer));
+        site.host.ip(&format!("route add {address}/32 via 10.65.1.2"));
+    }
+    let fixture = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+        std::fs::read(path).unwrap()
+    };
+    let (one, other) = (fixture("country.mmdb"), fixture("country-maxmind.mmdb"));
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("country.mmdb");
+    std::fs::write(&database, &one).unwrap();
+    let tables = format!(
+        "[geoip]\ncountry_database = \"{}\"\n[firewall]\nrules = [{{ action = \"deny\", country = \"CH\" }}]",
+        database.display()
+    );
+    let mut proxy = Proxy::start(site.config(&tables));
+    site.silent(swiss, PROXY);
+    site.open(german, PROXY);
+    for round in 0..12_usize {
+        let next = [&one, &other][round % 2];
+        // In place, so that it may be read half written: cut off, then the rest.
+        std::fs::write(&database, &next[..next.len() / 2]).unwrap();
+        proxy.process().signal(Signal::SIGHUP);
+        std::fs::write(&database, next).unwrap();
+        proxy.process().signal(Signal::SIGHUP);
+        site.silent(swiss, PROXY);
+        site.open(german, PROXY);
+    }
+    std::fs::write(&database, b"no database").unwrap();
+    proxy.process().signal(Signal::SIGHUP);
+    wait_until("it to be told of", || proxy.errors().contains("the GeoIP databases stay as they were"));
+    site.silent(swiss, PROXY);
+    site.open(german, PROXY);
+    assert_eq!(capability(&proxy, &format!("xdp:{}", site.interface)).0, "native");
+    assert!(dropped(&proxy, "denied_country") >= 12.0);
 }
 
 /// More than the two minutes for which the kernel remembers that it was in need of cookies.

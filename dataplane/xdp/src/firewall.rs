@@ -1,17 +1,15 @@
-//! The firewall in the kernel: its program, its maps, and the interfaces that it is attached to.
+//! The firewall in the kernel: its program and its maps.
 
 use std::collections::HashMap as Map;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, ArrayOfMaps, LpmTrie, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::{XdpLink, XdpLinkId};
-use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp, XdpMode};
+use aya::programs::xdp::XdpLinkId;
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use ipnet::IpNet;
 use mc_core::firewall::tables::{LongPrefix, Tables};
@@ -21,6 +19,10 @@ use mc_ebpf_abi::policy::{
 };
 
 use crate::{generation, sys};
+
+mod attach;
+
+pub use attach::{Ask, AttachError, Attached, Mode, clean};
 
 /// The firewall's program, loaded.
 pub struct Firewall {
@@ -37,6 +39,8 @@ pub struct Firewall {
     /// Where the next tables and the next peers go: not where those in force are.
     free_tables: u32,
     free_trusted: u32,
+    /// Nothing is in force: [`Self::stand_aside`].
+    aside: bool,
     links: Map<String, XdpLinkId>,
 }
 
@@ -50,15 +54,6 @@ struct Places<V> {
 /// Dropped packets, as the kernel tells of them.
 pub struct Samples(RingBuf<MapData>);
 
-/// How a program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver, before the kernel has made anything of a frame.
-    Native,
-    /// In the kernel's stack: the driver cannot do it.
-    Generic,
-}
-
 /// Where a listener is to be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Where {
@@ -66,27 +61,6 @@ pub struct Where {
     pub address: SocketAddr,
     /// Peers that may speak for others, where it takes the PROXY protocol.
     pub trusted: Vec<IpNet>,
-}
-
-/// Which ways of attaching are tried.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ask {
-    /// In the driver, else in the stack.
-    #[default]
-    Any,
-    /// This one only.
-    Only(Mode),
-}
-
-/// An interface that the firewall is attached to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
-    /// How.
-    pub mode: Mode,
-    /// Whether an earlier process had left it attached, so that there was no moment without.
-    pub taken_over: bool,
-    /// Why it ends with this process though it was to be pinned.
-    pub not_pinned: Option<String>,
 }
 
 /// What the program said of a frame.
@@ -123,26 +97,6 @@ pub enum LoadError {
     /// The object has no such part: it is of another version.
     #[error("the eBPF object has no {0}: build it anew with `cargo xtask ebpf`")]
     Lacks(&'static str),
-}
-
-/// Why an interface cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// There is none.
-    #[error("there is no interface {0}: see `ip link`")]
-    NoInterface(String),
-    /// Another program is there.
-    #[error("{0} has an XDP program of somebody else: see `ip link show {0}`")]
-    Busy(String),
-    /// Not permitted.
-    #[error("attaching to {0} needs CAP_NET_ADMIN (or root)")]
-    NotPermitted(String),
-    /// Neither in the driver nor in the stack.
-    #[error("{0} takes no XDP program")]
-    Refused(String, #[source] Box<ProgramError>),
-    /// It cannot be pinned where others can.
-    #[error("cannot pin {0}: {1}")]
-    Pin(PathBuf, String),
 }
 
 /// Why a generation is not in force. The one before is.
@@ -222,6 +176,7 @@ impl Firewall {
             places: vec![Line::default(); ROOT_LINES - 1],
             free_tables: 0,
             free_trusted: 0,
+            aside: false,
             links: Map::new(),
         })
     }
@@ -292,31 +247,51 @@ impl Firewall {
         Ok(())
     }
 
-    /// Lets everything pass until there is a policy again.
+    /// Lets everything pass, whatever policy and listeners are set, until [`Self::resume`].
     ///
     /// # Errors
     /// The kernel refuses, which it has no reason to.
     pub fn stand_aside(&mut self) -> io::Result<()> {
+        self.aside = true;
         match self.root.empty(0) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }
     }
 
-    /// Makes this the generation in force. When it returns, the last packet is through that was judged by the one before.
+    /// Judges by the policy and for the listeners that were set last.
+    ///
+    /// # Errors
+    /// No memory, most likely. It goes on standing aside.
+    pub fn resume(&mut self) -> Result<(), PolicyError> {
+        let (header, places) = (self.header, std::mem::take(&mut self.places));
+        let published = self.publish(header, &places);
+        self.places = places;
+        self.aside = published.is_err();
+        published
+    }
+
+    /// Makes this the generation in force, or to be. When it returns, the last packet is through that was judged by the
+    /// one before.
     fn put(&mut self, header: Header, places: Vec<Line>) -> Result<(), PolicyError> {
+        if !self.aside {
+            self.publish(header, &places)?;
+        }
+        (self.header, self.places) = (header, places);
+        Ok(())
+    }
+
+    fn publish(&mut self, header: Header, places: &[Line]) -> Result<(), PolicyError> {
         let failed = |source| PolicyError::Kernel { what: "policy", source };
         let lines = u32::try_from(ROOT_LINES).unwrap_or(u32::MAX);
         let mut root = Array::create(lines, 0).map_err(failed)?;
         root.set(0, header.to_line(), 0).map_err(failed)?;
-        for (index, line) in (1..).zip(&places) {
+        for (index, line) in (1..).zip(places) {
             if *line != Line::default() {
                 root.set(index, line, 0).map_err(failed)?;
             }
         }
-        self.root.maps.set(0, &root, 0).map_err(failed)?;
-        (self.header, self.places) = (header, places);
-        Ok(())
+        self.root.maps.set(0, &root, 0).map_err(failed)
     }
 
     /// Sets the least time between two samples of a CPU (zero: no samples), and whether SYNs are answered with cookies.
@@ -351,50 +326,6 @@ impl Firewall {
         self.ebpf.take_map("SAMPLES").and_then(|map| RingBuf::try_from(map).ok()).map(Samples)
     }
 
-    /// Attaches to an interface. Where `pins` names a folder of a bpffs, the firewall outlives this process there, and one
-    /// that an earlier process has left is replaced without a moment between.
-    ///
-    /// # Errors
-    /// [`AttachError`]; nothing is attached then.
-    pub fn attach(
-        &mut self,
-        interface: &str,
-        ask: Ask,
-        pins: Option<&Path>,
-    ) -> Result<Attached, AttachError> {
-        let tried = match ask {
-            Ask::Any => &[Mode::Native, Mode::Generic][..],
-            Ask::Only(Mode::Native) => &[Mode::Native],
-            Ask::Only(Mode::Generic) => &[Mode::Generic],
-        };
-        if let Some(pins) = pins
-            && let Some(mode) = self.take_over(interface, tried, pins)
-        {
-            return Ok(Attached { mode, taken_over: true, not_pinned: None });
-        }
-        let mode = self.attach_one_of(interface, tried)?;
-        let not_pinned = match pins.map(|pins| (pins, make_pins(pins))) {
-            Some((pins, Ok(()))) => {
-                self.pin(interface, mode, pins)?;
-                None
-            }
-            Some((_, Err(problem))) => Some(problem),
-            None => None,
-        };
-        Ok(Attached { mode, taken_over: false, not_pinned })
-    }
-
-    /// Detaches from an interface, if it is attached there.
-    pub fn detach(&mut self, interface: &str, pins: Option<&Path>) {
-        if let Some(pins) = pins {
-            unpin(interface, pins);
-        }
-        if let Some(link) = self.links.remove(interface) {
-            // What is gone with its interface need not be detached.
-            self.program_mut().detach(link).unwrap_or(());
-        }
-    }
-
     /// Runs the program on a frame, which goes nowhere.
     ///
     /// # Errors
@@ -423,81 +354,6 @@ impl Firewall {
 
     fn program_mut(&mut self) -> &mut Xdp {
         program(&mut self.ebpf).unwrap_or_else(|_| unreachable!("it was there when it was loaded"))
-    }
-
-    fn attach_as(&mut self, interface: &str, mode: XdpMode) -> Result<(), AttachError> {
-        let attached = self.program_mut().attach(interface, mode);
-        let link = attached.map_err(|error| {
-            let name = interface.to_owned();
-            if matches!(error, ProgramError::UnknownInterface { .. }) {
-                return AttachError::NoInterface(name);
-            }
-            match errno(&error) {
-                Some(rustix::io::Errno::BUSY | rustix::io::Errno::EXIST) => AttachError::Busy(name),
-                Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => AttachError::NotPermitted(name),
-                Some(rustix::io::Errno::NODEV) => AttachError::NoInterface(name),
-                _ => AttachError::Refused(name, Box::new(error)),
-            }
-        })?;
-        self.links.insert(interface.to_owned(), link);
-        Ok(())
-    }
-
-    /// Attaches in the first of these ways that the interface takes.
-    fn attach_one_of(&mut self, interface: &str, tried: &[Mode]) -> Result<Mode, AttachError> {
-        let mut refused = AttachError::NoInterface(interface.to_owned());
-        for mode in tried {
-            let as_xdp = match mode {
-                Mode::Native => XdpMode::Driver,
-                Mode::Generic => XdpMode::Skb,
-            };
-            match self.attach_as(interface, as_xdp) {
-                Ok(()) => return Ok(*mode),
-                // The next way would find the same.
-                Err(
-                    error @ (AttachError::NoInterface(_)
-                    | AttachError::NotPermitted(_)
-                    | AttachError::Busy(_)),
-                ) => {
-                    return Err(error);
-                }
-                Err(error) => refused = error,
-            }
-        }
-        Err(refused)
-    }
-
-    /// Takes over what an earlier process has left attached. `None`: nothing, or nothing that is of use.
-    fn take_over(&mut self, interface: &str, tried: &[Mode], pins: &Path) -> Option<Mode> {
-        for mode in [Mode::Native, Mode::Generic] {
-            let path = pin_path(interface, mode, pins);
-            let Ok(pinned) = PinnedLink::from_pin(&path) else { continue };
-            if tried.contains(&mode)
-                && let Ok(link) = XdpLink::try_from(FdLink::from(pinned))
-                && let Ok(link) = self.program_mut().attach_to_link(link)
-            {
-                self.links.insert(interface.to_owned(), link);
-                return Some(mode);
-            }
-            // It is of another mode, or leads nowhere: the interface has gone, and another come by this name.
-            std::fs::remove_file(&path).unwrap_or(());
-        }
-        None
-    }
-
-    /// Pins an interface's link, and keeps it.
-    fn pin(&mut self, interface: &str, mode: Mode, pins: &Path) -> Result<(), AttachError> {
-        let Some(link) = self.links.remove(interface) else { return Ok(()) };
-        let path = pin_path(interface, mode, pins);
-        let failed = |error: &dyn std::error::Error| AttachError::Pin(path.clone(), error.to_string());
-        let link = self.program_mut().take_link(link).map_err(|error| failed(&error))?;
-        let link = FdLink::try_from(link).map_err(|error| failed(&error))?;
-        let pinned = link.pin(&path).map_err(|error| failed(&error))?;
-        let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|error| failed(&error))?;
-        // The same program again: so it is the program's to keep.
-        let link = self.program_mut().attach_to_link(link).map_err(|error| failed(&error))?;
-        self.links.insert(interface.to_owned(), link);
-        Ok(())
     }
 }
 
@@ -542,61 +398,7 @@ impl std::fmt::Debug for Samples {
     }
 }
 
-impl Mode {
-    /// In a word.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-}
-
-/// Removes what an earlier process has left pinned for interfaces that are no longer to be guarded: the firewall there
-/// ends with it. Says which.
-#[must_use]
-pub fn clean(pins: &Path, keep: &[String]) -> Vec<String> {
-    let mut removed = Vec::new();
-    for entry in std::fs::read_dir(pins).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((_, interface)) = name.split_once('-') else { continue };
-        let interface = interface.replace(':', ".");
-        if !keep.contains(&interface) && std::fs::remove_file(entry.path()).is_ok() {
-            removed.push(interface);
-        }
-    }
-    removed
-}
-
 const XDP_PASS: u32 = 2;
-
-/// `BPF_FS_MAGIC`.
-const BPFFS: u64 = 0xcafe_4a11;
-
-/// Makes the folder, where it is on a file system that can hold what is pinned.
-fn make_pins(pins: &Path) -> Result<(), String> {
-    let parent = pins.parent().unwrap_or(pins);
-    let remedy = "mount one: `mount -t bpf bpf /sys/fs/bpf`";
-    match rustix::fs::statfs(parent) {
-        Ok(found) if u64::try_from(found.f_type).is_ok_and(|kind| kind == BPFFS) => {}
-        Ok(_) => return Err(format!("{} is no bpffs: {remedy}", parent.display())),
-        Err(error) => return Err(format!("{}: {error}: {remedy}", parent.display())),
-    }
-    std::fs::create_dir_all(pins).map_err(|error| format!("cannot make {}: {error}", pins.display()))
-}
-
-fn unpin(interface: &str, pins: &Path) {
-    for mode in [Mode::Native, Mode::Generic] {
-        // Mostly it is pinned as the other.
-        std::fs::remove_file(pin_path(interface, mode, pins)).unwrap_or(());
-    }
-}
-
-/// The name under which a link is pinned. A bpffs takes no dots, and interfaces have no colons.
-fn pin_path(interface: &str, mode: Mode, pins: &Path) -> PathBuf {
-    pins.join(format!("{}-{}", mode.word(), interface.replace('.', ":")))
-}
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
     let program = ebpf.program_mut(PROGRAM).and_then(|program| program.try_into().ok());

@@ -6,6 +6,7 @@
 //! Left out: when what is attached or changed, which is the caller's to say.
 
 mod firewall;
+pub mod generate;
 mod generation;
 mod interfaces;
 mod steering;

@@ -16,6 +16,7 @@
 
 pub mod bucket;
 pub mod frame;
+pub mod generate;
 pub mod policy;
 pub mod steer;
 pub mod syn_ack;

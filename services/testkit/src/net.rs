@@ -82,7 +82,9 @@ impl Host {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(2, Ordering::Relaxed);
         let (here, there) = (format!("veth{number}"), format!("veth{}", number + 1));
-        self.ip(&format!("link add {here} type veth peer name {there} netns {}", other.path().display()));
+        let queues = "numtxqueues 2 numrxqueues 2";
+        let there_in = format!("{there} {queues} netns {}", other.path().display());
+        self.ip(&format!("link add {here} {queues} type veth peer name {there_in}"));
         for (host, name, addresses) in [(self, &here, ours), (other, &there, theirs)] {
             for address in addresses {
                 // Without duplicate address detection: it would take seconds, and nobody else is there.

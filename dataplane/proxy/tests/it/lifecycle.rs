@@ -231,6 +231,13 @@ fn a_read_only_disk_is_named() {
 }
 
 #[test]
+fn a_kernel_without_io_uring_is_named() {
+    mc_testkit::requires!("python3");
+    let config = Config::new().listener("web").under(&mc_testkit::peer::without("io_uring_setup"));
+    check_fails(config, 1, &["no io_uring", "Linux 6.1"]);
+}
+
+#[test]
 fn every_mistake_in_the_file_is_one_clear_line() {
     let listener = "[[listeners]]\nname = \"web\"\naddress = \"127.0.0.1:4433\"\n";
     let route = |lines: &str| format!("{listener}[[routes]]\nlistener = \"web\"\n{lines}\n");
