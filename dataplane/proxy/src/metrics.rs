@@ -232,6 +232,8 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         let count = workers.iter().map(|stats| stats.tls_in_user_space[reason as usize].get()).sum::<u64>();
         page.sample(name, &[("in", "user_space"), ("reason", reason.word())], count);
     }
+    let help = "Bytes of responses spliced to connections whose keys the kernel has.";
+    page.one("mcproxy_tls_spliced_bytes_total", "counter", help, sum(|stats| &stats.tls_spliced));
     page.family("mcproxy_requests_total", "counter", "Requests that have ended, by outcome.");
     for outcome in RequestOutcome::ALL {
         let count = workers.iter().map(|stats| stats.request_outcomes[outcome as usize].get()).sum::<u64>();

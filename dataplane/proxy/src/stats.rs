@@ -32,6 +32,8 @@ pub struct WorkerStats {
     pub duration: Histogram,
     /// Connections whose TLS the kernel does.
     pub tls_in_kernel: Counter,
+    /// Bytes of responses that went to such connections without coming through user space.
+    pub tls_spliced: Counter,
     /// Connections whose TLS stays in user space, by [`InUserSpace`].
     pub tls_in_user_space: [Counter; InUserSpace::ALL.len()],
     /// Requests by class of status: 0 none was told, 1 to 5 as `1xx` to `5xx`.
@@ -159,6 +161,7 @@ impl Default for WorkerStats {
             connect_time: Histogram::default(),
             duration: Histogram::default(),
             tls_in_kernel: Counter::default(),
+            tls_spliced: Counter::default(),
             tls_in_user_space: std::array::from_fn(|_| Counter::default()),
             requests: std::array::from_fn(|_| Counter::default()),
             request_outcomes: std::array::from_fn(|_| Counter::default()),

@@ -13,11 +13,18 @@ use mc_testkit::{left_out, machine, requires};
 
 const NAME: &str = "www.example.org";
 
-/// Sends back the body that it gets.
+/// Sends back the body that it gets, in one piece or in chunks of a mebibyte.
 fn echo() -> Origin {
     Origin::start(|exchange| {
         let body = exchange.body()?;
         let text = String::from_utf8_lossy(&body);
+        if exchange.target() == "/chunked" {
+            exchange.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+            for chunk in text.as_bytes().chunks(1 << 20) {
+                exchange.say(&format!("{:x}\r\n{}\r\n", chunk.len(), String::from_utf8_lossy(chunk)))?;
+            }
+            return exchange.say("0\r\n\r\n");
+        }
         exchange.say(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len()))
     })
 }
@@ -48,8 +55,10 @@ fn inside_the_machine() {
     std::fs::write(&sent, &body).unwrap();
     let ca_file = ca.write(folder.path());
     let (web, port) = (proxy.web(), proxy.web().port());
-    for version in ["--http1.1", "--http2"] {
+    let spliced = || proxy.metric("mcproxy_tls_spliced_bytes_total", &[]);
+    for (version, target) in [("--http1.1", ""), ("--http1.1", "chunked"), ("--http2", "")] {
         for tls in ["1.2", "1.3"] {
+            let before = spliced();
             let status = Command::new("curl")
                 .args(["--silent", "--show-error", "--fail", version, "--tls-max", tls, "--max-time", "120"])
                 .args(["--connect-to", &format!("{NAME}:{port}:{web}"), "--cacert"])
@@ -58,7 +67,7 @@ fn inside_the_machine() {
                 .arg(format!("@{}", sent.display()))
                 .arg("--output")
                 .arg(&came)
-                .arg(format!("https://{NAME}:{port}/"))
+                .arg(format!("https://{NAME}:{port}/{target}"))
                 .status()
                 .unwrap();
             assert!(status.success(), "{version} {tls}");
@@ -66,7 +75,10 @@ fn inside_the_machine() {
                 std::fs::read_to_string(&came).unwrap() == body,
                 "{version} {tls}: other bytes came back"
             );
-            println!("{version} over TLS {tls}: {} bytes each way", body.len());
+            let spliced = spliced() - before;
+            println!("{version} /{target} over TLS {tls}: {} bytes each way, {spliced} spliced", body.len());
+            // Nearly all of it; frames of HTTP/2 are made here.
+            assert_eq!(spliced > 12e6, version == "--http1.1", "{version} /{target} {tls}: {spliced}");
         }
     }
     let count = |labels: &[&str]| proxy.metric("mcproxy_tls_connections_total", labels);

@@ -71,6 +71,19 @@ impl Shared {
         work(&mut self.scratch.borrow_mut())
     }
 
+    /// An empty pipe; to be given back.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub(crate) fn take_pipe(&self) -> io::Result<Pipe> {
+        self.pipes.take()
+    }
+
+    /// Takes a pipe back.
+    pub(crate) fn give_pipe(&self, pipe: Pipe) {
+        self.pipes.give(pipe);
+    }
+
     /// An empty vector, with room in it where the last one that was given back is not in use.
     pub fn take_spare(&self) -> Vec<u8> {
         self.spare.take()
@@ -197,12 +210,12 @@ async fn splice(
     flow: &Flow,
     choice: &mut Choice,
 ) -> Result<bool, Side> {
-    let Ok(mut pipe) = shared.pipes.take() else {
+    let Ok(mut pipe) = shared.take_pipe() else {
         choice.cannot_splice();
         return Ok(true);
     };
     let end = splice_turn(shared, &mut pipe, from, to, flow, choice).await;
-    shared.pipes.give(pipe);
+    shared.give_pipe(pipe);
     end
 }
 

@@ -29,6 +29,10 @@ use crate::ktls::{Budget, InUserSpace, KernelTls};
 use crate::relay::Shared;
 use crate::socket::Socket;
 
+mod splice;
+
+pub use splice::Spliced;
+
 /// A TLS connection, ours to accept or to open.
 pub struct Tls {
     socket: Rc<Socket>,
@@ -358,21 +362,7 @@ impl Tls {
         assert!(bytes.len() <= CHUNK, "the caller sends in chunks");
         if self.is_in_kernel() {
             let state = &mut *self.state.borrow_mut();
-            if state.failed {
-                return Err(io::ErrorKind::NotConnected.into());
-            }
-            if let Side::Kernel(context, budget, version) = &mut *state.side
-                && !budget.spend(bytes.len())
-            {
-                // A new key where that can be (TLS 1.3, Linux 6.14); else the connection has had its time.
-                let is_renewed = *version == ProtocolVersion::TLSv1_3
-                    && context.refresh_traffic_keys(&*self.socket).is_ok();
-                if !is_renewed {
-                    state.failed = true;
-                    return Err(io::Error::other("as much was sent as one key is good for"));
-                }
-                *budget = budget.anew();
-            }
+            state.spend(&self.socket, bytes.len())?;
             return state.put(&self.socket, bytes);
         }
         shared.with_scratch(|scratch| {
@@ -482,6 +472,26 @@ impl State {
                 return Err(io::ErrorKind::NotConnected.into());
             }
         }
+    }
+
+    /// Counts bytes that the kernel is to encrypt.
+    fn spend(&mut self, socket: &Socket, bytes: usize) -> io::Result<()> {
+        if self.failed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        if let Side::Kernel(context, budget, version) = &mut *self.side
+            && !budget.spend(bytes)
+        {
+            // A new key where that can be (TLS 1.3, Linux 6.14); else the connection has had its time.
+            let is_renewed =
+                *version == ProtocolVersion::TLSv1_3 && context.refresh_traffic_keys(socket).is_ok();
+            if !is_renewed {
+                self.failed = true;
+                return Err(io::Error::other("as much was sent as one key is good for"));
+            }
+            *budget = budget.anew();
+        }
+        Ok(())
     }
 
     /// Sends records after those that wait.

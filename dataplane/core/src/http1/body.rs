@@ -91,6 +91,29 @@ impl Decoder {
         }
     }
 
+    /// Bytes of content that come next with nothing between them, or before the connection ends: whoever need not see
+    /// them may pass them on without a look.
+    #[must_use]
+    pub fn ahead(&self) -> u64 {
+        match self.state {
+            State::Length(left) | State::Data(left) => left,
+            State::UntilClose => u64::MAX,
+            _ => 0,
+        }
+    }
+
+    /// Takes note of so many bytes that were passed on without a look, at most [`Self::ahead`].
+    pub fn skip(&mut self, bytes: u64) {
+        let left = self.ahead().saturating_sub(bytes);
+        self.state = match (self.state, left) {
+            (State::Length(_), 0) => State::Done,
+            (State::Length(_), left) => State::Length(left),
+            (State::Data(_), 0) => State::DataCr,
+            (State::Data(_), left) => State::Data(left),
+            (other, _) => other,
+        };
+    }
+
     /// What the end of the connection means: `true` where the body ends with it.
     #[must_use]
     pub fn ends_with_connection(&self) -> bool {

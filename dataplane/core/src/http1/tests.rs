@@ -292,6 +292,31 @@ fn tells_content_from_framing() {
 }
 
 #[test]
+fn content_may_be_passed_on_without_a_look() {
+    let mut decoder = Decoder::new(Body::Length(10), &LIMITS);
+    assert_eq!(decoder.ahead(), 10);
+    decoder.skip(4);
+    assert_eq!((decoder.ahead(), decoder.next(b"abcdefgh")), (6, Ok(Step::Content(6))));
+    assert!(decoder.is_done());
+    decoder.skip(1);
+    assert!(decoder.is_done());
+    let mut decoder = Decoder::new(Body::Length(10), &LIMITS);
+    decoder.skip(10);
+    assert!(decoder.is_done());
+    // In chunks, no more than to the end of one; what frames them is looked at.
+    let mut decoder = Decoder::new(Body::Chunked, &LIMITS);
+    assert_eq!(decoder.ahead(), 0);
+    assert_eq!(decoder.next(b"5\r\n"), Ok(Step::Framing(3)));
+    assert_eq!(decoder.ahead(), 5);
+    decoder.skip(5);
+    assert_eq!((decoder.ahead(), decoder.next(b"x")), (0, Err(Malformed::ChunkEnd)));
+    let mut decoder = Decoder::new(Body::UntilClose, &LIMITS);
+    decoder.skip(1_000);
+    assert_eq!(decoder.ahead(), u64::MAX);
+    assert!(decoder.ends_with_connection());
+}
+
+#[test]
 fn refuses_malformed_chunks() {
     use Malformed as M;
     let cases: &[(&[u8], M)] = &[

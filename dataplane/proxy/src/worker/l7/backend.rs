@@ -17,7 +17,7 @@ use mc_core::balance::Tried;
 use mc_core::http1::{Body, Decoder, HeadEnd, Limits, Malformed, Step};
 use mc_core::outcome::RequestOutcome;
 use mc_uring::relay::Shared;
-use mc_uring::runtime;
+use mc_uring::{Socket, runtime};
 
 use super::mirror::Copied;
 use super::mux::{Channel, Mux, MuxPool};
@@ -371,6 +371,14 @@ impl Lease {
                     return Err(Fault::before(RequestOutcome::BackendClosed, "closed without a response"));
                 }
             }
+        }
+    }
+
+    /// The socket, where it carries what the backend says as it is.
+    pub(super) fn plain_socket(&self) -> Option<&Socket> {
+        match &self.stream {
+            Stream::Plain(plain) => Some(plain.socket()),
+            Stream::Tls(_) => None,
         }
     }
 

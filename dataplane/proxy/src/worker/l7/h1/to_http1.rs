@@ -10,7 +10,9 @@ use mc_core::http1::{
     Body, Decoder, Framing, Malformed, Request, RequestLine, Response, Version, write_request, write_response,
 };
 use mc_core::outcome::RequestOutcome;
-use mc_uring::tls::Received;
+use mc_core::relay::{Choice, Method};
+use mc_uring::relay::Failure;
+use mc_uring::tls::{Received, Spliced};
 
 use super::super::backend::{self, Fault, Lease, Progress, Source, Upload, beside};
 use super::super::encode::Coder;
@@ -241,6 +243,9 @@ async fn pass_coded(
     Ok(source.is_clean())
 }
 
+/// Content that is spliced where it can be, in bytes.
+const LONG: u64 = 64 * 1024;
+
 /// Passes the rest of a response's body on; says whether nothing came after it.
 async fn pass_body(
     session: &Session,
@@ -253,9 +258,35 @@ async fn pass_body(
     let shared = &session.worker.shared;
     let malformed = |error: Malformed| Fault::amid(RequestOutcome::BackendMalformed, error);
     let cut = |error: io::Error| Fault::amid(RequestOutcome::BackendCut, error);
+    // Where nothing is looked at and the kernel has the keys, what is long need not come through here.
+    let mut choice = Choice::new();
+    let from = lease.plain_socket().filter(|_| raw && session.tls.is_in_kernel());
     while !decoder.is_done() {
         lease.readable().await.map_err(cut)?;
+        if let Some(from) = from
+            && choice.method() == Method::Splice
+            && decoder.ahead() >= LONG
+        {
+            let moved = |bytes: usize| {
+                session.connection.down.count(bytes, session.now_ms());
+                session.worker.stats.tls_spliced.add(bytes as u64);
+                note.bytes_out += bytes as u64;
+            };
+            match session.tls.splice(shared, from, decoder.ahead(), moved).await {
+                Ok(Spliced::Moved(bytes)) => {
+                    decoder.skip(bytes);
+                    choice.spliced(usize::try_from(bytes).unwrap_or(usize::MAX));
+                    continue;
+                }
+                // The next read says so, too, and what it means.
+                Ok(Spliced::End) => {}
+                Ok(Spliced::NoPipe) => choice.cannot_splice(),
+                Err(Failure::Client(error)) => return Err(gone(error)),
+                Err(Failure::Backend(error)) => return Err(cut(error)),
+            }
+        }
         let came = lease.recv(|bytes| {
+            choice.copied(bytes.len());
             if raw {
                 let used = measure(decoder, bytes).map_err(malformed)?;
                 session.tls.try_send(shared, &bytes[..used]).map_err(gone)?;
