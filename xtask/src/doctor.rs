@@ -95,12 +95,7 @@ const TOOLS: &[(&str, &str, &str)] = &[
     ("npm", "the country database that tests use", "apt-get install npm"),
     ("perf", "profiles of benchmarks", "apt-get install linux-perf"),
     ("podman", "containers, later", "apt-get install podman netavark slirp4netns uidmap"),
-    ("bpf-linker", "the kernel's half of the firewall, later", "cargo install bpf-linker"),
-    (
-        "qemu-system-x86_64",
-        "tests of kernel TLS where the kernel lacks it, later",
-        "apt-get install qemu-system-x86",
-    ),
+    ("qemu-system-x86_64", "tests of kernel TLS and of an older kernel", "apt-get install qemu-system-x86"),
 ];
 
 fn kernel(release: &str) -> Row {
@@ -191,12 +186,18 @@ fn bpf() -> [Row; 2] {
     let state = |good| if good { State::Ok } else { State::Lacks };
     let found = |good| if good { "there" } else { "absent" };
     [
-        row("BTF", state(btf), found(btf), "eBPF, later", "a kernel with CONFIG_DEBUG_INFO_BTF"),
+        row(
+            "BTF",
+            state(btf),
+            found(btf),
+            "the firewall in the kernel",
+            "a kernel with CONFIG_DEBUG_INFO_BTF",
+        ),
         row(
             "BPF file system",
             state(mounted),
             found(mounted),
-            "pinned eBPF objects, later",
+            "a firewall in the kernel that outlives a restart",
             "mount -t bpf bpf /sys/fs/bpf",
         ),
     ]
@@ -204,13 +205,12 @@ fn bpf() -> [Row; 2] {
 
 fn kernel_tls(available: &str) -> Row {
     let there = available.split_whitespace().any(|name| name == "tls");
-    let remedy =
-        "modprobe tls; where the kernel was built without CONFIG_TLS, L7 will keep TLS in user space";
+    let remedy = "modprobe tls; where the kernel was built without CONFIG_TLS, TLS stays in user space";
     row(
         "kernel TLS",
         if there { State::Ok } else { State::Lacks },
         if there { "there" } else { "absent" },
-        "L7, later",
+        "mode l7",
         remedy,
     )
 }
@@ -246,7 +246,7 @@ fn toolchain() -> [Row; 2] {
             "nightly's rust-src",
             state(source),
             if source { "there" } else { "absent" },
-            "eBPF programs, later",
+            "what runs in the kernel, where Debian's rustc-web is not wanted",
             "rustup component add rust-src --toolchain nightly; or Debian's rustc-web, cargo-web and rust-web-src",
         ),
     ]

@@ -26,11 +26,17 @@ const TARGET: &str = "bpfel-unknown-none";
 const FLAGS: &str = "-C debuginfo=2 -C link-arg=--btf -C target-cpu=v3";
 
 /// A compiler that can do it.
-enum Toolchain {
-    /// Rustup's nightly.
-    Nightly,
-    /// Debian's, with this library of LLVM.
-    Debian { llvm: PathBuf },
+struct Toolchain {
+    maker: Maker,
+    /// Its library of LLVM, and which version that is.
+    llvm: PathBuf,
+    major: String,
+}
+
+/// Whose compiler it is.
+enum Maker {
+    Rustup,
+    Debian,
 }
 
 /// Builds the objects, and says where they are.
@@ -84,31 +90,39 @@ pub(crate) fn build_if_possible(repo: &Repo) {
 
 impl Toolchain {
     fn find(repo: &Repo) -> Result<Self> {
-        if nightly_sources(repo).is_some_and(|sources| sources.is_dir()) {
-            return Ok(Self::Nightly);
+        if let Some(sysroot) = nightly(repo)
+            && sysroot.join("lib/rustlib/src/rust/library/core").is_dir()
+        {
+            let mut rustc = repo.command("rustc");
+            rustc.env("RUSTUP_TOOLCHAIN", "nightly");
+            return Self::with(Maker::Rustup, &mut rustc, &sysroot.join("lib"));
         }
         setup::packages(repo, PACKAGES).context(
             "eBPF needs `rustup component add rust-src --toolchain nightly`, or Debian's rustc-web",
         )?;
-        let version = read(repo.command(DEBIAN_RUSTC).arg("-vV"))?;
-        let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: "));
-        let llvm = llvm.context("rustc does not say which LLVM it has")?;
-        let (major, minor) = llvm.split_once('.').context("the version of LLVM has one part only")?;
-        let minor = minor.split('.').next().unwrap_or_default();
-        let arch = std::env::consts::ARCH;
-        let llvm = PathBuf::from(format!("/usr/lib/{arch}-linux-gnu/libLLVM.so.{major}.{minor}"));
-        anyhow::ensure!(
-            llvm.is_file(),
-            "{DEBIAN_RUSTC} has LLVM {major}.{minor}, and there is no {}",
-            llvm.display()
-        );
-        Ok(Self::Debian { llvm })
+        let folder = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+        Self::with(Maker::Debian, &mut repo.command(DEBIAN_RUSTC), Path::new(&folder))
+    }
+
+    /// This compiler, with its LLVM, which is in `folder`.
+    fn with(maker: Maker, rustc: &mut Command, folder: &Path) -> Result<Self> {
+        let said = read(rustc.arg("-vV"))?;
+        let version = said.lines().find_map(|line| line.strip_prefix("LLVM version: "));
+        let version = version.context("rustc does not say which LLVM it has")?;
+        let (major, minor) = version.split_once('.').context("the version of LLVM has one part only")?;
+        let name = format!("libLLVM.so.{major}.{}", minor.split('.').next().unwrap_or_default());
+        let of_rust = |release: &str| folder.join(format!("{name}-rust-{release}"));
+        let release = said.lines().find_map(|line| line.strip_prefix("release: ")).unwrap_or_default();
+        // rustup's has the compiler's own version in its name.
+        let llvm = [folder.join(&name), of_rust(release)].into_iter().find(|path| path.is_file());
+        let llvm = llvm.with_context(|| format!("there is no {name} in {}", folder.display()))?;
+        Ok(Self { maker, llvm, major: major.to_owned() })
     }
 
     fn cargo(&self, repo: &Repo) -> Command {
-        match self {
-            Self::Nightly => repo.nightly_cargo(),
-            Self::Debian { .. } => {
+        match self.maker {
+            Maker::Rustup => repo.nightly_cargo(),
+            Maker::Debian => {
                 let mut cargo = repo.cargo_at("/usr/bin/cargo");
                 // Building the library is allowed to nightly compilers only, by name.
                 cargo.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", DEBIAN_RUSTC);
@@ -119,54 +133,41 @@ impl Toolchain {
 
     /// The linker, built against this compiler's LLVM, kept in `target/tools`.
     fn linker(&self, repo: &Repo) -> Result<PathBuf> {
-        match self {
-            // Its default is to load the LLVM of the compiler that calls it.
-            Self::Nightly => setup::cargo_tool(repo, "bpf-linker", BPF_LINKER),
-            Self::Debian { llvm } => {
-                let name = llvm.file_name().context("a file")?.to_string_lossy().into_owned();
-                let folder = repo.tools().join("bpf-linker").join(&name);
-                let linker = folder.join("bin/bpf-linker");
-                if linker.is_file() {
-                    return Ok(linker);
-                }
-                eprintln!("ebpf: cargo install bpf-linker --version {BPF_LINKER} for {name} (a minute)");
-                // What looks for LLVM looks for a folder of it.
-                let lib = folder.join("llvm/lib");
-                std::fs::create_dir_all(&lib).with_context(|| format!("cannot make {}", lib.display()))?;
-                let link = lib.join("libLLVM.so");
-                if !link.is_symlink() {
-                    std::os::unix::fs::symlink(llvm, &link)
-                        .with_context(|| format!("cannot make {}", link.display()))?;
-                }
-                let major = name.trim_start_matches("libLLVM.so.").split('.').next().unwrap_or_default();
-                let mut install = repo.cargo();
-                install
-                    .args([
-                        "install",
-                        "--quiet",
-                        "--locked",
-                        "--version",
-                        BPF_LINKER,
-                        "--no-default-features",
-                    ])
-                    .args(["--features", &format!("llvm-{major}"), "--root"])
-                    .arg(&folder)
-                    .arg("bpf-linker")
-                    .env("LLVM_PREFIX", folder.join("llvm"))
-                    .env("CARGO_TARGET_DIR", repo.tools().join("build"));
-                run_command(&mut install)?;
-                Ok(linker)
-            }
+        let name = self.llvm.file_name().context("a file")?.to_string_lossy().into_owned();
+        let folder = repo.tools().join("bpf-linker").join(&name);
+        let linker = folder.join("bin/bpf-linker");
+        if linker.is_file() {
+            return Ok(linker);
         }
+        eprintln!("ebpf: cargo install bpf-linker --version {BPF_LINKER} for {name} (a minute)");
+        // What looks for LLVM looks for a folder of it.
+        let lib = folder.join("llvm/lib");
+        std::fs::create_dir_all(&lib).with_context(|| format!("cannot make {}", lib.display()))?;
+        let link = lib.join("libLLVM.so");
+        if !link.is_symlink() {
+            std::os::unix::fs::symlink(&self.llvm, &link)
+                .with_context(|| format!("cannot make {}", link.display()))?;
+        }
+        let found_at_run_time = self.llvm.parent().context("a folder")?.display();
+        let mut install = repo.cargo();
+        install
+            .args(["install", "--quiet", "--locked", "--version", BPF_LINKER, "--no-default-features"])
+            .args(["--features", &format!("llvm-{}", self.major), "--root"])
+            .arg(&folder)
+            .arg("bpf-linker")
+            .env("LLVM_PREFIX", folder.join("llvm"))
+            .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{found_at_run_time}"))
+            .env("CARGO_TARGET_DIR", repo.tools().join("build"));
+        run_command(&mut install)?;
+        Ok(linker)
     }
 }
 
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
-/// Where rustup's nightly would have the library's sources.
-fn nightly_sources(repo: &Repo) -> Option<PathBuf> {
+/// Where rustup's nightly is.
+fn nightly(repo: &Repo) -> Option<PathBuf> {
     let mut rustc = repo.command("rustc");
     rustc.env("RUSTUP_TOOLCHAIN", "nightly").args(["--print", "sysroot"]);
-    let sysroot = read(&mut rustc).ok()?;
-    Some(Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core"))
+    Some(read(&mut rustc).ok()?.trim().into())
 }

@@ -35,7 +35,7 @@ impl Descriptors {
     pub fn of(limit: u64) -> Self {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         // Once beyond the bound, and once for what the process has open itself: listeners, rings, databases, maps.
-        let reserve = (32 + limit / 16).min(512);
+        let reserve = (32 + limit / 16).min(384);
         Self { bound: limit.saturating_sub(reserve), connections: (limit / 2).saturating_sub(reserve).max(1) }
     }
 }
@@ -171,7 +171,7 @@ mod tests {
             }
             assert!(connections > 0);
         }
-        assert_eq!(Descriptors::of(20_000), Descriptors { bound: 19_488, connections: 9_488 });
+        assert_eq!(Descriptors::of(20_000), Descriptors { bound: 19_616, connections: 9_616 });
     }
 
     #[test]

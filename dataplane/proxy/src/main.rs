@@ -379,7 +379,7 @@ fn most_connections(config: &Config, descriptors: u64) -> u32 {
                 asked,
                 connections,
                 descriptors,
-                "server.max_connections is lowered: raise the limit of open files (LimitNOFILE) to twice as many and 1,024"
+                "server.max_connections is lowered: raise the limit of open files (LimitNOFILE) to twice as many and 1,000"
             );
             connections
         }
