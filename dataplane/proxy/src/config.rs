@@ -8,16 +8,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use mc_core::model::{self, Firewall, Invalid, Listener, Route};
+use mcdsl::config::ReadError;
+use mcdsl::log::Log;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::access_log::{Format, Target};
 
-mod explain;
+mod hints;
 #[cfg(test)]
 mod tests;
 
-pub use explain::Problem;
+pub use mcdsl::config::Problem;
 
 /// The configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -106,46 +108,6 @@ pub struct Metrics {
     pub listen_addr: Option<SocketAddr>,
 }
 
-/// `[log]`: what the process says about itself, on standard error.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Log {
-    /// The least severe line that is written.
-    pub level: Level,
-    /// How a line looks.
-    pub format: LogFormat,
-}
-
-/// Severity of a log line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Something does not work.
-    Error,
-    /// Something will not work for long.
-    Warn,
-    /// What happens to the whole.
-    #[default]
-    Info,
-    /// What happens to one connection.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    #[default]
-    Auto,
-    /// One JSON object.
-    Json,
-    /// Words.
-    Text,
-}
-
 /// `[access_log]`: a line for each connection.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -223,15 +185,8 @@ pub enum XdpMode {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("cannot read the configuration {path}: {remedy}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What to do.
-        remedy: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Something in it is wrong.
     #[error(transparent)]
     Wrong(#[from] Problem),
@@ -290,18 +245,9 @@ impl Default for Keepalive {
     }
 }
 
-impl Level {
-    /// Its word, as the `tracing` filter knows it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
+/// A value that is refused for what it means.
+fn refused(text: &str, name: &str, Invalid { field, problem }: Invalid) -> Problem {
+    mcdsl::config::refused(text, name, &field, problem)
 }
 
 impl Config {
@@ -310,22 +256,13 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or the first thing in it that is wrong.
     pub fn load(path: &Path, root: Option<&Path>) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            remedy: match source.kind() {
-                std::io::ErrorKind::NotFound => "name one that exists with --config",
-                std::io::ErrorKind::PermissionDenied => "let this user read it",
-                std::io::ErrorKind::InvalidData => "it must be UTF-8 text",
-                _ => "see the cause",
-            },
-            source,
-        })?;
+        let text = mcdsl::config::text(path)?;
         let name = path.display().to_string();
         let mut config = Self::parse(&text, &name)?;
         if let Some(root) = root {
             root.clone_into(&mut config.server.root);
         }
-        config.check_files().map_err(|invalid| explain::invalid(&text, &name, &invalid))?;
+        config.check_files().map_err(|invalid| refused(&text, &name, invalid))?;
         Ok(config)
     }
 
@@ -334,9 +271,8 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn parse(text: &str, name: &str) -> Result<Self, Problem> {
-        let mut config: Self =
-            toml::from_str(text).map_err(|error| explain::malformed(text, name, &error))?;
-        config.normalize().map_err(|invalid| explain::invalid(text, name, &invalid))?;
+        let mut config: Self = mcdsl::config::read(text, name, hints::HINTS)?;
+        config.normalize().map_err(|invalid| refused(text, name, invalid))?;
         Ok(config)
     }
 

@@ -25,10 +25,10 @@ use mc_xdp::{
     Where,
 };
 
-use crate::chain::chain;
 use crate::clock;
 use crate::config::{Xdp, XdpMode};
 use crate::geoip::GeoIp;
+use mcdsl::chain;
 
 /// The kernel's half. One for the process; by default there is none.
 #[derive(Debug, Default)]

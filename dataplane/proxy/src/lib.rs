@@ -5,7 +5,6 @@
 
 pub mod access_log;
 pub mod admin;
-mod chain;
 pub mod clock;
 pub mod config;
 pub mod geoip;

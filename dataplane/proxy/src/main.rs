@@ -14,7 +14,7 @@ use mc_core::limits::{Count, Descriptors, SourceCounts};
 use mc_core::rate::RateTable;
 use mc_proxy::access_log::{LogSink, Target};
 use mc_proxy::admin::{Events, Service};
-use mc_proxy::config::{Config, LogFormat};
+use mc_proxy::config::Config;
 use mc_proxy::geoip::GeoIp;
 use mc_proxy::handover::{Handed, Predecessor};
 use mc_proxy::kernel::Kernel;
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     if args.check {
         return ExitCode::SUCCESS;
     }
-    set_up_log(&config);
+    config.log.set_up();
     match run(&config, args.take_over) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -96,18 +96,6 @@ fn complain(error: &anyhow::Error) {
     #[expect(clippy::print_stderr, reason = "the last word of a process that cannot go on")]
     {
         eprintln!("mc-proxy: {error:#}");
-    }
-}
-
-fn set_up_log(config: &Config) {
-    let filter = tracing_subscriber::EnvFilter::new(config.log.level.as_str());
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
-    match config.log.format {
-        LogFormat::Json => builder.json().init(),
-        LogFormat::Auto if !terminal => builder.json().init(),
-        LogFormat::Text | LogFormat::Auto => builder.init(),
     }
 }
 

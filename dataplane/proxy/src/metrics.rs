@@ -22,6 +22,7 @@ use mc_core::backend::{BackendLive, Health};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_ebpf_abi::policy::{self, Count};
 use mc_uring::ktls::InUserSpace;
+use mcdsl::prometheus::{Page, seconds};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -33,10 +34,6 @@ use crate::snapshot::{RouteEntry, Snapshot};
 use crate::stats::{self, Counter, Histogram, WorkerStats};
 use crate::tls::Tls;
 use crate::workers::Budgets;
-
-mod page;
-
-use page::{Page, seconds};
 
 /// Where the numbers are.
 #[derive(Clone, Debug)]
@@ -130,7 +127,7 @@ fn render(exporter: &Exporter) -> String {
     page.one("mcproxy_revision", "gauge", "Revision of the configuration.", snapshot.revision);
     page.one("mcproxy_routes", "gauge", "Routes.", snapshot.route_count);
     page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", log.lost());
-    process(&mut page);
+    page.process();
     budgets(&mut page, &admin.workers().policy.budgets);
     kernel(&mut page, admin.kernel());
     certificates(&mut page, &admin.workers().policy.tls);
@@ -262,7 +259,11 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         ("mcproxy_request_seconds", "From a request's head to its end.", |stats| &stats.request_time),
     ];
     for (name, help, of) in times {
-        page.histogram(name, help, workers.iter().map(|stats| of(stats)));
+        let parts = || workers.iter().map(|stats| of(stats));
+        let buckets = (0..Histogram::BUCKETS).map(|index| {
+            (Histogram::bound_us(index), parts().map(|part| part.buckets[index].get()).sum::<u64>())
+        });
+        page.histogram(name, help, buckets, parts().map(|part| part.sum_us.get()).sum());
     }
 }
 
@@ -460,31 +461,6 @@ fn budgets(page: &mut Page, budgets: &Budgets) {
     page.one("mcproxy_memory_short", "gauge", help, u64::from(memory.is_short()));
 }
 
-/// What the kernel says of this process; nothing where /proc is not there.
-fn process(page: &mut Page) {
-    let pages = |text: String| text.split_whitespace().nth(1)?.parse::<u64>().ok();
-    let page_size = rustix::param::page_size() as u64;
-    if let Some(resident) = std::fs::read_to_string("/proc/self/statm").ok().and_then(pages) {
-        let help = "Resident memory.";
-        page.one("process_resident_memory_bytes", "gauge", help, resident * page_size);
-    }
-    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        page.one("process_open_fds", "gauge", "Open descriptors.", open.count() as u64);
-    }
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    page.one("process_max_fds", "gauge", "Most descriptors.", limit.unwrap_or(u64::MAX));
-    let ticks = |text: String| {
-        // The fields after the name, which may hold anything, in parentheses: utime and stime are 14 and 15.
-        let after = text.rsplit_once(')')?.1.to_owned();
-        let mut fields = after.split_whitespace().skip(11);
-        Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
-    };
-    if let Some(ticks) = std::fs::read_to_string("/proc/self/stat").ok().and_then(ticks) {
-        let us = ticks * 1_000_000 / rustix::param::clock_ticks_per_second();
-        page.one("process_cpu_seconds_total", "counter", "Processor time.", seconds(us));
-    }
-}
-
 /// Binds the address for [`serve`].
 /// `handed`: what another process has handed over, used where it is the same address.
 ///
@@ -506,6 +482,8 @@ pub async fn bind(address: SocketAddr, handed: Option<(SocketAddr, OwnedFd)>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::RouteLive;
+    use mc_core::model::Route;
 
     #[test]
     fn workers_are_summed_and_every_outcome_has_its_series() {
@@ -522,20 +500,6 @@ mod tests {
         }
         assert_format(&page.text);
     }
-
-    #[test]
-    fn what_the_kernel_says_of_this_process_is_there() {
-        let mut page = Page::default();
-        process(&mut page);
-        for name in ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"] {
-            assert!(page.text.lines().any(|line| line.starts_with(name)), "{name}: {}", page.text);
-        }
-        assert_format(&page.text);
-    }
-
-    use mc_core::model::Route;
-
-    use crate::stats::RouteLive;
 
     fn route(name: &str, connections: u64) -> Arc<RouteEntry> {
         let spec: Route =

@@ -28,6 +28,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("mc-uring", Layer::Fence),
     ("mc-xdp", Layer::Fence),
     ("mc-api", Layer::Fence),
+    ("mcdsl", Layer::Fence),
     ("mc-proxy", Layer::Program),
     ("mcproxyctl", Layer::Program),
     ("mc-bench", Layer::Program),

@@ -24,8 +24,8 @@ use super::auth::TokenFile;
 use super::error::ChangeError;
 use super::events::MAX_WATCHERS;
 use super::state::{MAX_ROUTES, RoutePut};
-use crate::chain::chain;
 use crate::stats::TapGuard;
+use mcdsl::chain;
 
 mod answer;
 

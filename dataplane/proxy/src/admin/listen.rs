@@ -20,9 +20,9 @@ use tonic::transport::Server;
 
 use super::auth::{TokenError, TokenFile};
 use super::{Admin, grpc};
-use crate::chain::chain;
 use crate::config::{AdminTcp, Config};
 use crate::handover;
+use mcdsl::chain;
 
 /// The open sockets of the admin API.
 #[derive(Debug)]

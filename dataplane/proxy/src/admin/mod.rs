@@ -15,7 +15,6 @@ use mc_core::model::{Firewall, FirewallRule, Listener, Rate, Route, RouteKey};
 use serde_json::json;
 use tokio::sync::{Mutex, watch};
 
-use crate::chain::chain;
 use crate::clock;
 use crate::config::Config;
 use crate::geoip::GeoIp;
@@ -25,6 +24,7 @@ use crate::kernel::Kernel;
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::store::Store;
 use crate::workers::{ConnectionFilter, ConnectionInfo, Workers};
+use mcdsl::chain;
 
 pub mod auth;
 mod backends;

@@ -26,7 +26,6 @@ use super::build;
 use super::error::ChangeError;
 use super::events::{Events, Kind};
 use super::listing::Listing;
-use crate::chain::chain;
 use crate::clock;
 use crate::geoip::GeoIp;
 use crate::handover::HandedListener;
@@ -35,6 +34,7 @@ use crate::snapshot::{FirewallEntry, ListenerEntry, ListenerIds, RouteEntry, Sna
 use crate::store::{Change, Loaded, Store, StoreError};
 use crate::tls::{Authorities, Authority};
 use crate::workers::{BindError, Bound, ConnectionFilter, Workers};
+use mcdsl::chain;
 
 mod firewall;
 mod listeners;

@@ -1,5 +1,7 @@
 //! A table of configurations, each with one mistake, and what is said of it.
 
+use mcdsl::log::Level;
+
 use super::*;
 
 /// What is said of a configuration that is wrong, from its line on.
@@ -218,7 +220,7 @@ fn the_empty_file_is_a_configuration() {
     assert_eq!(config.socket(), Path::new("/srv/mc-proxy/mc-proxy.sock"));
     assert_eq!(config.metrics.listen_addr, Some("127.0.0.1:9091".parse().unwrap()));
     assert_eq!((config.server.workers, config.server.drain_timeout_ms), (0, 30_000));
-    assert_eq!((config.log.level, config.log.format), (Level::Info, LogFormat::Auto));
+    assert_eq!((config.log.level, config.log.format), (Level::Info, mcdsl::log::Format::Auto));
     assert_eq!((config.access_log.path, config.access_log.format), (Target::Stdout, Format::Json));
     assert_eq!(config.keepalive, Keepalive { idle_ms: 60_000, interval_ms: 10_000, probes: 6 });
     assert!(config.admin.tcp.is_none() && config.geoip.country_database.is_none());

@@ -9,7 +9,6 @@
 
 mod error;
 mod load;
-mod open;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -20,9 +19,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use mc_core::model::{Firewall, Listener, Route, RouteKey};
+use mcdsl::db::{self, Schema};
 use rusqlite::Connection;
 
 pub use error::StoreError;
+
+/// "MCPX": says whose database it is, to us and to `file`.
+const SCHEMA: Schema = Schema { application_id: 0x4d43_5058, migrations: &[include_str!("schema.sql")] };
 
 /// The database, open.
 #[derive(Debug)]
@@ -99,7 +102,7 @@ impl Store {
     /// # Errors
     /// As there.
     pub fn open_with(path: &Path, lock: Option<File>) -> Result<(Self, Loaded), StoreError> {
-        let (connection, lock) = open::open(path, lock)?;
+        let (connection, lock) = db::open(path, &SCHEMA, lock)?;
         let store = Self { connection, path: path.to_owned(), typical: load::Typical::default(), lock };
         let loaded = load::all(&store.connection, &store.typical, path)?;
         Ok((store, loaded))

@@ -7,6 +7,7 @@ use mc_core::model::{
     Action, Backend, Balance, Check, CheckKind, CustomTlv, FirewallRule, Http, Mode, Protocol, ProxyIn,
     ProxyOut, Rate, Subject, TlvsOut,
 };
+use mcdsl::db::DbError;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -217,7 +218,7 @@ fn a_full_disk_is_said_and_nothing_of_the_change_is_stored() {
     store.connection.pragma_update(None, "max_page_count", 8).unwrap();
     let many = (0..10_000).map(|number| route(&format!("{number}.org"))).collect();
     let error = store.commit(&Change::ReplaceRoutes(many)).unwrap_err();
-    assert!(matches!(&error, StoreError::Full(at) if *at == path), "{error:?}");
+    assert!(matches!(&error, StoreError::Db(DbError::Full(at)) if *at == path), "{error:?}");
     assert_eq!(store.commit(&Change::SetFirewall(firewall())).unwrap(), 3);
     drop(store);
     assert_eq!(names(&Store::open(&path).unwrap().1), ["a.org"]);
@@ -246,7 +247,7 @@ fn a_second_process_is_refused_and_a_reader_is_not() {
     let (_directory, path) = directory();
     let (store, _) = Store::open(&path).unwrap();
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, StoreError::InUse(_)), "{error:?}");
+    assert!(matches!(error, StoreError::Db(DbError::InUse(_))), "{error:?}");
     let reader = Connection::open(&path).unwrap();
     assert_eq!(reader.query_row("SELECT revision FROM site", [], |row| row.get::<_, i64>(0)).unwrap(), 0);
     drop(store);
@@ -277,7 +278,7 @@ fn changed(path: &Path, sql: &str) {
 
 #[test]
 fn a_newer_database_is_refused_even_where_only_its_log_says_so() {
-    let expect = "/x.db is a database of version 2, and this mc-proxy knows versions up to 1";
+    let expect = "/x.db is a database of version 2, and this program knows versions up to 1";
     check_refused(|path| changed(path, "PRAGMA user_version = 2"), expect);
     check_refused(
         |path| {
@@ -341,12 +342,12 @@ fn damage_is_said_with_its_place() {
 fn what_is_no_file_is_refused() {
     let (directory, _) = directory();
     let error = Store::open(directory.path()).unwrap_err();
-    assert!(matches!(error, StoreError::NotAFile(_)), "{error:?}");
-    assert!(matches!(Store::open(Path::new("/dev/null")).unwrap_err(), StoreError::NotAFile(_)));
+    assert!(matches!(error, StoreError::Db(DbError::NotAFile(_))), "{error:?}");
+    assert!(matches!(Store::open(Path::new("/dev/null")).unwrap_err(), StoreError::Db(DbError::NotAFile(_))));
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
     let error = Store::open(&file.join("x.db")).unwrap_err();
-    assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
+    assert!(matches!(error, StoreError::Db(DbError::Io { .. })), "{error:?}");
 }
 
 /// Runs in a thread that is bound by permissions even where the tests run as root.
@@ -371,7 +372,7 @@ fn a_file_or_directory_that_cannot_be_written_is_refused() {
     let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let check = |path: &Path| {
         let error = Store::open(path).unwrap_err();
-        assert!(matches!(error, StoreError::ReadOnly(_)), "{error:?}");
+        assert!(matches!(error, StoreError::Db(DbError::ReadOnly(_))), "{error:?}");
     };
     chmod(&path, 0o400);
     unprivileged(|| check(&path));

@@ -15,6 +15,7 @@ use crate::access_log::{Format, LogSink, Target};
 use crate::store::{Change, StoreError};
 use crate::tls::Tls;
 use crate::workers::SharedPolicy;
+use mcdsl::db::DbError;
 
 /// An admin side in a directory of its own.
 struct Site {
@@ -33,7 +34,7 @@ struct Breakable {
 impl Commit for Breakable {
     fn commit(&mut self, change: &Change) -> Result<u64, StoreError> {
         if self.broken.load(Ordering::Relaxed) {
-            return Err(StoreError::Full("/full/mc-proxy.db".into()));
+            return Err(DbError::Full("/full/mc-proxy.db".into()).into());
         }
         self.store.commit(change)
     }

@@ -3,7 +3,7 @@
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::chain::chain;
+use mcdsl::chain;
 
 #[tokio::test]
 async fn the_same_route_again_is_no_change() {
@@ -329,9 +329,10 @@ async fn old_snapshots_are_freed_by_the_admin_side() {
     let weak = Arc::downgrade(&old);
     site.admin.replace_routes(vec![], None, false).await.unwrap();
     assert!(!site.admin.state.lock().await.can_reap(), "somebody reads it");
+    // Locked, so that the admin side does not do it between two of these lines.
+    let mut state = site.admin.state.lock().await;
     drop(old);
     assert!(weak.upgrade().is_some(), "the last reader has not freed it");
-    let mut state = site.admin.state.lock().await;
     assert!(state.can_reap());
     state.reap();
     assert!(weak.upgrade().is_none());

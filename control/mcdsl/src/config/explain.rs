@@ -6,7 +6,6 @@
 use std::fmt;
 use std::ops::Range;
 
-use mc_core::model::Invalid;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -15,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 pub struct Problem {
     /// The file's name.
     pub file: String,
-    /// From 1.
+    /// From 1; 0 where it is no line's.
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
@@ -27,7 +26,10 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        match self.line {
+            0 => write!(f, "{}: ", self.file)?,
+            line => write!(f, "{}:{line}:{}: ", self.file, self.column)?,
+        }
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
@@ -37,14 +39,41 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// A value that is refused for what it means: `invalid.field` is its path from the top of the file.
-pub(super) fn invalid(text: &str, file: &str, invalid: &Invalid) -> Problem {
-    let place = DeTable::parse(text).map_or(0..0, |tree| walk(tree.get_ref(), &invalid.field).0);
-    problem(text, file, place, invalid.field.clone(), invalid.problem.clone())
+/// What a program knows of its own keys, for those who write them wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Hints {
+    /// What to write for a key that is missing, as the end of a sentence: `, e.g. "0.0.0.0:443"`; or nothing.
+    pub example: fn(key: &str) -> &'static str,
+    /// What is wrong with what stands at this path, where the reader cannot say it well: a flattened table, which it blames
+    /// as a whole.
+    pub within: fn(tree: &DeTable<'_>, path: &str) -> Option<Found>,
+}
+
+/// What is wrong within a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The key's path.
+    pub key: String,
+    /// Where it is, in bytes.
+    pub place: Range<usize>,
+    /// What is wrong and what to write instead.
+    pub message: String,
+}
+
+impl Hints {
+    /// None.
+    pub const NONE: Self = Self { example: |_| "", within: |_, _| None };
+}
+
+/// A value that is refused for what it means; `key`: its path from the top of the file.
+#[must_use]
+pub fn refused(text: &str, file: &str, key: &str, message: impl Into<String>) -> Problem {
+    let place = DeTable::parse(text).map_or(0..0, |tree| walk(tree.get_ref(), key).0);
+    problem(text, file, place, key.to_owned(), message.into())
 }
 
 /// Text that is no TOML, or not of the types expected.
-pub(super) fn malformed(text: &str, file: &str, error: &toml::de::Error) -> Problem {
+pub(super) fn malformed(text: &str, file: &str, error: &toml::de::Error, hints: Hints) -> Problem {
     let place = error.span().unwrap_or(0..0);
     let Ok(tree) = DeTable::parse(text) else {
         let line = text[..place.start.min(text.len())].rsplit('\n').next().unwrap_or("").trim();
@@ -53,11 +82,11 @@ pub(super) fn malformed(text: &str, file: &str, error: &toml::de::Error) -> Prob
     };
     let path = path_to(tree.get_ref(), &place).unwrap_or_default();
     let message = error.message();
-    if let Some((key, place, message)) = rule_problem(tree.get_ref(), &path) {
+    if let Some(Found { key, place, message }) = (hints.within)(tree.get_ref(), &path) {
         return problem(text, file, place, key, message);
     }
     if let Some(key) = quoted(message, "missing field ") {
-        let message = format!("missing: add `{key} = ...`{}", example(key));
+        let message = format!("missing: add `{key} = ...`{}", (hints.example)(key));
         return problem(text, file, place, join(&path, key), message);
     }
     if let Some(key) = quoted(message, "unknown field ") {
@@ -70,7 +99,8 @@ pub(super) fn malformed(text: &str, file: &str, error: &toml::de::Error) -> Prob
 }
 
 /// `, did you mean `x`?` where one of `known` is near, else the list of them.
-fn meant(word: &str, known: &[&str]) -> String {
+#[must_use]
+pub fn meant(word: &str, known: &[&str]) -> String {
     let near = known.iter().map(|candidate| (distance(word, candidate), candidate)).min();
     match near {
         Some((far, candidate)) if far <= (word.chars().count() / 3).max(1) => {
@@ -125,46 +155,9 @@ fn explain_value(message: &str, value: &str, path: &str) -> String {
     format!("expected {expected}, found {}", if found == "map" { "a table" } else { found })
 }
 
-/// An example of a field that is easy to get wrong.
-fn example(key: &str) -> &'static str {
-    match key {
-        "address" => ", e.g. \"0.0.0.0:443\"",
-        "name" => ", e.g. \"web\" for a listener, \"www.example.org\" for a route",
-        "backends" => ", e.g. [{ address = \"192.0.2.1:443\" }]",
-        "listener" => ", the name of a listener",
-        "action" => ", \"allow\" or \"deny\"",
-        _ => "",
-    }
-}
-
-/// What is wrong with a firewall rule: its fields are flattened, so that the reader blames the whole of it.
-fn rule_problem(tree: &DeTable<'_>, path: &str) -> Option<(String, Range<usize>, String)> {
-    if !path.starts_with("firewall.rules[") {
-        return None;
-    }
-    let rule = walk(tree, path).1?.get_ref().as_table()?;
-    let subjects = rule.keys().filter(|key| RULE_SUBJECTS.contains(&key.get_ref().as_ref())).count();
-    for (key, value) in rule {
-        let name = key.get_ref().as_ref();
-        let (place, message) = match (name, value.get_ref()) {
-            ("cidr", DeValue::String(text)) if text.parse::<ipnet::IpNet>().is_err() => {
-                (value.span(), no_network(&format!("\"{text}\"")))
-            }
-            ("cidr" | "country", other) if !other.is_str() => {
-                (value.span(), format!("expected a string in quotes, found {}", other.type_str()))
-            }
-            ("asn", DeValue::Integer(number)) if number.as_str().parse::<u32>().is_ok() => continue,
-            ("asn", _) => (value.span(), "expected a whole number from 0 to 4294967295".to_owned()),
-            ("cidr" | "country" | "action" | "comment", _) => continue,
-            _ => (key.span(), format!("unknown field `{name}`{}", meant(name, &RULE_KEYS))),
-        };
-        return Some((join(path, name), place, message));
-    }
-    let message = "a rule needs exactly one of `cidr`, `country` and `asn`, e.g. cidr = \"192.0.2.0/24\"";
-    (subjects != 1).then(|| (path.to_owned(), walk(tree, path).0, message.to_owned()))
-}
-
-fn no_network(value: &str) -> String {
+/// What to write for a network instead of `value`.
+#[must_use]
+pub fn no_network(value: &str) -> String {
     format!("{value} is no network: write \"192.0.2.0/24\" or \"2001:db8::/32\"")
 }
 
@@ -179,7 +172,9 @@ fn backticked<'a>(message: &'a str, start: &str) -> Vec<&'a str> {
     list.split('`').skip(1).step_by(2).collect()
 }
 
-fn join(path: &str, key: &str) -> String {
+/// The path of a key within a table.
+#[must_use]
+pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
@@ -205,7 +200,8 @@ fn path_in(value: &DeValue<'_>, span: &Range<usize>, place: &Range<usize>) -> Op
 }
 
 /// Where the value at `path` is, or as much of the path as there is; and the value, if it is there.
-fn walk<'a, 'i>(tree: &'a DeTable<'i>, path: &str) -> (Range<usize>, Option<&'a Spanned<DeValue<'i>>>) {
+#[must_use]
+pub fn walk<'a, 'i>(tree: &'a DeTable<'i>, path: &str) -> (Range<usize>, Option<&'a Spanned<DeValue<'i>>>) {
     let mut place = 0..0;
     let mut table = Some(tree);
     let mut found = None;
@@ -243,9 +239,3 @@ fn distance(a: &str, b: &str) -> usize {
     }
     rows[a.len()][b.len()]
 }
-
-/// Whom a rule is about.
-const RULE_SUBJECTS: [&str; 3] = ["cidr", "country", "asn"];
-
-/// Everything a rule may say.
-const RULE_KEYS: [&str; 5] = ["action", "cidr", "country", "asn", "comment"];

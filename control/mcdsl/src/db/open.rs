@@ -9,16 +9,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::StoreError;
-
-/// "MCPX": says whose database it is, to us and to `file`.
-pub(super) const APPLICATION_ID: i64 = 0x4d43_5058;
-
-/// Each brings a database from the version that is its index to the next. They only go forward.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
-
-/// The version that this program writes.
-pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
+use super::{DbError, Schema};
 
 /// How long a statement waits for someone who reads the database from outside.
 const BUSY: Duration = Duration::from_secs(5);
@@ -29,48 +20,58 @@ const KEPT_LOG: i64 = 4 << 20;
 /// A planted fault, for the tests that must notice it: acknowledges before the disk has the change.
 const SYNCHRONOUS: &str = if cfg!(feature = "planted-early-ack") { "OFF" } else { "FULL" };
 
-/// The database, ready for use, and the lock that keeps others away.
+/// Opens a database of this schema, made where there is none (mode 0600, its directory 0700), brought to the schema's
+/// version where it is older; with it, the lock that keeps others away.
 /// `handed`: the lock, where another process has it and gives it to us.
-pub(super) fn open(path: &Path, handed: Option<File>) -> Result<(Connection, File), StoreError> {
+///
+/// # Errors
+/// [`DbError`] says what is wrong with it and what to do. A database that cannot be used is not changed.
+pub fn open(path: &Path, schema: &Schema, handed: Option<File>) -> Result<(Connection, File), DbError> {
     prepare(path)?;
     let lock = match handed {
         Some(lock) => lock,
         None => lock(path)?,
     };
-    let mut connection = connect(path)?;
+    let mut connection = connect(path, schema)?;
     restrict(path)?;
-    configure(&mut connection, path)?;
+    configure(&mut connection, path, schema)?;
     Ok((connection, lock))
 }
 
 /// Sees that there is a file; makes an empty one, ours alone to read, where there is none.
-fn prepare(path: &Path) -> Result<(), StoreError> {
+fn prepare(path: &Path) -> Result<(), DbError> {
     match fs::metadata(path) {
-        Ok(found) if !found.is_file() => return Err(StoreError::NotAFile(path.to_owned())),
+        Ok(found) if !found.is_file() => return Err(DbError::NotAFile(path.to_owned())),
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(StoreError::io("look at", path, error)),
+        Err(error) => return Err(DbError::io("look at", path, error)),
     }
     let directory = directory(path);
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|error| StoreError::io("create the directory", directory, error))?;
+        .map_err(|error| DbError::io("create the directory", directory, error))?;
+    create(path)
+}
+
+/// Makes a new, empty file, ours alone to read.
+pub(super) fn create(path: &Path) -> Result<(), DbError> {
+    let directory = directory(path);
     OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(path)
-        .map_err(|error| StoreError::io("create", path, error))?;
+        .map_err(|error| DbError::io("create", path, error))?;
     // The name must be as durable as what is written under it.
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(|error| StoreError::io("write the directory", directory, error))
+        .map_err(|error| DbError::io("write the directory", directory, error))
 }
 
 /// Keeps a second process away. SQLite's own locks would also keep those away who only read.
-fn lock(path: &Path) -> Result<File, StoreError> {
+fn lock(path: &Path) -> Result<File, DbError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
@@ -80,18 +81,18 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .truncate(false)
         .mode(0o600)
         .open(&name)
-        .map_err(|error| StoreError::io("open", &name, error))?;
+        .map_err(|error| DbError::io("open", &name, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &name, error)),
+        Err(TryLockError::WouldBlock) => Err(DbError::InUse(path.to_owned())),
+        Err(TryLockError::Error(error)) => Err(DbError::io("lock", &name, error)),
     }
 }
 
 /// Opens what is there and judges whose it is. A database that is refused stays as it is, byte for byte:
 /// without the flag, closing it would move its log into it.
-fn connect(path: &Path) -> Result<Connection, StoreError> {
-    let sqlite = |error| StoreError::sqlite(path, error);
+fn connect(path: &Path, schema: &Schema) -> Result<Connection, DbError> {
+    let sqlite = |error| DbError::sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(sqlite)?;
@@ -103,21 +104,21 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))
         .map_err(sqlite)?
         == 0;
-    if id != APPLICATION_ID && !(empty && id == 0 && found == 0) {
-        return Err(StoreError::OtherApplication { path: path.to_owned(), id });
+    if id != schema.application_id && !(empty && id == 0 && found == 0) {
+        return Err(DbError::OtherApplication { path: path.to_owned(), id });
     }
-    if found > VERSION {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known: VERSION });
+    if found > schema.version() {
+        return Err(DbError::Newer { path: path.to_owned(), found, known: schema.version() });
     }
     if connection.is_readonly("main").map_err(sqlite)? {
-        return Err(StoreError::ReadOnly(path.to_owned()));
+        return Err(DbError::ReadOnly(path.to_owned()));
     }
     Ok(connection)
 }
 
 /// Ours alone to read, as SQLite then makes its log.
-fn restrict(path: &Path) -> Result<(), StoreError> {
-    let io = |error| StoreError::io("restrict the access to", path, error);
+fn restrict(path: &Path) -> Result<(), DbError> {
+    let io = |error| DbError::io("restrict the access to", path, error);
     let mode = fs::metadata(path).map_err(io)?.permissions().mode();
     if mode & 0o077 == 0 {
         return Ok(());
@@ -126,18 +127,18 @@ fn restrict(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Sets what holds for a connection, and brings the database to this version.
-fn configure(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let sqlite = |error| StoreError::sqlite(path, error);
+fn configure(connection: &mut Connection, path: &Path, schema: &Schema) -> Result<(), DbError> {
+    let sqlite = |error| DbError::sqlite(path, error);
     connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
     connection.pragma_update(None, "synchronous", SYNCHRONOUS).map_err(sqlite)?;
     connection.pragma_update(None, "foreign_keys", true).map_err(sqlite)?;
     connection.pragma_update(None, "journal_size_limit", KEPT_LOG).map_err(sqlite)?;
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
-    let Some(missing) = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found..)) else {
-        return Err(StoreError::corrupt(path, format_args!("its version is {found}")));
+    let Some(missing) = usize::try_from(found).ok().and_then(|found| schema.migrations.get(found..)) else {
+        return Err(DbError::corrupt(path, format_args!("its version is {found}")));
     };
     if !missing.is_empty() {
-        migrate(connection, missing).map_err(sqlite)?;
+        migrate(connection, missing, schema).map_err(sqlite)?;
         // Into the file itself, so that its header says what it is even to those who do not read the log.
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sqlite)?;
     }
@@ -146,13 +147,13 @@ fn configure(connection: &mut Connection, path: &Path) -> Result<(), StoreError>
 }
 
 /// All missing versions in one transaction.
-fn migrate(connection: &mut Connection, missing: &[&str]) -> Result<(), rusqlite::Error> {
+fn migrate(connection: &mut Connection, missing: &[&str], schema: &Schema) -> Result<(), rusqlite::Error> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for migration in missing {
         transaction.execute_batch(migration)?;
     }
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.pragma_update(None, "application_id", schema.application_id)?;
+    transaction.pragma_update(None, "user_version", schema.version())?;
     transaction.commit()
 }
 

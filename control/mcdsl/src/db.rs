@@ -1,0 +1,300 @@
+//! An SQLite database that loses nothing acknowledged: WAL, `synchronous=FULL`, one writer.
+//!
+//! One thread writes. What waits for it meanwhile goes into one transaction, each change in a savepoint of its own: one wait
+//! for the disk acknowledges them all, and one that fails leaves the others as they are. Any number of threads read, each on
+//! a connection of its own, beside the writer. Callers wait without holding up a runtime's threads.
+//!
+//! Left out: what is stored. SQL and rows are the service's.
+
+mod error;
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::JoinHandle;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use tokio::sync::{Semaphore, oneshot};
+
+pub use error::DbError;
+pub use open::open;
+
+/// Whose database it is, and how it is brought up to date.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema {
+    /// `PRAGMA application_id`: says whose database it is, to the program and to `file`.
+    pub application_id: i64,
+    /// Each brings a database from the version that is its index to the next. They only go forward.
+    pub migrations: &'static [&'static str],
+}
+
+impl Schema {
+    /// The version that this program writes.
+    #[must_use]
+    pub const fn version(&self) -> i64 {
+        self.migrations.len() as i64
+    }
+}
+
+/// A database, open.
+#[derive(Debug)]
+pub struct Database {
+    path: PathBuf,
+    writer: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    readers: Arc<Readers>,
+    /// Locked for as long as it is open. Dropped after the connections.
+    _lock: File,
+}
+
+/// Connections that wait for somebody to read.
+#[derive(Debug)]
+struct Readers {
+    idle: Mutex<Vec<Connection>>,
+    places: Arc<Semaphore>,
+}
+
+impl Readers {
+    /// A panic under the lock cannot leave anything half done: it is a push or a pop.
+    fn lock(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a change was not made: nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError<E: std::error::Error + 'static> {
+    /// The change itself says so.
+    #[error(transparent)]
+    Refused(E),
+    /// The database does.
+    #[error(transparent)]
+    Db(#[from] DbError),
+}
+
+/// A change that waits for the writer.
+type Job = Box<dyn Work + Send>;
+
+/// A change, and who waits for it.
+trait Work {
+    /// Makes the change. Whether it is to be kept.
+    fn apply(&mut self, savepoint: &Connection) -> bool;
+
+    /// Tells whoever waits: it is on the disk, or why not.
+    fn tell(self: Box<Self>, stored: Result<(), DbError>);
+}
+
+struct Change<F, T, E> {
+    /// Taken when it is run.
+    work: Option<F>,
+    done: Option<Result<T, Failed<E>>>,
+    reply: oneshot::Sender<Result<T, Failed<E>>>,
+}
+
+/// What went wrong with a change.
+enum Failed<E> {
+    Refused(E),
+    Panicked,
+    Db(DbError),
+}
+
+impl<F, T, E> Work for Change<F, T, E>
+where
+    F: FnOnce(&Connection) -> Result<T, E>,
+{
+    fn apply(&mut self, savepoint: &Connection) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        let done = catch_unwind(AssertUnwindSafe(|| work(savepoint)));
+        let done = done.map_or(Err(Failed::Panicked), |done| done.map_err(Failed::Refused));
+        let kept = done.is_ok();
+        self.done = Some(done);
+        kept
+    }
+
+    fn tell(self: Box<Self>, stored: Result<(), DbError>) {
+        let told = match (self.done, stored) {
+            (Some(Err(failed)), _) => Err(failed),
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (_, Err(error)) => Err(Failed::Db(error)),
+            (None, Ok(())) => Err(Failed::Panicked),
+        };
+        // Whoever has gone does not want to know.
+        self.reply.send(told).unwrap_or(());
+    }
+}
+
+/// Changes in one transaction at most: a bound for how long the first waits for the last.
+const GROUP: usize = 256;
+
+impl Database {
+    /// Opens a database with so many connections for reading, made where there is none (mode 0600, its directory 0700), and
+    /// brought to the schema's version where it is older.
+    ///
+    /// # Errors
+    /// [`DbError`] says what is wrong with it and what to do. A database that cannot be used is not changed.
+    pub fn open(path: &Path, schema: &Schema, readers: usize) -> Result<Self, DbError> {
+        let (connection, lock) = open(path, schema, None)?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let reader = || Connection::open_with_flags(path, flags);
+        let idle: Result<Vec<_>, _> = (0..readers.max(1)).map(|_| reader()).collect();
+        let idle = idle.map_err(|error| DbError::sqlite(path, error))?;
+        let (writer, jobs) = mpsc::channel();
+        let at = path.to_owned();
+        let thread = std::thread::Builder::new()
+            .name("database".to_owned())
+            .spawn(move || write_all(connection, &jobs, &at))
+            .map_err(|error| DbError::io("start a thread for", path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Some(writer),
+            thread: Some(thread),
+            readers: Arc::new(Readers {
+                places: Arc::new(Semaphore::new(idle.len())),
+                idle: Mutex::new(idle),
+            }),
+            _lock: lock,
+        })
+    }
+
+    /// Makes a change. When it returns, the change is on the disk, or nothing of it is there. `work` may be run once; it is run
+    /// on the writer's thread, and must not wait for anything.
+    ///
+    /// # Errors
+    /// [`WriteError`]: what `work` says, or the database.
+    ///
+    /// # Panics
+    /// When `work` does; nothing of it is stored then, and others are not hurt.
+    pub async fn write<T, E, F>(&self, work: F) -> Result<T, WriteError<E>>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: std::error::Error + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Change { work: Some(work), done: None, reply };
+        let sent = self.writer.as_ref().is_some_and(|writer| writer.send(Box::new(job)).is_ok());
+        match (sent, answer.await) {
+            (true, Ok(Ok(value))) => Ok(value),
+            (true, Ok(Err(Failed::Refused(error)))) => Err(WriteError::Refused(error)),
+            (true, Ok(Err(Failed::Db(error)))) => Err(error.into()),
+            (true, Ok(Err(Failed::Panicked))) => panic!("a change of the database panicked"),
+            _ => Err(DbError::Closed(self.path.clone()).into()),
+        }
+    }
+
+    /// Reads. `work` is run on a thread that may wait, on a connection that nobody else uses meanwhile, and sees what was on
+    /// the disk when it first looked, however many statements it makes.
+    ///
+    /// # Errors
+    /// The database's.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub async fn read<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.with_reader(|connection| {
+            let view = connection.unchecked_transaction()?;
+            work(&view)
+        })
+        .await
+    }
+
+    async fn with_reader<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        T: Send + 'static,
+    {
+        let readers = Arc::clone(&self.readers);
+        // Waited for here, so that no thread of the runtime waits. It goes along: whoever is given up goes on reading.
+        let place = Arc::clone(&readers.places).acquire_owned().await;
+        let place = place.map_err(|_closed| DbError::Closed(self.path.clone()))?;
+        let reading = tokio::task::spawn_blocking(move || {
+            let connection = readers.lock().pop().expect("there are as many as places");
+            let read = catch_unwind(AssertUnwindSafe(|| work(&connection)));
+            readers.lock().push(connection);
+            drop(place);
+            read.unwrap_or_else(|panic| resume_unwind(panic))
+        });
+        match reading.await {
+            Ok(read) => read.map_err(|error| DbError::sqlite(&self.path, error)),
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_stopping) => Err(DbError::Closed(self.path.clone())),
+            },
+        }
+    }
+
+    /// A consistent copy of what is there now, in a file that must not exist, mode 0600. Others read and write meanwhile.
+    ///
+    /// # Errors
+    /// The copy cannot be written: none is left there.
+    pub async fn snapshot(&self, to: &Path) -> Result<(), DbError> {
+        let target = to.to_owned();
+        open::create(to)?;
+        let copied =
+            self.with_reader(move |db| db.execute("VACUUM INTO ?1", [target.to_string_lossy()])).await;
+        if copied.is_err() {
+            std::fs::remove_file(to).unwrap_or(());
+        }
+        copied.map(|_rows| ())
+    }
+
+    /// What is wrong within the database, in SQLite's words; nothing, as it should be.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn check(&self) -> Result<Vec<String>, DbError> {
+        self.read(|view| {
+            let mut check = view.prepare("PRAGMA integrity_check")?;
+            let found: rusqlite::Result<Vec<String>> = check.query_map([], |row| row.get(0))?.collect();
+            found.map(|lines| lines.into_iter().filter(|line| line != "ok").collect())
+        })
+        .await
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // What waits is still written.
+        self.writer = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap_or(());
+        }
+    }
+}
+
+/// Writes until nobody can ask any more.
+fn write_all(mut connection: Connection, jobs: &mpsc::Receiver<Job>, path: &Path) {
+    while let Ok(first) = jobs.recv() {
+        let group = std::iter::once(first).chain(jobs.try_iter()).take(GROUP).collect();
+        write_group(&mut connection, group, path);
+    }
+}
+
+/// Writes these in one transaction, then tells those who wait.
+fn write_group(connection: &mut Connection, mut group: Vec<Job>, path: &Path) {
+    let stored = store(connection, &mut group).map_err(|error| DbError::sqlite(path, error));
+    for job in group {
+        job.tell(stored.clone());
+    }
+}
+
+fn store(connection: &mut Connection, group: &mut [Job]) -> rusqlite::Result<()> {
+    let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for job in group {
+        let savepoint = transaction.savepoint()?;
+        if job.apply(&savepoint) {
+            savepoint.commit()?;
+        } else {
+            savepoint.finish()?;
+        }
+    }
+    transaction.commit()
+}
