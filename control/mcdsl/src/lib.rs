@@ -3,7 +3,7 @@
 //! - [`config`]: a TOML file and the environment become a typed configuration, or a problem with its place.
 //! - [`db`]: an SQLite database that loses nothing acknowledged.
 //! - [`log`] and [`prometheus`]: what a program says about itself.
-//! - [`chain`]: an error in words.
+//! - [`chain()`]: an error in words.
 //!
 //! Left out: what a service decides. That is in the service's own pure core, which knows none of this.
 
