@@ -30,6 +30,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("mc-api", Layer::Fence),
     ("mcdsl", Layer::Fence),
     ("mc-proxy", Layer::Program),
+    ("mcias", Layer::Program),
     ("mcproxyctl", Layer::Program),
     ("mc-bench", Layer::Program),
     ("mc-demo", Layer::Program),
