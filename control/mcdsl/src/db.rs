@@ -231,19 +231,27 @@ impl Database {
         }
     }
 
-    /// A consistent copy of what is there now, in a file that must not exist, mode 0600. Others read and write meanwhile.
+    /// A consistent copy of what is there now, in a file that must not exist, mode 0600, on the disk when this returns.
+    /// Others read and write meanwhile.
     ///
     /// # Errors
     /// The copy cannot be written: none is left there.
     pub async fn snapshot(&self, to: &Path) -> Result<(), DbError> {
         let target = to.to_owned();
         open::create(to)?;
-        let copied =
-            self.with_reader(move |db| db.execute("VACUUM INTO ?1", [target.to_string_lossy()])).await;
+        let copied = self.with_reader(move |db| {
+            db.execute("VACUUM INTO ?1", [target.to_string_lossy()])?;
+            // SQLite leaves that to the system, which may take its time.
+            Ok(File::open(&target).and_then(|copy| copy.sync_all()))
+        });
+        let copied = match copied.await {
+            Ok(synced) => synced.map_err(|error| DbError::io("write", to, error)),
+            Err(error) => Err(error),
+        };
         if copied.is_err() {
             std::fs::remove_file(to).unwrap_or(());
         }
-        copied.map(|_rows| ())
+        copied
     }
 
     /// What is wrong within the database, in SQLite's words; nothing, as it should be.
