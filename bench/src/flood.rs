@@ -1,7 +1,7 @@
 //! What a flood costs whoever drops it, and what it leaves of requests.
 //!
 //! SYNs come over a cable between two network namespaces (veth) as fast as one core makes them, all from networks that are
-//! denied: half a million, the policy of `mc-bench xdp`. The core that makes them also receives them, so that time is
+//! denied: by default half a million, the policy of `mc-bench xdp`. The core that makes them also receives them, so that time is
 //! CPU time. The same frames go to a program that drops whatever comes, which is what the cable costs; to the shipped
 //! program; and to nftables with the same networks, at its two earliest hooks. Each counts what it drops.
 //!
@@ -58,7 +58,7 @@ pub(crate) struct Flood {
     #[arg(long, env = "MC_BENCH_PROXY", default_value = "mc-proxy")]
     mc_proxy: PathBuf,
     /// nginx, as the backend.
-    #[arg(long, env = "MC_BENCH_NGINX", default_value = "nginx")]
+    #[arg(long, default_value = "nginx")]
     nginx: PathBuf,
     /// Print JSON instead of tables.
     #[arg(long)]
@@ -341,12 +341,15 @@ impl Report {
         let (made, sink) = (self.median(Dropper::Nobody), self.median(Dropper::Sink));
         for (dropper, samples) in &self.drops {
             let Some(Summary { median, min, max, .. }) = Summary::of(samples) else { continue };
-            let (received, judged) = (median - made, median - sink);
-            writeln!(
-                text,
-                "| {} | {median:.0} ({min:.0} to {max:.0}) | {received:.0} | {judged:.0} |",
-                dropper.title()
-            )?;
+            let less = |other: f64| format!("{:.0}", median - other);
+            // What the other rows are compared with has nothing to be compared with itself.
+            let (received, judged) = match dropper {
+                Dropper::Nobody => (String::new(), String::new()),
+                Dropper::Sink => (less(made), String::new()),
+                _ => (less(made), less(sink)),
+            };
+            let title = dropper.title();
+            writeln!(text, "| {title} | {median:.0} ({min:.0} to {max:.0}) | {received} | {judged} |")?;
         }
         if !self.requests.is_empty() {
             text.push_str("\n| the flood goes to | requests/s |\n|---|---|\n");

@@ -481,10 +481,10 @@ pub async fn bind(address: SocketAddr, handed: Option<(SocketAddr, OwnedFd)>) ->
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::stats::RouteLive;
     use mc_core::model::Route;
 
+    use super::*;
+    use crate::stats::RouteLive;
     #[test]
     fn workers_are_summed_and_every_outcome_has_its_series() {
         let workers = [Arc::new(WorkerStats::default()), Arc::new(WorkerStats::default())];

@@ -17,7 +17,7 @@ enum Layer {
     Fence,
     /// What is started: programs and services. They speak to each other over the wire only.
     Program,
-    /// Starts programs for tests. Only tests may depend on it.
+    /// Starts programs for tests. Only tests may depend on it, and what measures.
     Testkit,
 }
 

@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Invalid;
-
 /// An account, as far as decisions go. A service's carries no roles, and there is no place to put one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Account {
@@ -43,6 +41,11 @@ pub struct Roles(u8);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(Box<str>);
+
+/// Why a text is no name, and what one looks like.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadName(String);
 
 impl Account {
     /// Its name.
@@ -91,9 +94,9 @@ impl Name {
     /// Reads a name.
     ///
     /// # Errors
-    /// It is none; the field is empty, for the caller to say.
-    pub fn parse(text: &str) -> Result<Self, Invalid> {
-        let wrong = |problem: String| Err(Invalid::new("", problem));
+    /// It is none.
+    pub fn parse(text: &str) -> Result<Self, BadName> {
+        let wrong = |problem: String| Err(BadName(problem));
         if text.is_empty() || text.len() > MOST {
             return wrong(format!(
                 "`{text}` has {} characters: a name has 1 to {MOST}",
@@ -129,10 +132,10 @@ impl fmt::Display for Name {
 }
 
 impl TryFrom<String> for Name {
-    type Error = String;
+    type Error = BadName;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text).map_err(|invalid| invalid.problem)
+    fn try_from(text: String) -> Result<Self, BadName> {
+        Self::parse(&text)
     }
 }
 
@@ -161,7 +164,7 @@ mod tests {
             ("-a", "begins and ends"),
             ("a.", "begins and ends"),
         ] {
-            let problem = Name::parse(bad).unwrap_err().problem;
+            let problem = Name::parse(bad).unwrap_err().to_string();
             assert!(problem.contains(expect), "{bad:?}: {problem}");
         }
         assert!(serde_json::from_str::<Name>("\"A\"").is_err());

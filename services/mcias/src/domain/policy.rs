@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Account, Invalid, Name, Role};
+use super::{Account, Name, Role};
 
 /// What becomes of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -75,6 +75,16 @@ pub struct Policy {
     default: Effect,
 }
 
+/// Two rules have the same name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rules[{index}].name: another rule is called `{name}`: give this one another name")]
+pub struct SameName {
+    /// The second one's place among those given.
+    pub index: usize,
+    /// What both are called.
+    pub name: Name,
+}
+
 /// What was decided, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explained<'a> {
@@ -90,13 +100,12 @@ impl Policy {
     /// Takes rules in any order.
     ///
     /// # Errors
-    /// Two have the same name. `Invalid::field` starts with `rules[index]`, by the order given.
-    pub fn new(mut rules: Vec<Rule>, default: Effect) -> Result<Self, Invalid> {
+    /// Two have the same name.
+    pub fn new(mut rules: Vec<Rule>, default: Effect) -> Result<Self, SameName> {
         let mut names = BTreeSet::new();
         for (index, Rule { name, .. }) in rules.iter().enumerate() {
             if !names.insert(name) {
-                let problem = format!("another rule is called `{name}`: give this one another name");
-                return Err(Invalid::new(format!("rules[{index}].name"), problem));
+                return Err(SameName { index, name: name.clone() });
             }
         }
         // Equals in both do the same: their names only keep what is told the same each time.
