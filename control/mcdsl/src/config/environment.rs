@@ -39,10 +39,14 @@ impl Environment<'_> {
         let mut keys = Vec::new();
         paths(&tree, "", &mut keys);
         keys.extend(self.optional.iter().map(|path| (*path).to_owned()));
-        for path in keys {
+        let named = keys.into_iter().map(|path| {
             let name = format!("{}_{path}", self.service).replace(['.', '-'], "_").to_uppercase();
+            (name, path)
+        });
+        let mut above = Vec::new();
+        for (name, path) in named {
             if let Some(text) = variable(&name) {
-                set(&mut tree, &path, &text, &name)?;
+                above.push((name, path, text));
             }
         }
         for (name, path) in PORTS {
@@ -50,11 +54,18 @@ impl Environment<'_> {
                 let port = text.parse::<u16>().map_err(|_no_port| {
                     problem(name, format!("`{text}` is no port: it must be a number from 1 to 65535"))
                 })?;
-                set(&mut tree, path, &format!("0.0.0.0:{port}"), name)?;
+                above.push((name.to_owned(), path.to_owned(), format!("0.0.0.0:{port}")));
             }
         }
-        // What a value means is judged as that of the file is; here it is only of the right kind.
-        tree.try_into().map_err(|error: toml::de::Error| problem(self.service, error.message().to_owned()))
+        let mut read = tree.clone().try_into().expect("what was written can be read again");
+        for (name, path, text) in above {
+            set(&mut tree, &path, &text, &name)?;
+            // One by one, so that the one that is wrong can be named. What a value means is judged later, as the file's is.
+            read = tree.clone().try_into().map_err(|error: toml::de::Error| {
+                problem(&name, format!("`{text}` makes no sense: {}", error.message()))
+            })?;
+        }
+        Ok(read)
     }
 }
 
@@ -172,6 +183,6 @@ mod tests {
         refused("MCIAS_NAMES", "b, c", "`b, c` makes no sense: expected a value as in the file");
         refused("PORT", "http", "`http` is no port: it must be a number from 1 to 65535");
         let error = over(&[("MCIAS_SERVER_WORKERS", "70000")]).unwrap_err();
-        assert!(error.contains("70000"), "{error}");
+        assert!(error.starts_with("environment: MCIAS_SERVER_WORKERS: `70000` makes no sense: "), "{error}");
     }
 }
