@@ -3,6 +3,7 @@
 //! - [`config`]: a TOML file and the environment become a typed configuration, or a problem with its place.
 //! - [`db`]: an SQLite database that loses nothing acknowledged.
 //! - [`log`] and [`prometheus`]: what a program says about itself.
+//! - [`secret`]: what must not be shown.
 //! - [`chain()`]: an error in words.
 //!
 //! Left out: what a service decides. That is in the service's own pure core, which knows none of this.
@@ -12,5 +13,7 @@ pub mod config;
 pub mod db;
 pub mod log;
 pub mod prometheus;
+pub mod secret;
 
 pub use chain::chain;
+pub use secret::Secret;

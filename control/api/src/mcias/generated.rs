@@ -1,0 +1,12 @@
+//! What is generated from `proto/mcias.proto`. Its lints are its generator's business.
+
+#![allow(
+    missing_debug_implementations,
+    unused_qualifications,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::use_self,
+    reason = "generated"
+)]
+
+tonic::include_proto!("metacircular.mcias.v1");
