@@ -6,14 +6,35 @@
 //! - [`secret`]: what must not be shown.
 //! - [`chain()`]: an error in words.
 //!
+//! With the feature `service`, what a service speaks with:
+//! - [`server`]: sockets, TLS, connections and their end; [`tls`]: certificates that change while it runs.
+//! - [`http`] and [`grpc`]: what surrounds each request, and how it is read and answered.
+//! - [`problem`]: what went wrong, in the one form for both.
+//! - [`auth`]: who is asking, by MCIAS's word.
+//! - [`clock`]: the time, to be handed on as a value.
+//!
 //! Left out: what a service decides. That is in the service's own pure core, which knows none of this.
 
+#[cfg(feature = "service")]
+pub mod auth;
 mod chain;
+#[cfg(feature = "service")]
+pub mod clock;
 pub mod config;
 pub mod db;
+#[cfg(feature = "service")]
+pub mod grpc;
+#[cfg(feature = "service")]
+pub mod http;
 pub mod log;
+#[cfg(feature = "service")]
+pub mod problem;
 pub mod prometheus;
 pub mod secret;
+#[cfg(feature = "service")]
+pub mod server;
+#[cfg(feature = "service")]
+pub mod tls;
 
 pub use chain::chain;
 pub use secret::Secret;

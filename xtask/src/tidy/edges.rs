@@ -13,7 +13,9 @@ enum Layer {
     Abi,
     /// Decisions: no socket, no clock, no SQL.
     Core,
-    /// Unsafe in a small space, wire shapes, stores, clients.
+    /// What travels between programs, and clients for it.
+    Shape,
+    /// Unsafe in a small space, servers, stores.
     Fence,
     /// What is started: programs and services. They speak to each other over the wire only.
     Program,
@@ -27,7 +29,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("mc-core", Layer::Core),
     ("mc-uring", Layer::Fence),
     ("mc-xdp", Layer::Fence),
-    ("mc-api", Layer::Fence),
+    ("mc-api", Layer::Shape),
     ("mcdsl", Layer::Fence),
     ("mc-proxy", Layer::Program),
     ("mcias", Layer::Program),

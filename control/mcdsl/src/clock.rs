@@ -1,0 +1,48 @@
+//! The time, read in one place and handed on as a value.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A clock: the machine's, or one that a test sets.
+#[derive(Clone, Debug)]
+pub struct Clock {
+    start: Instant,
+    /// What a test adds to the machine's time, in milliseconds.
+    ahead_ms: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The machine's.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
+    pub fn system() -> Self {
+        Self { start: Instant::now(), ahead_ms: Arc::default() }
+    }
+
+    /// Milliseconds since 1970. It jumps when the machine's clock is set.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
+    pub fn unix_ms(&self) -> i64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(now.as_millis()).unwrap_or(i64::MAX).saturating_add(self.ahead_ms.load(Ordering::Relaxed))
+    }
+
+    /// Seconds since 1970. It jumps when the machine's clock is set.
+    #[must_use]
+    pub fn unix_s(&self) -> i64 {
+        self.unix_ms().div_euclid(1000)
+    }
+
+    /// Time since this clock was made: never goes back, whatever becomes of the machine's.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
+    pub fn elapsed(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.start)
+    }
+
+    /// Sets the wall clock forward or back, as an operator or a time server may. For tests.
+    pub fn jump(&self, by_s: i64) {
+        self.ahead_ms.fetch_add(by_s * 1000, Ordering::Relaxed);
+    }
+}

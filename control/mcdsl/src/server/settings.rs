@@ -1,0 +1,89 @@
+//! `[server]`: what every service is told of its sockets.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::tls::Files;
+
+/// `[server]`. A service has its own defaults for addresses and file names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Directory of everything that must not be lost. Relative paths of this file start here.
+    pub root: PathBuf,
+    /// REST and pages, over TLS. `$PORT` is above it.
+    pub listen_addr: SocketAddr,
+    /// gRPC, over TLS. `$PORT_GRPC` is above it.
+    pub grpc_addr: SocketAddr,
+    /// `/metrics`, `/healthz` and `/readyz` in plain HTTP: for this machine alone.
+    pub metrics_addr: SocketAddr,
+    /// The certificate's chain, PEM, the leaf first. Read again when it changes, as the key is.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Who may say, in a PROXY header, where a connection comes from.
+    pub proxy_protocol: ProxyProtocol,
+    /// Connections at the same time, at each address.
+    pub max_connections: u32,
+    /// Time until an answer begins, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// The largest body of a request, in bytes.
+    pub max_body_bytes: usize,
+    /// Time that requests get to end after SIGTERM, in milliseconds.
+    pub drain_timeout_ms: u64,
+}
+
+/// Whether connections begin with a PROXY header.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// None does.
+    #[default]
+    Off,
+    /// Those from these networks do, always; others never.
+    From(Vec<IpNet>),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/srv/service"),
+            listen_addr: SocketAddr::from(([0, 0, 0, 0], 8443)),
+            grpc_addr: SocketAddr::from(([0, 0, 0, 0], 9443)),
+            metrics_addr: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            certificate: PathBuf::from("certs/service.pem"),
+            key: PathBuf::from("certs/service.key"),
+            proxy_protocol: ProxyProtocol::Off,
+            max_connections: 10_000,
+            request_timeout_ms: 30_000,
+            max_body_bytes: 1024 * 1024,
+            drain_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Settings {
+    /// A path of the configuration: from the root, where it is relative.
+    #[must_use]
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Where the certificate is.
+    #[must_use]
+    pub fn certificate(&self) -> Files {
+        Files { certificate: self.path(&self.certificate), key: self.path(&self.key) }
+    }
+
+    /// What requests may take.
+    #[must_use]
+    pub const fn limits(&self) -> crate::http::Limits {
+        crate::http::Limits {
+            time: std::time::Duration::from_millis(self.request_timeout_ms),
+            body: self.max_body_bytes,
+        }
+    }
+}
