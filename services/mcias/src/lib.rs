@@ -1,5 +1,11 @@
 //! MCIAS, identity and access: the root of trust of every other service.
 //!
-//! So far what it decides ([`domain`]); nothing serves it yet.
+//! - [`domain`]: what it decides, as plain functions.
+//! - [`store`]: what it keeps, as SQL.
+//! - [`app`]: what may be asked of it, whichever way it is asked.
+//! - [`config`]: what it is told at its start.
 
+pub mod app;
+pub mod config;
 pub mod domain;
+pub mod store;

@@ -1,0 +1,204 @@
+//! Who shows a token: the signature, and what is known of it and its account. It is the one way in which any token is judged.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mc_api::mcias::{IntrospectRequest, Introspection};
+use mcdsl::Secret;
+use mcdsl::problem::{Kind, Problem};
+use quick_cache::sync::Cache;
+
+use super::event::Event;
+use super::{Ask, Mcias, locked, messages, sha256};
+use crate::domain::policy::{Effect, Service};
+use crate::domain::token::{Claims, Expect};
+use crate::domain::{Account, Name};
+use crate::store;
+use crate::store::tokens::Kind as TokenKind;
+
+/// Whoever shows a token that is good.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    /// What the token says.
+    pub claims: Claims,
+    /// The account's row.
+    pub account_id: i64,
+    /// Whose it is.
+    pub account: Account,
+    /// The account's tags.
+    pub tags: BTreeSet<Name>,
+    /// A system account's service.
+    pub service: Option<Name>,
+    /// Services that the token is for; all where there is none.
+    pub audience: Vec<String>,
+    /// When its owner logged in, or it was issued.
+    pub created_at: i64,
+    /// When it ends.
+    pub expires_at: i64,
+}
+
+impl Bearer {
+    /// Whether the token is for this service.
+    #[must_use]
+    pub fn is_for(&self, service: &Name) -> bool {
+        self.audience.is_empty() || self.audience.iter().any(|name| name == service.as_str())
+    }
+
+    /// The service that a system account speaks for, with its tags.
+    #[must_use]
+    pub fn speaks_for(&self) -> Option<Service> {
+        Some(Service { name: self.service.clone()?, tags: self.tags.clone() })
+    }
+}
+
+/// Those who were seen lately, by the SHA-256 of their tokens, as of a generation.
+#[derive(Debug)]
+pub(super) struct Bearers(Cache<[u8; 32], (u64, Arc<Bearer>)>);
+
+/// How many are kept: some 500 bytes each.
+const KEPT: usize = 10_000;
+
+impl Bearers {
+    pub(super) fn new() -> Self {
+        Self(Cache::new(KEPT))
+    }
+}
+
+impl Mcias {
+    /// Whoever shows this token. Why it is not good, in a word, where it is not.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub async fn bearer(&self, token: &Secret) -> Result<Result<Arc<Bearer>, &'static str>, Problem> {
+        let now = self.now();
+        let key = sha256(token.expose());
+        // Read before everything else: what is read after a change is newer than the generation says, never older.
+        let generation = self.generation.load(Ordering::Acquire);
+        let kept = self.bearers.0.get(&key).filter(|(of, _)| *of == generation);
+        let bearer = match kept {
+            Some((_, bearer)) => bearer,
+            None => match self.look_up(token, now).await? {
+                Ok(bearer) => {
+                    let bearer = Arc::new(bearer);
+                    self.bearers.0.insert(key, (generation, Arc::clone(&bearer)));
+                    bearer
+                }
+                Err(why) => return Ok(Err(why)),
+            },
+        };
+        if now >= bearer.expires_at {
+            return Ok(Err("expired"));
+        }
+        locked(&self.seen).insert(bearer.claims.jti.clone(), now);
+        Ok(Ok(bearer))
+    }
+
+    async fn look_up(&self, token: &Secret, now: i64) -> Result<Result<Bearer, &'static str>, Problem> {
+        let expect = Expect { issuer: &self.config.site.public_url, audience: None };
+        let claims = match self.keys.load().verify(token.expose(), &expect, now) {
+            Ok(claims) => claims,
+            Err(error) => return Ok(Err(messages::word_of(error))),
+        };
+        let id = claims.jti.clone();
+        let found = self.read(move |db| {
+            let Some(token) = store::tokens::by_id(db, &id)? else { return Ok(None) };
+            Ok(store::accounts::by_id(db, token.account)?.map(|account| (token, account)))
+        });
+        let Some((stored, account)) = found.await? else { return Ok(Err("unknown")) };
+        let is_system = matches!(account.account, Account::System { .. });
+        if stored.revoked_at.is_some() {
+            return Ok(Err("revoked"));
+        }
+        if !account.enabled {
+            return Ok(Err("account-disabled"));
+        }
+        if account.account.name().as_str() != claims.sub || (stored.kind == TokenKind::Issued) != is_system {
+            return Ok(Err("of-another-account"));
+        }
+        Ok(Ok(Bearer {
+            claims,
+            account_id: account.id,
+            account: account.account,
+            tags: account.tags,
+            service: account.service,
+            audience: stored.audience,
+            created_at: stored.created_at,
+            expires_at: stored.expires_at,
+        }))
+    }
+
+    /// A request, with whoever shows the token.
+    ///
+    /// # Errors
+    /// There is a token, and it is not good.
+    pub async fn ask(&self, caller: mcdsl::http::Caller, token: Option<Secret>) -> Result<Ask, Problem> {
+        let Some(token) = token else { return Ok(Ask { caller, bearer: None }) };
+        match self.bearer(&token).await? {
+            Ok(bearer) => Ok(Ask { caller, bearer: Some(bearer) }),
+            Err(why) => {
+                self.counters.bad_token(why);
+                Err(Problem::unauthenticated(format!("the token is not good: {why}; log in again")))
+            }
+        }
+    }
+
+    /// Whether the policy lets an account in to a service.
+    pub(super) fn allowed(&self, account: &Account, service: &Service) -> Result<(), Problem> {
+        let policy = self.policy.load();
+        let explained = policy.1.explain(account, service);
+        if explained.effect == Effect::Allow {
+            return Ok(());
+        }
+        let by = explained.by.map_or("its default".to_owned(), |rule| format!("rule `{}`", rule.name));
+        let detail = format!("the login policy does not let {} in to {}: {by}", account.name(), service.name);
+        Err(Problem::new(Kind::Forbidden, "denied-by-policy", detail))
+    }
+
+    /// RFC 7662. The service that asks is what the login policy is asked about.
+    ///
+    /// # Errors
+    /// Whoever asks is no service, or the database cannot be used.
+    pub async fn introspect(&self, ask: &Ask, request: IntrospectRequest) -> Result<Introspection, Problem> {
+        let service = self.asking_service(ask).await?;
+        let token = Secret::from(request.token);
+        let bearer = self.bearer(&token).await?;
+        let (event, why) = match &bearer {
+            Err(why) => (Event::new("introspect", "").because(*why), *why),
+            Ok(bearer) => {
+                let event = Event::new("introspect", bearer.account.name().as_str());
+                if !bearer.is_for(&service.name) {
+                    (event.because("wrong-audience"), "wrong-audience")
+                } else if let Err(problem) = self.allowed(&bearer.account, &service) {
+                    (event.because(problem.detail), "denied-by-policy")
+                } else {
+                    self.counters.introspected();
+                    return Ok(messages::introspection(bearer));
+                }
+            }
+        };
+        self.counters.bad_token(why);
+        // What is answered is `no`; but not before it is in the log.
+        let no = Problem::unauthenticated("the token is not active");
+        let problem = self.refuse(ask, event.through(service.name.as_str()), no).await;
+        if problem.kind == Kind::Unauthenticated { Ok(messages::inactive()) } else { Err(problem) }
+    }
+
+    /// The service that a system account asks for.
+    pub(super) async fn asking_service(&self, ask: &Ask) -> Result<Service, Problem> {
+        let Some(bearer) = &ask.bearer else {
+            return Err(Problem::unauthenticated("this takes the token of a system account"));
+        };
+        match bearer.speaks_for() {
+            Some(service) if bearer.is_for(&self.service.name) => Ok(service),
+            Some(_) => {
+                let problem = Problem::forbidden("this token is for other services than MCIAS");
+                Err(self.refuse(ask, Event::new("introspect", ""), problem).await)
+            }
+            None => {
+                let detail = format!("{} is a person's account: this is for services", bearer.account.name());
+                Err(self.refuse(ask, Event::new("introspect", ""), Problem::forbidden(detail)).await)
+            }
+        }
+    }
+}

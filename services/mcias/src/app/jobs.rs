@@ -1,0 +1,133 @@
+//! What is done without being asked: last uses written, what has ended forgotten, tokens that end soon warned about.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mcdsl::prometheus::Page;
+use mcdsl::server::Stop;
+
+use super::{Mcias, locked};
+use crate::store;
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub struct Counters {
+    logins: AtomicU64,
+    failures: AtomicU64,
+    introspections: AtomicU64,
+    bad_tokens: Mutex<BTreeMap<&'static str, u64>>,
+    /// Tokens of services that end soon: account, what it is called, when.
+    expiring: Mutex<Vec<(String, String, i64)>>,
+}
+
+impl Counters {
+    pub(super) fn logged_in(&self) {
+        self.logins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn login_failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn introspected(&self) {
+        self.introspections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn bad_token(&self, why: &'static str) {
+        *locked(&self.bad_tokens).entry(why).or_default() += 1;
+    }
+}
+
+/// How often last uses are written.
+const WRITE: Duration = Duration::from_secs(10);
+
+/// How often what has ended is looked for.
+const LOOK: Duration = Duration::from_secs(600);
+
+/// How long tokens and keys are kept after their end, in seconds: so that their owners can see when it was.
+const KEPT_S: i64 = 30 * 24 * 3600;
+
+impl Mcias {
+    /// Does all of it, until it is told to stop.
+    pub async fn work(&self, mut stop: Stop) {
+        let mut write = tokio::time::interval(WRITE);
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                _ = write.tick() => self.write_uses().await,
+                _ = look.tick() => self.look().await,
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        self.write_uses().await;
+    }
+
+    /// Writes when tokens were last seen.
+    pub async fn write_uses(&self) {
+        let seen: Vec<_> = std::mem::take(&mut *locked(&self.seen)).into_iter().collect();
+        if seen.is_empty() {
+            return;
+        }
+        let written = self.db.write(move |db| store::tokens::used(db, &seen)).await;
+        if let Err(error) = written {
+            tracing::warn!(error = mcdsl::chain(&error), "when tokens were last used could not be written");
+        }
+    }
+
+    async fn look(&self) {
+        let (now, warn) = (self.now(), self.now() + self.config.tokens.warn_s);
+        let signer = self.keys.load().signer(now).kid.clone();
+        let forgotten = self.db.write(move |db| {
+            let tokens = store::tokens::forget(db, now - KEPT_S)?;
+            let old = |key: &&store::keys::StoredKey| key.id != signer && key.signs_from < now && key.needed_until < now;
+            let keys = store::keys::all(db)?;
+            let old: Vec<_> = keys.iter().filter(old).collect();
+            old.iter().try_for_each(|key| store::keys::remove(db, &key.id))?;
+            Ok::<_, rusqlite::Error>((tokens, old.len()))
+        });
+        match forgotten.await {
+            Ok((0, 0)) => {}
+            Ok((tokens, keys)) => tracing::info!(tokens, keys, "forgot what had ended long ago"),
+            Err(error) => tracing::warn!(error = mcdsl::chain(&error), "what has ended could not be forgotten"),
+        }
+        if let Err(problem) = self.read_keys().await {
+            tracing::warn!(%problem, "the signing keys could not be read");
+        }
+        match self.db.read(move |db| store::tokens::expiring(db, now, warn)).await {
+            Ok(expiring) => {
+                for (account, label, expires_at) in &expiring {
+                    let days = (expires_at - now) / (24 * 3600);
+                    tracing::warn!(account, label, days, "a token ends soon: issue another one");
+                }
+                *locked(&self.counters.expiring) = expiring;
+            }
+            Err(error) => tracing::warn!(error = mcdsl::chain(&error), "tokens that end soon could not be looked for"),
+        }
+    }
+
+    /// Writes what is counted.
+    pub fn write_metrics(&self, page: &mut Page) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        page.one("mcias_logins_total", "counter", "Logins that succeeded.", get(&counters.logins));
+        page.one("mcias_login_failures_total", "counter", "Logins that failed.", get(&counters.failures));
+        let help = "Tokens found good for a service that asked.";
+        page.one("mcias_introspections_total", "counter", help, get(&counters.introspections));
+        page.family("mcias_bad_tokens_total", "counter", "Tokens that were not good, by what was wrong.");
+        for (why, count) in &*locked(&counters.bad_tokens) {
+            page.sample("mcias_bad_tokens_total", &[("why", why)], *count);
+        }
+        page.family("mcias_token_expires_seconds", "gauge", "When a system account's token ends that ends soon.");
+        for (account, label, expires_at) in &*locked(&counters.expiring) {
+            let labels = [("account", account.as_str()), ("label", label.as_str())];
+            page.sample("mcias_token_expires_seconds", &labels, expires_at.unsigned_abs());
+        }
+    }
+
+    /// Whether the database answers.
+    pub async fn is_ready(&self) -> bool {
+        self.db.read(|db| db.query_row("SELECT 1", [], |_| Ok(()))).await.is_ok()
+    }
+}

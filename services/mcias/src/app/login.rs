@@ -1,0 +1,314 @@
+//! Logging in: by password and second factor, and what follows from any way of logging in.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mc_api::mcias::{LoginReply, LoginRequest};
+use mcdsl::Secret;
+use mcdsl::problem::{Kind, Problem};
+use uuid::Uuid;
+
+use super::event::Event;
+use super::{Ask, Fault, Mcias, messages, named, own_name};
+use crate::domain::password::Verified;
+use crate::domain::policy::Service;
+use crate::domain::throttle::Source;
+use crate::domain::token::Claims;
+use crate::domain::totp::{self, TotpRefused, TotpSecret};
+use crate::domain::{Account, Name, recovery};
+use crate::store;
+use crate::store::accounts::{Phc, Stored};
+use crate::store::tokens::{Kind as TokenKind, StoredToken};
+
+/// The service that is logged in to, and the services that the token is for.
+pub(super) struct Goal {
+    pub(super) service: Service,
+    pub(super) audience: Vec<String>,
+}
+
+/// Who has shown that they are who they say, by what.
+pub(super) struct Proven {
+    pub(super) account: Stored,
+    pub(super) goal: Goal,
+    pub(super) by: By,
+}
+
+/// What somebody has logged in by, and what is used up with that.
+pub(super) enum By {
+    Password { phc: Phc, factor: Factor, rehashed: Option<Phc> },
+    Passkey { id: String, credential: String },
+}
+
+/// A second factor.
+pub(super) enum Factor {
+    None,
+    Totp(u64),
+    Recovery([u8; 32]),
+}
+
+impl By {
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Password { factor: Factor::None, .. } => "password",
+            Self::Password { factor: Factor::Totp(_), .. } => "password+totp",
+            Self::Password { factor: Factor::Recovery(_), .. } => "password+recovery",
+            Self::Passkey { .. } => "passkey",
+        }
+    }
+}
+
+/// For how long an address at which somebody logged in is familiar, in seconds.
+const FAMILIAR_S: i64 = 90 * 24 * 3600;
+
+impl Mcias {
+    /// Logs a person in by password.
+    ///
+    /// # Errors
+    /// The same for an unknown account and a wrong password, after the same time; others where the password was right.
+    pub async fn login(&self, ask: &Ask, request: LoginRequest) -> Result<LoginReply, Problem> {
+        let LoginRequest { username, password, totp, recovery_code, audience } = request;
+        let (password, totp) = (Secret::from(password), totp.map(Secret::from));
+        let recovery_code = recovery_code.map(Secret::from);
+        let name = named("username", &username)?;
+        let goal = self.goal(ask, &audience).await?;
+        let event = Event::new("login", name.as_str()).by(name.as_str()).through(goal.service.name.as_str());
+        let ip = ask.caller.address.ip();
+        let (stored, familiar) = self.with_familiarity(&name, ip).await?;
+        if let Err(after) = self.throttle().check(&name, Source::from(ip), familiar, self.clock.elapsed()) {
+            return Err(self.refuse(ask, event, too_often(after)).await);
+        }
+        let failed = |problem| async {
+            self.throttle().failed(&name, Source::from(ip), familiar, self.clock.elapsed());
+            self.counters.login_failed();
+            Err(self.refuse(ask, event.clone(), problem).await)
+        };
+        let phc = stored.as_ref().and_then(|stored| stored.password.clone());
+        let verified = self.hashing.verify(password.clone(), phc.clone()).await?;
+        // Whether there is such an account, whether it is a person's and whether it is enabled: all is known by now, and
+        // none of it is told.
+        let (Some(account), Some(phc), Verified::Right { rehash }) = (stored, phc, verified) else {
+            return failed(wrong_login()).await;
+        };
+        if !account.enabled {
+            return failed(wrong_login()).await;
+        }
+        let factor = match self.factor(&account, totp, recovery_code).await? {
+            Ok(factor) => factor,
+            Err(problem) if problem.reason == NEEDED => return Err(problem),
+            Err(problem) => return failed(problem).await,
+        };
+        let rehashed = if rehash { Some(self.hashing.hash(password).await?) } else { None };
+        let by = By::Password { phc, factor, rehashed };
+        let reply = self.enter(ask, Proven { account, goal, by }).await?;
+        self.throttle().succeeded(&name, Source::from(ip));
+        Ok(reply)
+    }
+
+    /// The account, and whether somebody has logged in to it from there.
+    async fn with_familiarity(&self, name: &Name, ip: IpAddr) -> Result<(Option<Stored>, bool), Problem> {
+        let (name, source, since) = (name.clone(), place(ip), self.now() - FAMILIAR_S);
+        self.read(move |db| {
+            let stored = store::accounts::by_name(db, name.as_str())?;
+            let id = stored.as_ref().map(|stored| stored.id);
+            let familiar = id.map(|id| store::accounts::is_familiar(db, id, &source, since)).transpose()?;
+            Ok((stored, familiar.unwrap_or(false)))
+        })
+        .await
+    }
+
+    /// What is logged in to: the service that asks, or MCIAS itself.
+    pub(super) async fn goal(&self, ask: &Ask, audience: &[String]) -> Result<Goal, Problem> {
+        let Some(_) = ask.bearer.as_ref().filter(|bearer| matches!(bearer.account, Account::System { .. })) else {
+            let audience: Vec<Name> = messages::names("audience", audience)?;
+            let audience = audience.iter().map(ToString::to_string).collect();
+            return Ok(Goal { service: Service { name: own_name(), ..self.service.clone() }, audience });
+        };
+        let service = self.asking_service(ask).await?;
+        if let Some(index) = audience.iter().position(|other| other != service.name.as_str()) {
+            let detail = format!("{} can log people in to itself alone: leave it out", service.name);
+            return Err(Problem::field(format!("audience[{index}]"), detail));
+        }
+        let audience = vec![service.name.to_string()];
+        Ok(Goal { service, audience })
+    }
+
+    /// The second factor, where the account has one.
+    async fn factor(
+        &self,
+        account: &Stored,
+        totp: Option<Secret>,
+        recovery_code: Option<Secret>,
+    ) -> Result<Result<Factor, Problem>, Problem> {
+        let id = account.id;
+        let Some((secret, last)) = self.read(move |db| store::factors::totp(db, id)).await? else {
+            return Ok(Ok(Factor::None));
+        };
+        if let Some(code) = recovery_code {
+            // Whether there is such a code is found out when it is taken.
+            let code = recovery::normalise(code.expose()).map(|code| Factor::Recovery(recovery::digest(&code)));
+            return Ok(code.ok_or_else(wrong_code));
+        }
+        let Some(code) = totp else {
+            let detail = "the password is right, and the account has a second factor: send `totp` or `recovery_code` too";
+            return Ok(Err(Problem::new(Kind::Unauthenticated, NEEDED, detail)));
+        };
+        let Some(secret) = TotpSecret::try_from_slice(&secret) else {
+            return Err(Problem::new(Kind::Internal, "internal", "the second factor that is stored is none"));
+        };
+        Ok(match totp::check(&secret, code.expose(), self.now(), last) {
+            Ok(step) => Ok(Factor::Totp(step)),
+            Err(TotpRefused::Replayed) => Err(replayed()),
+            Err(TotpRefused::Malformed | TotpRefused::Wrong) => Err(wrong_code()),
+        })
+    }
+
+    /// Lets somebody in who has shown who they are, if the policy does: writes the session, then signs its token.
+    pub(super) async fn enter(&self, ask: &Ask, proven: Proven) -> Result<LoginReply, Problem> {
+        let Proven { account, goal, by } = proven;
+        let name = account.account.name().clone();
+        let service = goal.service.name.to_string();
+        let event = Event::new("login", name.as_str()).by(name.as_str()).through(service.as_str());
+        if let Err(problem) = self.allowed(&account.account, &goal.service) {
+            return Err(self.refuse(ask, event, problem).await);
+        }
+        let now = self.now();
+        let expires_at = now + self.config.tokens.session_s;
+        let token = StoredToken {
+            id: Uuid::new_v4().to_string(),
+            account: account.id,
+            kind: TokenKind::Session,
+            audience: goal.audience,
+            label: service.clone(),
+            origin: by.word().to_owned(),
+            source: ask.caller.address.ip().to_string(),
+            created_at: now,
+            expires_at,
+            revoked_at: None,
+            last_used_at: None,
+        };
+        let signed = self.sign(&name, &token, &service);
+        let (kid, id, stored) = (signed.kid, token.id.clone(), token.clone());
+        let source = place(ask.caller.address.ip());
+        let refused = event.clone();
+        let entered = self.write(ask, event.because(by.word()), move |db, _event| {
+            let left = by.take(db, account.id, now)?;
+            store::keys::needed(db, &kid, expires_at)?;
+            store::tokens::add(db, &stored)?;
+            store::accounts::logged_in(db, account.id, &source, now)?;
+            Ok(left)
+        });
+        let left = match entered.await {
+            Ok(left) => left,
+            Err(problem) if problem.kind == Kind::Unauthenticated => {
+                self.counters.login_failed();
+                let ip = ask.caller.address.ip();
+                self.throttle().failed(&name, Source::from(ip), false, self.clock.elapsed());
+                return Err(self.refuse(ask, refused, problem).await);
+            }
+            Err(problem) => return Err(problem),
+        };
+        self.counters.logged_in();
+        Ok(LoginReply {
+            token: signed.token.expose().to_owned(),
+            expires_at,
+            account: name.to_string(),
+            roles: messages::roles_of(account.account.roles()),
+            session_id: id,
+            recovery_codes_left: left,
+        })
+    }
+
+    /// A token, signed.
+    pub(super) fn sign(&self, account: &Name, token: &StoredToken, client: &str) -> Signed {
+        let issuer = self.config.site.public_url.clone();
+        let keys = self.keys.load();
+        let claims = Claims {
+            aud: if token.audience.is_empty() { vec![issuer.clone()] } else { token.audience.clone() },
+            iss: issuer,
+            sub: account.to_string(),
+            client_id: client.to_owned(),
+            iat: token.created_at,
+            nbf: token.created_at,
+            exp: token.expires_at,
+            jti: token.id.clone(),
+        };
+        // By the signer of when it was made, which `sign` goes by as well.
+        let kid = keys.signer(claims.iat).kid.clone();
+        Signed { token: keys.sign(&claims), kid }
+    }
+}
+
+/// A token, and which key signed it.
+pub(super) struct Signed {
+    pub(super) token: Secret,
+    pub(super) kid: String,
+}
+
+impl By {
+    /// Uses up what is good once, if it still is what it was. How many recovery codes are left, where one was used.
+    fn take(self, db: &rusqlite::Connection, account: i64, now: i64) -> Result<Option<u32>, Fault> {
+        // While the password was hashed, the account may have changed.
+        let current = store::accounts::by_id(db, account)?.filter(|current| current.enabled);
+        let current = current.ok_or_else(wrong_login)?;
+        match self {
+            Self::Password { phc, factor, rehashed } => {
+                if current.password.as_ref() != Some(&phc)
+                    || current.has_totp == matches!(factor, Factor::None)
+                {
+                    return Err(wrong_login().into());
+                }
+                if let Some(phc) = rehashed {
+                    store::factors::set_password(db, account, &phc)?;
+                }
+                match factor {
+                    Factor::None => Ok(None),
+                    Factor::Totp(step) => {
+                        let taken = store::factors::take_totp(db, account, step)?;
+                        taken.then_some(None).ok_or_else(|| replayed().into())
+                    }
+                    Factor::Recovery(digest) => {
+                        if !store::factors::take_recovery_code(db, account, &digest)? {
+                            return Err(wrong_code().into());
+                        }
+                        Ok(Some(store::accounts::counts(db, account)?.recovery_codes))
+                    }
+                }
+            }
+            Self::Passkey { id, credential } => {
+                if store::factors::passkey_of(db, account, &id)?.is_none() {
+                    return Err(wrong_login().into());
+                }
+                store::factors::passkey_used(db, &id, &credential, now)?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The reason by which a program knows that it must ask for a code.
+const NEEDED: &str = "second-factor-required";
+
+/// What an address counts as: itself, or a /64.
+fn place(ip: IpAddr) -> String {
+    Source::from(ip).to_string()
+}
+
+pub(super) fn wrong_login() -> Problem {
+    Problem::new(Kind::Unauthenticated, "wrong-login", "the account or what you showed for it is wrong")
+}
+
+fn wrong_code() -> Problem {
+    Problem::new(Kind::Unauthenticated, "wrong-code", "the code is wrong: take the one that is shown now")
+}
+
+fn replayed() -> Problem {
+    Problem::new(Kind::Unauthenticated, "used-code", "this code was used before: wait for the next one")
+}
+
+pub(super) fn too_often(after: Duration) -> Problem {
+    let detail = format!("too many attempts failed: try again in {} s", after.as_secs().max(1));
+    Problem {
+        retry_after: Some(after),
+        ..Problem::new(Kind::TooMany, "too-many-attempts", detail)
+    }
+}

@@ -1,0 +1,65 @@
+//! Hashing, so many at a time: a flood of logins takes so much memory and no more, and nobody else's time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mcdsl::Secret;
+use mcdsl::problem::{Kind, Problem};
+use tokio::sync::Semaphore;
+
+use super::random;
+use crate::config::Passwords;
+use crate::domain::password::{Hasher, Verified};
+use crate::store::accounts::Phc;
+
+/// Hashes passwords on threads of their own.
+#[derive(Debug)]
+pub(super) struct Hashing {
+    hasher: Arc<Hasher>,
+    /// Those that are hashed now.
+    places: Arc<Semaphore>,
+    /// Those that are hashed or wait.
+    queue: Arc<Semaphore>,
+}
+
+impl Hashing {
+    pub(super) fn new(hasher: Hasher, settings: &Passwords) -> Self {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        let places = if settings.concurrent == 0 { cores() } else { usize::from(settings.concurrent) };
+        Self {
+            hasher: Arc::new(hasher),
+            places: Arc::new(Semaphore::new(places)),
+            queue: Arc::new(Semaphore::new(places + usize::from(settings.waiting))),
+        }
+    }
+
+    /// Whether this is the password. The same work where there is none.
+    pub(super) async fn verify(&self, password: Secret, phc: Option<Phc>) -> Result<Verified, Problem> {
+        self.run(move |hasher| hasher.verify(&password, phc.as_ref().map(|phc| phc.0.as_str()))).await
+    }
+
+    /// What to store of a password.
+    pub(super) async fn hash(&self, password: Secret) -> Result<Phc, Problem> {
+        self.run(move |hasher| Phc(hasher.hash(&password, random()))).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Hasher) -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let Ok(waiting) = Arc::clone(&self.queue).try_acquire_owned() else {
+            let detail = "too many people log in at the same time: try again in a moment";
+            let problem = Problem::new(Kind::Unavailable, "busy", detail);
+            return Err(Problem { retry_after: Some(Duration::from_secs(1)), ..problem });
+        };
+        let place = Arc::clone(&self.places).acquire_owned().await.expect("the places are never closed");
+        let hasher = Arc::clone(&self.hasher);
+        // The places go along: whoever is given up goes on hashing.
+        let hashed = tokio::task::spawn_blocking(move || {
+            let done = work(&hasher);
+            drop((place, waiting));
+            done
+        });
+        hashed.await.map_err(|error| Problem::internal(&error))
+    }
+}

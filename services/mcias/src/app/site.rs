@@ -1,0 +1,172 @@
+//! The audit log, and the keys that tokens are signed with.
+
+use std::sync::Arc;
+
+use mc_api::mcias as api;
+use mcdsl::clock::Clock;
+use mcdsl::db::{Database, DbError, WriteError};
+use mcdsl::problem::Problem;
+use zeroize::Zeroizing;
+
+use super::event::Event;
+use super::{Ask, Mcias, messages};
+use crate::domain::audit::{Hash, Verifier};
+use crate::domain::token::{KeyRing, SigningKey};
+use crate::store;
+use crate::store::keys::StoredKey;
+
+/// The keys that are stored; the first is made where there is none. `None`: one cannot be read.
+pub(super) async fn load_keys(db: &Database, clock: &Clock) -> Result<Option<KeyRing>, DbError> {
+    let mut stored = db.read(store::keys::all).await?;
+    if stored.is_empty() {
+        let now = clock.unix_s();
+        let first = SigningKey::generate(now, now);
+        let row = row_of(&first, now);
+        db.write(move |db| store::keys::add(db, &row)).await.map_err(|error| match error {
+            WriteError::Db(error) => error,
+            WriteError::Refused(error) => DbError::sqlite(std::path::Path::new("mcias.db"), error),
+        })?;
+        stored = db.read(store::keys::all).await?;
+    }
+    let keys = stored.iter().map(|row| SigningKey::from_pkcs8(&row.pkcs8, row.created_at, row.signs_from));
+    Ok(keys.collect::<Result<_, _>>().ok().map(KeyRing::new))
+}
+
+fn row_of(key: &SigningKey, needed_until: i64) -> StoredKey {
+    StoredKey {
+        id: key.kid.clone(),
+        pkcs8: Zeroizing::new(key.pkcs8().to_vec()),
+        created_at: key.created_at,
+        signs_from: key.signs_from,
+        needed_until,
+    }
+}
+
+impl Mcias {
+    /// RFC 7517: what signatures are checked with.
+    #[must_use]
+    pub fn key_set(&self) -> api::KeySet {
+        let jwk = |key: &SigningKey| api::Jwk {
+            kty: "OKP".to_owned(),
+            crv: "Ed25519".to_owned(),
+            kid: key.kid.clone(),
+            x: key.public_jwk_x(),
+            alg: "EdDSA".to_owned(),
+            r#use: "sig".to_owned(),
+        };
+        api::KeySet { keys: self.keys.load().keys().iter().map(jwk).collect() }
+    }
+
+    /// The keys.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn list_keys(&self, ask: &Ask) -> Result<api::ListKeysReply, Problem> {
+        self.admin(ask, "key.list", "").await?;
+        self.keys_message().await
+    }
+
+    async fn keys_message(&self) -> Result<api::ListKeysReply, Problem> {
+        let signer = self.keys.load().signer(self.now()).kid.clone();
+        let keys = self.read(store::keys::all).await?.into_iter().map(|key| api::Key {
+            signs: key.id == signer,
+            id: key.id,
+            created_at: key.created_at,
+            signs_from: key.signs_from,
+            needed_until: key.needed_until,
+        });
+        Ok(api::ListKeysReply { keys: keys.collect() })
+    }
+
+    /// Makes a new key. It signs once others had time to fetch it; the old one stays for what it has signed.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn rotate_keys(&self, ask: &Ask) -> Result<api::ListKeysReply, Problem> {
+        self.admin(ask, "key.rotate", "").await?;
+        let now = self.now();
+        let key = SigningKey::generate(now, now + self.config.tokens.key_overlap_s);
+        let row = row_of(&key, key.signs_from);
+        let event = Event::new("key.rotate", key.kid.as_str());
+        self.change(ask, event, move |db, _event| Ok(store::keys::add(db, &row)?)).await?;
+        self.read_keys().await?;
+        self.keys_message().await
+    }
+
+    /// Takes the stored keys into use.
+    pub(super) async fn read_keys(&self) -> Result<(), Problem> {
+        let keys = load_keys(&self.db, &self.clock).await.map_err(|error| super::storage(&error))?;
+        if let Some(keys) = keys {
+            self.keys.store(Arc::new(keys));
+        }
+        Ok(())
+    }
+
+    /// The audit log, the newest first.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn list_audit(&self, ask: &Ask, request: api::ListAuditRequest) -> Result<api::ListAuditReply, Problem> {
+        self.admin(ask, "audit.list", "").await?;
+        let limit = messages::limit(request.limit)?;
+        let before = request.before.unwrap_or(i64::MAX);
+        let account = request.account;
+        let found =
+            self.read(move |db| store::audit::list(db, before, account.as_deref(), limit)).await?;
+        let next = found.last().filter(|_| found.len() == limit as usize).map(|(entry, _)| entry.number);
+        let entries = found.into_iter().map(|(entry, hash)| api::AuditEntry {
+            number: entry.number,
+            at_ms: entry.at_ms,
+            actor: entry.actor,
+            action: entry.action,
+            target: entry.target,
+            outcome: entry.outcome,
+            detail: entry.detail,
+            source: entry.source,
+            service: entry.service,
+            request_id: entry.request_id,
+            hash: hex(&hash),
+        });
+        Ok(api::ListAuditReply { entries: entries.collect(), next })
+    }
+
+    /// Whether each entry follows from the one before.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn verify_audit(&self, ask: &Ask, request: api::VerifyAuditRequest) -> Result<api::AuditVerdict, Problem> {
+        self.admin(ask, "audit.verify", "").await?;
+        let known = request.known.as_deref().map(|text| {
+            let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
+            let wrong = || Problem::field("known", "it is no SHA-256 in hexadecimal: 64 digits are");
+            bytes.and_then(|bytes| Hash::try_from(bytes).ok()).ok_or_else(wrong)
+        });
+        let known = known.transpose()?;
+        self.read(move |db| verify(db, known)).await
+    }
+}
+
+/// Checks the whole log.
+pub(crate) fn verify(db: &rusqlite::Connection, known: Option<Hash>) -> rusqlite::Result<api::AuditVerdict> {
+    let mut verifier = Verifier::new(known);
+    let mut broken = None;
+    store::audit::each(db, |entry, hash| match verifier.next(entry, hash) {
+        Ok(()) => true,
+        Err(error) => {
+            broken = Some(error);
+            false
+        }
+    })?;
+    let (entries, head) = (verifier.entries(), verifier.head());
+    let found = broken.map_or_else(|| verifier.finish().map(drop), Err);
+    Ok(api::AuditVerdict {
+        intact: found.is_ok(),
+        entries,
+        head: hex(&head),
+        problem: found.err().map(|error| error.to_string()),
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}

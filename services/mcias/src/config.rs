@@ -1,0 +1,194 @@
+//! The configuration file: what it may say, its defaults, and what is wrong with it.
+
+use std::path::{Path, PathBuf};
+
+use mcdsl::config::{self, Environment, Hints, Problem, ReadError};
+use mcdsl::log::Log;
+use mcdsl::server;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::password::Params;
+use crate::domain::throttle::Limits;
+
+/// The configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where it listens, and where everything is that it must not lose.
+    pub server: Server,
+    /// What the outside knows it by.
+    pub site: Site,
+    /// How passwords are hashed.
+    pub passwords: Passwords,
+    /// What people and services get.
+    pub tokens: Tokens,
+    /// How guessing is slowed down.
+    pub throttle: Limits,
+    /// What it says about itself, on standard error.
+    pub log: Log,
+}
+
+/// `[server]`: see [`server::Settings`]. The defaults for `root`, `certificate` and `key` are its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Server(pub server::Settings);
+
+/// `[site]`: what the outside knows it by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Site {
+    /// Where browsers and services reach it: the issuer of tokens, the origin of passkeys and the beginning of links.
+    /// Passkeys and tokens are bound to it: choose a name that stays.
+    pub public_url: String,
+    /// What authenticators show beside a code.
+    pub name: String,
+}
+
+/// `[passwords]`: how passwords are hashed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Passwords {
+    /// Argon2id's parameters. Where they rise, each password is hashed anew at its next login.
+    pub argon2: Params,
+    /// Hashes at the same time; 0: one per core. Times `argon2.memory_kib`, that is the memory logins take at most.
+    pub concurrent: u16,
+    /// Logins that wait for a hash; more are turned away.
+    pub waiting: u16,
+}
+
+/// `[tokens]`: what people and services get.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tokens {
+    /// How long a person's login is good for, in seconds.
+    pub session_s: i64,
+    /// How long ago it may be for changes of how one logs in, in seconds.
+    pub fresh_s: i64,
+    /// How long a service's token is good for where nobody says otherwise, in seconds.
+    pub service_s: i64,
+    /// How long before its end a service's token is warned about, in seconds.
+    pub warn_s: i64,
+    /// How long a one-time link is good for, in seconds.
+    pub link_s: i64,
+    /// How long a new signing key is published before it signs, in seconds: what others take to fetch it.
+    pub key_overlap_s: i64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self(server::Settings {
+            root: PathBuf::from("/srv/mcias"),
+            certificate: PathBuf::from("certs/mcias.pem"),
+            key: PathBuf::from("certs/mcias.key"),
+            ..server::Settings::default()
+        })
+    }
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self {
+            public_url: "https://mcias.svc.mcp.metacircular.net:8443".to_owned(),
+            name: "Metacircular".to_owned(),
+        }
+    }
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { argon2: Params::default(), concurrent: 0, waiting: 64 }
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            session_s: 12 * 3600,
+            fresh_s: 15 * 60,
+            service_s: 365 * DAY,
+            warn_s: 14 * DAY,
+            link_s: DAY,
+            key_overlap_s: 3600,
+        }
+    }
+}
+
+const DAY: i64 = 24 * 3600;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Something in it is wrong.
+    #[error(transparent)]
+    Wrong(#[from] Problem),
+    /// A value makes no sense.
+    #[error("{file}: {field}: {what}")]
+    Value {
+        /// The file.
+        file: String,
+        /// The key.
+        field: &'static str,
+        /// What is wrong, and what it must be.
+        what: String,
+    },
+}
+
+impl Config {
+    /// Reads a file, with the environment above it and `root` above that. Relative paths start at the root.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn load(
+        file: &Path,
+        root: Option<&Path>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let text = config::text(file)?;
+        let name = file.display().to_string();
+        let read: Self = config::read(&text, &name, Hints::default())?;
+        let environment = Environment { service: "mcias", optional: &[] };
+        let mut config = environment.over(&read, variable)?;
+        if let Some(root) = root {
+            config.server.0.root = root.to_owned();
+        }
+        config.check(&name)?;
+        Ok(config)
+    }
+
+    fn check(&self, file: &str) -> Result<(), ConfigError> {
+        let wrong = |field, what: String| ConfigError::Value { file: file.to_owned(), field, what };
+        let url = &self.site.public_url;
+        let host = url.strip_prefix("https://").filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
+        if host.is_none() {
+            return Err(wrong("site.public_url", format!("`{url}` is not `https://` and a name, with a port if need be")));
+        }
+        crate::domain::password::Hasher::new(self.passwords.argon2)
+            .map_err(|error| wrong("passwords.argon2", error.to_string()))?;
+        let Tokens { session_s, fresh_s, service_s, warn_s, link_s, key_overlap_s } = self.tokens;
+        for (field, value, least) in [
+            ("tokens.session_s", session_s, 60),
+            ("tokens.fresh_s", fresh_s, 30),
+            ("tokens.service_s", service_s, 60),
+            ("tokens.warn_s", warn_s, 0),
+            ("tokens.link_s", link_s, 60),
+            ("tokens.key_overlap_s", key_overlap_s, 0),
+        ] {
+            if !(least..=LONGEST).contains(&value) {
+                return Err(wrong(field, format!("{value} is out of range: it must be {least} to {LONGEST}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.server.0.path(Path::new("mcias.db"))
+    }
+}
+
+/// Ten years, in seconds: the most that anything here lasts.
+pub const LONGEST: i64 = 10 * 365 * DAY;

@@ -1,0 +1,286 @@
+//! Accounts, their tags, and from where they have logged in.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
+use uuid::Uuid;
+
+use crate::domain::{Account, Name, Role, Roles};
+
+/// An account as it is stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Its row.
+    pub id: i64,
+    /// What decisions look at.
+    pub account: Account,
+    /// A system account's service.
+    pub service: Option<Name>,
+    /// In order.
+    pub tags: BTreeSet<Name>,
+    /// Whether it may log in.
+    pub enabled: bool,
+    /// Seconds since 1970.
+    pub created_at: i64,
+    /// Seconds since 1970.
+    pub last_login_at: Option<i64>,
+    /// PHC string. Not shown: `Debug` of an account goes to logs.
+    pub password: Option<Phc>,
+    /// Whether it has a second factor.
+    pub has_totp: bool,
+    /// What authenticators know it by.
+    pub handle: Uuid,
+}
+
+/// A stored password hash, not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Phc(pub String);
+
+impl std::fmt::Debug for Phc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Phc(redacted)")
+    }
+}
+
+/// What an account has, counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Passkeys.
+    pub passkeys: u32,
+    /// Recovery codes that are left.
+    pub recovery_codes: u32,
+}
+
+const COLUMNS: &str =
+    "id, name, kind, roles, service, enabled, created_at, last_login_at, password, totp IS NOT NULL, handle";
+
+/// The account of this name.
+///
+/// # Errors
+/// The database's.
+pub fn by_name(db: &Connection, name: &str) -> Result<Option<Stored>> {
+    one(db, "name = ?1", name)
+}
+
+/// The account of this row.
+///
+/// # Errors
+/// The database's.
+pub fn by_id(db: &Connection, id: i64) -> Result<Option<Stored>> {
+    one(db, "id = ?1", id)
+}
+
+/// The account that authenticators know by this.
+///
+/// # Errors
+/// The database's.
+pub fn by_handle(db: &Connection, handle: Uuid) -> Result<Option<Stored>> {
+    one(db, "handle = ?1", handle.as_bytes().as_slice())
+}
+
+fn one(db: &Connection, condition: &str, key: impl rusqlite::ToSql) -> Result<Option<Stored>> {
+    let mut select = db.prepare_cached(&format!("SELECT {COLUMNS} FROM accounts WHERE {condition}"))?;
+    let found = select.query_row([key], read).optional()?;
+    found.map(|found| with_tags(db, found)).transpose()
+}
+
+/// Accounts in the order of their names.
+///
+/// # Errors
+/// The database's.
+pub fn list(
+    db: &Connection,
+    after: &str,
+    system: Option<bool>,
+    contains: &str,
+    limit: u32,
+) -> Result<Vec<Stored>> {
+    let mut select = db.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM accounts
+         WHERE name > ?1 AND (?2 IS NULL OR kind = ?2) AND instr(name, ?3) > 0 ORDER BY name LIMIT ?4"
+    ))?;
+    let found: Result<Vec<_>> = select.query_map(params![after, system, contains, limit], read)?.collect();
+    found?.into_iter().map(|found| with_tags(db, found)).collect()
+}
+
+fn read(row: &Row<'_>) -> Result<Stored> {
+    let name = name(row, 1)?;
+    let account = match row.get(2)? {
+        0 => Account::Human { name, roles: roles_of(row.get(3)?) },
+        _ => Account::System { name },
+    };
+    let handle: Vec<u8> = row.get(10)?;
+    Ok(Stored {
+        id: row.get(0)?,
+        account,
+        service: row.get::<_, Option<String>>(4)?.map(|text| parsed(4, &text)).transpose()?,
+        tags: BTreeSet::new(),
+        enabled: row.get(5)?,
+        created_at: row.get(6)?,
+        last_login_at: row.get(7)?,
+        password: row.get::<_, Option<String>>(8)?.map(Phc),
+        has_totp: row.get(9)?,
+        handle: Uuid::from_slice(&handle).map_err(|error| unreadable(10, error))?,
+    })
+}
+
+fn with_tags(db: &Connection, mut stored: Stored) -> Result<Stored> {
+    let mut select = db.prepare_cached("SELECT tag FROM tags WHERE account = ?1")?;
+    stored.tags = select.query_map([stored.id], |row| name(row, 0))?.collect::<Result<_>>()?;
+    Ok(stored)
+}
+
+/// A name in a column.
+pub(super) fn name(row: &Row<'_>, column: usize) -> Result<Name> {
+    parsed(column, &row.get::<_, String>(column)?)
+}
+
+fn parsed(column: usize, text: &str) -> Result<Name> {
+    Name::parse(text).map_err(|error| unreadable(column, error))
+}
+
+/// What is stored makes no sense: somebody else wrote it.
+pub(super) fn unreadable(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error))
+}
+
+const ROLES: [(Role, i64); 3] = [(Role::Admin, 1), (Role::User, 2), (Role::Guest, 4)];
+
+fn roles_of(bits: i64) -> Roles {
+    ROLES.iter().filter(|(_, bit)| bits & bit != 0).map(|(role, _)| *role).collect()
+}
+
+fn bits_of(roles: Roles) -> i64 {
+    ROLES.iter().filter(|(role, _)| roles.has(*role)).map(|(_, bit)| bit).sum()
+}
+
+/// Adds an account; `false`: there is one of this name.
+///
+/// # Errors
+/// The database's.
+pub fn add(db: &Connection, account: &Account, service: Option<&Name>, handle: Uuid, now: i64) -> Result<bool> {
+    let system = matches!(account, Account::System { .. });
+    let mut insert = db.prepare_cached(
+        "INSERT INTO accounts (name, kind, roles, service, enabled, created_at, handle)
+         VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6) ON CONFLICT (name) DO NOTHING",
+    )?;
+    let added = insert.execute(params![
+        account.name().as_str(),
+        system,
+        bits_of(account.roles()),
+        service.map(Name::as_str),
+        now,
+        handle.as_bytes().as_slice()
+    ])?;
+    Ok(added == 1)
+}
+
+/// Whether it may log in.
+///
+/// # Errors
+/// The database's.
+pub fn enable(db: &Connection, id: i64, enabled: bool) -> Result<()> {
+    db.execute("UPDATE accounts SET enabled = ?2 WHERE id = ?1", params![id, enabled]).map(drop)
+}
+
+/// Replaces a person's roles.
+///
+/// # Errors
+/// The database's: a system account's cannot be replaced.
+pub fn set_roles(db: &Connection, id: i64, roles: Roles) -> Result<()> {
+    db.execute("UPDATE accounts SET roles = ?2 WHERE id = ?1", params![id, bits_of(roles)]).map(drop)
+}
+
+/// Replaces the service that a system account speaks for.
+///
+/// # Errors
+/// The database's.
+pub fn set_service(db: &Connection, id: i64, service: &Name) -> Result<()> {
+    db.execute("UPDATE accounts SET service = ?2 WHERE id = ?1", params![id, service.as_str()]).map(drop)
+}
+
+/// Replaces its tags.
+///
+/// # Errors
+/// The database's.
+pub fn set_tags(db: &Connection, id: i64, tags: &BTreeSet<Name>) -> Result<()> {
+    db.execute("DELETE FROM tags WHERE account = ?1", [id])?;
+    let mut insert = db.prepare_cached("INSERT INTO tags VALUES (?1, ?2)")?;
+    tags.iter().try_for_each(|tag| insert.execute(params![id, tag.as_str()]).map(drop))
+}
+
+/// Removes it, with everything that is its.
+///
+/// # Errors
+/// The database's.
+pub fn remove(db: &Connection, id: i64) -> Result<()> {
+    db.execute("DELETE FROM accounts WHERE id = ?1", [id]).map(drop)
+}
+
+/// Enabled admins other than this account.
+///
+/// # Errors
+/// The database's.
+pub fn other_admins(db: &Connection, id: i64) -> Result<u32> {
+    let count = "SELECT count(*) FROM accounts WHERE id <> ?1 AND enabled AND roles & 1";
+    db.query_row(count, [id], |row| row.get(0))
+}
+
+/// Tags of the service of this name, as its system accounts have them.
+///
+/// # Errors
+/// The database's.
+pub fn tags_of_service(db: &Connection, service: &Name) -> Result<BTreeSet<Name>> {
+    let mut select = db.prepare_cached(
+        "SELECT DISTINCT tag FROM tags JOIN accounts ON accounts.id = account WHERE service = ?1",
+    )?;
+    select.query_map([service.as_str()], |row| name(row, 0))?.collect()
+}
+
+/// Notes a login, and from where.
+///
+/// # Errors
+/// The database's.
+pub fn logged_in(db: &Connection, id: i64, source: &str, now: i64) -> Result<()> {
+    db.prepare_cached("UPDATE accounts SET last_login_at = ?2 WHERE id = ?1")?.execute(params![id, now])?;
+    db.prepare_cached(
+        "INSERT INTO familiar VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET last_at = excluded.last_at",
+    )?
+    .execute(params![id, source, now])?;
+    Ok(())
+}
+
+/// Whether somebody has logged in to this account from there since `since`.
+///
+/// # Errors
+/// The database's.
+pub fn is_familiar(db: &Connection, id: i64, source: &str, since: i64) -> Result<bool> {
+    let mut select = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM familiar WHERE account = ?1 AND source = ?2 AND last_at >= ?3)",
+    )?;
+    select.query_row(params![id, source, since], |row| row.get(0))
+}
+
+/// What the account has, counted.
+///
+/// # Errors
+/// The database's.
+pub fn counts(db: &Connection, id: i64) -> Result<Counts> {
+    let mut select = db.prepare_cached(
+        "SELECT (SELECT count(*) FROM passkeys WHERE account = ?1),
+                (SELECT count(*) FROM recovery_codes WHERE account = ?1)",
+    )?;
+    select.query_row([id], |row| Ok(Counts { passkeys: row.get(0)?, recovery_codes: row.get(1)? }))
+}
+
+/// Accounts there are: people's and services'.
+///
+/// # Errors
+/// The database's.
+pub fn count(db: &Connection) -> Result<(u64, u64)> {
+    let count = "SELECT count(*) FILTER (WHERE kind = 0), count(*) FILTER (WHERE kind = 1) FROM accounts";
+    db.query_row(count, [], |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs())))
+}

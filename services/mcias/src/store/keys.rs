@@ -1,0 +1,71 @@
+//! The keys that tokens are signed with.
+
+use rusqlite::{Connection, Result, params};
+use zeroize::Zeroizing;
+
+/// A key as it is stored. Its `Debug` is not derived: it would show the key.
+pub struct StoredKey {
+    /// `kid`.
+    pub id: String,
+    /// The private key.
+    pub pkcs8: Zeroizing<Vec<u8>>,
+    /// Seconds since 1970, as all times here.
+    pub created_at: i64,
+    /// From when on it signs.
+    pub signs_from: i64,
+    /// When the last token that it signed expires.
+    pub needed_until: i64,
+}
+
+impl std::fmt::Debug for StoredKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "StoredKey({}, redacted)", self.id)
+    }
+}
+
+/// All of them, the oldest first.
+///
+/// # Errors
+/// The database's.
+pub fn all(db: &Connection) -> Result<Vec<StoredKey>> {
+    let select =
+        "SELECT id, pkcs8, created_at, signs_from, needed_until FROM signing_keys ORDER BY signs_from, created_at";
+    db.prepare_cached(select)?
+        .query_map([], |row| {
+            Ok(StoredKey {
+                id: row.get(0)?,
+                pkcs8: Zeroizing::new(row.get(1)?),
+                created_at: row.get(2)?,
+                signs_from: row.get(3)?,
+                needed_until: row.get(4)?,
+            })
+        })?
+        .collect()
+}
+
+/// Adds one.
+///
+/// # Errors
+/// The database's.
+pub fn add(db: &Connection, key: &StoredKey) -> Result<()> {
+    let insert = "INSERT INTO signing_keys VALUES (?1, ?2, ?3, ?4, ?5)";
+    let StoredKey { id, pkcs8, created_at, signs_from, needed_until } = key;
+    db.execute(insert, params![id, &pkcs8[..], created_at, signs_from, needed_until]).map(drop)
+}
+
+/// Notes that a key has signed a token that is good until then.
+///
+/// # Errors
+/// The database's.
+pub fn needed(db: &Connection, id: &str, until: i64) -> Result<()> {
+    let update = "UPDATE signing_keys SET needed_until = ?2 WHERE id = ?1 AND needed_until < ?2";
+    db.prepare_cached(update)?.execute(params![id, until]).map(drop)
+}
+
+/// Forgets one.
+///
+/// # Errors
+/// The database's.
+pub fn remove(db: &Connection, id: &str) -> Result<()> {
+    db.execute("DELETE FROM signing_keys WHERE id = ?1", [id]).map(drop)
+}

@@ -1,0 +1,36 @@
+//! The login policy, as a whole.
+
+use rusqlite::{Connection, Result, params};
+use serde::{Deserialize, Serialize};
+
+use super::accounts::unreadable;
+use crate::domain::policy::{Effect, Rule};
+
+/// The policy as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// Where no rule matches.
+    pub default: Effect,
+    /// In any order.
+    pub rules: Vec<Rule>,
+}
+
+/// The policy, and how often it was replaced.
+///
+/// # Errors
+/// The database's.
+pub fn get(db: &Connection) -> Result<(i64, Document)> {
+    db.query_row("SELECT revision, document FROM policy", [], |row| {
+        let text: String = row.get(1)?;
+        Ok((row.get(0)?, serde_json::from_str(&text).map_err(|error| unreadable(1, error))?))
+    })
+}
+
+/// Replaces it.
+///
+/// # Errors
+/// The database's.
+pub fn set(db: &Connection, revision: i64, document: &Document) -> Result<()> {
+    let text = serde_json::to_string(document).expect("a policy can be written as JSON");
+    db.execute("UPDATE policy SET revision = ?1, document = ?2", params![revision, text]).map(drop)
+}

@@ -1,0 +1,156 @@
+//! Sessions of people and tokens of services, without the tokens themselves.
+
+use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
+
+use super::accounts::unreadable;
+
+/// A token as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredToken {
+    /// `jti`.
+    pub id: String,
+    /// Whose it is.
+    pub account: i64,
+    /// A person's session, or issued to a service.
+    pub kind: Kind,
+    /// Services that it is for; all where there is none.
+    pub audience: Vec<String>,
+    /// A session: the service through which its owner logged in. A token: what it is called.
+    pub label: String,
+    /// A session: how its owner logged in. A token: who issued it.
+    pub origin: String,
+    /// The address from which it was asked for.
+    pub source: String,
+    /// Seconds since 1970, as all times here.
+    pub created_at: i64,
+    /// When it ends.
+    pub expires_at: i64,
+    /// When it was ended before.
+    pub revoked_at: Option<i64>,
+    /// When it was last seen, to within some seconds.
+    pub last_used_at: Option<i64>,
+}
+
+/// Whose a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A person's: from a login.
+    Session,
+    /// A service's: from an admin.
+    Issued,
+}
+
+const COLUMNS: &str =
+    "id, account, kind, audience, label, origin, source, created_at, expires_at, revoked_at, last_used_at";
+
+fn read(row: &Row<'_>) -> Result<StoredToken> {
+    let audience: String = row.get(3)?;
+    Ok(StoredToken {
+        id: row.get(0)?,
+        account: row.get(1)?,
+        kind: if row.get(2)? { Kind::Issued } else { Kind::Session },
+        audience: serde_json::from_str(&audience).map_err(|error| unreadable(3, error))?,
+        label: row.get(4)?,
+        origin: row.get(5)?,
+        source: row.get(6)?,
+        created_at: row.get(7)?,
+        expires_at: row.get(8)?,
+        revoked_at: row.get(9)?,
+        last_used_at: row.get(10)?,
+    })
+}
+
+/// Adds one.
+///
+/// # Errors
+/// The database's.
+pub fn add(db: &Connection, token: &StoredToken) -> Result<()> {
+    let mut insert = db.prepare_cached(
+        "INSERT INTO tokens (id, account, kind, audience, label, origin, source, created_at, expires_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    let audience = serde_json::to_string(&token.audience).expect("texts can be written as JSON");
+    insert
+        .execute(params![
+            token.id,
+            token.account,
+            token.kind == Kind::Issued,
+            audience,
+            token.label,
+            token.origin,
+            token.source,
+            token.created_at,
+            token.expires_at
+        ])
+        .map(drop)
+}
+
+/// The token of this id.
+///
+/// # Errors
+/// The database's.
+pub fn by_id(db: &Connection, id: &str) -> Result<Option<StoredToken>> {
+    let mut select = db.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens WHERE id = ?1"))?;
+    select.query_row([id], read).optional()
+}
+
+/// An account's, the newest first. Of sessions, those that are live.
+///
+/// # Errors
+/// The database's.
+pub fn of(db: &Connection, account: i64, kind: Kind, now: i64) -> Result<Vec<StoredToken>> {
+    let mut select = db.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM tokens WHERE account = ?1 AND kind = ?2
+         AND (kind = 1 OR (revoked_at IS NULL AND expires_at > ?3)) ORDER BY created_at DESC, id"
+    ))?;
+    select.query_map(params![account, kind == Kind::Issued, now], read)?.collect()
+}
+
+/// Ends a live one of an account; `false`: there is none such, or it had ended.
+///
+/// # Errors
+/// The database's.
+pub fn revoke(db: &Connection, account: i64, kind: Kind, id: &str, now: i64) -> Result<bool> {
+    let update = "UPDATE tokens SET revoked_at = ?4
+                  WHERE id = ?1 AND account = ?2 AND kind = ?3 AND revoked_at IS NULL AND expires_at > ?4";
+    Ok(db.execute(update, params![id, account, kind == Kind::Issued, now])? == 1)
+}
+
+/// Ends all live sessions of an account but this. How many there were.
+///
+/// # Errors
+/// The database's.
+pub fn revoke_sessions(db: &Connection, account: i64, but: Option<&str>, now: i64) -> Result<usize> {
+    let update = "UPDATE tokens SET revoked_at = ?3 WHERE account = ?1 AND kind = 0 AND id IS NOT ?2
+                  AND revoked_at IS NULL AND expires_at > ?3";
+    db.execute(update, params![account, but, now])
+}
+
+/// Notes when tokens were last seen.
+///
+/// # Errors
+/// The database's.
+pub fn used(db: &Connection, seen: &[(String, i64)]) -> Result<()> {
+    let mut update = db.prepare_cached("UPDATE tokens SET last_used_at = max(ifnull(last_used_at, 0), ?2) WHERE id = ?1")?;
+    seen.iter().try_for_each(|(id, at)| update.execute(params![id, at]).map(drop))
+}
+
+/// Forgets those that ended before this time.
+///
+/// # Errors
+/// The database's.
+pub fn forget(db: &Connection, before: i64) -> Result<usize> {
+    db.execute("DELETE FROM tokens WHERE expires_at < ?1", [before])
+}
+
+/// Services' live tokens that expire before `before`: the account's name, what each is called, and when.
+///
+/// # Errors
+/// The database's.
+pub fn expiring(db: &Connection, now: i64, before: i64) -> Result<Vec<(String, String, i64)>> {
+    let mut select = db.prepare_cached(
+        "SELECT name, label, expires_at FROM tokens JOIN accounts ON accounts.id = account
+         WHERE tokens.kind = 1 AND revoked_at IS NULL AND expires_at > ?1 AND expires_at < ?2 ORDER BY expires_at",
+    )?;
+    select.query_map([now, before], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+}
