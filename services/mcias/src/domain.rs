@@ -3,5 +3,7 @@
 mod account;
 pub mod password;
 pub mod policy;
+pub mod recovery;
+pub mod totp;
 
 pub use account::{Account, BadName, Name, Role, Roles};

@@ -80,6 +80,8 @@ pub enum Weak {
 /// Judges a password before it is set: at least 15 characters where it is the only factor, 8 where there is a second one
 /// (NIST SP 800-63B-4, section 3.1.1.2), and none that is common or easy to guess.
 ///
+/// Most take milliseconds, but a text made to be slow takes half a second: not for an async thread.
+///
 /// # Errors
 /// It is not good enough.
 pub fn judge(password: &Secret, account: &Name, only_factor: bool) -> Result<(), Weak> {
