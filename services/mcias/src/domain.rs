@@ -4,6 +4,7 @@ mod account;
 pub mod password;
 pub mod policy;
 pub mod recovery;
+pub mod throttle;
 pub mod totp;
 
 pub use account::{Account, BadName, Name, Role, Roles};
