@@ -5,6 +5,7 @@ pub mod password;
 pub mod policy;
 pub mod recovery;
 pub mod throttle;
+pub mod token;
 pub mod totp;
 
 pub use account::{Account, BadName, Name, Role, Roles};
