@@ -1,6 +1,7 @@
 //! What MCIAS decides, as plain functions: no socket, no SQL, no clock.
 
 mod account;
+pub mod audit;
 pub mod password;
 pub mod policy;
 pub mod recovery;
