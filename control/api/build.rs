@@ -24,9 +24,7 @@ const SECRET: &[&str] = &[
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     let mcproxy = protox::compile(["proto/mcproxy.proto"], ["proto"])?;
-    tonic_prost_build::configure()
-        .type_attribute(".", "#[derive(serde::Serialize)]")
-        .compile_fds(mcproxy)?;
+    tonic_prost_build::configure().type_attribute(".", "#[derive(serde::Serialize)]").compile_fds(mcproxy)?;
     let mcias = protox::compile(["proto/mcias.proto"], ["proto"])?;
     let mut config = Config::new();
     config.type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema)]");

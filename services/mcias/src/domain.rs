@@ -1,6 +1,12 @@
 //! What MCIAS decides, as plain functions: no socket, no SQL, no clock.
 
 mod account;
+pub mod audit;
+pub mod password;
 pub mod policy;
+pub mod recovery;
+pub mod throttle;
+pub mod token;
+pub mod totp;
 
 pub use account::{Account, BadName, Name, Role, Roles};

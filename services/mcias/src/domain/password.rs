@@ -1,0 +1,377 @@
+//! Passwords: which are good enough to be set, and how they are kept and compared.
+//!
+//! A password is judged by its length and by how soon a guesser would come to it, not by which kinds of characters it has: rules of that
+//! kind make passwords worse (NIST SP 800-63B-4, section 3.1.1). It is kept as an Argon2id hash (RFC 9106) in a PHC string, which says its own
+//! parameters, so that they can be raised without asking anybody for a new password.
+//!
+//! Left out: Unicode normalisation (the text is compared as it was typed), a pepper (the database's key is not
+//! kept anywhere else), and when to ask again ([`super::throttle`]). The memory that Argon2 fills, and what zxcvbn
+//! copies, is freed without being wiped.
+
+use std::hint::black_box;
+
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, PasswordHash, Version};
+use mcdsl::Secret;
+use serde::{Deserialize, Serialize};
+use zxcvbn::{Score, zxcvbn};
+
+use super::Name;
+
+/// `[passwords]` of the configuration: what one guess at a stolen hash costs (RFC 9106, section 3.1).
+///
+/// The defaults are OWASP's least for Argon2id: some 20 ms of one processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Params {
+    /// Memory for each hash, in KiB: from 8 for each lane to 1 GiB.
+    pub memory_kib: u32,
+    /// Passes over that memory: 1 to 10.
+    pub passes: u32,
+    /// Lanes: 1 to 16. They are computed one after another here.
+    pub lanes: u32,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { memory_kib: 19_456, passes: 2, lanes: 1 }
+    }
+}
+
+/// A field of `[passwords]` is out of its bounds.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("passwords.{field}: {value} is not between {least} and {most}")]
+pub struct BadParams {
+    /// The field.
+    pub field: &'static str,
+    /// What it says.
+    pub value: u32,
+    /// The least it may say.
+    pub least: u32,
+    /// The most it may say.
+    pub most: u32,
+}
+
+/// Why a password is not good enough. It never repeats the password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Weak {
+    /// It has too few characters.
+    #[error("this password has {characters} characters: it needs at least {least}")]
+    TooShort {
+        /// How many it has.
+        characters: usize,
+        /// How many it needs.
+        least: usize,
+    },
+    /// It is too long to be hashed for a stranger.
+    #[error("this password has {bytes} bytes: {MOST_BYTES} is the most")]
+    TooLong {
+        /// How many bytes it has.
+        bytes: usize,
+    },
+    /// A guesser would come to it soon.
+    #[error("this password is common or easy to guess: take several words that do not belong together")]
+    Common,
+    /// Without the account's name there is little of it left.
+    #[error("this password is made of the account's name: take words that have nothing to do with it")]
+    Named,
+}
+
+/// Judges a password before it is set: at least 15 characters where it is the only factor, 8 where there is a second one
+/// (NIST SP 800-63B-4, section 3.1.1.2), and none that is common or easy to guess.
+///
+/// Most take milliseconds, but a text made to be slow takes half a second: not for an async thread.
+///
+/// # Errors
+/// It is not good enough.
+pub fn judge(password: &Secret, account: &Name, only_factor: bool) -> Result<(), Weak> {
+    let text = password.expose();
+    let least = if only_factor { LEAST_ALONE } else { LEAST_WITH_ANOTHER };
+    if text.len() > MOST_BYTES {
+        return Err(Weak::TooLong { bytes: text.len() });
+    }
+    let characters = text.chars().count();
+    if characters < least {
+        return Err(Weak::TooShort { characters, least });
+    }
+    // The whole name, then its parts. The shortest ones are left: without its every `a`, a password says nothing.
+    let name = account.as_str();
+    let parts = name.split(|c: char| !c.is_ascii_alphanumeric());
+    let names: Vec<&str> =
+        std::iter::once(name).chain(parts).filter(|part| part.len() >= SHORTEST_NAME).collect();
+    let lower = Secret::from(text.to_lowercase());
+    let rest = names.iter().fold(lower.clone(), |rest, part| Secret::from(rest.expose().replace(part, "")));
+    if rest.expose().len() < lower.expose().len() && rest.expose().chars().count() < LEAST_WITH_ANOTHER {
+        return Err(Weak::Named);
+    }
+    // Its time grows faster than the text, and 100 characters say enough.
+    let judged = Secret::from(text.chars().take(JUDGED).collect::<String>());
+    let known: Vec<&str> = names.into_iter().chain(["metacircular", "mcias"]).collect();
+    if zxcvbn(judged.expose(), &known).score() < Score::Three { Err(Weak::Common) } else { Ok(()) }
+}
+
+/// Hashes and compares passwords.
+#[derive(Clone, Debug)]
+pub struct Hasher {
+    params: Params,
+    argon2: Argon2<'static>,
+    /// A hash of no password, of today's parameters.
+    decoy: String,
+}
+
+/// What came of comparing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verified {
+    /// It is the password.
+    Right {
+        /// The hash has weaker parameters than those of now: hash the password again and keep that.
+        rehash: bool,
+    },
+    /// It is not, or there is none, or what is stored is no hash of ours.
+    Wrong,
+}
+
+impl Hasher {
+    /// With these parameters.
+    ///
+    /// # Errors
+    /// One of them is out of its bounds.
+    pub fn new(params: Params) -> Result<Self, BadParams> {
+        let Params { memory_kib, passes, lanes } = params;
+        let within = |field, value, least, most| {
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(BadParams { field, value, least, most })
+            }
+        };
+        within("lanes", lanes, 1, 16)?;
+        within("passes", passes, 1, 10)?;
+        within("memory_kib", memory_kib, 8 * lanes, 1024 * 1024)?;
+        let inner = argon2::Params::new(memory_kib, passes, lanes, Some(OUTPUT_BYTES))
+            .expect("these bounds are narrower than Argon2's");
+        let zeros = |characters| "A".repeat(characters);
+        // 16 bytes of salt and 32 of output, as in a hash of ours.
+        let decoy = format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", zeros(22), zeros(43));
+        Ok(Self { params, argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, inner), decoy })
+    }
+
+    /// Hashes a password: a PHC string of Argon2id, version 19. The salt is random and never used twice.
+    ///
+    /// # Panics
+    /// There is no memory left.
+    #[must_use]
+    pub fn hash(&self, password: &Secret, salt: [u8; 16]) -> String {
+        self.argon2
+            .hash_password_with_salt(password.expose().as_bytes(), &salt)
+            .expect("there is memory, and the parameters were checked")
+            .to_string()
+    }
+
+    /// Compares a password with a stored hash, in constant time.
+    ///
+    /// `phc` is `None` for an account that does not exist or has no password: that takes as long, so that nobody learns from
+    /// the time which accounts there are.
+    #[must_use]
+    pub fn verify(&self, password: &Secret, phc: Option<&str>) -> Verified {
+        let password = password.expose().as_bytes();
+        let Some((stored, params)) = phc.and_then(read) else {
+            let decoy = PasswordHash::new(&self.decoy).expect("the decoy is written as a hash of ours");
+            // No password is known to lead to it, but were there one, there is still no account.
+            black_box(self.argon2.verify_password(password, &decoy)).ok();
+            return Verified::Wrong;
+        };
+        match self.argon2.verify_password(password, &stored) {
+            Ok(()) => Verified::Right {
+                rehash: params.memory_kib < self.params.memory_kib || params.passes < self.params.passes,
+            },
+            Err(_wrong) => Verified::Wrong,
+        }
+    }
+
+    /// Its parameters.
+    #[must_use]
+    pub const fn params(&self) -> Params {
+        self.params
+    }
+}
+
+/// Reads a stored hash, and refuses any that [`Hasher::hash`] cannot have written: a database that somebody edited must not make us take a terabyte.
+fn read(phc: &str) -> Option<(PasswordHash, Params)> {
+    let stored = PasswordHash::new(phc).ok()?;
+    let inner = argon2::Params::try_from(&stored).ok()?;
+    let params = Params { memory_kib: inner.m_cost(), passes: inner.t_cost(), lanes: inner.p_cost() };
+    let ours = stored.algorithm == argon2::ARGON2ID_IDENT
+        && stored.version == Some(Version::V0x13.into())
+        && stored.salt.is_some()
+        && inner.output_len() == Some(OUTPUT_BYTES)
+        && Hasher::new(params).is_ok();
+    ours.then_some((stored, params))
+}
+
+const LEAST_ALONE: usize = 15;
+
+const LEAST_WITH_ANOTHER: usize = 8;
+
+const MOST_BYTES: usize = 1024;
+
+const SHORTEST_NAME: usize = 3;
+
+/// Characters that zxcvbn is given.
+const JUDGED: usize = 100;
+
+const OUTPUT_BYTES: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SMALL: Params = Params { memory_kib: 8, passes: 1, lanes: 1 };
+
+    fn hasher(params: Params) -> Hasher {
+        Hasher::new(params).unwrap()
+    }
+
+    #[test]
+    fn a_password_is_judged_by_its_length_and_by_how_soon_it_is_guessed() {
+        let ada = Name::parse("ada.lovelace").unwrap();
+        let check = |text: &str, only_factor, expect| {
+            assert_eq!(judge(&Secret::from(text), &ada, only_factor), expect, "{text:?}");
+        };
+        let short = |characters, least| Err(Weak::TooShort { characters, least });
+        check("", true, short(0, 15));
+        check("Kf7#pw2!xQ9_zM", true, short(14, 15));
+        check("Kf7#pw2!xQ9_zM", false, Ok(()));
+        check("Kf7#pw2!xQ9_zMv", true, Ok(()));
+        check("Kf7#pw2", false, short(7, 8));
+        // Characters count, not bytes; and no kind of character is asked for.
+        check("åäöåäöå", false, short(7, 8));
+        check("gravel orbit mustard seven", true, Ok(()));
+        check("пингвин чайник река", true, Ok(()));
+        for common in [
+            "passwordpassword",
+            "123456789012345",
+            "qwertyuiopasdfghjkl",
+            "aaaaaaaaaaaaaaaaaaaa",
+            "metacircularmcias",
+            "monkeymonkeymonkey",
+        ] {
+            check(common, true, Err(Weak::Common));
+        }
+        check("password", false, Err(Weak::Common));
+        check("ada.lovelace1815", true, Err(Weak::Named));
+        check("Ada.LovelaceADA.LOVELACE", true, Err(Weak::Named));
+        check("lovelace-1815", false, Err(Weak::Named));
+        check("ada.lovelace gravel orbit mustard", true, Ok(()));
+        check(&"é".repeat(512), true, Err(Weak::Common));
+        check(&"x".repeat(1025), true, Err(Weak::TooLong { bytes: 1025 }));
+    }
+
+    #[test]
+    fn a_problem_does_not_repeat_the_password() {
+        let problem = judge(&Secret::from("hunter2hunter2"), &Name::parse("a").unwrap(), true).unwrap_err();
+        assert_eq!(problem.to_string(), "this password has 14 characters: it needs at least 15");
+    }
+
+    #[test]
+    fn parameters_have_bounds() {
+        let check = |memory_kib, passes, lanes, expect: Option<&str>| {
+            let problem = Hasher::new(Params { memory_kib, passes, lanes }).err().map(|e| e.to_string());
+            assert_eq!(problem.as_deref(), expect);
+        };
+        check(8, 1, 1, None);
+        check(128, 10, 16, None);
+        check(7, 1, 1, Some("passwords.memory_kib: 7 is not between 8 and 1048576"));
+        check(127, 1, 16, Some("passwords.memory_kib: 127 is not between 128 and 1048576"));
+        check(1_048_577, 1, 1, Some("passwords.memory_kib: 1048577 is not between 8 and 1048576"));
+        check(8, 0, 1, Some("passwords.passes: 0 is not between 1 and 10"));
+        check(8, 11, 1, Some("passwords.passes: 11 is not between 1 and 10"));
+        check(8, 1, 0, Some("passwords.lanes: 0 is not between 1 and 16"));
+        check(8, 1, u32::MAX, Some("passwords.lanes: 4294967295 is not between 1 and 16"));
+        assert!(serde_json::from_str::<Params>(r#"{"memory": 1}"#).is_err());
+        assert_eq!(serde_json::from_str::<Params>("{}").unwrap(), Params::default());
+    }
+
+    #[test]
+    fn a_hash_is_a_phc_string_of_argon2id() {
+        let hash = hasher(Params::default()).hash(&Secret::from("correct horse"), *b"0123456789abcdef");
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$MDEyMzQ1Njc4OWFiY2RlZg$"), "{hash}");
+        assert_eq!(hash.len(), 97);
+    }
+
+    #[test]
+    fn the_reference_implementation_s_hash_is_read() {
+        // From test.c of phc-winner-argon2: `password` with `somesalt`.
+        let output = "nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+        let phc = format!("$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ${output}");
+        let verified = hasher(SMALL).verify(&Secret::from("password"), Some(&phc));
+        assert_eq!(verified, Verified::Right { rehash: false });
+    }
+
+    #[test]
+    fn only_the_password_is_right() {
+        let hasher = hasher(SMALL);
+        let hash = hasher.hash(&Secret::from("one"), [1; 16]);
+        let check = |password: &str, phc, expect| {
+            assert_eq!(hasher.verify(&Secret::from(password), phc), expect, "{password} {phc:?}");
+        };
+        check("one", Some(&hash), Verified::Right { rehash: false });
+        check("One", Some(&hash), Verified::Wrong);
+        check("", Some(&hash), Verified::Wrong);
+        check("one", None, Verified::Wrong);
+        // What is no hash of ours is never right, and never too much work.
+        let changed = |from: &str, to: &str| {
+            assert!(hash.contains(from));
+            hash.replace(from, to)
+        };
+        for odd in [
+            "",
+            "one",
+            "$argon2id$v=19$m=8,t=1,p=1",
+            &changed("argon2id", "argon2i"),
+            &changed("v=19", "v=16"),
+            &changed("$v=19", ""),
+            &changed("m=8", "m=4294967295"),
+            &changed("t=1", "t=4294967295"),
+            &changed("p=1", "p=536870912"),
+            &hash[..hash.len() - 20],
+        ] {
+            check("one", Some(odd), Verified::Wrong);
+        }
+    }
+
+    #[test]
+    fn weaker_hashes_are_to_be_made_again() {
+        let now = Params { memory_kib: 64, passes: 2, lanes: 1 };
+        let check = |memory_kib, passes, lanes, rehash| {
+            let password = Secret::from("one");
+            let hash = hasher(Params { memory_kib, passes, lanes }).hash(&password, [2; 16]);
+            assert_eq!(hasher(now).verify(&password, Some(&hash)), Verified::Right { rehash });
+        };
+        check(64, 2, 1, false);
+        check(63, 2, 1, true);
+        check(64, 1, 1, true);
+        check(128, 3, 2, false);
+    }
+
+    #[test]
+    fn the_decoy_is_as_much_work_and_never_right() {
+        let hasher = hasher(SMALL);
+        let (_, params) = read(&hasher.decoy).unwrap();
+        assert_eq!(params, hasher.params());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_as_a_hash_is_refused_without_a_panic(phc in r"\$?(argon2id)?\$(v=19)?\$m=[0-9]{1,3},t=[0-9],p=[0-9]\$[A-Za-z0-9+/]{0,30}\$[A-Za-z0-9+/]{0,50}") {
+            prop_assert_eq!(hasher(SMALL).verify(&Secret::from("x"), Some(&phc)), Verified::Wrong);
+        }
+
+        #[test]
+        fn judging_never_panics(text in any::<String>(), only in any::<bool>()) {
+            judge(&Secret::from(text), &Name::parse("ada").unwrap(), only).ok();
+        }
+    }
+}
