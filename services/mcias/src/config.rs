@@ -148,7 +148,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let text = config::text(file)?;
         let name = file.display().to_string();
-        let read: Self = config::read(&text, &name, Hints::default())?;
+        let read: Self = config::read(&text, &name, HINTS)?;
         let environment = Environment { service: "mcias", optional: &[] };
         let mut config = environment.over(&read, variable)?;
         if let Some(root) = root {
@@ -189,6 +189,9 @@ impl Config {
         self.server.0.path(Path::new("mcias.db"))
     }
 }
+
+/// What its keys are called needs no explanation.
+const HINTS: Hints = Hints { example: |_key| "", within: |_tree, _path| None };
 
 /// Ten years, in seconds: the most that anything here lasts.
 pub const LONGEST: i64 = 10 * 365 * DAY;

@@ -77,31 +77,53 @@ impl Mcias {
         if let Err(after) = self.throttle().check(&name, Source::from(ip), familiar, self.clock.elapsed()) {
             return Err(self.refuse(ask, event, too_often(after)).await);
         }
-        let failed = |problem| async {
-            self.throttle().failed(&name, Source::from(ip), familiar, self.clock.elapsed());
-            self.counters.login_failed();
-            Err(self.refuse(ask, event.clone(), problem).await)
+        let source = Source::from(ip);
+        let proven = self.proven(&event, ask, stored, goal, [Some(password), totp, recovery_code]);
+        let entered = match proven.await {
+            Ok(proven) => self.enter(ask, proven).await,
+            Err(problem) => Err(problem),
         };
+        match &entered {
+            Ok(_) => self.throttle().succeeded(&name, source),
+            Err(problem) if problem.kind == Kind::Unauthenticated && problem.reason != NEEDED => {
+                self.throttle().failed(&name, source, familiar, self.clock.elapsed());
+            }
+            Err(_) => self.throttle().released(&name, source),
+        }
+        entered
+    }
+
+    /// Whether somebody who logs in by password is who they say.
+    async fn proven(
+        &self,
+        event: &Event,
+        ask: &Ask,
+        stored: Option<Stored>,
+        goal: Goal,
+        [password, totp, recovery_code]: [Option<Secret>; 3],
+    ) -> Result<Proven, Problem> {
+        let password = password.unwrap_or_else(|| Secret::from(""));
         let phc = stored.as_ref().and_then(|stored| stored.password.clone());
         let verified = self.hashing.verify(password.clone(), phc.clone()).await?;
         // Whether there is such an account, whether it is a person's and whether it is enabled: all is known by now, and
         // none of it is told.
-        let (Some(account), Some(phc), Verified::Right { rehash }) = (stored, phc, verified) else {
-            return failed(wrong_login()).await;
+        let enabled = stored.filter(|stored| stored.enabled);
+        let (Some(account), Some(phc), Verified::Right { rehash }) = (enabled, phc, verified) else {
+            return Err(self.failed(ask, event, wrong_login()).await);
         };
-        if !account.enabled {
-            return failed(wrong_login()).await;
-        }
         let factor = match self.factor(&account, totp, recovery_code).await? {
             Ok(factor) => factor,
             Err(problem) if problem.reason == NEEDED => return Err(problem),
-            Err(problem) => return failed(problem).await,
+            Err(problem) => return Err(self.failed(ask, event, problem).await),
         };
         let rehashed = if rehash { Some(self.hashing.hash(password).await?) } else { None };
-        let by = By::Password { phc, factor, rehashed };
-        let reply = self.enter(ask, Proven { account, goal, by }).await?;
-        self.throttle().succeeded(&name, Source::from(ip));
-        Ok(reply)
+        Ok(Proven { account, goal, by: By::Password { phc, factor, rehashed } })
+    }
+
+    /// Notes that a login failed.
+    async fn failed(&self, ask: &Ask, event: &Event, problem: Problem) -> Problem {
+        self.counters.login_failed();
+        self.refuse(ask, event.clone(), problem).await
     }
 
     /// The account, and whether somebody has logged in to it from there.
@@ -200,10 +222,7 @@ impl Mcias {
         let left = match entered.await {
             Ok(left) => left,
             Err(problem) if problem.kind == Kind::Unauthenticated => {
-                self.counters.login_failed();
-                let ip = ask.caller.address.ip();
-                self.throttle().failed(&name, Source::from(ip), false, self.clock.elapsed());
-                return Err(self.refuse(ask, refused, problem).await);
+                return Err(self.failed(ask, &refused, problem).await);
             }
             Err(problem) => return Err(problem),
         };

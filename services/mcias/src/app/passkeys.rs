@@ -12,7 +12,7 @@ use uuid::Uuid;
 use webauthn_rs::Webauthn;
 use webauthn_rs::WebauthnBuilder;
 use webauthn_rs::prelude::{
-    DiscoverableAuthentication, DiscoverableKey, Passkey, PasskeyRegistration, PublicKeyCredential,
+    DiscoverableAuthentication, Passkey, PasskeyRegistration, PublicKeyCredential,
     RegisterPublicKeyCredential, Url,
 };
 use webauthn_rs_proto::ResidentKeyRequirement;
@@ -131,8 +131,7 @@ impl Mcias {
             return Err(self.refuse(ask, refused("unknown".to_owned()), wrong_login()).await);
         };
         let mut passkey: Passkey = stored_key(&stored)?;
-        let keys = [DiscoverableKey::from(&passkey)];
-        let result = match webauthn.finish_discoverable_authentication(&credential, *state, &keys) {
+        let result = match webauthn.finish_discoverable_authentication_v2(&credential, *state, &passkey) {
             Ok(result) => result,
             Err(error) => {
                 self.counters.login_failed();

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::event::Event;
 use super::{Ask, Mcias, messages};
-use crate::domain::audit::{Hash, Verifier};
+use crate::domain::audit::{Hash, Verdict, Verifier};
 use crate::domain::token::{KeyRing, SigningKey};
 use crate::store;
 use crate::store::keys::StoredKey;
@@ -157,7 +157,7 @@ pub(crate) fn verify(db: &rusqlite::Connection, known: Option<Hash>) -> rusqlite
             false
         }
     })?;
-    let (entries, head) = (verifier.entries(), verifier.head());
+    let Verdict { entries, head } = verifier.so_far();
     let found = broken.map_or_else(|| verifier.finish().map(drop), Err);
     Ok(api::AuditVerdict {
         intact: found.is_ok(),

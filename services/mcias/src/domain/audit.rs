@@ -134,6 +134,12 @@ impl Verifier {
         Ok(())
     }
 
+    /// How far it came.
+    #[must_use]
+    pub const fn so_far(&self) -> Verdict {
+        Verdict { entries: self.entries, head: self.head }
+    }
+
     /// After the last entry.
     ///
     /// # Errors

@@ -127,6 +127,12 @@ impl Policy {
         Explained { effect: by.map_or(self.default, |rule| rule.effect), by, also: matching.collect() }
     }
 
+    /// What becomes of a login that no rule is about.
+    #[must_use]
+    pub const fn default_effect(&self) -> Effect {
+        self.default
+    }
+
     /// The rules, in the order in which they decide.
     #[must_use]
     pub fn rules(&self) -> &[Rule] {

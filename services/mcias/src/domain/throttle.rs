@@ -175,12 +175,10 @@ impl Throttle {
         }
     }
 
-    /// The attempt succeeded: what failed before it in this pair is forgotten. The source's own failures are not: who guesses
-    /// at others' accounts could log in to their own in between.
-    pub fn succeeded(&mut self, account: &Name, source: Source) {
+    /// The attempt neither failed nor succeeded: something else came between.
+    pub fn released(&mut self, account: &Name, source: Source) {
         let key = (account.clone(), source);
         let Some(pair) = self.pairs.counts.get_mut(&key) else { return };
-        pair.failures = 0;
         pair.pending = pair.pending.saturating_sub(1);
         if pair.pending_at_source > 0 {
             pair.pending_at_source -= 1;
@@ -188,9 +186,18 @@ impl Throttle {
                 all.pending = all.pending.saturating_sub(1);
             }
         }
-        if pair.pending == 0 {
+        if pair.attempts() == 0 {
             self.pairs.counts.remove(&key);
         }
+    }
+
+    /// The attempt succeeded: what failed before it in this pair is forgotten. The source's own failures are not: who guesses
+    /// at others' accounts could log in to their own in between.
+    pub fn succeeded(&mut self, account: &Name, source: Source) {
+        if let Some(pair) = self.pairs.counts.get_mut(&(account.clone(), source)) {
+            pair.failures = 0;
+        }
+        self.released(account, source);
     }
 }
 
