@@ -4,6 +4,7 @@
 //! - [`db`]: an SQLite database that loses nothing acknowledged.
 //! - [`log`] and [`prometheus`]: what a program says about itself.
 //! - [`secret`]: what must not be shown.
+//! - `web`, with the feature of that name: pages for people.
 //! - [`chain()`]: an error in words.
 //!
 //! Left out: what a service decides. That is in the service's own pure core, which knows none of this.
@@ -14,6 +15,8 @@ pub mod db;
 pub mod log;
 pub mod prometheus;
 pub mod secret;
+#[cfg(feature = "web")]
+pub mod web;
 
 pub use chain::chain;
 pub use secret::Secret;
