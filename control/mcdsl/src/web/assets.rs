@@ -61,3 +61,42 @@ const STYLE: Asset = Asset {
 };
 const MARK: Asset =
     Asset { name: "mark.svg", content_type: "image/svg+xml", bytes: include_str!("mark.svg").as_bytes() };
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    const SCRIPT: Asset =
+        Asset { name: "a.js", content_type: "text/javascript; charset=utf-8", bytes: b"let a = 1;" };
+
+    async fn ask(path: &str) -> Response {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        static_files(&[SCRIPT]).oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_file_is_kept_for_ever_at_the_address_of_its_content() {
+        for (asset, href) in [(STYLE, STYLE_HREF.clone()), (MARK, MARK_HREF.clone()), (SCRIPT, SCRIPT.href())]
+        {
+            let answer = ask(&href).await;
+            assert_eq!(answer.status(), 200, "{href}");
+            assert_eq!(answer.headers()["content-type"], asset.content_type);
+            assert_eq!(answer.headers()["cache-control"], "public, max-age=31536000, immutable");
+            assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+            assert_eq!(to_bytes(answer.into_body(), 1 << 20).await.unwrap(), asset.bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn another_content_has_another_address() {
+        // printf 'let a = 1;' | sha256sum
+        assert_eq!(SCRIPT.href(), "/static/c58e9029f1fd3d1b109c/a.js");
+        let changed = Asset { bytes: b"let a = 2;", ..SCRIPT };
+        assert_eq!(ask(&changed.href()).await.status(), 404);
+        assert_eq!(ask("/static/a.js").await.status(), 404);
+    }
+}

@@ -193,7 +193,7 @@ fn control(field: &Field<'_>, id: &str) -> Markup {
                 }
             }
             _ => {
-                input.short[digits.is_some()] id=(id) name=(field.name) type=(kind) value=(value) inputmode=[digits]
+                input class=[digits.map(|_digits| "short")] id=(id) name=(field.name) type=(kind) value=(value) inputmode=[digits]
                     required[field.required] autocomplete=[field.autocomplete] autocapitalize="none"
                     spellcheck="false" aria-describedby=[about] aria-invalid=[invalid];
             }

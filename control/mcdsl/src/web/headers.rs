@@ -41,3 +41,53 @@ const CONTENT: &str = "default-src 'none'; style-src 'self'; img-src 'self' data
 /// Passkeys, and nothing else that a browser would have to ask for.
 const PERMISSIONS: &str = "publickey-credentials-get=(self), publickey-credentials-create=(self), camera=(), \
     display-capture=(), geolocation=(), microphone=(), payment=(), usb=()";
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::routing::get;
+    use axum::{Router, middleware};
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(path: &str) -> Response {
+        let kept = || std::future::ready([(header::CACHE_CONTROL, "public")]);
+        let router =
+            Router::new().route("/page", get(|| std::future::ready("page"))).route("/kept", get(kept));
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        router.layer(middleware::from_fn(secure)).oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_answer_has_them() {
+        for path in ["/page", "/nowhere"] {
+            let answer = ask(path).await;
+            for (name, value) in security_headers() {
+                assert_eq!(answer.headers().get(&name), Some(&value), "{path}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_answer_says_itself_stays() {
+        let answer = ask("/kept").await;
+        let all: Vec<_> = answer.headers().get_all(header::CACHE_CONTROL).iter().collect();
+        assert_eq!(all, ["public"]);
+    }
+
+    #[test]
+    fn nothing_is_allowed_that_is_not_named() {
+        assert!(
+            CONTENT.starts_with("default-src 'none';")
+                && !CONTENT.contains("unsafe")
+                && !CONTENT.contains('*')
+        );
+    }
+
+    #[test]
+    fn browsers_go_on_telling_us_the_origin_of_our_own_forms() {
+        let policy = security_headers().into_iter().find(|(name, _)| name == header::REFERRER_POLICY);
+        assert_eq!(policy.map(|(_, value)| value), Some(HeaderValue::from_static("same-origin")));
+    }
+}

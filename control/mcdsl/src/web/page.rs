@@ -217,3 +217,76 @@ impl Width {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parts::Tone;
+    use super::*;
+
+    const SITE: Site = Site { service: "MC <IAS>", home: "/", account: Some("/account"), logout: "/logout" };
+
+    fn check(page: &Page<'_>, parts: &[&str], absent: &[&str]) {
+        let html = page.render().0;
+        for part in parts {
+            assert!(html.contains(part), "{part} is not in {html}");
+        }
+        for part in absent {
+            assert!(!html.contains(part), "{part} is in {html}");
+        }
+    }
+
+    #[test]
+    fn a_page_for_nobody_is_only_itself() {
+        let page = Page::new(&SITE, "A & B", html! { p { "Hello" } });
+        let parts = [
+            "<!DOCTYPE html><html lang=\"en\">",
+            "<title>A &amp; B · MC &lt;IAS&gt;</title>",
+            "<h1>A &amp; B</h1>",
+            "<a class=\"skip\" href=\"#main\">",
+            "<main id=\"main\"",
+            "<p>Hello</p>",
+        ];
+        check(&page, &parts, &["<nav", "<details", "<form", "<script", "style=", "role=\"status\""]);
+    }
+
+    #[test]
+    fn who_has_logged_in_can_log_out() {
+        let user = Some(User { name: "<ada>", about: "admin" });
+        let page = Page { user, csrf: "tok", ..Page::new(&SITE, "A", html! {}) };
+        let logout =
+            "<form method=\"post\" action=\"/logout\"><input type=\"hidden\" name=\"csrf\" value=\"tok\">";
+        check(&page, &["&lt;ada&gt;", "<a href=\"/account\">", logout], &["<ada>"]);
+    }
+
+    #[test]
+    fn the_place_where_one_is_is_marked() {
+        let nav = [
+            NavItem { label: "A", href: "/a", current: true },
+            NavItem { label: "B", href: "/b", current: false },
+        ];
+        let page = Page { nav: &nav, scripts: &["/static/0/a.js"], ..Page::new(&SITE, "A", html! {}) };
+        let parts = [
+            "<a href=\"/a\" aria-current=\"page\">A</a>",
+            "<a href=\"/b\">B</a>",
+            "<script src=\"/static/0/a.js\" type=\"module\"></script>",
+        ];
+        check(&page, &parts, &[]);
+    }
+
+    #[test]
+    fn errors_come_first() {
+        let errors = [FieldError { field: "name", text: "Name: too long".to_owned() }];
+        let page = Page { errors: &errors, ..Page::new(&SITE, "A", html! {}) };
+        check(&page, &["<title>Error: A · ", "href=\"#name\">Name: too long</a>"], &[]);
+    }
+
+    #[test]
+    fn a_message_is_shown_as_text_and_once() {
+        let flash = Flash::new(Tone::Good, "<b>Saved</b>");
+        let page = Page { flash: Some(&flash), ..Page::new(&SITE, "A", html! {}) };
+        check(&page, &["<div role=\"status\"><div class=\"notice good\"><p>&lt;b&gt;Saved"], &["<b>"]);
+        assert_eq!(page.respond(StatusCode::OK).headers()["set-cookie"], Flash::clear());
+        let without = Page::new(&SITE, "A", html! {}).respond(StatusCode::NOT_FOUND);
+        assert_eq!((without.status(), without.headers().get("set-cookie")), (StatusCode::NOT_FOUND, None));
+    }
+}

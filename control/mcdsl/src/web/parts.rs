@@ -73,14 +73,20 @@ pub fn card(title: &str, body: Markup) -> Markup {
     html! { section.card { h2 { (title) } (body) } }
 }
 
-/// A table. The first cell of a row is what the row is about. Where it is wider than the screen, it scrolls by itself.
+/// A table. The first cell of a row is what the row is about; a column of buttons or links needs no header (`""`). Where it is wider than the screen, it scrolls by itself.
 #[must_use]
 pub fn table(caption: &str, headers: &[&str], rows: &[Vec<Markup>]) -> Markup {
     html! {
         div.scroll role="region" tabindex="0" aria-label=(caption) {
             table {
                 caption { (caption) }
-                thead { tr { @for header in headers { th scope="col" { (header) } } } }
+                thead {
+                    tr {
+                        @for header in headers {
+                            @if header.is_empty() { td {} } @else { th scope="col" { (header) } }
+                        }
+                    }
+                }
                 tbody {
                     @for row in rows {
                         tr {
