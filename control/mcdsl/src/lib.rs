@@ -4,6 +4,7 @@
 //! - [`db`]: an SQLite database that loses nothing acknowledged.
 //! - [`log`] and [`prometheus`]: what a program says about itself.
 //! - [`secret`]: what must not be shown.
+//! - `web`, with the feature of that name: pages for people.
 //! - [`chain()`]: an error in words.
 //!
 //! With the feature `service`, what a service speaks with:
@@ -35,6 +36,8 @@ pub mod secret;
 pub mod server;
 #[cfg(feature = "service")]
 pub mod tls;
+#[cfg(feature = "web")]
+pub mod web;
 
 pub use chain::chain;
 pub use secret::Secret;

@@ -1,0 +1,102 @@
+//! Files that pages need, built into the program and kept by browsers for ever: what an address names never changes.
+
+use std::sync::LazyLock;
+
+use aws_lc_rs::digest;
+use axum::Router;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use data_encoding::HEXLOWER;
+
+/// A file that is built into the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Asset {
+    /// What its address ends with: `passkey.js`.
+    pub name: &'static str,
+    /// Its media type: `text/javascript; charset=utf-8`.
+    pub content_type: &'static str,
+    /// What is in it.
+    pub bytes: &'static [u8],
+}
+
+impl Asset {
+    /// Its address: `/static/0123456789abcdef0123/passkey.js`, with the beginning of its content's SHA-256.
+    #[must_use]
+    pub fn href(&self) -> String {
+        let hash = digest::digest(&digest::SHA256, self.bytes);
+        format!("/static/{}/{}", HEXLOWER.encode(&hash.as_ref()[..10]), self.name)
+    }
+
+    fn response(&self) -> Response {
+        let value = HeaderValue::from_static;
+        let headers = HeaderMap::from_iter([
+            (header::CONTENT_TYPE, value(self.content_type)),
+            (header::CACHE_CONTROL, value("public, max-age=31536000, immutable")),
+            (header::X_CONTENT_TYPE_OPTIONS, value("nosniff")),
+        ]);
+        (StatusCode::OK, headers, self.bytes).into_response()
+    }
+}
+
+/// Serves what pages are made with, and the service's own files beside it.
+///
+/// # Panics
+/// Two files have the same name and content, or a name that no route can have.
+pub fn static_files<S: Clone + Send + Sync + 'static>(own: &[Asset]) -> Router<S> {
+    [STYLE, MARK].iter().chain(own).fold(Router::new(), |router, &asset| {
+        router.route(&asset.href(), get(move || std::future::ready(asset.response())))
+    })
+}
+
+/// The stylesheet's address.
+pub(super) static STYLE_HREF: LazyLock<String> = LazyLock::new(|| STYLE.href());
+/// The address of the mark that stands before a service's name.
+pub(super) static MARK_HREF: LazyLock<String> = LazyLock::new(|| MARK.href());
+
+const STYLE: Asset = Asset {
+    name: "style.css",
+    content_type: "text/css; charset=utf-8",
+    bytes: include_str!("style.css").as_bytes(),
+};
+const MARK: Asset =
+    Asset { name: "mark.svg", content_type: "image/svg+xml", bytes: include_str!("mark.svg").as_bytes() };
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::extract::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    const SCRIPT: Asset =
+        Asset { name: "a.js", content_type: "text/javascript; charset=utf-8", bytes: b"let a = 1;" };
+
+    async fn ask(path: &str) -> Response {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        static_files(&[SCRIPT]).oneshot(request).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_file_is_kept_for_ever_at_the_address_of_its_content() {
+        for (asset, href) in [(STYLE, STYLE_HREF.clone()), (MARK, MARK_HREF.clone()), (SCRIPT, SCRIPT.href())]
+        {
+            let answer = ask(&href).await;
+            assert_eq!(answer.status(), 200, "{href}");
+            assert_eq!(answer.headers()["content-type"], asset.content_type);
+            assert_eq!(answer.headers()["cache-control"], "public, max-age=31536000, immutable");
+            assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
+            assert_eq!(to_bytes(answer.into_body(), 1 << 20).await.unwrap(), asset.bytes);
+        }
+    }
+
+    #[tokio::test]
+    async fn another_content_has_another_address() {
+        // printf 'let a = 1;' | sha256sum
+        assert_eq!(SCRIPT.href(), "/static/c58e9029f1fd3d1b109c/a.js");
+        let changed = Asset { bytes: b"let a = 2;", ..SCRIPT };
+        assert_eq!(ask(&changed.href()).await.status(), 404);
+        assert_eq!(ask("/static/a.js").await.status(), 404);
+    }
+}
