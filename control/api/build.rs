@@ -3,6 +3,7 @@
 //! MCIAS's messages are the bodies of its REST API too: they are read and written as JSON and described in its OpenAPI
 //! document, from the same comments. What is not `optional` or `repeated` must be there, and what is unknown is refused.
 
+use prost::Message as _;
 use prost_types::field_descriptor_proto::Label;
 use tonic_prost_build::Config;
 
@@ -29,6 +30,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::new();
     config.type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema)]");
     config.type_attribute(".", "#[serde(deny_unknown_fields)]");
+    for query in ["ListAccountsRequest", "ListAuditRequest"] {
+        config.type_attribute(format!(".metacircular.mcias.v1.{query}"), "#[derive(utoipa::IntoParams)]");
+        config.type_attribute(format!(".metacircular.mcias.v1.{query}"), "#[into_params(parameter_in = Query)]");
+    }
     for file in &mcias.file {
         for message in &file.message_type {
             for field in &message.field {
@@ -43,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     config.skip_debug(SECRET.iter().map(|name| format!(".metacircular.mcias.v1.{name}")));
     // What a client asks of the server about itself.
-    config.file_descriptor_set_path(out.join("mcias.bin"));
+    std::fs::write(out.join("mcias.bin"), mcias.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds_with_config(mcias, config)?;
     println!("cargo:rerun-if-changed=proto");
     Ok(())

@@ -237,21 +237,9 @@ impl Database {
     /// # Errors
     /// The copy cannot be written: none is left there.
     pub async fn snapshot(&self, to: &Path) -> Result<(), DbError> {
-        let target = to.to_owned();
-        open::create(to)?;
-        let copied = self.with_reader(move |db| {
-            db.execute("VACUUM INTO ?1", [target.to_string_lossy()])?;
-            // SQLite leaves that to the system, which may take its time.
-            Ok(File::open(&target).and_then(|copy| copy.sync_all()))
-        });
-        let copied = match copied.await {
-            Ok(synced) => synced.map_err(|error| DbError::io("write", to, error)),
-            Err(error) => Err(error),
-        };
-        if copied.is_err() {
-            std::fs::remove_file(to).unwrap_or(());
-        }
-        copied
+        let (from, target) = (self.path.clone(), to.to_owned());
+        let copying = tokio::task::spawn_blocking(move || snapshot(&from, &target));
+        copying.await.map_err(|_stopping| DbError::Closed(self.path.clone()))?
     }
 
     /// What is wrong within the database, in SQLite's words; nothing, as it should be.
@@ -266,6 +254,25 @@ impl Database {
         })
         .await
     }
+}
+
+/// A consistent copy of a database that another process may use meanwhile; as [`Database::snapshot`].
+///
+/// # Errors
+/// It is not there, or the copy cannot be written: none is left there.
+pub fn snapshot(from: &Path, to: &Path) -> Result<(), DbError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(from, flags).map_err(|error| DbError::sqlite(from, error))?;
+    open::create(to)?;
+    let copied = db.execute("VACUUM INTO ?1", [to.to_string_lossy()]);
+    // SQLite leaves that to the system, which may take its time.
+    let synced = copied.map_err(|error| DbError::sqlite(to, error)).and_then(|_rows| {
+        File::open(to).and_then(|copy| copy.sync_all()).map_err(|error| DbError::io("write", to, error))
+    });
+    if synced.is_err() {
+        std::fs::remove_file(to).unwrap_or(());
+    }
+    synced
 }
 
 impl Drop for Database {

@@ -3,6 +3,7 @@
 //! Bodies are read by [`Json`] and [`Form`], queries and paths by [`Query`] and [`Path`]: what is wrong with them is said in
 //! a [`Problem`], with the field.
 
+mod drain;
 mod metrics;
 mod read;
 #[cfg(test)]
@@ -89,6 +90,7 @@ async fn answer(State(around): State<Around>, mut request: Request, next: Next) 
     let id = HeaderValue::from_str(&caller.request_id).expect("an id is made of header characters");
     let span = tracing::info_span!("request", id = &*caller.request_id);
     request.extensions_mut().insert(caller.clone());
+    let request = request.map(|body| drain::drained(body, around.limits.body));
     let answered = AssertUnwindSafe(tokio::time::timeout(around.limits.time, next.run(request)));
     let problem = match answered.catch_unwind().instrument(span.clone()).await {
         Ok(Ok(response)) => Ok(response),
@@ -119,8 +121,8 @@ async fn answer(State(around): State<Around>, mut request: Request, next: Next) 
     response
 }
 
-/// Where nobody is connected: a router that is called by a test.
-const NOWHERE: SocketAddr =
+/// The address where nobody is connected: what is asked on the machine itself.
+pub const NOWHERE: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// Whether a request is a gRPC call.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mcdsl::config::{self, Environment, Hints, Problem, ReadError};
 use mcdsl::log::Log;
-use mcdsl::server;
+use mcdsl::server::Settings;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::password::Params;
@@ -15,7 +15,7 @@ use crate::domain::throttle::Limits;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where it listens, and where everything is that it must not lose.
-    pub server: Server,
+    pub server: Settings,
     /// What the outside knows it by.
     pub site: Site,
     /// How passwords are hashed.
@@ -27,11 +27,6 @@ pub struct Config {
     /// What it says about itself, on standard error.
     pub log: Log,
 }
-
-/// `[server]`: see [`server::Settings`]. The defaults for `root`, `certificate` and `key` are its own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Server(pub server::Settings);
 
 /// `[site]`: what the outside knows it by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,17 +67,6 @@ pub struct Tokens {
     pub link_s: i64,
     /// How long a new signing key is published before it signs, in seconds: what others take to fetch it.
     pub key_overlap_s: i64,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self(server::Settings {
-            root: PathBuf::from("/srv/mcias"),
-            certificate: PathBuf::from("certs/mcias.pem"),
-            key: PathBuf::from("certs/mcias.key"),
-            ..server::Settings::default()
-        })
-    }
 }
 
 impl Default for Site {
@@ -151,9 +135,7 @@ impl Config {
         let read: Self = config::read(&text, &name, HINTS)?;
         let environment = Environment { service: "mcias", optional: &[] };
         let mut config = environment.over(&read, variable)?;
-        if let Some(root) = root {
-            config.server.0.root = root.to_owned();
-        }
+        config.server.set_root(root, file);
         config.check(&name)?;
         Ok(config)
     }
@@ -186,7 +168,7 @@ impl Config {
     /// The database.
     #[must_use]
     pub fn database(&self) -> PathBuf {
-        self.server.0.path(Path::new("mcias.db"))
+        self.server.path(Path::new("mcias.db"))
     }
 }
 

@@ -4,3 +4,6 @@ mod generated;
 mod secrets;
 
 pub use generated::*;
+
+/// What the services say of themselves: an encoded `FileDescriptorSet`, for reflection.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("mcias");

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::tls::Files;
 
-/// `[server]`. A service has its own defaults for addresses and file names.
+/// `[server]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Directory of everything that must not be lost. Relative paths of this file start here.
+    /// Directory of everything that must not be lost: `/srv/<service>`. Relative paths start here. Absent (empty): where the
+    /// configuration file is.
     pub root: PathBuf,
     /// REST and pages, over TLS. `$PORT` is above it.
     pub listen_addr: SocketAddr,
@@ -50,12 +51,12 @@ pub enum ProxyProtocol {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            root: PathBuf::from("/srv/service"),
+            root: PathBuf::new(),
             listen_addr: SocketAddr::from(([0, 0, 0, 0], 8443)),
             grpc_addr: SocketAddr::from(([0, 0, 0, 0], 9443)),
             metrics_addr: SocketAddr::from(([127, 0, 0, 1], 9092)),
-            certificate: PathBuf::from("certs/service.pem"),
-            key: PathBuf::from("certs/service.key"),
+            certificate: PathBuf::from("certs/server.pem"),
+            key: PathBuf::from("certs/server.key"),
             proxy_protocol: ProxyProtocol::Off,
             max_connections: 10_000,
             request_timeout_ms: 30_000,
@@ -66,6 +67,15 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Says where the root is, once the configuration is read: what the command line says, or the file, or where the file is.
+    pub fn set_root(&mut self, told: Option<&Path>, file: &Path) {
+        if let Some(root) = told {
+            root.clone_into(&mut self.root);
+        } else if self.root.as_os_str().is_empty() {
+            file.parent().unwrap_or_else(|| Path::new(".")).clone_into(&mut self.root);
+        }
+    }
+
     /// A path of the configuration: from the root, where it is relative.
     #[must_use]
     pub fn path(&self, path: &Path) -> PathBuf {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use mc_api::mcias as api;
+use mcdsl::http::{Caller, NOWHERE};
 use mcdsl::problem::{Kind, Problem};
 use uuid::Uuid;
 
@@ -177,6 +178,32 @@ impl Mcias {
             Ok(api::IssuedLink { url, expires_at })
         })
         .await
+    }
+
+    /// Makes somebody an admin who can log in: the first one, or one who has lost everything. For whoever has the machine
+    /// itself, while no server runs.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn make_admin(&self, name: &str) -> Result<api::IssuedLink, Problem> {
+        let admin = named("admin", name)?;
+        let caller = Caller { address: NOWHERE, request_id: "init".into() };
+        let ask = Ask { caller, bearer: None };
+        let now = self.now();
+        let account = Account::Human { name: admin, roles: [Role::Admin].into_iter().collect() };
+        self.change(&ask, Event::new("admin.make", name), move |db, _event| {
+            store::accounts::add(db, &account, None, Uuid::new_v4(), now)?;
+            let stored = person(db, account.name().as_str())?;
+            store::accounts::set_roles(db, stored.id, stored.account.roles().with(Role::Admin))?;
+            store::accounts::enable(db, stored.id, true)?;
+            store::factors::set_totp(db, stored.id, None)?;
+            store::factors::set_recovery_codes(db, stored.id, &[])?;
+            store::factors::remove_passkeys(db, stored.id, None)?;
+            store::tokens::revoke_sessions(db, stored.id, None, now)?;
+            Ok(())
+        })
+        .await?;
+        self.new_link(&ask, name.to_owned()).await
     }
 
     /// Takes second factor, recovery codes and passkeys from a person who has lost them, and ends the sessions.

@@ -74,7 +74,8 @@ impl Mcias {
         let event = Event::new("login", name.as_str()).by(name.as_str()).through(goal.service.name.as_str());
         let ip = ask.caller.address.ip();
         let (stored, familiar) = self.with_familiarity(&name, ip).await?;
-        if let Err(after) = self.throttle().check(&name, Source::from(ip), familiar, self.clock.elapsed()) {
+        let admitted = self.throttle().check(&name, Source::from(ip), familiar, self.clock.elapsed());
+        if let Err(after) = admitted {
             return Err(self.refuse(ask, event, too_often(after)).await);
         }
         let source = Source::from(ip);

@@ -83,7 +83,8 @@ impl Mcias {
         action: &'static str,
     ) -> Result<(), Problem> {
         let source = Source::from(ask.caller.address.ip());
-        if let Err(after) = self.throttle().check(name, source, true, self.clock.elapsed()) {
+        let admitted = self.throttle().check(name, source, true, self.clock.elapsed());
+        if let Err(after) = admitted {
             return Err(self.refuse(ask, Event::new(action, name.as_str()), too_often(after)).await);
         }
         if let Verified::Right { .. } = self.hashing.verify(password, Some(phc)).await? {

@@ -1,0 +1,119 @@
+//! REST: each request asks of [`Mcias`] what its counterpart of gRPC asks, and the OpenAPI document says how.
+//!
+//! Bodies are the messages of `mcias.proto` as JSON. What goes wrong is a problem document (RFC 9457).
+
+mod accounts;
+mod identity;
+mod me;
+mod site;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use axum::routing::get;
+use axum::{Json as Plain, Router};
+use http::request::Parts;
+use mcdsl::http::{Caller, Json, bearer};
+use mcdsl::problem::Problem;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi, RefOr, Response, ResponseBuilder};
+use utoipa::{Modify, OpenApi as _, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::{Ask, Mcias};
+
+/// What handlers share.
+pub(crate) type App = Arc<Mcias>;
+
+/// What a handler answers.
+type Answer<T> = Result<Json<T>, Problem>;
+
+/// Who asks: nobody, or the bearer of a good token.
+pub(crate) struct Asking(pub(crate) Ask);
+
+impl FromRequestParts<App> for Asking {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let caller = parts.extensions.get::<Caller>().cloned().expect("every request is surrounded");
+        let token = bearer(&parts.headers)?;
+        app.ask(caller, token).await.map(Self)
+    }
+}
+
+/// A problem document (RFC 9457), as [`Problem`] is written.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it describes what mcdsl writes")]
+struct ProblemDocument {
+    /// `urn:metacircular:problem:` and the reason.
+    r#type: String,
+    /// The status in words.
+    title: String,
+    /// The status.
+    status: u16,
+    /// What happened, to what, and what to do.
+    detail: String,
+    /// A word of a closed list for programs to act on.
+    reason: String,
+    /// The path of the field that it is about.
+    field: Option<String>,
+}
+
+/// Every request may fail.
+struct Failed;
+
+impl utoipa::IntoResponses for Failed {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let content = Content::new(Some(RefOr::Ref(utoipa::openapi::Ref::from_schema_name("ProblemDocument"))));
+        let response = ResponseBuilder::new()
+            .description("It was refused, or could not be done: see `reason`, `detail` and `field`.")
+            .content("application/problem+json", content);
+        BTreeMap::from([("default".to_owned(), response.build().into())])
+    }
+}
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "MCIAS",
+        description = "Identity and access: accounts, tokens, roles, login policy. Times are seconds since 1970 (UTC)."
+    ),
+    components(schemas(ProblemDocument)),
+    modifiers(&Token),
+    security(("token" = []), ())
+)]
+struct Document;
+
+/// How tokens are shown.
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, document: &mut OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("token", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The REST API, and the document that describes it at `/openapi.json`.
+pub fn router(app: App) -> Router {
+    let (router, document) = described();
+    let router = router.route("/openapi.json", get(move || async move { Plain(document) }));
+    router.route("/healthz", get(|| async { "ok\n" })).with_state(app)
+}
+
+/// The OpenAPI document.
+#[must_use]
+pub fn document() -> OpenApi {
+    described().1
+}
+
+fn described() -> (Router<App>, OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .merge(identity::routes())
+        .merge(me::routes())
+        .merge(accounts::routes())
+        .merge(site::routes())
+        .split_for_parts()
+}
