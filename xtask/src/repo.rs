@@ -13,6 +13,9 @@ pub(crate) struct Repo {
     pub(crate) target: PathBuf,
 }
 
+/// Where the fuzz crates are. They are no members of the workspace: cargo-fuzz builds them with its own flags.
+pub(crate) const FUZZ_FOLDERS: [&str; 2] = ["dataplane/fuzz", "services/mcias/fuzz"];
+
 impl Repo {
     /// Finds the working tree that this command was started from.
     pub(crate) fn find() -> Result<Self> {

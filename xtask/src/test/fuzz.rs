@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::output::Counts;
-use crate::repo::{Repo, read, run};
+use crate::repo::{FUZZ_FOLDERS, Repo, read, run};
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -16,16 +16,28 @@ pub(super) struct Outcome {
     pub(super) failures: Vec<String>,
 }
 
-/// Names of the targets, from the fuzz crate's manifest.
+/// A fuzz target. No two have the same name.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    /// The fuzz crate's folder.
+    folder: &'static str,
+    name: String,
+}
+
+/// The targets, from the fuzz crates' manifests.
 ///
 /// # Errors
-/// It cannot be read, or names none.
-pub(super) fn targets(repo: &Repo) -> Result<Vec<String>> {
-    let manifest = repo.root.join(FOLDER).join("Cargo.toml");
-    let text =
-        std::fs::read_to_string(&manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
-    let targets = target_names(&text)?;
-    anyhow::ensure!(!targets.is_empty(), "{} names no [[bin]]", manifest.display());
+/// One cannot be read, or names none.
+pub(super) fn targets(repo: &Repo) -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for folder in FUZZ_FOLDERS {
+        let manifest = repo.root.join(folder).join("Cargo.toml");
+        let text = std::fs::read_to_string(&manifest)
+            .with_context(|| format!("cannot read {}", manifest.display()))?;
+        let names = target_names(&text)?;
+        anyhow::ensure!(!names.is_empty(), "{} names no [[bin]]", manifest.display());
+        targets.extend(names.into_iter().map(|name| Target { folder, name }));
+    }
     Ok(targets)
 }
 
@@ -43,17 +55,20 @@ pub(super) fn obstacle(repo: &Repo) -> Option<String> {
 ///
 /// # Errors
 /// They do not build.
-pub(super) fn run_all(repo: &Repo, targets: &[String], seconds: u32) -> Result<Outcome> {
-    run(fuzz(repo).arg("build").args(WHERE))?;
+pub(super) fn run_all(repo: &Repo, targets: &[Target], seconds: u32) -> Result<Outcome> {
+    for folder in FUZZ_FOLDERS {
+        run(fuzz(repo).arg("build").args(in_folder(folder)))?;
+    }
     let logs = repo.target.join("xtask");
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut outcome = Outcome::default();
     for batch in targets.chunks(at_once) {
-        eprintln!("fuzz: {} for {seconds} s", batch.join(", "));
+        let names: Vec<&str> = batch.iter().map(|target| target.name.as_str()).collect();
+        eprintln!("fuzz: {} for {seconds} s", names.join(", "));
         let results: Vec<Result<()>> = std::thread::scope(|scope| {
             let logs = &logs;
-            let start = |target: &'_ String| {
+            let start = |target: &'_ Target| {
                 let target = target.clone();
                 scope.spawn(move || one(repo, &target, seconds, logs))
             };
@@ -73,15 +88,16 @@ pub(super) fn run_all(repo: &Repo, targets: &[String], seconds: u32) -> Result<O
     Ok(outcome)
 }
 
-fn one(repo: &Repo, target: &str, seconds: u32, logs: &Path) -> Result<()> {
+fn one(repo: &Repo, target: &Target, seconds: u32, logs: &Path) -> Result<()> {
+    let Target { folder, name: target } = target;
     let log = logs.join(format!("fuzz-{target}.log"));
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut command = fuzz(repo);
-    command.arg("run").args(WHERE).arg(target);
+    command.arg("run").args(in_folder(folder)).arg(target);
     // What fuzzing found interesting is kept in the first folder; seeds are only read.
-    let seeds = repo.root.join(FOLDER).join("seeds").join(target);
+    let seeds = repo.root.join(folder).join("seeds").join(target);
     if seeds.is_dir() {
-        let corpus = repo.root.join(FOLDER).join("corpus").join(target);
+        let corpus = repo.root.join(folder).join("corpus").join(target);
         std::fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
         command.arg(corpus).arg(seeds);
     }
@@ -128,10 +144,10 @@ fn target_names(manifest: &str) -> Result<Vec<String>> {
     Ok(manifest.bin.into_iter().map(|bin| bin.name).collect())
 }
 
-const FOLDER: &str = "dataplane/fuzz";
-
 /// There is no unsafe code in what is fuzzed: without a sanitizer a minute sees several times as much.
-const WHERE: [&str; 4] = ["--fuzz-dir", FOLDER, "--sanitizer", "none"];
+const fn in_folder(folder: &str) -> [&str; 4] {
+    ["--fuzz-dir", folder, "--sanitizer", "none"]
+}
 
 #[cfg(test)]
 mod tests {

@@ -201,8 +201,9 @@ fn read(phc: &str) -> Option<(PasswordHash, Params)> {
     let stored = PasswordHash::new(phc).ok()?;
     let inner = argon2::Params::try_from(&stored).ok()?;
     let params = Params { memory_kib: inner.m_cost(), passes: inner.t_cost(), lanes: inner.p_cost() };
-    let ours = stored.algorithm == argon2::ARGON2ID_IDENT
-        && stored.version == Some(Version::V0x13.into())
+    let Params { memory_kib, passes, lanes } = params;
+    // In one form: a number that is written otherwise, or one more parameter, is not from here.
+    let ours = phc.starts_with(&format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}$"))
         && stored.salt.is_some()
         && inner.output_len() == Some(OUTPUT_BYTES)
         && Hasher::new(params).is_ok();
@@ -336,6 +337,8 @@ mod tests {
             &changed("m=8", "m=4294967295"),
             &changed("t=1", "t=4294967295"),
             &changed("p=1", "p=536870912"),
+            &changed("p=1", "p=1,keyid=AAAA"),
+            &changed("m=8,t=1", "t=1,m=8"),
             &hash[..hash.len() - 20],
         ] {
             check("one", Some(odd), Verified::Wrong);
