@@ -14,6 +14,7 @@ pub mod header;
 pub mod hello;
 pub mod http;
 pub mod machine;
+pub mod mcias;
 pub mod net;
 pub mod peer;
 pub mod process;

@@ -1,0 +1,3 @@
+//! MCIAS as it is shipped, over real sockets.
+
+mod revocation;
