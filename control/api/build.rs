@@ -32,7 +32,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     config.type_attribute(".", "#[serde(deny_unknown_fields)]");
     for query in ["ListAccountsRequest", "ListAuditRequest"] {
         config.type_attribute(format!(".metacircular.mcias.v1.{query}"), "#[derive(utoipa::IntoParams)]");
-        config.type_attribute(format!(".metacircular.mcias.v1.{query}"), "#[into_params(parameter_in = Query)]");
+        config.type_attribute(
+            format!(".metacircular.mcias.v1.{query}"),
+            "#[into_params(parameter_in = Query)]",
+        );
     }
     for file in &mcias.file {
         for message in &file.message_type {

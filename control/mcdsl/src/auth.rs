@@ -94,7 +94,8 @@ impl Identity {
             Role::User => "user",
             Role::Guest => "guest",
         };
-        let refused = || Problem::forbidden(format!("this takes the role `{word}`, which {} has not", self.account));
+        let refused =
+            || Problem::forbidden(format!("this takes the role `{word}`, which {} has not", self.account));
         self.has(role).then_some(()).ok_or_else(refused)
     }
 }

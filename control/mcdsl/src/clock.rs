@@ -25,7 +25,9 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
     pub fn unix_ms(&self) -> i64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(now.as_millis()).unwrap_or(i64::MAX).saturating_add(self.ahead_ms.load(Ordering::Relaxed))
+        i64::try_from(now.as_millis())
+            .unwrap_or(i64::MAX)
+            .saturating_add(self.ahead_ms.load(Ordering::Relaxed))
     }
 
     /// Seconds since 1970. It jumps when the machine's clock is set.

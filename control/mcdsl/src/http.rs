@@ -122,8 +122,7 @@ async fn answer(State(around): State<Around>, mut request: Request, next: Next) 
 }
 
 /// The address where nobody is connected: what is asked on the machine itself.
-pub const NOWHERE: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+pub const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// Whether a request is a gRPC call.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {

@@ -108,7 +108,11 @@ impl Problem {
     #[must_use]
     pub fn internal(cause: &dyn std::error::Error) -> Self {
         tracing::error!(error = crate::chain(cause), "a request failed");
-        Self::new(Kind::Internal, "internal", "something went wrong here; the log says what, by the request's id")
+        Self::new(
+            Kind::Internal,
+            "internal",
+            "something went wrong here; the log says what, by the request's id",
+        )
     }
 
     /// Its HTTP status.

@@ -204,7 +204,9 @@ impl Mcias {
     fn fault(&self, error: WriteError<Fault>) -> Problem {
         match error {
             WriteError::Refused(Fault::Refused(problem)) => problem,
-            WriteError::Refused(Fault::Sql(error)) => storage(&DbError::sqlite(&self.config.database(), error)),
+            WriteError::Refused(Fault::Sql(error)) => {
+                storage(&DbError::sqlite(&self.config.database(), error))
+            }
             WriteError::Db(error) => storage(&error),
         }
     }
@@ -250,7 +252,12 @@ impl Mcias {
     }
 
     /// Who is asking, where that is an admin.
-    async fn admin<'a>(&self, ask: &'a Ask, action: &'static str, target: &str) -> Result<&'a Bearer, Problem> {
+    async fn admin<'a>(
+        &self,
+        ask: &'a Ask,
+        action: &'static str,
+        target: &str,
+    ) -> Result<&'a Bearer, Problem> {
         let bearer = self.who(ask, action).await?;
         if bearer.account.roles().has(crate::domain::Role::Admin) {
             return Ok(bearer);
@@ -290,7 +297,11 @@ fn storage(error: &DbError) -> Problem {
     match error {
         DbError::Full(_) | DbError::ReadOnly(_) | DbError::Closed(_) => {
             tracing::error!(error = mcdsl::chain(error), "the database cannot be written");
-            Problem::new(Kind::Unavailable, "storage", "nothing can be stored now, and nothing was: try again later")
+            Problem::new(
+                Kind::Unavailable,
+                "storage",
+                "nothing can be stored now, and nothing was: try again later",
+            )
         }
         _ => Problem::internal(error),
     }

@@ -143,9 +143,14 @@ impl Config {
     fn check(&self, file: &str) -> Result<(), ConfigError> {
         let wrong = |field, what: String| ConfigError::Value { file: file.to_owned(), field, what };
         let url = &self.site.public_url;
-        let host = url.strip_prefix("https://").filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
+        let host = url
+            .strip_prefix("https://")
+            .filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
         if host.is_none() {
-            return Err(wrong("site.public_url", format!("`{url}` is not `https://` and a name, with a port if need be")));
+            return Err(wrong(
+                "site.public_url",
+                format!("`{url}` is not `https://` and a name, with a port if need be"),
+            ));
         }
         crate::domain::password::Hasher::new(self.passwords.argon2)
             .map_err(|error| wrong("passwords.argon2", error.to_string()))?;
@@ -159,7 +164,10 @@ impl Config {
             ("tokens.key_overlap_s", key_overlap_s, 0),
         ] {
             if !(least..=LONGEST).contains(&value) {
-                return Err(wrong(field, format!("{value} is out of range: it must be {least} to {LONGEST}")));
+                return Err(wrong(
+                    field,
+                    format!("{value} is out of range: it must be {least} to {LONGEST}"),
+                ));
             }
         }
         Ok(())

@@ -2,7 +2,20 @@
 
 use std::sync::Arc;
 
-use mc_api::mcias::{Account, AuditVerdict, BeginPasskeyLoginRequest, BeginPasskeyRequest, BeginTotpRequest, ChangePasswordRequest, Changed, ConfirmTotpRequest, CreateAccountRequest, DeleteAccountRequest, EndAccountSessionRequest, EndAccountSessionsRequest, EndOtherSessionsRequest, EndSessionRequest, ExplainPolicyRequest, Explanation, FinishPasskeyLoginRequest, FinishPasskeyRequest, GetAccountRequest, GetKeySetRequest, GetLinkRequest, GetMeRequest, GetPolicyRequest, IntrospectRequest, Introspection, IssueLinkRequest, IssueTokenRequest, IssuedLink, IssuedToken, KeySet, Link, ListAccountSessionsRequest, ListAccountsReply, ListAccountsRequest, ListAuditReply, ListAuditRequest, ListKeysReply, ListKeysRequest, ListPasskeysReply, ListPasskeysRequest, ListSessionsReply, ListSessionsRequest, ListTokensReply, ListTokensRequest, LoginReply, LoginRequest, LogoutRequest, Passkey, PasskeyChallenge, PasskeyLabel, Policy, RecoveryCodes, RedeemLinkReply, RedeemLinkRequest, RemovePasskeyRequest, RemoveTotpRequest, RenamePasskeyRequest, ReplaceRecoveryCodesRequest, ResetFactorsRequest, RevokeTokenRequest, RotateKeysRequest, SetPolicyRequest, TotpEnrolment, UpdateAccountRequest, VerifyAuditRequest};
+use mc_api::mcias::{
+    Account, AuditVerdict, BeginPasskeyLoginRequest, BeginPasskeyRequest, BeginTotpRequest,
+    ChangePasswordRequest, Changed, ConfirmTotpRequest, CreateAccountRequest, DeleteAccountRequest,
+    EndAccountSessionRequest, EndAccountSessionsRequest, EndOtherSessionsRequest, EndSessionRequest,
+    ExplainPolicyRequest, Explanation, FinishPasskeyLoginRequest, FinishPasskeyRequest, GetAccountRequest,
+    GetKeySetRequest, GetLinkRequest, GetMeRequest, GetPolicyRequest, IntrospectRequest, Introspection,
+    IssueLinkRequest, IssueTokenRequest, IssuedLink, IssuedToken, KeySet, Link, ListAccountSessionsRequest,
+    ListAccountsReply, ListAccountsRequest, ListAuditReply, ListAuditRequest, ListKeysReply, ListKeysRequest,
+    ListPasskeysReply, ListPasskeysRequest, ListSessionsReply, ListSessionsRequest, ListTokensReply,
+    ListTokensRequest, LoginReply, LoginRequest, LogoutRequest, Passkey, PasskeyChallenge, PasskeyLabel,
+    Policy, RecoveryCodes, RedeemLinkReply, RedeemLinkRequest, RemovePasskeyRequest, RemoveTotpRequest,
+    RenamePasskeyRequest, ReplaceRecoveryCodesRequest, ResetFactorsRequest, RevokeTokenRequest,
+    RotateKeysRequest, SetPolicyRequest, TotpEnrolment, UpdateAccountRequest, VerifyAuditRequest,
+};
 use mc_api::mcias::{accounts_server, identity_server, login_policy_server, me_server, site_server};
 use mcdsl::problem::Problem;
 use tonic::service::{Routes, RoutesBuilder};
@@ -66,7 +79,10 @@ impl identity_server::Identity for Grpc {
         answer(self.0.login(&ask, body).await)
     }
 
-    async fn begin_passkey_login(&self, request: Request<BeginPasskeyLoginRequest>) -> Reply<PasskeyChallenge> {
+    async fn begin_passkey_login(
+        &self,
+        request: Request<BeginPasskeyLoginRequest>,
+    ) -> Reply<PasskeyChallenge> {
         drop(request);
         answer(self.0.begin_passkey_login())
     }
@@ -129,7 +145,10 @@ impl me_server::Me for Grpc {
         answer(self.0.remove_totp(&ask).await)
     }
 
-    async fn replace_recovery_codes(&self, request: Request<ReplaceRecoveryCodesRequest>) -> Reply<RecoveryCodes> {
+    async fn replace_recovery_codes(
+        &self,
+        request: Request<ReplaceRecoveryCodesRequest>,
+    ) -> Reply<RecoveryCodes> {
         let ask = self.ask(&request).await?;
         answer(self.0.replace_recovery_codes(&ask).await)
     }
@@ -228,7 +247,10 @@ impl accounts_server::Accounts for Grpc {
         answer(self.0.reset_factors(&ask, body.name).await)
     }
 
-    async fn list_account_sessions(&self, request: Request<ListAccountSessionsRequest>) -> Reply<ListSessionsReply> {
+    async fn list_account_sessions(
+        &self,
+        request: Request<ListAccountSessionsRequest>,
+    ) -> Reply<ListSessionsReply> {
         let ask = self.ask(&request).await?;
         let body = request.into_inner();
         answer(self.0.list_account_sessions(&ask, body.name).await)

@@ -65,7 +65,8 @@ struct Failed;
 
 impl utoipa::IntoResponses for Failed {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let content = Content::new(Some(RefOr::Ref(utoipa::openapi::Ref::from_schema_name("ProblemDocument"))));
+        let content =
+            Content::new(Some(RefOr::Ref(utoipa::openapi::Ref::from_schema_name("ProblemDocument"))));
         let response = ResponseBuilder::new()
             .description("It was refused, or could not be done: see `reason`, `detail` and `field`.")
             .content("application/problem+json", content);

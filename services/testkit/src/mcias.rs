@@ -95,7 +95,8 @@ impl Mcias {
         std::fs::create_dir(&certs).expect("the test's folder is writable");
         let certificate = ca.issue(&[NAME, "localhost", &ip.to_string()]);
         std::fs::write(certs.join("server.pem"), &certificate.pem).expect("the test's folder is writable");
-        std::fs::write(certs.join("server.key"), &certificate.key_pem).expect("the test's folder is writable");
+        std::fs::write(certs.join("server.key"), &certificate.key_pem)
+            .expect("the test's folder is writable");
         drop(ca.write(folder.path()));
         let at = |port| SocketAddr::new(ip, port);
         let (rest, grpc, about) = (at(8443), at(9443), at(9092));
@@ -105,15 +106,7 @@ impl Mcias {
              [passwords.argon2]\nmemory_kib = 1024\npasses = 1\n{lines}\n"
         );
         std::fs::write(folder.path().join("mcias.toml"), text).expect("the test's folder is writable");
-        let mut mcias = Self {
-            folder,
-            program: program.to_owned(),
-            ca,
-            process: None,
-            rest,
-            grpc,
-            about,
-        };
+        let mut mcias = Self { folder, program: program.to_owned(), ca, process: None, rest, grpc, about };
         let link = mcias.run(&["init", ADMIN]);
         mcias.restart(environment);
         mcias.redeem(link.trim());
@@ -236,7 +229,8 @@ impl Mcias {
     /// # Panics
     /// There is no answer.
     pub fn raw(&self, method: &str, path: &str, token: &str, kind: &str, body: &[u8]) -> Answer {
-        let bearer = if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
+        let bearer =
+            if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
         let kind = if body.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {NAME}:8443\r\n{bearer}{kind}content-length: {}\r\n\r\n",

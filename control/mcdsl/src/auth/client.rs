@@ -79,8 +79,8 @@ impl Client {
         if server.scheme_str() != Some("https") || server.host().is_none() || server.path() != "/" {
             return Err(address());
         }
-        let roots =
-            authorities(&settings.ca).map_err(|source| ClientError::Authority(settings.ca.clone(), source))?;
+        let roots = authorities(&settings.ca)
+            .map_err(|source| ClientError::Authority(settings.ca.clone(), source))?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])
@@ -119,7 +119,12 @@ impl Client {
     ///
     /// # Errors
     /// MCIAS refuses, or cannot be asked.
-    pub async fn issue(&self, as_admin: &Secret, account: &str, token: &NewToken) -> Result<IssuedToken, Problem> {
+    pub async fn issue(
+        &self,
+        as_admin: &Secret,
+        account: &str,
+        token: &NewToken,
+    ) -> Result<IssuedToken, Problem> {
         let path = format!("/v1/accounts/{account}/tokens");
         self.send_as(as_admin, Method::POST, &path, JSON, json(token)).await
     }

@@ -41,7 +41,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
             let cause = error.into_inner();
             let detail = format!("{cause}");
             if path == "." || cause.is_syntax() || cause.is_eof() {
-                Problem::new(Kind::Invalid, "malformed", format!("the body is not what is expected: {detail}"))
+                Problem::new(
+                    Kind::Invalid,
+                    "malformed",
+                    format!("the body is not what is expected: {detail}"),
+                )
             } else {
                 Problem::field(path, detail)
             }
@@ -82,8 +86,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let read = axum::extract::Path::from_request_parts(parts, state).await;
-        let axum::extract::Path(path) = read
-            .map_err(|error| Problem::new(Kind::Invalid, "malformed", format!("the path: {}", error.body_text())))?;
+        let axum::extract::Path(path) = read.map_err(|error| {
+            Problem::new(Kind::Invalid, "malformed", format!("the path: {}", error.body_text()))
+        })?;
         Ok(Self(path))
     }
 }
@@ -93,7 +98,11 @@ fn read_form<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     serde_path_to_error::deserialize(reader).map_err(|error| {
         let path = error.path().to_string();
         let detail = error.into_inner().to_string();
-        if path == "." { Problem::new(Kind::Invalid, "malformed", detail) } else { Problem::field(path, detail) }
+        if path == "." {
+            Problem::new(Kind::Invalid, "malformed", detail)
+        } else {
+            Problem::field(path, detail)
+        }
     })
 }
 
@@ -107,7 +116,10 @@ fn is_kind(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = format!("the body must be `{expected}` in UTF-8, and is said to be `{told}`");
-    Err(Problem { field: Some("content-type".to_owned()), ..Problem::new(Kind::MediaType, "media-type", detail) })
+    Err(Problem {
+        field: Some("content-type".to_owned()),
+        ..Problem::new(Kind::MediaType, "media-type", detail)
+    })
 }
 
 async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {

@@ -47,7 +47,9 @@ pub(super) async fn client(
 ) -> io::Result<SocketAddr> {
     let is_proxy = match proxy {
         ProxyProtocol::Off => false,
-        ProxyProtocol::From(networks) => networks.iter().any(|network| network.contains(&address.ip().to_canonical())),
+        ProxyProtocol::From(networks) => {
+            networks.iter().any(|network| network.contains(&address.ip().to_canonical()))
+        }
     };
     if !is_proxy {
         return Ok(SocketAddr::new(address.ip().to_canonical(), address.port()));

@@ -20,7 +20,11 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn create_account(&self, ask: &Ask, request: api::CreateAccountRequest) -> Result<api::Account, Problem> {
+    pub async fn create_account(
+        &self,
+        ask: &Ask,
+        request: api::CreateAccountRequest,
+    ) -> Result<api::Account, Problem> {
         self.admin(ask, "account.create", &request.name).await?;
         let name = named("name", &request.name)?;
         let roles: Roles = messages::roles("roles", &request.roles)?.into_iter().collect();
@@ -45,7 +49,8 @@ impl Mcias {
         let event = Event::new("account.create", account.name().as_str()).because(described(&account, &tags));
         self.change(ask, event, move |db, _event| {
             if !store::accounts::add(db, &account, service.as_ref(), Uuid::new_v4(), now)? {
-                let detail = format!("there is an account called `{}`: give this one another name", account.name());
+                let detail =
+                    format!("there is an account called `{}`: give this one another name", account.name());
                 return Err(Problem { field: Some("name".to_owned()), ..conflict("exists", detail) }.into());
             }
             let stored = by_name(db, account.name().as_str())?;
@@ -100,9 +105,15 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn update_account(&self, ask: &Ask, name: String, change: api::AccountChange) -> Result<api::Account, Problem> {
+    pub async fn update_account(
+        &self,
+        ask: &Ask,
+        name: String,
+        change: api::AccountChange,
+    ) -> Result<api::Account, Problem> {
         self.admin(ask, "account.update", &name).await?;
-        let roles = change.roles.as_ref().map(|roles| messages::roles("roles.words", &roles.words)).transpose()?;
+        let roles =
+            change.roles.as_ref().map(|roles| messages::roles("roles.words", &roles.words)).transpose()?;
         let roles: Option<Roles> = roles.map(|roles| roles.into_iter().collect());
         let tags: Option<BTreeSet<Name>> =
             change.tags.as_ref().map(|tags| messages::names("tags.words", &tags.words)).transpose()?;
@@ -229,7 +240,11 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn list_account_sessions(&self, ask: &Ask, name: String) -> Result<api::ListSessionsReply, Problem> {
+    pub async fn list_account_sessions(
+        &self,
+        ask: &Ask,
+        name: String,
+    ) -> Result<api::ListSessionsReply, Problem> {
         self.admin(ask, "session.list", &name).await?;
         let (now, current) = (self.now(), own_session(ask));
         let found = self.read(move |db| {
@@ -244,7 +259,12 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn end_account_session(&self, ask: &Ask, name: String, id: String) -> Result<api::Changed, Problem> {
+    pub async fn end_account_session(
+        &self,
+        ask: &Ask,
+        name: String,
+        id: String,
+    ) -> Result<api::Changed, Problem> {
         self.admin(ask, "session.end", &name).await?;
         let now = self.now();
         self.change(ask, Event::new("session.end", name.as_str()).because(id.as_str()), move |db, _event| {
@@ -310,7 +330,10 @@ pub(super) fn conflict(reason: &'static str, detail: impl Into<String>) -> Probl
 }
 
 fn no_roles(field: &str) -> Problem {
-    Problem::field(field, "a system account has no roles: each service's own policy says what it may do; leave them out")
+    Problem::field(
+        field,
+        "a system account has no roles: each service's own policy says what it may do; leave them out",
+    )
 }
 
 /// Refuses what would leave nobody who can manage accounts.

@@ -81,7 +81,9 @@ impl Mcias {
         let signer = self.keys.load().signer(now).kid.clone();
         let forgotten = self.db.write(move |db| {
             let tokens = store::tokens::forget(db, now - KEPT_S)?;
-            let old = |key: &&store::keys::StoredKey| key.id != signer && key.signs_from < now && key.needed_until < now;
+            let old = |key: &&store::keys::StoredKey| {
+                key.id != signer && key.signs_from < now && key.needed_until < now
+            };
             let keys = store::keys::all(db)?;
             let old: Vec<_> = keys.iter().filter(old).collect();
             old.iter().try_for_each(|key| store::keys::remove(db, &key.id))?;
@@ -90,7 +92,9 @@ impl Mcias {
         match forgotten.await {
             Ok((0, 0)) => {}
             Ok((tokens, keys)) => tracing::info!(tokens, keys, "forgot what had ended long ago"),
-            Err(error) => tracing::warn!(error = mcdsl::chain(&error), "what has ended could not be forgotten"),
+            Err(error) => {
+                tracing::warn!(error = mcdsl::chain(&error), "what has ended could not be forgotten")
+            }
         }
         if let Err(problem) = self.read_keys().await {
             tracing::warn!(%problem, "the signing keys could not be read");
@@ -103,7 +107,9 @@ impl Mcias {
                 }
                 *locked(&self.counters.expiring) = expiring;
             }
-            Err(error) => tracing::warn!(error = mcdsl::chain(&error), "tokens that end soon could not be looked for"),
+            Err(error) => {
+                tracing::warn!(error = mcdsl::chain(&error), "tokens that end soon could not be looked for")
+            }
         }
     }
 
@@ -119,7 +125,11 @@ impl Mcias {
         for (why, count) in &*locked(&counters.bad_tokens) {
             page.sample("mcias_bad_tokens_total", &[("why", why)], *count);
         }
-        page.family("mcias_token_expires_seconds", "gauge", "When a system account's token ends that ends soon.");
+        page.family(
+            "mcias_token_expires_seconds",
+            "gauge",
+            "When a system account's token ends that ends soon.",
+        );
         for (account, label, expires_at) in &*locked(&counters.expiring) {
             let labels = [("account", account.as_str()), ("label", label.as_str())];
             page.sample("mcias_token_expires_seconds", &labels, expires_at.unsigned_abs());

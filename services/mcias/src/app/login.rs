@@ -141,7 +141,8 @@ impl Mcias {
 
     /// What is logged in to: the service that asks, or MCIAS itself.
     pub(super) async fn goal(&self, ask: &Ask, audience: &[String]) -> Result<Goal, Problem> {
-        let Some(_) = ask.bearer.as_ref().filter(|bearer| matches!(bearer.account, Account::System { .. })) else {
+        let Some(_) = ask.bearer.as_ref().filter(|bearer| matches!(bearer.account, Account::System { .. }))
+        else {
             let audience: Vec<Name> = messages::names("audience", audience)?;
             let audience = audience.iter().map(ToString::to_string).collect();
             return Ok(Goal { service: Service { name: own_name(), ..self.service.clone() }, audience });
@@ -168,7 +169,8 @@ impl Mcias {
         };
         if let Some(code) = recovery_code {
             // Whether there is such a code is found out when it is taken.
-            let code = recovery::normalise(code.expose()).map(|code| Factor::Recovery(recovery::digest(&code)));
+            let code =
+                recovery::normalise(code.expose()).map(|code| Factor::Recovery(recovery::digest(&code)));
             return Ok(code.ok_or_else(wrong_code));
         }
         let Some(code) = totp else {
@@ -327,8 +329,5 @@ fn replayed() -> Problem {
 
 pub(super) fn too_often(after: Duration) -> Problem {
     let detail = format!("too many attempts failed: try again in {} s", after.as_secs().max(1));
-    Problem {
-        retry_after: Some(after),
-        ..Problem::new(Kind::TooMany, "too-many-attempts", detail)
-    }
+    Problem { retry_after: Some(after), ..Problem::new(Kind::TooMany, "too-many-attempts", detail) }
 }

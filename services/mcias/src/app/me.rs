@@ -47,7 +47,11 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn change_password(&self, ask: &Ask, request: api::ChangePasswordRequest) -> Result<api::Changed, Problem> {
+    pub async fn change_password(
+        &self,
+        ask: &Ask,
+        request: api::ChangePasswordRequest,
+    ) -> Result<api::Changed, Problem> {
         let me = self.fresh(ask, "password.change").await?;
         let (current, password) = (request.current.map(Secret::from), Secret::from(request.password));
         let stored = self.own(me).await?;
@@ -93,7 +97,10 @@ impl Mcias {
         }
         self.throttle().failed(name, source, true, self.clock.elapsed());
         let detail = "this is not the password that the account has";
-        let problem = Problem { field: Some("current".to_owned()), ..Problem::new(Kind::Forbidden, "wrong-password", detail) };
+        let problem = Problem {
+            field: Some("current".to_owned()),
+            ..Problem::new(Kind::Forbidden, "wrong-password", detail)
+        };
         Err(self.refuse(ask, Event::new(action, name.as_str()), problem).await)
     }
 
@@ -117,7 +124,11 @@ impl Mcias {
         let mut waiting = locked(&self.enrolments);
         waiting.retain(|_, enrolment| enrolment.until > now);
         if waiting.len() >= MOST {
-            return Err(Problem::new(Kind::Unavailable, "busy", "too many second factors wait to be confirmed"));
+            return Err(Problem::new(
+                Kind::Unavailable,
+                "busy",
+                "too many second factors wait to be confirmed",
+            ));
         }
         waiting.insert(me.account_id, Enrolment { secret, until: now + WAITS_S });
         Ok(message)
@@ -127,7 +138,11 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn confirm_totp(&self, ask: &Ask, request: api::ConfirmTotpRequest) -> Result<api::RecoveryCodes, Problem> {
+    pub async fn confirm_totp(
+        &self,
+        ask: &Ask,
+        request: api::ConfirmTotpRequest,
+    ) -> Result<api::RecoveryCodes, Problem> {
         let me = self.fresh(ask, "totp.confirm").await?;
         let (code, now, id) = (Secret::from(request.code), self.now(), me.account_id);
         let (secret, step) = {
@@ -267,7 +282,11 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn redeem_link(&self, ask: &Ask, request: api::RedeemLinkRequest) -> Result<api::RedeemLinkReply, Problem> {
+    pub async fn redeem_link(
+        &self,
+        ask: &Ask,
+        request: api::RedeemLinkRequest,
+    ) -> Result<api::RedeemLinkReply, Problem> {
         let (digest, password, now) = (sha256(&request.secret), Secret::from(request.password), self.now());
         let event = Event::new("link.redeem", "");
         let link = match self.get_link(api::GetLinkRequest { secret: request.secret }).await {
@@ -294,7 +313,8 @@ impl Mcias {
 fn new_codes() -> (api::RecoveryCodes, Vec<[u8; 32]>) {
     let codes = recovery::generate(random());
     // What is typed is brought to one form before it is looked up: so is what is stored.
-    let digest = |code: &Secret| recovery::digest(&recovery::normalise(code.expose()).expect("a code is one"));
+    let digest =
+        |code: &Secret| recovery::digest(&recovery::normalise(code.expose()).expect("a code is one"));
     let digests = codes.iter().map(digest).collect();
     (api::RecoveryCodes { codes: codes.iter().map(|code| code.expose().to_owned()).collect() }, digests)
 }

@@ -72,9 +72,13 @@ pub(super) fn roles(field: &str, words: &[String]) -> Result<Vec<Role>, Problem>
 }
 
 /// Words as names, in a field that lists them.
-pub(super) fn names<C: FromIterator<crate::domain::Name>>(field: &str, words: &[String]) -> Result<C, Problem> {
+pub(super) fn names<C: FromIterator<crate::domain::Name>>(
+    field: &str,
+    words: &[String],
+) -> Result<C, Problem> {
     let read = |(index, word): (usize, &String)| {
-        let wrong = |error: crate::domain::BadName| Problem::field(format!("{field}[{index}]"), error.to_string());
+        let wrong =
+            |error: crate::domain::BadName| Problem::field(format!("{field}[{index}]"), error.to_string());
         crate::domain::Name::parse(word).map_err(wrong)
     };
     words.iter().enumerate().map(read).collect()

@@ -68,7 +68,11 @@ impl Ceremonies {
         let mut waiting = locked(&self.waiting);
         waiting.retain(|_, waiting| waiting.until > now);
         if waiting.len() >= MOST {
-            return Err(Problem::new(Kind::Unavailable, "busy", "too many passkeys are asked for: try again later"));
+            return Err(Problem::new(
+                Kind::Unavailable,
+                "busy",
+                "too many passkeys are asked for: try again later",
+            ));
         }
         let id = Uuid::new_v4().to_string();
         waiting.insert(id.clone(), Waiting { until: now + WAITS_S, state });
@@ -165,7 +169,8 @@ impl Mcias {
         let known: Vec<Passkey> = stored.iter().map(stored_key).collect::<Result<_, _>>()?;
         let exclude = known.iter().map(|passkey| passkey.cred_id().clone()).collect();
         let name = account.account.name().as_str();
-        let begun = self.passkeys.webauthn.start_passkey_registration(account.handle, name, name, Some(exclude));
+        let begun =
+            self.passkeys.webauthn.start_passkey_registration(account.handle, name, name, Some(exclude));
         let (mut challenge, state) = begun.map_err(|error| Problem::internal(&error))?;
         // Without a name to go by, the authenticator itself must keep the account.
         if let Some(selection) = &mut challenge.public_key.authenticator_selection {
@@ -181,7 +186,11 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn finish_passkey(&self, ask: &Ask, request: api::FinishPasskeyRequest) -> Result<api::Passkey, Problem> {
+    pub async fn finish_passkey(
+        &self,
+        ask: &Ask,
+        request: api::FinishPasskeyRequest,
+    ) -> Result<api::Passkey, Problem> {
         let me = self.fresh(ask, "passkey.add").await?;
         let label = messages::label("label", &request.label)?;
         let credential: RegisterPublicKeyCredential = read("credential", &request.credential)?;
@@ -190,8 +199,8 @@ impl Mcias {
             _ => return Err(over()),
         };
         let made = self.passkeys.webauthn.finish_passkey_registration(&credential, &state);
-        let passkey =
-            made.map_err(|error| Problem::field("credential", format!("the passkey cannot be used: {error}")))?;
+        let passkey = made
+            .map_err(|error| Problem::field("credential", format!("the passkey cannot be used: {error}")))?;
         let stored = StoredPasskey {
             id: data_encoding::BASE64URL_NOPAD.encode(passkey.cred_id()),
             account: me.account_id,
@@ -268,6 +277,6 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 fn read<T: serde::de::DeserializeOwned>(field: &'static str, text: &str) -> Result<T, Problem> {
-    serde_json::from_str(text).map_err(|error| Problem::field(field, format!("no answer of an authenticator: {error}")))
+    serde_json::from_str(text)
+        .map_err(|error| Problem::field(field, format!("no answer of an authenticator: {error}")))
 }
-

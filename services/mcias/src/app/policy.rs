@@ -40,7 +40,11 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn set_policy(&self, ask: &Ask, request: api::SetPolicyRequest) -> Result<api::Policy, Problem> {
+    pub async fn set_policy(
+        &self,
+        ask: &Ask,
+        request: api::SetPolicyRequest,
+    ) -> Result<api::Policy, Problem> {
         let admin = self.admin(ask, "policy.set", "").await?;
         if request.rules.len() > MOST {
             return Err(Problem::field("rules", format!("there are more than {MOST} rules")));
@@ -61,8 +65,13 @@ impl Mcias {
             .change(ask, event, move |db, event| {
                 let (current, _) = store::policy::get(db)?;
                 if expected.is_some_and(|expected| expected != current) {
-                    let detail = format!("revision {current} is in force by now: look at it, and send yours again");
-                    return Err(Problem { field: Some("revision".to_owned()), ..conflict("changed", detail) }.into());
+                    let detail =
+                        format!("revision {current} is in force by now: look at it, and send yours again");
+                    return Err(Problem {
+                        field: Some("revision".to_owned()),
+                        ..conflict("changed", detail)
+                    }
+                    .into());
                 }
                 store::policy::set(db, current + 1, &document)?;
                 event.target = format!("revision {}", current + 1);
@@ -71,7 +80,8 @@ impl Mcias {
             .await?;
         // Of two that were set at nearly the same time, the later stays.
         let policy = Arc::new((revision, policy));
-        self.policy.rcu(|current| if current.0 < revision { Arc::clone(&policy) } else { Arc::clone(current) });
+        self.policy
+            .rcu(|current| if current.0 < revision { Arc::clone(&policy) } else { Arc::clone(current) });
         Ok(self.policy_message())
     }
 
@@ -79,7 +89,11 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn explain_policy(&self, ask: &Ask, request: api::ExplainPolicyRequest) -> Result<api::Explanation, Problem> {
+    pub async fn explain_policy(
+        &self,
+        ask: &Ask,
+        request: api::ExplainPolicyRequest,
+    ) -> Result<api::Explanation, Problem> {
         self.admin(ask, "policy.explain", &request.username).await?;
         let username = named("username", &request.username)?;
         let service = named("service", &request.service)?;

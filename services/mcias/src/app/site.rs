@@ -106,13 +106,16 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn list_audit(&self, ask: &Ask, request: api::ListAuditRequest) -> Result<api::ListAuditReply, Problem> {
+    pub async fn list_audit(
+        &self,
+        ask: &Ask,
+        request: api::ListAuditRequest,
+    ) -> Result<api::ListAuditReply, Problem> {
         self.admin(ask, "audit.list", "").await?;
         let limit = messages::limit(request.limit)?;
         let before = request.before.unwrap_or(i64::MAX);
         let account = request.account;
-        let found =
-            self.read(move |db| store::audit::list(db, before, account.as_deref(), limit)).await?;
+        let found = self.read(move |db| store::audit::list(db, before, account.as_deref(), limit)).await?;
         let next = found.last().filter(|_| found.len() == limit as usize).map(|(entry, _)| entry.number);
         let entries = found.into_iter().map(|(entry, hash)| api::AuditEntry {
             number: entry.number,
@@ -134,7 +137,11 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn verify_audit(&self, ask: &Ask, request: api::VerifyAuditRequest) -> Result<api::AuditVerdict, Problem> {
+    pub async fn verify_audit(
+        &self,
+        ask: &Ask,
+        request: api::VerifyAuditRequest,
+    ) -> Result<api::AuditVerdict, Problem> {
         self.admin(ask, "audit.verify", "").await?;
         let known = request.known.as_deref().map(|text| {
             let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();

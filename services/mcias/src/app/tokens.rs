@@ -17,7 +17,12 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn issue_token(&self, ask: &Ask, name: String, token: api::NewToken) -> Result<api::IssuedToken, Problem> {
+    pub async fn issue_token(
+        &self,
+        ask: &Ask,
+        name: String,
+        token: api::NewToken,
+    ) -> Result<api::IssuedToken, Problem> {
         let admin = self.admin(ask, "token.issue", &name).await?;
         let label = messages::label("token.label", &token.label)?;
         let audience: Vec<Name> = messages::names("token.audience", &token.audience)?;
@@ -65,7 +70,8 @@ impl Mcias {
         let client = account.service.as_ref().map_or(name.as_str(), Name::as_str).to_owned();
         let signed = self.sign(&name, &stored, &client);
         let (kid, kept) = (signed.kid, stored.clone());
-        let event = Event::new("token.issue", name.as_str()).because(format!("{} ({})", stored.label, stored.id));
+        let event =
+            Event::new("token.issue", name.as_str()).because(format!("{} ({})", stored.label, stored.id));
         self.change(ask, event, move |db, _event| {
             // It may have been removed meanwhile.
             by_name(db, name.as_str())?;

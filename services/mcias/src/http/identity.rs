@@ -1,7 +1,10 @@
 //! Logging in, and telling others who somebody is.
 
 use axum::extract::State;
-use mc_api::mcias::{BeginPasskeyLoginRequest, FinishPasskeyLoginRequest, GetLinkRequest, IntrospectRequest, Introspection, KeySet, Link, LoginReply, LoginRequest, PasskeyChallenge, RedeemLinkReply, RedeemLinkRequest};
+use mc_api::mcias::{
+    BeginPasskeyLoginRequest, FinishPasskeyLoginRequest, GetLinkRequest, IntrospectRequest, Introspection,
+    KeySet, Link, LoginReply, LoginRequest, PasskeyChallenge, RedeemLinkReply, RedeemLinkRequest,
+};
 use mcdsl::http::{Form, Json};
 use mcdsl::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,19 +25,30 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 
 /// Password, and a second factor where the account has one. A service that shows its token logs a person in to itself.
 #[utoipa::path(post, path = "/v1/login", tag = "identity", request_body = LoginRequest, responses((status = 200, description = "Done.", body = LoginReply), Failed))]
-async fn login(State(app): State<App>, Asking(ask): Asking, Json(body): Json<LoginRequest>) -> Answer<LoginReply> {
+async fn login(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Json(body): Json<LoginRequest>,
+) -> Answer<LoginReply> {
     app.login(&ask, body).await.map(Json)
 }
 
 /// A challenge for any passkey of this site. Takes no token.
 #[utoipa::path(post, path = "/v1/login/passkey/begin", tag = "identity", request_body = BeginPasskeyLoginRequest, responses((status = 200, description = "Done.", body = PasskeyChallenge), Failed))]
-async fn begin_passkey_login(State(app): State<App>, Json(_body): Json<BeginPasskeyLoginRequest>) -> Answer<PasskeyChallenge> {
+async fn begin_passkey_login(
+    State(app): State<App>,
+    Json(_body): Json<BeginPasskeyLoginRequest>,
+) -> Answer<PasskeyChallenge> {
     app.begin_passkey_login().map(Json)
 }
 
 /// The answer to such a challenge.
 #[utoipa::path(post, path = "/v1/login/passkey/finish", tag = "identity", request_body = FinishPasskeyLoginRequest, responses((status = 200, description = "Done.", body = LoginReply), Failed))]
-async fn finish_passkey_login(State(app): State<App>, Asking(ask): Asking, Json(body): Json<FinishPasskeyLoginRequest>) -> Answer<LoginReply> {
+async fn finish_passkey_login(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Json(body): Json<FinishPasskeyLoginRequest>,
+) -> Answer<LoginReply> {
     app.finish_passkey_login(&ask, body).await.map(Json)
 }
 
@@ -46,7 +60,11 @@ async fn get_link(State(app): State<App>, Json(body): Json<GetLinkRequest>) -> A
 
 /// Sets the password that a one-time link is for, and ends every session of the account. Takes no token.
 #[utoipa::path(post, path = "/v1/link/redeem", tag = "identity", request_body = RedeemLinkRequest, responses((status = 200, description = "Done.", body = RedeemLinkReply), Failed))]
-async fn redeem_link(State(app): State<App>, Asking(ask): Asking, Json(body): Json<RedeemLinkRequest>) -> Answer<RedeemLinkReply> {
+async fn redeem_link(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Json(body): Json<RedeemLinkRequest>,
+) -> Answer<RedeemLinkReply> {
     app.redeem_link(&ask, body).await.map(Json)
 }
 

@@ -1,7 +1,10 @@
 //! What people do for themselves.
 
 use axum::extract::State;
-use mc_api::mcias::{Account, ChangePasswordRequest, Changed, ConfirmTotpRequest, FinishPasskeyRequest, ListPasskeysReply, ListSessionsReply, Passkey, PasskeyChallenge, PasskeyLabel, RecoveryCodes, TotpEnrolment};
+use mc_api::mcias::{
+    Account, ChangePasswordRequest, Changed, ConfirmTotpRequest, FinishPasskeyRequest, ListPasskeysReply,
+    ListSessionsReply, Passkey, PasskeyChallenge, PasskeyLabel, RecoveryCodes, TotpEnrolment,
+};
 use mcdsl::http::{Json, Path};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -34,7 +37,11 @@ async fn get_me(State(app): State<App>, Asking(ask): Asking) -> Answer<Account> 
 
 /// Replaces the password, and ends every other session.
 #[utoipa::path(put, path = "/v1/me/password", tag = "me", request_body = ChangePasswordRequest, responses((status = 200, description = "Done.", body = Changed), Failed))]
-async fn change_password(State(app): State<App>, Asking(ask): Asking, Json(body): Json<ChangePasswordRequest>) -> Answer<Changed> {
+async fn change_password(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Json(body): Json<ChangePasswordRequest>,
+) -> Answer<Changed> {
     app.change_password(&ask, body).await.map(Json)
 }
 
@@ -46,7 +53,11 @@ async fn begin_totp(State(app): State<App>, Asking(ask): Asking) -> Answer<TotpE
 
 /// Turns the second factor on.
 #[utoipa::path(post, path = "/v1/me/totp/confirm", tag = "me", request_body = ConfirmTotpRequest, responses((status = 200, description = "Done.", body = RecoveryCodes), Failed))]
-async fn confirm_totp(State(app): State<App>, Asking(ask): Asking, Json(body): Json<ConfirmTotpRequest>) -> Answer<RecoveryCodes> {
+async fn confirm_totp(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Json(body): Json<ConfirmTotpRequest>,
+) -> Answer<RecoveryCodes> {
     app.confirm_totp(&ask, body).await.map(Json)
 }
 
@@ -76,19 +87,32 @@ async fn begin_passkey(State(app): State<App>, Asking(ask): Asking) -> Answer<Pa
 
 /// Adds a passkey.
 #[utoipa::path(post, path = "/v1/me/passkeys/finish", tag = "me", request_body = FinishPasskeyRequest, responses((status = 200, description = "Done.", body = Passkey), Failed))]
-async fn finish_passkey(State(app): State<App>, Asking(ask): Asking, Json(body): Json<FinishPasskeyRequest>) -> Answer<Passkey> {
+async fn finish_passkey(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Json(body): Json<FinishPasskeyRequest>,
+) -> Answer<Passkey> {
     app.finish_passkey(&ask, body).await.map(Json)
 }
 
 /// Calls a passkey something else.
 #[utoipa::path(patch, path = "/v1/me/passkeys/{id}", tag = "me", params(("id" = String, Path, description = "Its id.")), request_body = PasskeyLabel, responses((status = 200, description = "Done.", body = Passkey), Failed))]
-async fn rename_passkey(State(app): State<App>, Asking(ask): Asking, Path(id): Path<String>, Json(body): Json<PasskeyLabel>) -> Answer<Passkey> {
+async fn rename_passkey(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Path(id): Path<String>,
+    Json(body): Json<PasskeyLabel>,
+) -> Answer<Passkey> {
     app.rename_passkey(&ask, id, &body.label).await.map(Json)
 }
 
 /// Removes a passkey.
 #[utoipa::path(delete, path = "/v1/me/passkeys/{id}", tag = "me", params(("id" = String, Path, description = "Its id.")), responses((status = 200, description = "Done.", body = Changed), Failed))]
-async fn remove_passkey(State(app): State<App>, Asking(ask): Asking, Path(id): Path<String>) -> Answer<Changed> {
+async fn remove_passkey(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Path(id): Path<String>,
+) -> Answer<Changed> {
     app.remove_passkey(&ask, id).await.map(Json)
 }
 

@@ -1,7 +1,10 @@
 //! Login policy, audit log and keys.
 
 use axum::extract::State;
-use mc_api::mcias::{AuditVerdict, ExplainPolicyRequest, Explanation, ListAuditReply, ListAuditRequest, ListKeysReply, Policy, SetPolicyRequest, VerifyAuditRequest};
+use mc_api::mcias::{
+    AuditVerdict, ExplainPolicyRequest, Explanation, ListAuditReply, ListAuditRequest, ListKeysReply, Policy,
+    SetPolicyRequest, VerifyAuditRequest,
+};
 use mcdsl::http::{Json, Query};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -26,25 +29,41 @@ async fn get_policy(State(app): State<App>, Asking(ask): Asking) -> Answer<Polic
 
 /// Replaces the login policy.
 #[utoipa::path(put, path = "/v1/policy", tag = "site", request_body = SetPolicyRequest, responses((status = 200, description = "Done.", body = Policy), Failed))]
-async fn set_policy(State(app): State<App>, Asking(ask): Asking, Json(body): Json<SetPolicyRequest>) -> Answer<Policy> {
+async fn set_policy(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Json(body): Json<SetPolicyRequest>,
+) -> Answer<Policy> {
     app.set_policy(&ask, body).await.map(Json)
 }
 
 /// What the login policy says of an account at a service, and why.
 #[utoipa::path(post, path = "/v1/policy/explain", tag = "site", request_body = ExplainPolicyRequest, responses((status = 200, description = "Done.", body = Explanation), Failed))]
-async fn explain_policy(State(app): State<App>, Asking(ask): Asking, Json(body): Json<ExplainPolicyRequest>) -> Answer<Explanation> {
+async fn explain_policy(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Json(body): Json<ExplainPolicyRequest>,
+) -> Answer<Explanation> {
     app.explain_policy(&ask, body).await.map(Json)
 }
 
 /// The audit log, the newest first.
 #[utoipa::path(get, path = "/v1/audit", tag = "site", params(ListAuditRequest), responses((status = 200, description = "Done.", body = ListAuditReply), Failed))]
-async fn list_audit(State(app): State<App>, Asking(ask): Asking, Query(query): Query<ListAuditRequest>) -> Answer<ListAuditReply> {
+async fn list_audit(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Query(query): Query<ListAuditRequest>,
+) -> Answer<ListAuditReply> {
     app.list_audit(&ask, query).await.map(Json)
 }
 
 /// Whether each entry of the audit log follows from the one before.
 #[utoipa::path(post, path = "/v1/audit/verify", tag = "site", request_body = VerifyAuditRequest, responses((status = 200, description = "Done.", body = AuditVerdict), Failed))]
-async fn verify_audit(State(app): State<App>, Asking(ask): Asking, Json(body): Json<VerifyAuditRequest>) -> Answer<AuditVerdict> {
+async fn verify_audit(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Json(body): Json<VerifyAuditRequest>,
+) -> Answer<AuditVerdict> {
     app.verify_audit(&ask, body).await.map(Json)
 }
 

@@ -161,7 +161,13 @@ fn bits_of(roles: Roles) -> i64 {
 ///
 /// # Errors
 /// The database's.
-pub fn add(db: &Connection, account: &Account, service: Option<&Name>, handle: Uuid, now: i64) -> Result<bool> {
+pub fn add(
+    db: &Connection,
+    account: &Account,
+    service: Option<&Name>,
+    handle: Uuid,
+    now: i64,
+) -> Result<bool> {
     let system = matches!(account, Account::System { .. });
     let mut insert = db.prepare_cached(
         "INSERT INTO accounts (name, kind, roles, service, enabled, created_at, handle)
@@ -282,5 +288,7 @@ pub fn counts(db: &Connection, id: i64) -> Result<Counts> {
 /// The database's.
 pub fn count(db: &Connection) -> Result<(u64, u64)> {
     let count = "SELECT count(*) FILTER (WHERE kind = 0), count(*) FILTER (WHERE kind = 1) FROM accounts";
-    db.query_row(count, [], |row| Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs())))
+    db.query_row(count, [], |row| {
+        Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
+    })
 }

@@ -59,7 +59,8 @@ fn read(row: &Row<'_>) -> Result<(Entry, Hash)> {
 pub fn list(db: &Connection, before: i64, account: Option<&str>, limit: u32) -> Result<Vec<(Entry, Hash)>> {
     match account {
         None => {
-            let select = format!("SELECT {COLUMNS} FROM audit WHERE number < ?1 ORDER BY number DESC LIMIT ?2");
+            let select =
+                format!("SELECT {COLUMNS} FROM audit WHERE number < ?1 ORDER BY number DESC LIMIT ?2");
             db.prepare_cached(&select)?.query_map(params![before, limit], read)?.collect()
         }
         // Each half by its index: an OR would read everything.
@@ -70,11 +71,7 @@ pub fn list(db: &Connection, before: i64, account: Option<&str>, limit: u32) -> 
                      ORDER BY number DESC LIMIT ?3)"
                 )
             };
-            let select = format!(
-                "{} UNION {} ORDER BY number DESC LIMIT ?3",
-                half("actor"),
-                half("target")
-            );
+            let select = format!("{} UNION {} ORDER BY number DESC LIMIT ?3", half("actor"), half("target"));
             db.prepare_cached(&select)?.query_map(params![before, account, limit], read)?.collect()
         }
     }

@@ -34,7 +34,8 @@ pub fn set_password(db: &Connection, account: i64, phc: &Phc) -> Result<()> {
 /// # Errors
 /// The database's.
 pub fn totp(db: &Connection, account: i64) -> Result<Option<(Vec<u8>, Option<u64>)>> {
-    let mut select = db.prepare_cached("SELECT totp, totp_step FROM accounts WHERE id = ?1 AND totp IS NOT NULL")?;
+    let mut select =
+        db.prepare_cached("SELECT totp, totp_step FROM accounts WHERE id = ?1 AND totp IS NOT NULL")?;
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, Option<i64>>(1)?.map(i64::unsigned_abs)));
     select.query_row([account], read).optional()
 }

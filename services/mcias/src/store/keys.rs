@@ -28,8 +28,7 @@ impl std::fmt::Debug for StoredKey {
 /// # Errors
 /// The database's.
 pub fn all(db: &Connection) -> Result<Vec<StoredKey>> {
-    let select =
-        "SELECT id, pkcs8, created_at, signs_from, needed_until FROM signing_keys ORDER BY signs_from, created_at";
+    let select = "SELECT id, pkcs8, created_at, signs_from, needed_until FROM signing_keys ORDER BY signs_from, created_at";
     db.prepare_cached(select)?
         .query_map([], |row| {
             Ok(StoredKey {

@@ -131,7 +131,8 @@ pub fn revoke_sessions(db: &Connection, account: i64, but: Option<&str>, now: i6
 /// # Errors
 /// The database's.
 pub fn used(db: &Connection, seen: &[(String, i64)]) -> Result<()> {
-    let mut update = db.prepare_cached("UPDATE tokens SET last_used_at = max(ifnull(last_used_at, 0), ?2) WHERE id = ?1")?;
+    let mut update =
+        db.prepare_cached("UPDATE tokens SET last_used_at = max(ifnull(last_used_at, 0), ?2) WHERE id = ?1")?;
     seen.iter().try_for_each(|(id, at)| update.execute(params![id, at]).map(drop))
 }
 

@@ -11,7 +11,10 @@ fn a_token_is_good_until_it_is_revoked_or_its_account_is_disabled() {
     mcias.person(&admin, "bob", &["user"]);
     let bob = mcias.login("bob");
     let told = mcias.introspect(&service, &bob);
-    assert_eq!((told.status, &told.body["active"], &told.body["roles"]), (200, &json!(true), &json!(["user"])));
+    assert_eq!(
+        (told.status, &told.body["active"], &told.body["roles"]),
+        (200, &json!(true), &json!(["user"]))
+    );
     // Roles as they are, not as they were.
     let guest = json!({ "roles": { "words": ["guest"] } });
     mcias.done("PATCH", "/v1/accounts/bob", &admin, &guest);
