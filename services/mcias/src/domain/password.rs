@@ -262,6 +262,8 @@ mod tests {
             check(common, true, Err(Weak::Common));
         }
         check("password", false, Err(Weak::Common));
+        check("P4ssword2001!", false, Err(Weak::Common));
+        check("dragonfly19", false, Err(Weak::Common));
         check("ada.lovelace1815", true, Err(Weak::Named));
         check("Ada.LovelaceADA.LOVELACE", true, Err(Weak::Named));
         check("lovelace-1815", false, Err(Weak::Named));
@@ -343,6 +345,14 @@ mod tests {
         ] {
             check("one", Some(odd), Verified::Wrong);
         }
+    }
+
+    #[test]
+    fn a_shorter_hash_of_the_password_is_not_taken() {
+        let inner = argon2::Params::new(8, 1, 1, Some(12)).unwrap();
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, inner);
+        let phc = argon2.hash_password_with_salt(b"one", &[1; 16]).unwrap().to_string();
+        assert_eq!(hasher(SMALL).verify(&Secret::from("one"), Some(&phc)), Verified::Wrong);
     }
 
     #[test]

@@ -105,6 +105,33 @@ fn logging_in_to_one_s_own_account_takes_back_one_attempt_of_the_source() {
 }
 
 #[test]
+fn a_success_takes_back_what_it_reserved_and_no_more() {
+    let (mut throttle, source, own, now) = (throttle(), at("192.0.2.1"), name("mallory"), s(1));
+    throttle.check(&name("ada"), source, false, now).unwrap();
+    throttle.check(&own, source, false, now).unwrap();
+    throttle.check(&own, source, true, now).unwrap();
+    let check = |throttle: &Throttle, of_source, of_pair| {
+        assert_eq!(throttle.sources.get(&source, now).attempts(), of_source);
+        assert_eq!(throttle.pairs.get(&(name("mallory"), source), now).attempts(), of_pair);
+    };
+    check(&throttle, 2, 2);
+    throttle.succeeded(&own, source);
+    check(&throttle, 1, 1);
+    throttle.succeeded(&own, source);
+    check(&throttle, 1, 0);
+    throttle.check(&own, source, true, now).unwrap();
+    throttle.succeeded(&own, source);
+    check(&throttle, 1, 0);
+    // Failures of the pair are forgotten, what is pending is not.
+    guess(&mut throttle, &own, source, true, now).unwrap();
+    throttle.check(&own, source, true, now).unwrap();
+    throttle.check(&own, source, true, now).unwrap();
+    check(&throttle, 1, 3);
+    throttle.succeeded(&own, source);
+    check(&throttle, 1, 1);
+}
+
+#[test]
 fn a_success_ends_the_delay_of_its_pair() {
     let (mut throttle, ada, source) = (throttle(), name("ada"), at("192.0.2.1"));
     for _ in 0..5 {
