@@ -11,7 +11,6 @@ use crate::problem::Problem;
 use crate::secret::Secret;
 
 /// The gRPC services of a server, with health and reflection, as a router for [`crate::http::surround`].
-#[must_use]
 pub fn router(services: RoutesBuilder) -> axum::Router {
     services.routes().prepare().into_axum_router()
 }

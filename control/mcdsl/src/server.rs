@@ -138,12 +138,12 @@ impl Connection {
             request.map(axum::body::Body::new)
         });
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES as usize);
         let http2 = &mut builder.http2();
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD_BYTES as u32)
+            .max_header_list_size(HEAD_BYTES)
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(20));
         let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
@@ -161,7 +161,7 @@ const BEGIN: Duration = Duration::from_secs(10);
 const HEAD: Duration = Duration::from_secs(60);
 
 /// The longest head of a request.
-const HEAD_BYTES: usize = 32 * 1024;
+const HEAD_BYTES: u32 = 32 * 1024;
 
 /// Requests at the same time on one connection.
 const STREAMS: u32 = 256;

@@ -118,7 +118,7 @@ impl Mcias {
         let service = Service { name: own_name(), tags: BTreeSet::new() };
         Ok(Self {
             hashing: password::Hashing::new(Hasher::new(config.passwords.argon2)?, &config.passwords),
-            throttle: Mutex::new(Throttle::new(config.throttle.clone())),
+            throttle: Mutex::new(Throttle::new(config.throttle)),
             passkeys: passkeys::Ceremonies::new(&config.site).map_err(StartError::Origin)?,
             policy: ArcSwap::from_pointee((revision, policy)),
             keys: ArcSwap::from_pointee(keys),

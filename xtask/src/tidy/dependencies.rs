@@ -29,6 +29,16 @@ pub(super) struct GraphPart {
 #[derive(Deserialize)]
 struct Licenses {
     allow: Vec<String>,
+    /// Licences that are allowed for one crate alone.
+    #[serde(default)]
+    exceptions: Vec<Exception>,
+}
+
+#[derive(Deserialize)]
+struct Exception {
+    #[serde(rename = "crate")]
+    name: String,
+    allow: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -55,10 +65,13 @@ pub(super) struct Dependency {
 }
 
 /// Versions before a release that are taken on purpose: name and reason.
-const PRERELEASES: &[(&str, &str)] = &[];
+const PRERELEASES: &[(&str, &str)] = &[
+    ("kbkdf", "crypto-glue of webauthn-rs 0.6 has it; passkeys do not reach it"),
+    ("rsa", "crypto-glue of webauthn-rs 0.6 has it, to check what authenticators with RSA keys sign"),
+];
 
 pub(super) fn licences(tree: &Tree) -> Vec<Finding> {
-    judge_licences(&tree.deny.licenses.allow, &tree.dependencies)
+    judge_licences(&tree.deny.licenses, &tree.dependencies)
 }
 
 pub(super) fn bans(tree: &Tree) -> Vec<Finding> {
@@ -117,19 +130,34 @@ impl Dependency {
     }
 }
 
-fn judge_licences(allow: &[String], dependencies: &BTreeSet<Dependency>) -> Vec<Finding> {
+fn judge_licences(licenses: &Licenses, dependencies: &BTreeSet<Dependency>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut allowed = Vec::new();
-    for text in allow {
-        match Licensee::parse(text) {
-            Ok(licensee) => allowed.push(licensee),
-            Err(error) => {
-                findings.push(Finding::new("deny.toml", format!("licence {text}: {}", error.reason)))
-            }
+    let mut parse = |text: &String| {
+        let parsed = Licensee::parse(text);
+        parsed
+            .map_err(|error| {
+                findings.push(Finding::new("deny.toml", format!("licence {text}: {}", error.reason)));
+            })
+            .ok()
+    };
+    let allowed: Vec<_> = licenses.allow.iter().filter_map(&mut parse).collect();
+    let excepted: Vec<(&str, Vec<_>)> = licenses
+        .exceptions
+        .iter()
+        .map(|exception| (&*exception.name, exception.allow.iter().filter_map(&mut parse).collect()))
+        .collect();
+    for (name, _) in &excepted {
+        if !dependencies.iter().any(|dep| dep.name == *name) {
+            findings
+                .push(Finding::new("deny.toml", format!("excepts {name}, which is not there: remove it")));
         }
     }
-    let is_allowed = |req: &LicenseReq| allowed.iter().any(|licensee| licensee.satisfies(req));
     for dep in dependencies {
+        let own = excepted.iter().filter(|(name, _)| *name == dep.name).flat_map(|(_, licences)| licences);
+        let own: Vec<_> = own.collect();
+        let is_allowed = |req: &LicenseReq| {
+            allowed.iter().chain(own.iter().copied()).any(|licensee| licensee.satisfies(req))
+        };
         let judged = Expression::parse_mode(&dep.licence, ParseMode::LAX);
         let what = match judged {
             Ok(expression) if expression.evaluate(is_allowed) => continue,
@@ -222,8 +250,12 @@ mod tests {
     #[test]
     fn licences_are_judged_as_expressions() {
         let check = |licence: &str, allowed: bool| {
-            let allow = ["MIT".to_owned(), "Apache-2.0".to_owned()];
-            let findings = judge_licences(&allow, &deps(&[("x", "1.0.0", licence)]));
+            let licenses = Licenses {
+                allow: vec!["MIT".to_owned(), "Apache-2.0".to_owned()],
+                exceptions: vec![Exception { name: "y".to_owned(), allow: vec!["MPL-2.0".to_owned()] }],
+            };
+            let both = deps(&[("x", "1.0.0", licence), ("y", "1.0.0", "MPL-2.0")]);
+            let findings = judge_licences(&licenses, &both);
             assert_eq!(findings.is_empty(), allowed, "{licence}: {findings:?}");
         };
         check("MIT", true);
@@ -232,6 +264,8 @@ mod tests {
         check("AGPL-3.0-only", false);
         check("AGPL-3.0-only AND MIT", false);
         check("GPL-3.0-only", false);
+        // Of another crate.
+        check("MPL-2.0", false);
         check("", false);
         check("whatever", false);
     }

@@ -8,7 +8,7 @@ use super::accounts::{no_session, own_session};
 use super::event::Event;
 use super::login::{too_often, wrong_login};
 use super::{Ask, Bearer, Fault, Mcias, locked, messages, random, sha256};
-use crate::domain::password::{Verified, judge};
+use crate::domain::password::Verified;
 use crate::domain::throttle::Source;
 use crate::domain::totp::{self, TotpRefused, TotpSecret};
 use crate::domain::{Name, recovery};
@@ -61,9 +61,7 @@ impl Mcias {
                 .ok_or_else(|| Problem::field("current", "the account has a password: send it too"))?;
             self.same_person(ask, &name, current, phc, "password.change").await?;
         }
-        judge(&password, &name, !stored.has_totp)
-            .map_err(|weak| Problem::field("password", weak.to_string()))?;
-        let phc = self.hashing.hash(password).await?;
+        let phc = self.hashing.hash_new(password, name.clone(), !stored.has_totp).await?;
         let (id, now, session, before) = (stored.id, self.now(), own_session(ask), stored.password);
         self.change(ask, Event::new("password.change", name.as_str()), move |db, _event| {
             let current = store::accounts::by_id(db, id)?.ok_or_else(gone)?;
@@ -294,9 +292,7 @@ impl Mcias {
             Err(problem) => return Err(self.refuse(ask, event, problem).await),
         };
         let name = Name::parse(&link.account).map_err(|error| Problem::internal(&error))?;
-        judge(&password, &name, !link.has_second_factor)
-            .map_err(|weak| Problem::field("password", weak.to_string()))?;
-        let phc = self.hashing.hash(password).await?;
+        let phc = self.hashing.hash_new(password, name.clone(), !link.has_second_factor).await?;
         let event = Event::new("link.redeem", name.as_str()).by(name.as_str());
         self.change(ask, event, move |db, _event| {
             let Some((id, _)) = store::factors::link(db, &digest, now)? else { return Err(void().into()) };

@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 
 use super::random;
 use crate::config::Passwords;
-use crate::domain::password::{Hasher, Verified};
+use crate::domain::Name;
+use crate::domain::password::{Hasher, Verified, judge};
 use crate::store::accounts::Phc;
 
 /// Hashes passwords on threads of their own.
@@ -38,7 +39,20 @@ impl Hashing {
         self.run(move |hasher| hasher.verify(&password, phc.as_ref().map(|phc| phc.0.as_str()))).await
     }
 
-    /// What to store of a password.
+    /// What to store of a new password, where it is good enough. Judging takes its time too.
+    pub(super) async fn hash_new(
+        &self,
+        password: Secret,
+        name: Name,
+        only_factor: bool,
+    ) -> Result<Phc, Problem> {
+        let judged = self.run(move |hasher| {
+            judge(&password, &name, only_factor).map(|()| Phc(hasher.hash(&password, random())))
+        });
+        judged.await?.map_err(|weak| Problem::field("password", weak.to_string()))
+    }
+
+    /// What to store of a password that somebody has.
     pub(super) async fn hash(&self, password: Secret) -> Result<Phc, Problem> {
         self.run(move |hasher| Phc(hasher.hash(&password, random()))).await
     }
