@@ -5,6 +5,7 @@
 //! - [`log`] and [`prometheus`]: what a program says about itself.
 //! - [`secret`]: what must not be shown.
 //! - [`chain()`]: an error in words.
+//! - `terminal`, with the feature of that name: what command lines share.
 //!
 //! Left out: what a service decides. That is in the service's own pure core, which knows none of this.
 
@@ -14,6 +15,8 @@ pub mod db;
 pub mod log;
 pub mod prometheus;
 pub mod secret;
+#[cfg(feature = "terminal")]
+pub mod terminal;
 
 pub use chain::chain;
 pub use secret::Secret;
