@@ -5,10 +5,13 @@
 //! - [`log`] and [`prometheus`]: what a program says about itself.
 //! - [`secret`]: what must not be shown.
 //! - [`chain()`]: an error in words.
+//! - `archive`, with the feature of that name: a service's directory as one file.
 //! - `terminal`, with the feature of that name: what command lines share.
 //!
 //! Left out: what a service decides. That is in the service's own pure core, which knows none of this.
 
+#[cfg(feature = "archive")]
+pub mod archive;
 mod chain;
 pub mod config;
 pub mod db;
