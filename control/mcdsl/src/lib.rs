@@ -6,6 +6,8 @@
 //! - [`secret`]: what must not be shown.
 //! - `web`, with the feature of that name: pages for people.
 //! - [`chain()`]: an error in words.
+//! - `archive`, with the feature of that name: a service's directory as one file.
+//! - `terminal`, with the feature of that name: what command lines share.
 //!
 //! With the feature `service`, what a service speaks with:
 //! - [`server`]: sockets, TLS, connections and their end; [`tls`]: certificates that change while it runs.
@@ -16,6 +18,8 @@
 //!
 //! Left out: what a service decides. That is in the service's own pure core, which knows none of this.
 
+#[cfg(feature = "archive")]
+pub mod archive;
 #[cfg(feature = "service")]
 pub mod auth;
 mod chain;
@@ -34,6 +38,8 @@ pub mod prometheus;
 pub mod secret;
 #[cfg(feature = "service")]
 pub mod server;
+#[cfg(feature = "terminal")]
+pub mod terminal;
 #[cfg(feature = "service")]
 pub mod tls;
 #[cfg(feature = "web")]

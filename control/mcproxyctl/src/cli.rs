@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use mc_core::model::Steered;
+use mcdsl::terminal::Output;
 
 use crate::parse::{BackendArg, CustomTlvArg, IdArg, RuleArg, SubjectArg};
 
@@ -60,12 +61,6 @@ pub(crate) struct Reach {
     /// File that holds the bearer token.
     #[arg(long, global = true, value_name = "FILE", env = "MCPROXY_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    Table,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]

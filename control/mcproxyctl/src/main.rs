@@ -4,7 +4,6 @@
 mod cli;
 mod commands;
 mod error;
-mod output;
 mod parse;
 mod top;
 
@@ -12,6 +11,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
+use mcdsl::terminal::clean_lines;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
@@ -33,7 +33,8 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let code = error.exit_code();
-            eprintln!("mcproxyctl: {:#}", anyhow::Error::new(error));
+            // The proxy's words are among them.
+            eprintln!("mcproxyctl: {}", clean_lines(&format!("{:#}", anyhow::Error::new(error))));
             ExitCode::from(code)
         }
     }

@@ -16,10 +16,10 @@ use crossterm::terminal::{
 use crossterm::{cursor, queue};
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{BackendState, GetStatsRequest, ListBackendsRequest, RouteKey, Stats};
+use mcdsl::terminal::{Printer, bytes, duration, table};
 
 use crate::commands::{health_word, refusals};
 use crate::error::Error;
-use crate::output::{Printer, bytes, duration, table};
 
 /// Routes that are asked for.
 const ROUTES: u32 = 100;

@@ -1,1 +1,189 @@
-//! Tests.
+//! Requests through a surrounded router, without sockets.
+
+use axum::body::Body;
+use axum::routing::{get, post};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
+use serde::Deserialize;
+use serde_json::Value;
+use tower::ServiceExt as _;
+
+use super::*;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Note {
+    text: String,
+    inner: Option<Inner>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Inner {
+    numbers: Vec<u8>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    limit: Option<u32>,
+}
+
+fn app() -> (Router, Arc<Metrics>) {
+    let router = Router::new()
+        .route(
+            "/note",
+            post(|Json(note): Json<Note>| async move {
+                format!("{}{:?}", note.text, note.inner.map(|inner| inner.numbers))
+            }),
+        )
+        .route("/form", post(|Form(page): Form<Page>| async move { format!("{:?}", page.limit) }))
+        .route("/page", get(|Query(page): Query<Page>| async move { format!("{:?}", page.limit) }))
+        .route("/things/{id}", get(|Path(id): Path<u8>| async move { id.to_string() }))
+        .route("/panics", get(|| async { panic!("on purpose") as String }))
+        .route("/hangs", get(std::future::pending::<String>));
+    let limits = Limits { time: Duration::from_millis(50), body: 1000 };
+    let metrics = Arc::new(Metrics::default());
+    (surround(router, limits, Arc::clone(&metrics), Clock::system()), metrics)
+}
+
+async fn ask(request: Request<Body>) -> (StatusCode, HeaderMap, String) {
+    let response = app().0.oneshot(request).await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, headers, String::from_utf8(body.to_vec()).unwrap())
+}
+
+fn posted(path: &str, kind: &str, body: &str) -> Request<Body> {
+    Request::post(path).header(CONTENT_TYPE, kind).body(Body::from(body.to_owned())).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_body_must_be() {
+    let check = async |kind: &str, body: &str, status: u16, reason: &str, field: &str| {
+        let (got, headers, text) = ask(posted("/note", kind, body)).await;
+        assert_eq!(got.as_u16(), status, "{body:.60}: {text}");
+        if status != 200 {
+            assert_eq!(headers[CONTENT_TYPE], "application/problem+json");
+            let problem: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(problem["reason"], reason, "{body:.60}: {text}");
+            assert_eq!(problem["field"].as_str().unwrap_or(""), field, "{body:.60}: {text}");
+        }
+    };
+    let json = "application/json";
+    check(json, r#"{"text":"a"}"#, 200, "", "").await;
+    check("application/json; charset=utf-8", r#"{"text":"a","inner":{"numbers":[1,2]}} "#, 200, "", "").await;
+    check("application/json; charset=latin1", r#"{"text":"a"}"#, 415, "media-type", "content-type").await;
+    check("text/plain", r#"{"text":"a"}"#, 415, "media-type", "content-type").await;
+    check("", r#"{"text":"a"}"#, 415, "media-type", "content-type").await;
+    check(json, "", 400, "malformed", "").await;
+    check(json, r#"{"text":"a"} x"#, 400, "malformed", "").await;
+    check(json, r#"{"text":"a","#, 400, "malformed", "").await;
+    check(json, r#"{"text":7}"#, 400, "invalid-field", "text").await;
+    check(json, r#"{"text":"a","inner":{"numbers":[1,256]}}"#, 400, "invalid-field", "inner.numbers[1]")
+        .await;
+    check(json, r#"{"text":"a","other":1}"#, 400, "invalid-field", "other").await;
+    check(json, r#"{"inner":null}"#, 400, "malformed", "").await;
+    check(json, r#"{"text":"a","text":"b"}"#, 400, "malformed", "").await;
+    check(json, &format!(r#"{{"text":{}"#, "[".repeat(900)), 400, "invalid-field", "text").await;
+    check(json, &format!(r#"{{"text":"{}"}}"#, "a".repeat(2000)), 413, "too-large", "").await;
+}
+
+#[tokio::test]
+async fn what_forms_queries_and_paths_must_be() {
+    let check = async |request: Request<Body>, status: u16, expect: &str| {
+        let (got, _, text) = ask(request).await;
+        assert!(got.as_u16() == status && text.contains(expect), "{got}: {text}");
+    };
+    let form = |body| posted("/form", "application/x-www-form-urlencoded", body);
+    check(form("limit=7"), 200, "Some(7)").await;
+    check(form(""), 200, "None").await;
+    check(form("limit=x"), 400, r#""field":"limit""#).await;
+    check(form("limit=1&limit=2"), 400, "duplicate field").await;
+    check(form("other=1"), 400, "unknown field").await;
+    check(posted("/form", "application/json", "{}"), 415, "media-type").await;
+    let get = |path| Request::get(path).body(Body::empty()).unwrap();
+    check(get("/page?limit=7"), 200, "Some(7)").await;
+    check(get("/page?limit=-7"), 400, r#""field":"limit""#).await;
+    check(get("/things/7"), 200, "7").await;
+    check(get("/things/700"), 400, "malformed").await;
+    check(get("/things/%ff"), 400, "malformed").await;
+    check(get("/nothing"), 404, "not-found").await;
+    check(get("/note"), 405, "another method").await;
+}
+
+#[tokio::test]
+async fn a_panic_or_a_handler_that_hangs_is_one_request_s() {
+    let (app, metrics) = app();
+    for (path, status) in [("/panics", 500), ("/hangs", 504), ("/things/1", 200)] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+    }
+    let call =
+        Request::post("/panics2").header(CONTENT_TYPE, "application/grpc").body(Body::empty()).unwrap();
+    drop(app.oneshot(call).await.unwrap());
+    let mut page = crate::prometheus::Page::default();
+    metrics.write(&mut page);
+    for line in [
+        r#"http_requests_total{route="/panics",method="GET",status="500"} 1"#,
+        r#"http_requests_total{route="/things/{id}",method="GET",status="200"} 1"#,
+        r#"http_requests_total{route="-",method="POST",status="404"} 1"#,
+        "http_request_seconds_count 4",
+    ] {
+        assert!(page.text.contains(line), "{line}: {}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn a_call_of_grpc_that_panics_is_told_so_in_its_own_words() {
+    let router = Router::new().route("/panics", post(|| async { panic!("on purpose") as String }));
+    let limits = Limits { time: Duration::from_secs(1), body: 1000 };
+    let app = surround(router, limits, Arc::default(), Clock::system());
+    let call = Request::post("/panics").header(CONTENT_TYPE, "application/grpc").body(Body::empty()).unwrap();
+    let response = app.oneshot(call).await.unwrap();
+    assert_eq!(
+        (response.status(), &response.headers()["grpc-status"]),
+        (StatusCode::OK, &HeaderValue::from_static("13"))
+    );
+}
+
+#[tokio::test]
+async fn a_request_keeps_its_id_where_it_can_be_a_word() {
+    let check = async |given: Option<&'static [u8]>, kept: bool| {
+        let mut request = Request::get("/things/1");
+        if let Some(given) = given {
+            request = request.header(REQUEST_ID, HeaderValue::from_bytes(given).unwrap());
+        }
+        let (_, headers, _) = ask(request.body(Body::empty()).unwrap()).await;
+        let id = headers[REQUEST_ID].as_bytes();
+        assert_eq!(Some(id) == given, kept, "{given:?}");
+        assert!(!id.is_empty() && id.len() <= 64);
+    };
+    check(None, false).await;
+    check(Some(b"abc-1_2.3"), true).await;
+    check(Some(b""), false).await;
+    check(Some(b"with space"), false).await;
+    check(Some(&[b'a'; 65]), false).await;
+    check(Some(b"\xff"), false).await;
+}
+
+#[test]
+fn a_token_is_one_of_its_scheme() {
+    let check = |values: &[&'static str], expect: Result<Option<&str>, ()>| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_static(value));
+        }
+        let read = bearer(&headers).map(|token| token.map(|token| token.expose().to_owned()));
+        assert_eq!(read.map_err(drop), expect.map(|token| token.map(str::to_owned)), "{values:?}");
+    };
+    check(&[], Ok(None));
+    check(&["Bearer abc"], Ok(Some("abc")));
+    check(&["bearer abc"], Ok(Some("abc")));
+    check(&["Basic abc"], Err(()));
+    check(&["Bearer"], Err(()));
+    check(&["Bearer "], Err(()));
+    check(&["Bearer a b"], Err(()));
+    check(&["Bearer a", "Bearer a"], Err(()));
+}

@@ -2,11 +2,11 @@
 
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{BackendState, DrainBackendRequest, Health, ListBackendsRequest};
+use mcdsl::terminal::{Printer, duration, or_dash, table};
 use serde_json::{Value, json};
 
 use crate::cli::Backend;
 use crate::error::Error;
-use crate::output::{Printer, duration, or_dash, table};
 
 pub(super) async fn run(
     command: Backend,

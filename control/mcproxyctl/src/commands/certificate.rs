@@ -2,11 +2,11 @@
 
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{CertificateState, ListCertificatesRequest, ReloadCertificatesRequest};
+use mcdsl::terminal::{Printer, or_dash, table};
 use serde_json::json;
 
 use crate::cli::Certificate;
 use crate::error::Error;
-use crate::output::{Printer, or_dash, table};
 
 pub(super) async fn run(
     command: Certificate,

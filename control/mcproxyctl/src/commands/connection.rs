@@ -2,13 +2,13 @@
 
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{Connection as Live, ConnectionFilter, KillConnectionsRequest, ListConnectionsRequest};
+use mcdsl::terminal::{Printer, duration, or_dash, table};
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
 use super::moved;
 use crate::cli::{Connection, Filter};
 use crate::error::Error;
-use crate::output::{Printer, duration, or_dash, table};
 
 pub(super) async fn run(
     command: Connection,

@@ -7,6 +7,7 @@ use mc_api::mcproxy::{
     WatchDropsRequest,
 };
 use mc_core::model::{Action, Firewall as Model, FirewallRule, Rate, Subject};
+use mcdsl::terminal::{Printer, list, or_dash, table};
 use serde::Deserialize;
 use serde_json::json;
 use tokio_stream::StreamExt as _;
@@ -14,7 +15,6 @@ use tokio_stream::StreamExt as _;
 use super::read_toml;
 use crate::cli::Firewall;
 use crate::error::Error;
-use crate::output::{Printer, list, or_dash, table};
 use crate::parse::subject_text;
 
 #[derive(Deserialize)]

@@ -4,12 +4,12 @@ use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{AddListenerRequest, ListListenersRequest, RemoveListenerRequest};
 use mc_core::model::{Listener as Model, ProxyIn, default_hello_timeout_ms, default_max_hello_bytes};
+use mcdsl::terminal::{Printer, or_dash, table};
 use serde_json::json;
 
 use super::disposition;
 use crate::cli::Listener;
 use crate::error::Error;
-use crate::output::{Printer, or_dash, table};
 
 pub(super) async fn run(
     command: Listener,

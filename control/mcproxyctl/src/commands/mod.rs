@@ -17,12 +17,12 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use mc_api::mcproxy::client::{self, Client, Target};
 use mc_api::mcproxy::{Disposition, Event, GetCapabilitiesRequest, GetStatusRequest, WatchEventsRequest};
+use mcdsl::terminal::{Printer, bytes, duration, list, or_dash, table};
 use serde_json::json;
 use tokio_stream::StreamExt as _;
 
 use crate::cli::{Cli, Command, Reach};
 use crate::error::Error;
-use crate::output::{Printer, bytes, duration, list, or_dash, table};
 use crate::top;
 
 pub(crate) use backend::health_word;

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{ListPoliciesRequest, PolicyState};
 use mc_core::model::Policy as Model;
+use mcdsl::terminal::{Printer, table};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,7 +12,6 @@ use super::read_toml;
 use super::route::{changed, edit, message_key, text_key};
 use crate::cli::{Key, Policy};
 use crate::error::Error;
-use crate::output::{Printer, table};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,6 +9,7 @@ use mc_api::mcproxy::{
     UpdateRouteRequest,
 };
 use mc_core::model::{Balance, Check, CheckKind, ClientAuth, Forwarded, Mode, ProxyOut, Route as Model};
+use mcdsl::terminal::{Printer, or_dash, table};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_stream::StreamExt as _;
@@ -17,7 +18,6 @@ use tonic::Code;
 use super::{disposition, read_toml, say};
 use crate::cli::{Key, Route, Settings};
 use crate::error::Error;
-use crate::output::{Printer, or_dash, table};
 
 /// Times that a route is read and changed, where others change it, too.
 const EDITS: u32 = 20;

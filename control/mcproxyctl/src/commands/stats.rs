@@ -3,11 +3,11 @@
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{GetStatsRequest, RouteStats, Stats};
 use mc_core::outcome::Outcome;
+use mcdsl::terminal::{Printer, bytes, duration, list, or_dash, table};
 use serde_json::json;
 
 use super::moved;
 use crate::error::Error;
-use crate::output::{Printer, bytes, duration, list, or_dash, table};
 
 pub(super) async fn run(top: u32, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
     let stats = client.get_stats(GetStatsRequest { top }).await?.into_inner();

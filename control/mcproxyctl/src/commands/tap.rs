@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{TapRequest, TappedHead};
+use mcdsl::terminal::Printer;
 use serde_json::json;
 use tokio_stream::StreamExt as _;
 
@@ -11,7 +12,6 @@ use super::route::{message_key, text_key};
 use super::say;
 use crate::cli::Key;
 use crate::error::Error;
-use crate::output::Printer;
 
 pub(super) async fn run(key: &Key, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
     let mut heads = client.tap(TapRequest { key: Some(message_key(key)) }).await?.into_inner();

@@ -1,0 +1,287 @@
+//! Unpacks an archive that is not trusted.
+
+use std::collections::HashMap;
+use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, syncfs, utimensat};
+use tar::{Archive, Entry, EntryType};
+use zstd::Decoder;
+
+use super::{ArchiveError, Temporary, beside, link_stays, parent};
+
+/// What was unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Directories, files and links, the directory itself among them.
+    pub entries: u64,
+    /// Of the files' contents.
+    pub bytes: u64,
+    /// Whether all have the owners that they were packed with; only root can give them. Otherwise they are the caller's.
+    pub owners_kept: bool,
+}
+
+/// Unpacks an archive to a directory that is absent or empty. What it unpacks to, archive's own heads included, is at most
+/// `limit` bytes. `progress` is told the bytes of contents so far.
+///
+/// # Errors
+/// [`ArchiveError`]; nothing is left of what was unpacked then.
+pub fn unpack(
+    archive: &Path,
+    directory: &Path,
+    limit: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Unpacked, ArchiveError> {
+    see_that_it_is_free(directory)?;
+    let file = File::open(archive).map_err(ArchiveError::io("open", archive))?;
+    let temporary = beside(directory, ".", ".unpacking");
+    let io = |what| ArchiveError::io(what, &temporary);
+    match DirBuilder::new().mode(0o700).create(&temporary) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(ArchiveError::Unfinished(temporary));
+        }
+        made => made.map_err(io("create"))?,
+    }
+    let mut made = Temporary::new(temporary.clone());
+    let mut unpacker = Unpacker {
+        root: &temporary,
+        archive,
+        limit,
+        seen: HashMap::new(),
+        directories: Vec::new(),
+        owners: rustix::process::geteuid().is_root(),
+        bytes: 0,
+        progress,
+    };
+    unpacker.all(file)?;
+    let unpacked = unpacker.finish()?;
+    // All of it in one go, before its name is given to it.
+    let root = File::open(&temporary).map_err(io("open"))?;
+    syncfs(&root).map_err(|error| io("write")(error.into()))?;
+    // An empty directory gives way to it; one that is not empty any more does not.
+    fs::rename(&temporary, directory).map_err(ArchiveError::io("put what was unpacked to", directory))?;
+    made.kept = true;
+    let place = parent(directory);
+    let sync = File::open(place).and_then(|place| place.sync_all());
+    sync.map_err(ArchiveError::io("write the directory", place))?;
+    Ok(unpacked)
+}
+
+fn see_that_it_is_free(directory: &Path) -> Result<(), ArchiveError> {
+    let io = |error| ArchiveError::io("look at", directory)(error);
+    match fs::symlink_metadata(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(io(error)),
+        Ok(found) if found.is_dir() && fs::read_dir(directory).map_err(io)?.next().is_none() => Ok(()),
+        Ok(_taken) => Err(ArchiveError::Occupied(directory.to_owned())),
+    }
+}
+
+/// What an entry's head says, judged.
+struct Head {
+    /// Relative to the root, of plain names alone; the root itself is empty.
+    path: PathBuf,
+    mode: u32,
+    owner: (u32, u32),
+    /// Seconds since 1970.
+    mtime: u64,
+}
+
+struct Unpacker<'a> {
+    root: &'a Path,
+    archive: &'a Path,
+    limit: u64,
+    /// What has been made; whether it is a directory.
+    seen: HashMap<PathBuf, bool>,
+    /// In the order in which they were made: parents before what is in them.
+    directories: Vec<Head>,
+    owners: bool,
+    bytes: u64,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Unpacker<'_> {
+    fn all(&mut self, file: File) -> Result<(), ArchiveError> {
+        let decoder = Decoder::new(file).map_err(|error| self.damaged(error))?;
+        let bounded = Bounded { inner: BufReader::new(decoder), left: self.limit };
+        let mut archive = Archive::new(bounded);
+        for entry in archive.entries().map_err(|error| self.damaged(error))? {
+            let mut entry = entry.map_err(|error| self.damaged(error))?;
+            self.entry(&mut entry)?;
+        }
+        if self.seen.is_empty() {
+            let error = io::Error::new(io::ErrorKind::InvalidData, "it is empty");
+            return Err(self.damaged(error));
+        }
+        // To the very end: that is where the checksum is.
+        let mut rest = archive.into_inner();
+        let mut buffer = [0; 8192];
+        loop {
+            match rest.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) if buffer[..count].iter().all(|byte| *byte == 0) => {}
+                Ok(_more) => {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, "something follows its end");
+                    return Err(self.damaged(error));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.damaged(error)),
+            }
+        }
+    }
+
+    fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> Result<(), ArchiveError> {
+        let head = self.judge(entry)?;
+        let kind = entry.header().entry_type();
+        let full = self.root.join(&head.path);
+        let root = head.path.as_os_str().is_empty();
+        match kind {
+            EntryType::Directory => {
+                if !root {
+                    let made = DirBuilder::new().mode(0o700).create(&full);
+                    made.map_err(ArchiveError::io("create the directory", &full))?;
+                }
+                self.directories.push(head);
+            }
+            EntryType::Regular | EntryType::Continuous => self.file(entry, &head, &full)?,
+            EntryType::Symlink => self.link(entry, &head, &full)?,
+            EntryType::Link => {
+                return Err(refused(&head.path, "is a hard link: an archive of a service has none"));
+            }
+            _ => return Err(refused(&head.path, "is neither a file, a directory nor a link")),
+        }
+        Ok(())
+    }
+
+    /// Reads an entry's head. When this returns, its path is new, and all that is above it are directories that we made.
+    fn judge(&mut self, entry: &Entry<'_, impl Read>) -> Result<Head, ArchiveError> {
+        let raw = entry.path_bytes();
+        let raw = Path::new(std::ffi::OsStr::from_bytes(&raw));
+        let mut path = PathBuf::new();
+        for component in raw.components() {
+            match component {
+                Component::CurDir => {}
+                Component::Normal(name) => path.push(name),
+                Component::ParentDir => return Err(refused(raw, "has `..` in its path")),
+                Component::RootDir | Component::Prefix(_) => return Err(refused(raw, "is an absolute path")),
+            }
+        }
+        let header = entry.header();
+        let directory = header.entry_type() == EntryType::Directory;
+        if self.seen.is_empty() && !(directory && path.as_os_str().is_empty()) {
+            return Err(refused(raw, "comes before the directory itself"));
+        }
+        if self.seen.contains_key(&path) {
+            return Err(refused(raw, "is there twice"));
+        }
+        if path.parent().is_some_and(|parent| self.seen.get(parent) != Some(&true)) {
+            return Err(refused(raw, "is not in a directory of the archive"));
+        }
+        let number = |number: io::Result<u64>| -> Result<u32, ArchiveError> {
+            let number = number.map_err(|error| self.damaged(error))?;
+            u32::try_from(number).map_err(|_large| refused(raw, "has an owner that no system has"))
+        };
+        let owner = (number(header.uid())?, number(header.gid())?);
+        let mode = header.mode().map_err(|error| self.damaged(error))?;
+        let mtime = header.mtime().map_err(|error| self.damaged(error))?;
+        self.seen.insert(path.clone(), directory);
+        Ok(Head { path, mode, owner, mtime })
+    }
+
+    fn file(&mut self, entry: &mut impl Read, head: &Head, full: &Path) -> Result<(), ArchiveError> {
+        let io = |what| ArchiveError::io(what, full);
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(full);
+        let mut file = opened.map_err(io("create"))?;
+        let mut buffer = [0; 64 * 1024];
+        loop {
+            let count = match entry.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.damaged(error)),
+            };
+            file.write_all(&buffer[..count]).map_err(io("write"))?;
+            self.bytes += count as u64;
+            (self.progress)(self.bytes);
+        }
+        if self.owners {
+            fchown(&file, Some(head.owner.0), Some(head.owner.1)).map_err(io("give its owner to"))?;
+        }
+        // Whoever may read the archive must not thereby run what they like as somebody else.
+        file.set_permissions(Permissions::from_mode(head.mode & 0o777)).map_err(io("set the mode of"))?;
+        file.set_times(times(head)).map_err(io("set the time of"))
+    }
+
+    fn link(&mut self, entry: &Entry<'_, impl Read>, head: &Head, full: &Path) -> Result<(), ArchiveError> {
+        let target = entry.link_name_bytes().unwrap_or_default();
+        let target = Path::new(std::ffi::OsStr::from_bytes(&target));
+        if target.as_os_str().is_empty() || !link_stays(&head.path, target) {
+            return Err(refused(&head.path, "is a link to something that is not in the directory"));
+        }
+        std::os::unix::fs::symlink(target, full).map_err(ArchiveError::io("create the link", full))?;
+        if self.owners {
+            lchown(full, Some(head.owner.0), Some(head.owner.1))
+                .map_err(ArchiveError::io("give its owner to", full))?;
+        }
+        let time = Timespec { tv_sec: i64::try_from(head.mtime).unwrap_or(i64::MAX), tv_nsec: 0 };
+        let times = Timestamps { last_access: time, last_modification: time };
+        let set = utimensat(CWD, full, &times, AtFlags::SYMLINK_NOFOLLOW);
+        set.map_err(|error| ArchiveError::io("set the time of", full)(error.into()))
+    }
+
+    /// Gives directories what they were packed with, the innermost first: until here we had to write to them.
+    fn finish(self) -> Result<Unpacked, ArchiveError> {
+        for head in self.directories.iter().rev() {
+            let full = self.root.join(&head.path);
+            let io = |what| ArchiveError::io(what, &full);
+            let directory = File::open(&full).map_err(io("open"))?;
+            if self.owners {
+                fchown(&directory, Some(head.owner.0), Some(head.owner.1))
+                    .map_err(io("give its owner to"))?;
+            }
+            directory.set_times(times(head)).map_err(io("set the time of"))?;
+            let mode = Permissions::from_mode(head.mode & 0o7777);
+            directory.set_permissions(mode).map_err(io("set the mode of"))?;
+        }
+        Ok(Unpacked { entries: self.seen.len() as u64, bytes: self.bytes, owners_kept: self.owners })
+    }
+
+    fn damaged(&self, source: io::Error) -> ArchiveError {
+        if source.kind() == io::ErrorKind::FileTooLarge {
+            return ArchiveError::TooLarge(self.limit);
+        }
+        ArchiveError::Damaged { path: self.archive.to_owned(), source }
+    }
+}
+
+fn times(head: &Head) -> FileTimes {
+    let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(head.mtime));
+    time.map_or_else(FileTimes::new, |time| FileTimes::new().set_accessed(time).set_modified(time))
+}
+
+fn refused(entry: &Path, why: &'static str) -> ArchiveError {
+    ArchiveError::Refused { entry: entry.to_string_lossy().escape_default().to_string(), why }
+}
+
+/// At most so many bytes; more is a failure, not the end.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        match self.left.checked_sub(count as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(count)
+            }
+            None => Err(io::ErrorKind::FileTooLarge.into()),
+        }
+    }
+}
