@@ -1,4 +1,4 @@
-//! `cargo xtask up`: builds MC-Proxy and the demo site, then becomes the demo.
+//! `cargo xtask up`: builds MC-Proxy, MCIAS and the demo site, then becomes the demo.
 //!
 //! The demo is a crate of its own (`xtask/demo`), built together with the rest, because it needs TLS and an async
 //! runtime and this crate shall not.
@@ -29,13 +29,12 @@ pub(crate) struct Args {
 /// It does not build, or cannot be started.
 pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let profile = if args.dev { "dev" } else { "release" };
-    eprintln!(
-        "up: building mc-proxy, mcproxyctl and the demo site ({profile} profile; minutes the first time)"
-    );
+    eprintln!("up: building MC-Proxy, MCIAS and the demo site ({profile} profile; minutes the first time)");
     let watch = Stopwatch::start();
     ebpf::build_if_possible(repo);
     let mut build = repo.cargo();
-    build.args(["build", "--profile", profile]).args(["-p", "mc-proxy", "-p", "mcproxyctl", "-p", "mc-demo"]);
+    build.args(["build", "--profile", profile]).args(["-p", "mc-proxy", "-p", "mcproxyctl"]);
+    build.args(["-p", "mcias", "-p", "mc-demo"]);
     run_command(&mut build)?;
     eprintln!("up: built in {}", words(watch.elapsed()));
     let folder = repo.target.join(if args.dev { "debug" } else { "release" });

@@ -3,17 +3,22 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::identity::{ADMIN, Identity, NAME};
+
 /// Where everything is.
 pub(crate) struct Site {
-    /// Full path of mcproxyctl.
-    pub(crate) ctl: PathBuf,
+    /// Full path of the folder of the programs.
+    pub(crate) binaries: PathBuf,
     /// The name that is passed through.
     pub(crate) name: &'static str,
     /// The name for which MC-Proxy terminates TLS.
     pub(crate) page_name: &'static str,
     /// Where MC-Proxy listens, on 127.0.0.1 and ::1.
     pub(crate) port: u16,
+    /// Where it listens for gRPC of MCIAS, on the same addresses.
+    pub(crate) grpc_port: u16,
     pub(crate) metrics: SocketAddr,
+    pub(crate) identity: Identity,
     /// Where the route leads at first.
     pub(crate) first: SocketAddr,
     /// Where it can be led to.
@@ -93,6 +98,22 @@ impl Site {
                 prints(&["completed", "no_route"]),
             ),
             line("Metrics", format!("curl --silent http://{}/metrics", self.metrics), prints(&["# TYPE"])),
+            line(
+                "MCIAS, through MC-Proxy: what its tokens are checked with",
+                self.curl(NAME) + ".well-known/jwks.json",
+                prints(&["Ed25519"]),
+            ),
+            line("How its API is asked", self.curl(NAME) + "openapi.json", prints(&["/v1/introspect"])),
+            line(
+                "Logging in from a terminal, once there is a password",
+                self.mciasctl(),
+                asks_for_password(),
+            ),
+            line(
+                "Its metrics",
+                format!("curl --silent http://{}/metrics", self.identity.metrics),
+                prints(&["mcias_logins_total"]),
+            ),
         ]
     }
 
@@ -110,7 +131,13 @@ impl Site {
             text += &line.command;
             text.push('\n');
         }
-        text += "\nCtrl-C stops everything.";
+        text += &format!(
+            "\nMCIAS has one account, {ADMIN}, an admin without a password. Set one in a browser, by this link, which \
+             is good once:\n\n  {}\n\nThe browser does not know the demo's authority: import {}, or go on in spite of \
+             that.\n\nCtrl-C stops everything.",
+            self.identity.link,
+            self.folder.join("ca.pem").display()
+        );
         text
     }
 
@@ -127,7 +154,17 @@ impl Site {
     }
 
     fn ctl(&self, words: &str) -> String {
-        format!("{} --socket {} {words}", quote(&self.ctl.to_string_lossy()), self.quoted("mc-proxy.sock"))
+        format!("{} --socket {} {words}", self.program("mcproxyctl"), self.quoted("mc-proxy.sock"))
+    }
+
+    fn mciasctl(&self) -> String {
+        let (port, ca, token) = (self.grpc_port, self.quoted("ca.pem"), self.quoted("token"));
+        let program = self.program("mciasctl");
+        format!("{program} --server https://{NAME}:{port} --ca {ca} --token-file {token} login {ADMIN}")
+    }
+
+    fn program(&self, name: &str) -> String {
+        quote(&self.binaries.join(name).to_string_lossy())
     }
 
     fn route_to(&self, backend: SocketAddr) -> String {
@@ -137,6 +174,10 @@ impl Site {
     fn quoted(&self, file: &str) -> String {
         quote(&self.folder.join(file).to_string_lossy())
     }
+}
+
+fn asks_for_password() -> Promise {
+    Promise::GoesOn(vec!["assword".to_owned()])
 }
 
 /// A word as a shell takes it.
@@ -151,7 +192,14 @@ mod tests {
 
     fn site(folder: &str) -> Site {
         Site {
-            ctl: "/build/mcproxyctl".into(),
+            binaries: "/build".into(),
+            grpc_port: 9443,
+            identity: Identity {
+                link: "https://mcias.localhost:8443/welcome/secret".to_owned(),
+                rest: SocketAddr::from(([127, 0, 0, 1], 1004)),
+                grpc: SocketAddr::from(([127, 0, 0, 1], 1005)),
+                metrics: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            },
             name: "demo.localhost",
             page_name: "page.localhost",
             port: 8443,

@@ -1,5 +1,5 @@
-//! The demo site of `cargo xtask up`: throw-away certificates, three backends, MC-Proxy in front of them, and lines
-//! to paste into another terminal.
+//! The demo site of `cargo xtask up`: throw-away certificates, three backends and MCIAS, MC-Proxy in front of them, and
+//! lines to paste into another terminal.
 //!
 //! Everything it writes is in one folder; everything it starts ends with it. With `--check` it runs the printed lines
 //! itself, so that what is promised is tested.
@@ -7,10 +7,12 @@
 
 mod backend;
 mod check;
+mod identity;
 mod lines;
 mod page;
 mod pki;
 mod proxy;
+mod running;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,8 +24,9 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use identity::Identity;
 use lines::Site;
-use proxy::Proxy;
+use running::Running;
 
 /// The name that is passed through to a TLS backend.
 const NAME: &str = "demo.localhost";
@@ -34,7 +37,7 @@ const PAGE: &str = "page.localhost";
 #[derive(Parser)]
 #[command(name = "mc-demo", about)]
 struct Cli {
-    /// Where mc-proxy and mcproxyctl are.
+    /// Where mc-proxy, mcproxyctl, mcias and mciasctl are.
     #[arg(long)]
     binaries: PathBuf,
     /// Where to put certificate, configuration, database and logs.
@@ -66,8 +69,13 @@ async fn run(cli: &Cli) -> Result<()> {
     let first = backend::start("first", Arc::clone(&tls)).await?;
     let second = backend::start("second", tls).await?;
     let port = free_port(8443).await?;
+    let grpc_port = free_port(9443).await?;
+    let own = [free_port(0).await?, free_port(0).await?, free_port(9092).await?].map(local);
+    let (identity, mut mcias) = Identity::start(&cli.binaries, &folder, &authority, port, own).await?;
     let site = Site {
-        ctl: std::path::absolute(cli.binaries.join("mcproxyctl"))?,
+        binaries: std::path::absolute(&cli.binaries)?,
+        grpc_port,
+        identity,
         name: NAME,
         page_name: PAGE,
         port,
@@ -77,19 +85,21 @@ async fn run(cli: &Cli) -> Result<()> {
         page: page::start().await?,
         folder,
     };
-    let mut proxy = Proxy::start(&cli.binaries.join("mc-proxy"), &site).await?;
-    let outcome = if cli.check { check::run(&site).await } else { wait(&site, &mut proxy).await };
+    let mut proxy = proxy::start(&cli.binaries.join("mc-proxy"), &site).await?;
+    let outcome = if cli.check { check::run(&site).await } else { wait(&site, &mut proxy, &mut mcias).await };
     proxy.stop().await;
+    mcias.stop().await;
     outcome
 }
 
 /// Prints the lines and waits for Ctrl-C.
-async fn wait(site: &Site, proxy: &mut Proxy) -> Result<()> {
+async fn wait(site: &Site, proxy: &mut Running, mcias: &mut Running) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     println!("{}", site.text());
     tokio::select! {
-        ended = proxy.ended() => anyhow::bail!("mc-proxy ended by itself: {ended}"),
+        ended = proxy.ended() => anyhow::bail!(ended),
+        ended = mcias.ended() => anyhow::bail!(ended),
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
@@ -121,7 +131,7 @@ async fn free_port(wanted: u16) -> Result<u16> {
         let Ok(listener) = TcpListener::bind(local(port)).await else { continue };
         let port = listener.local_addr().context("a bound socket has an address")?.port();
         if TcpListener::bind(local6(port)).await.is_ok() || !has_ipv6().await {
-            if port != wanted {
+            if port != wanted && wanted != 0 {
                 eprintln!("up: port {wanted} is taken: using {port}");
             }
             return Ok(port);
