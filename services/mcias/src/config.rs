@@ -185,3 +185,57 @@ const HINTS: Hints = Hints { example: |_key| "", within: |_tree, _path| None };
 
 /// Ten years, in seconds: the most that anything here lasts.
 pub const LONGEST: i64 = 10 * 365 * DAY;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let file = folder.path().join("mcias.toml");
+        std::fs::write(&file, text).expect("it is writable");
+        Config::load(&file, None, variable)
+    }
+
+    #[test]
+    fn the_example_is_the_defaults() {
+        let text = include_str!("../../../deploy/config/mcias.toml");
+        let mut example = load(text, |_| None).unwrap();
+        assert!(example.server.root.is_absolute());
+        example.server.root = PathBuf::new();
+        assert_eq!(example, Config::default());
+        // And it names each key that there is.
+        let all = toml::Table::try_from(Config::default()).unwrap();
+        let keys = all.values().filter_map(toml::Value::as_table).flat_map(|table| table.keys());
+        for key in keys {
+            assert!(text.contains(&format!("{key} =")) || text.contains(&format!(".{key}]")), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        let check = |text: &str, expect: &str| {
+            let error = load(text, |_| None).unwrap_err().to_string();
+            assert!(error.contains(expect), "{text}: {error}");
+        };
+        check("[server]\nlisten_adr = \"x\"", "listen_addr");
+        check("[server]\nlisten_addr = \"x\"", "mcias.toml:2:");
+        check("[site]\npublic_url = \"http://mcias.test\"", "site.public_url");
+        check("[site]\npublic_url = \"https://\"", "site.public_url");
+        check("[site]\npublic_url = \"https://mcias.test/path\"", "site.public_url");
+        check("[passwords.argon2]\npasses = 0", "passes");
+        check("[tokens]\nsession_s = 1", "tokens.session_s: 1 is out of range");
+        check("[tokens]\nlink_s = 999999999999", "tokens.link_s");
+    }
+
+    #[test]
+    fn the_environment_is_above_the_file() {
+        let variable = |name: &str| match name {
+            "PORT" => Some("1234".to_owned()),
+            "MCIAS_TOKENS_SESSION_S" => Some("600".to_owned()),
+            _ => None,
+        };
+        let config = load("[tokens]\nsession_s = 700\n[server]\nlisten_addr = \"127.0.0.1:1\"", variable).unwrap();
+        assert_eq!((config.tokens.session_s, config.server.listen_addr.to_string()), (600, "0.0.0.0:1234".to_owned()));
+    }
+}
