@@ -2,3 +2,4 @@
 
 pub mod mcias;
 pub mod mcproxy;
+pub mod token;

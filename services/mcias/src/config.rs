@@ -235,7 +235,11 @@ mod tests {
             "MCIAS_TOKENS_SESSION_S" => Some("600".to_owned()),
             _ => None,
         };
-        let config = load("[tokens]\nsession_s = 700\n[server]\nlisten_addr = \"127.0.0.1:1\"", variable).unwrap();
-        assert_eq!((config.tokens.session_s, config.server.listen_addr.to_string()), (600, "0.0.0.0:1234".to_owned()));
+        let config =
+            load("[tokens]\nsession_s = 700\n[server]\nlisten_addr = \"127.0.0.1:1\"", variable).unwrap();
+        assert_eq!(
+            (config.tokens.session_s, config.server.listen_addr.to_string()),
+            (600, "0.0.0.0:1234".to_owned())
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! MCIAS's messages, which are the bodies of its REST API as well, its clients and its servers.
 
+pub mod client;
 mod generated;
 mod secrets;
 

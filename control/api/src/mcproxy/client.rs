@@ -1,18 +1,15 @@
 //! Reaching an MC-Proxy: over its Unix socket, or over TLS with a token.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
-use tonic::{Request, Status};
 
 use super::admin_client::AdminClient;
+use crate::token::Token;
 
 /// Where an MC-Proxy is.
 #[derive(Clone, Debug)]
@@ -32,10 +29,6 @@ pub enum Target {
 
 /// A client of the admin API.
 pub type Client = AdminClient<InterceptedService<Channel, Token>>;
-
-/// The bearer token that goes with each call; none over the Unix socket.
-#[derive(Clone)]
-pub struct Token(Option<MetadataValue<Ascii>>);
 
 /// Why an MC-Proxy cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +68,7 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// [`ConnectError`] says what is not there and what to do.
 pub async fn connect(target: &Target) -> Result<Client, ConnectError> {
     let (channel, token) = match target {
-        Target::Socket(path) => (over_socket(path.clone()).await?, None),
+        Target::Socket(path) => (over_socket(path.clone()).await?, Token::default()),
         Target::Tls { url, ca, token_file } => {
             if !url.starts_with("https://") {
                 return Err(ConnectError::NotHttps(url.clone()));
@@ -83,20 +76,16 @@ pub async fn connect(target: &Target) -> Result<Client, ConnectError> {
             let read = |path: &PathBuf| {
                 std::fs::read_to_string(path).map_err(|error| ConnectError::File(path.clone(), error))
             };
-            let text = read(token_file)?;
-            let not_one = || ConnectError::Token(token_file.clone());
-            let token = Some(text.trim()).filter(|token| !token.is_empty()).ok_or_else(not_one)?;
-            let token = MetadataValue::try_from(format!("Bearer {token}").as_str());
-            let mut token = token.map_err(|_characters| not_one())?;
-            token.set_sensitive(true);
+            let token = Token::of(&read(token_file)?);
+            let token = token.ok_or_else(|| ConnectError::Token(token_file.clone()))?;
             let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
             let transport = |error| ConnectError::Transport(url.clone(), error);
             let endpoint = Endpoint::from_shared(url.clone()).and_then(|it| it.tls_config(tls));
             let endpoint = endpoint.map_err(transport)?.connect_timeout(CONNECT_TIME);
-            (endpoint.connect().await.map_err(transport)?, Some(token))
+            (endpoint.connect().await.map_err(transport)?, token)
         }
     };
-    let client = AdminClient::with_interceptor(channel, Token(token));
+    let client = AdminClient::with_interceptor(channel, token);
     Ok(client.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
 }
 
@@ -118,32 +107,15 @@ async fn over_socket(path: PathBuf) -> Result<Channel, ConnectError> {
     endpoint.connect_with_connector(connector).await.map_err(|error| ConnectError::Transport(at, error))
 }
 
-impl Interceptor for Token {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        Ok(request)
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Token(redacted)" } else { "Token(none)" })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_token_travels_only_encrypted_and_is_never_shown() {
+    async fn a_token_travels_only_encrypted() {
         let file = |name: &str| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/proto")).join(name);
         let (ca, token_file) = (file("mcproxy.proto"), file("mcproxy.proto"));
         let target = Target::Tls { url: "http://127.0.0.1:9".to_owned(), ca, token_file };
         assert!(matches!(connect(&target).await, Err(ConnectError::NotHttps(_))));
-        let token = Token(Some(MetadataValue::from_static("Bearer hunter2")));
-        assert_eq!(format!("{token:?}"), "Token(redacted)");
     }
 }

@@ -1,3 +1,4 @@
 //! MCIAS as it is shipped, over real sockets.
 
+mod ctl;
 mod revocation;

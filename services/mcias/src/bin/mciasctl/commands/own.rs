@@ -1,0 +1,148 @@
+//! What people do for themselves.
+
+use mc_api::mcias::{
+    Account, BeginTotpRequest, ChangePasswordRequest, ConfirmTotpRequest, EndOtherSessionsRequest,
+    EndSessionRequest, GetMeRequest, ListPasskeysRequest, ListSessionsRequest, PasskeyLabel, RecoveryCodes,
+    RemovePasskeyRequest, RemoveTotpRequest, RenamePasskeyRequest, ReplaceRecoveryCodesRequest,
+    Session as Message,
+};
+use mcdsl::terminal::{prompt_new_secret, prompt_secret};
+
+use super::{Session, list_or, when, when_or_dash};
+use crate::cli::{Passkey, Password, Session as Command, Totp};
+use crate::error::Error;
+
+pub(super) async fn whoami(session: &mut Session<'_>) -> Result<(), Error> {
+    let account = session.client.me.get_me(GetMeRequest {}).await?.into_inner();
+    show(session, &account)
+}
+
+/// An account, a line for each thing there is to say.
+pub(super) fn show(session: &mut Session<'_>, account: &Account) -> Result<(), Error> {
+    let yes_no = |yes| if yes { "yes" } else { "no" }.to_owned();
+    let mut lines = vec![
+        ("name", account.name.clone()),
+        ("type", account.account_type.clone()),
+        ("enabled", yes_no(account.enabled)),
+        ("tags", list_or(&account.tags, "-")),
+        ("made", when(account.created_at)),
+    ];
+    if let Some(service) = &account.service {
+        lines.push(("service", service.clone()));
+    } else {
+        lines.push(("roles", list_or(&account.roles, "-")));
+        lines.push(("password", yes_no(account.has_password)));
+        lines.push(("second factor", yes_no(account.has_totp)));
+        lines.push(("recovery codes", account.recovery_codes.to_string()));
+        lines.push(("passkeys", account.passkeys.to_string()));
+        lines.push(("last login", when_or_dash(account.last_login_at)));
+    }
+    Ok(session.printer.record(account, &lines)?)
+}
+
+pub(super) async fn password(session: &mut Session<'_>, command: &Password) -> Result<(), Error> {
+    let Password::Change = command;
+    let has_password = session.client.me.get_me(GetMeRequest {}).await?.into_inner().has_password;
+    let current =
+        has_password.then(|| prompt_secret("Password now: ")).transpose().map_err(Error::Terminal)?;
+    let password = prompt_new_secret("New password: ", "Once more: ").map_err(Error::Terminal)?;
+    let request = ChangePasswordRequest {
+        current: current.map(|current| current.expose().to_owned()),
+        password: password.expose().to_owned(),
+    };
+    let changed = session.client.me.change_password(request).await?.into_inner();
+    let ended = changed.changed;
+    let text = || format!("changed; {ended} other sessions were ended\n");
+    Ok(session.printer.print(|| serde_json::json!({ "sessions_ended": ended }), text)?)
+}
+
+pub(super) async fn totp(session: &mut Session<'_>, command: &Totp) -> Result<(), Error> {
+    match command {
+        Totp::Enrol => {
+            let begun = session.client.me.begin_totp(BeginTotpRequest {}).await?.into_inner();
+            // To the terminal, not to standard output: that has the recovery codes.
+            eprintln!("Give this to your authenticator:\n  {}\n  {}", begun.secret, begun.uri);
+            let code = prompt_secret("Code that it shows: ").map_err(Error::Terminal)?;
+            let request = ConfirmTotpRequest { code: code.expose().to_owned() };
+            let codes = session.client.me.confirm_totp(request).await?.into_inner();
+            recovery(session, &codes)
+        }
+        Totp::Remove => {
+            session.sure("Turn the second factor off, and void its recovery codes?")?;
+            let changed = session.client.me.remove_totp(RemoveTotpRequest {}).await?.into_inner();
+            session.changed(&changed, "the second factor is off")
+        }
+    }
+}
+
+pub(super) async fn recovery_codes(session: &mut Session<'_>) -> Result<(), Error> {
+    session.sure("Make new recovery codes, and void the old ones?")?;
+    let codes = session.client.me.replace_recovery_codes(ReplaceRecoveryCodesRequest {}).await?.into_inner();
+    recovery(session, &codes)
+}
+
+fn recovery(session: &mut Session<'_>, codes: &RecoveryCodes) -> Result<(), Error> {
+    eprintln!(
+        "Recovery codes, each good once. They are not shown again: keep them where your second factor is not."
+    );
+    let text = || codes.codes.iter().map(|code| format!("{code}\n")).collect();
+    Ok(session.printer.print(|| serde_json::json!(codes), text)?)
+}
+
+pub(super) async fn passkey(session: &mut Session<'_>, command: Passkey) -> Result<(), Error> {
+    match command {
+        Passkey::List => {
+            let found = session.client.me.list_passkeys(ListPasskeysRequest {}).await?.into_inner().passkeys;
+            let row = |key: &mc_api::mcias::Passkey| {
+                [key.id.clone(), key.label.clone(), when(key.created_at), when_or_dash(key.last_used_at)]
+            };
+            Ok(session.printer.rows(&found, ["ID", "LABEL", "MADE", "LAST USED"], row)?)
+        }
+        Passkey::Rename { id, label } => {
+            let request = RenamePasskeyRequest { id, change: Some(PasskeyLabel { label }) };
+            let renamed = session.client.me.rename_passkey(request).await?.into_inner();
+            let lines = [("id", renamed.id.clone()), ("label", renamed.label.clone())];
+            Ok(session.printer.record(&renamed, &lines)?)
+        }
+        Passkey::Remove { id } => {
+            session.sure("Remove this passkey?")?;
+            let changed = session.client.me.remove_passkey(RemovePasskeyRequest { id }).await?.into_inner();
+            session.changed(&changed, "the passkey is removed")
+        }
+    }
+}
+
+pub(super) async fn session(session: &mut Session<'_>, command: Command) -> Result<(), Error> {
+    match command {
+        Command::List => {
+            let found = session.client.me.list_sessions(ListSessionsRequest {}).await?.into_inner();
+            sessions(session, &found.sessions)
+        }
+        Command::End { id } => {
+            let changed = session.client.me.end_session(EndSessionRequest { id }).await?.into_inner();
+            session.changed(&changed, "the session is ended")
+        }
+        Command::EndOthers => {
+            let changed =
+                session.client.me.end_other_sessions(EndOtherSessionsRequest {}).await?.into_inner();
+            session.changed(&changed, "the others are ended")
+        }
+    }
+}
+
+/// Live sessions.
+pub(super) fn sessions(session: &mut Session<'_>, found: &[Message]) -> Result<(), Error> {
+    let row = |found: &Message| {
+        [
+            format!("{}{}", found.id, if found.current { " *" } else { "" }),
+            found.service.clone(),
+            found.method.clone(),
+            found.source.clone(),
+            when(found.created_at),
+            when_or_dash(found.last_used_at),
+            when(found.expires_at),
+        ]
+    };
+    let head = ["ID", "THROUGH", "BY", "FROM", "SINCE", "LAST USED", "UNTIL"];
+    Ok(session.printer.rows(found, head, row)?)
+}
