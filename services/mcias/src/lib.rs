@@ -3,7 +3,7 @@
 //! - [`domain`]: what it decides, as plain functions.
 //! - [`store`]: what it keeps, as SQL.
 //! - [`app`]: what may be asked of it, whichever way it is asked.
-//! - [`http`] and [`grpc`]: the ways to ask.
+//! - [`http`], [`grpc`] and [`web`]: the ways to ask.
 //! - [`config`]: what it is told at its start.
 
 pub mod app;
@@ -12,3 +12,4 @@ pub mod domain;
 pub mod grpc;
 pub mod http;
 pub mod store;
+pub mod web;

@@ -15,7 +15,7 @@ use mcdsl::server::{Listener, stop_on_signal};
 use mcdsl::tls::ServerCertificate;
 use mcias::app::Mcias;
 use mcias::config::Config;
-use mcias::{grpc, http};
+use mcias::{grpc, http, web};
 
 /// Identity and access: accounts, tokens, roles, login policy.
 #[derive(Debug, Parser)]
@@ -133,7 +133,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let around = |router: Router| {
         mcdsl::http::surround(router, settings.limits(), Arc::clone(&metrics), clock.clone())
     };
-    let rest = around(http::router(Arc::clone(&app)));
+    let rest = around(http::router(Arc::clone(&app)).merge(web::router(Arc::clone(&app))));
     let calls = around(mcdsl::grpc::router(grpc::services(Arc::clone(&app)).await?));
     let own = about(Arc::clone(&app), Arc::clone(&metrics));
     let web = certificate.config(&["h2", "http/1.1"]);

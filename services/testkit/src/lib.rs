@@ -23,13 +23,16 @@ pub mod trace;
 
 mod tools;
 
-pub use tools::{fresh_address, fresh_ip, heavy, lacks, left_out, venv};
+pub use tools::{fresh_address, fresh_ip, heavy, lacks, left_out, node, node_script, python_script, venv};
 
 /// Debian packages that the tests need, one a line.
 pub const PACKAGES: &str = include_str!("../packages.txt");
 
 /// PyPI packages that the tests need, as pip reads them.
 pub const REQUIREMENTS: &str = include_str!("../requirements.txt");
+
+/// npm packages that the tests need, as npm reads them.
+pub const NODE_PACKAGES: &str = include_str!("../package.json");
 
 /// Leaves the test out, with a line that says why, where this machine lacks something: `requires!(root, "nginx")`.
 /// With `CI=true` lacking something is a failure.

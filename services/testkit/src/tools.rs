@@ -87,6 +87,68 @@ pub fn venv() -> PathBuf {
     folder
 }
 
+/// A folder with the npm packages of [`crate::NODE_PACKAGES`]: `target/node`, made at first use. Scripts find it as `MC_NODE`.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn node() -> PathBuf {
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = target_dir().join("node");
+    let done = folder.join("package.json");
+    if std::fs::read_to_string(&done).is_ok_and(|text| text == crate::NODE_PACKAGES) {
+        return folder;
+    }
+    let making = target_dir().join("node.new");
+    std::fs::create_dir_all(&making).expect("the build's folder is ours");
+    std::fs::write(making.join("package.json"), crate::NODE_PACKAGES).expect("the build's folder is ours");
+    run(Command::new("npm")
+        .args([
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--no-package-lock",
+            "--ignore-scripts",
+            "--loglevel=error",
+        ])
+        .current_dir(&making));
+    // Renamed last: an installation that was cut short is done again.
+    std::fs::remove_dir_all(&folder).unwrap_or(());
+    std::fs::rename(&making, &folder).expect("the build's folder is ours");
+    folder
+}
+
+/// Runs a script of `services/testkit/peers` by Node.js. What it prints as JSON.
+///
+/// # Panics
+/// It fails, or prints something else.
+pub fn node_script(script: &str, arguments: &[&str], environment: &[(&str, &str)]) -> serde_json::Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script);
+    let mut command = Command::new("node");
+    command.arg(path).args(arguments).env("MC_NODE", node()).envs(environment.iter().copied());
+    printed(&mut command)
+}
+
+/// Runs a script of `services/testkit/peers` by Python, with [`venv`]. What it prints as JSON.
+///
+/// # Panics
+/// It fails, or prints something else.
+pub fn python_script(script: &str, arguments: &[&str], environment: &[(&str, &str)]) -> serde_json::Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script);
+    let mut command = Command::new(venv().join("bin/python"));
+    command.arg(path).args(arguments).envs(environment.iter().copied());
+    printed(&mut command)
+}
+
+fn printed(command: &mut Command) -> serde_json::Value {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let [out, errors] =
+        [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned());
+    assert!(output.status.success(), "{command:?}: {out}{errors}");
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{command:?}: {error}: {out}{errors}"))
+}
+
 fn run(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,5 @@
 //! MCIAS as it is shipped, over real sockets.
 
 mod ctl;
+mod pages;
 mod revocation;

@@ -1,0 +1,118 @@
+//! Pages for admins: the audit log and the signing keys.
+
+use axum::extract::Query;
+use axum::http::StatusCode;
+use maud::{Markup, html};
+use mc_api::mcias::{AuditEntry, AuditVerdict, Key, ListAuditRequest, VerifyAuditRequest};
+use mcdsl::web::{self, Action, Field, Kind, Page, Tone};
+use serde::Deserialize;
+
+use super::login::Nothing;
+use super::visit::{Answer, Posted, Visitor};
+use super::when;
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Search {
+    #[serde(default)]
+    account: String,
+    before: Option<i64>,
+}
+
+pub(super) async fn audit(visitor: Visitor, Query(search): Query<Search>) -> Answer {
+    audit_page(&visitor, &search, None).await
+}
+
+async fn audit_page(visitor: &Visitor, search: &Search, verdict: Option<&AuditVerdict>) -> Answer {
+    let account = Some(search.account.trim().to_owned()).filter(|account| !account.is_empty());
+    let request = ListAuditRequest { limit: Some(50), before: search.before, account };
+    let found = visitor.app().list_audit(&visitor.ask, request).await?;
+    let at = |before: Option<i64>| {
+        let before = before.map(|before| before.to_string());
+        let mut pairs = vec![("account", search.account.as_str())];
+        pairs.extend(before.as_deref().map(|before| ("before", before)));
+        format!("/audit?{}", serde_urlencoded::to_string(pairs).expect("pairs of texts can be written"))
+    };
+    let next = found.next.map(|next| at(Some(next)));
+    let first = search.before.map(|_before| at(None));
+    let rows: Vec<_> = found.entries.iter().map(row).collect();
+    let csrf = visitor.csrf();
+    let body = html! {
+        @if let Some(verdict) = verdict { (told(verdict)) }
+        (web::search_form("/audit", html! {
+            (web::field(Field { value: &search.account, required: false, ..Field::new("account", "Account", Kind::Text) }))
+            (web::button("Search", Action::Secondary))
+        }))
+        (web::table("Entries, the newest first", &["No.", "At", "Who", "Did", "To", "Outcome", "From", "Detail"], &rows))
+        (web::pagination(first.as_deref(), next.as_deref()))
+        (web::card("Is it intact?", html! {
+            p { "Each entry holds the hash of the one before: what was changed afterwards is found." }
+            (web::form("/audit/verify", &csrf, web::button("Check all entries", Action::Secondary)))
+        }))
+    };
+    Ok(visitor.page_with(StatusCode::OK, |page| page, "Audit log", body))
+}
+
+fn row(entry: &AuditEntry) -> Vec<Markup> {
+    let tone = if entry.outcome == "done" { Tone::Good } else { Tone::Bad };
+    vec![
+        html! { (entry.number) },
+        when(entry.at_ms.div_euclid(1000)),
+        html! { (entry.actor) },
+        html! { (entry.action) },
+        html! { (entry.target) },
+        web::badge(&entry.outcome, tone),
+        html! { (entry.source) },
+        html! { (entry.detail) },
+    ]
+}
+
+fn told(verdict: &AuditVerdict) -> Markup {
+    match &verdict.problem {
+        None => web::notice(
+            Tone::Good,
+            html! { p { strong { "Intact. " } (verdict.entries) " entries. Note the last hash elsewhere: " code { (verdict.head) } } },
+        ),
+        Some(problem) => web::notice(Tone::Bad, html! { p { strong { "Not intact. " } (problem) } }),
+    }
+}
+
+pub(super) async fn verify(posted: Posted<Nothing>) -> Answer {
+    let Posted { visitor, form: Nothing {} } = posted;
+    let verdict = visitor.app().verify_audit(&visitor.ask, VerifyAuditRequest { known: None }).await?;
+    audit_page(&visitor, &Search::default(), Some(&verdict)).await
+}
+
+pub(super) async fn keys(visitor: Visitor) -> Answer {
+    let keys = visitor.app().list_keys(&visitor.ask).await?.keys;
+    let row = |key: &Key| {
+        let state =
+            if key.signs { web::badge("Signs", Tone::Good) } else { web::badge("Published", Tone::Info) };
+        vec![
+            html! { code { (key.id) } },
+            state,
+            when(key.created_at),
+            when(key.signs_from),
+            when(key.needed_until),
+        ]
+    };
+    let rows: Vec<_> = keys.iter().map(row).collect();
+    let rotate = web::form("/keys", &visitor.csrf(), web::button("Make a new key", Action::Primary));
+    let body = html! {
+        (web::table("Signing keys", &["Id", "State", "Made", "Signs from", "Needed until"], &rows))
+        (web::card("Rotation", html! {
+            p {
+                "A new key is published at once and signs after an hour, so that everybody had time to fetch it. The old one stays "
+                "for the tokens that it has signed."
+            }
+            (rotate)
+        }))
+    };
+    let lead = Some("What tokens are signed with, and what others check them by.");
+    Ok(visitor.page_with(StatusCode::OK, |page| Page { lead, ..page }, "Signing keys", body))
+}
+
+pub(super) async fn rotate(posted: Posted<Nothing>) -> Answer {
+    let Posted { visitor, form: Nothing {} } = posted;
+    let rotated = visitor.app().rotate_keys(&visitor.ask).await;
+    visitor.told("/keys", rotated, "There is a new key.")
+}
