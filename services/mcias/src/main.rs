@@ -17,6 +17,11 @@ use mcias::app::Mcias;
 use mcias::config::Config;
 use mcias::{grpc, http};
 
+/// The system's keeps pieces of the large blocks that passwords are hashed in, a piece for each: a flood of logins would take
+/// twenty times what its hashes take at a time, and keep it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Identity and access: accounts, tokens, roles, login policy.
 #[derive(Debug, Parser)]
 #[command(version, after_help = HELP)]
@@ -130,7 +135,9 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let certificate = ServerCertificate::open(settings.certificate())?;
     let metrics = Arc::new(Metrics::default());
     let app = Arc::new(Mcias::open(config, clock.clone()).await?);
-    let around = |router: Router| mcdsl::http::surround(router, settings.limits(), Arc::clone(&metrics), clock.clone());
+    let around = |router: Router| {
+        mcdsl::http::surround(router, settings.limits(), Arc::clone(&metrics), clock.clone())
+    };
     let rest = around(http::router(Arc::clone(&app)));
     let calls = around(mcdsl::grpc::router(grpc::services(Arc::clone(&app)).await?));
     let own = about(Arc::clone(&app), Arc::clone(&metrics));
@@ -142,7 +149,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tracing::info!(rest = %rest_at.address(), grpc = %grpc_at.address(), metrics = %about_at.address(), "serves");
     tokio::spawn(certificate.watch());
     let drain = Duration::from_millis(settings.drain_timeout_ms);
-    let work = { let (app, stop) = (Arc::clone(&app), stop.clone()); async move { app.work(stop).await } };
+    let work = {
+        let (app, stop) = (Arc::clone(&app), stop.clone());
+        async move { app.work(stop).await }
+    };
     tokio::join!(
         rest_at.serve(rest, stop.clone(), drain),
         grpc_at.serve(calls, stop.clone(), drain),

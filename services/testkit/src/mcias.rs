@@ -1,6 +1,7 @@
 //! A MCIAS as it is shipped: its configuration, its start, and requests to it.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -66,6 +67,55 @@ impl Answer {
     }
 }
 
+/// A connection for many requests.
+#[derive(Debug)]
+pub struct Line(http::Client);
+
+impl Line {
+    /// A request as [`Mcias::ask`] makes it.
+    ///
+    /// # Errors
+    /// The connection broke before the answer was there.
+    pub fn ask(&mut self, method: &str, path: &str, token: &str, body: &Value) -> io::Result<Answer> {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        self.raw(method, path, token, "application/json", text.as_bytes())
+    }
+
+    /// A request with a body as it is.
+    ///
+    /// # Errors
+    /// The connection broke before the answer was there.
+    pub fn raw(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: &str,
+        kind: &str,
+        body: &[u8],
+    ) -> io::Result<Answer> {
+        let bearer =
+            if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
+        let kind = if body.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {NAME}:8443\r\n{bearer}{kind}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        let response = self.0.try_ask(&[head.as_bytes(), body].concat())?;
+        let text = response.text();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Answer { status: response.status(), head: response.head, body, text })
+    }
+
+    /// What a service is told of a token.
+    ///
+    /// # Errors
+    /// The connection broke before the answer was there.
+    pub fn introspect(&mut self, service: &str, token: &str) -> io::Result<Answer> {
+        let body = format!("token={token}");
+        self.raw("POST", "/v1/introspect", service, "application/x-www-form-urlencoded", body.as_bytes())
+    }
+}
+
 impl Mcias {
     /// Starts one with its defaults, but for hashes that cost little: tests log in often.
     #[must_use]
@@ -95,7 +145,8 @@ impl Mcias {
         std::fs::create_dir(&certs).expect("the test's folder is writable");
         let certificate = ca.issue(&[NAME, "localhost", &ip.to_string()]);
         std::fs::write(certs.join("server.pem"), &certificate.pem).expect("the test's folder is writable");
-        std::fs::write(certs.join("server.key"), &certificate.key_pem).expect("the test's folder is writable");
+        std::fs::write(certs.join("server.key"), &certificate.key_pem)
+            .expect("the test's folder is writable");
         drop(ca.write(folder.path()));
         let at = |port| SocketAddr::new(ip, port);
         let (rest, grpc, about) = (at(8443), at(9443), at(9092));
@@ -105,15 +156,7 @@ impl Mcias {
              [passwords.argon2]\nmemory_kib = 1024\npasses = 1\n{lines}\n"
         );
         std::fs::write(folder.path().join("mcias.toml"), text).expect("the test's folder is writable");
-        let mut mcias = Self {
-            folder,
-            program: program.to_owned(),
-            ca,
-            process: None,
-            rest,
-            grpc,
-            about,
-        };
+        let mut mcias = Self { folder, program: program.to_owned(), ca, process: None, rest, grpc, about };
         let link = mcias.run(&["init", ADMIN]);
         mcias.restart(environment);
         mcias.redeem(link.trim());
@@ -236,16 +279,26 @@ impl Mcias {
     /// # Panics
     /// There is no answer.
     pub fn raw(&self, method: &str, path: &str, token: &str, kind: &str, body: &[u8]) -> Answer {
-        let bearer = if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
-        let kind = if body.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {NAME}:8443\r\n{bearer}{kind}content-length: {}\r\n\r\n",
-            body.len()
-        );
-        let response = self.connect().ask([head.as_bytes(), body].concat());
-        let text = response.text();
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status: response.status(), head: response.head, body, text }
+        let mut line = self.line();
+        line.raw(method, path, token, kind, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// A connection that is used again and again, and may break.
+    ///
+    /// # Panics
+    /// There is none to be had.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        Line(self.connect())
+    }
+
+    /// The same from another address of this machine.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub fn line_from(&self, from: IpAddr) -> io::Result<Line> {
+        let tls = Request::new(&self.ca, self.rest, NAME).from(from).alpn(&["http/1.1"]).open()?;
+        Ok(Line(http::Client::on(tls)))
     }
 
     /// A login that succeeds: its token.
@@ -294,8 +347,7 @@ impl Mcias {
     /// What a service is told of a token.
     #[must_use]
     pub fn introspect(&self, service: &str, token: &str) -> Answer {
-        let body = format!("token={token}");
-        self.raw("POST", "/v1/introspect", service, "application/x-www-form-urlencoded", body.as_bytes())
+        self.line().introspect(service, token).unwrap_or_else(|error| panic!("introspecting: {error}"))
     }
 
     fn redeem(&self, link: &str) {

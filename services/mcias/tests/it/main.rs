@@ -1,3 +1,8 @@
-//! MCIAS as it is shipped, over real sockets.
+//! MCIAS as it is shipped, over real sockets; and within this process, where a test sets the clock.
+#![allow(clippy::unwrap_used, reason = "helpers of tests, too, panic where they are wrong")]
 
+mod clocks;
+mod faults;
+mod local;
 mod revocation;
+mod roles;
