@@ -1,4 +1,4 @@
-//! Measures MC-Proxy and its peers side by side; also drives one load or one backend by hand, for profiling.
+//! Measures MC-Proxy and its peers side by side, and MCIAS; also drives one load or one backend by hand, for profiling.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -22,6 +22,7 @@ mod hello;
 mod l4;
 mod l7;
 mod load;
+mod mcias;
 mod peer;
 mod proc;
 mod report;
@@ -29,7 +30,7 @@ mod stats;
 mod suite;
 mod xdp;
 
-/// Measures MC-Proxy and its peers side by side.
+/// Measures MC-Proxy and its peers side by side, and MCIAS.
 #[derive(Debug, Parser)]
 #[command(name = "mc-bench", version)]
 struct Cli {
@@ -48,6 +49,8 @@ enum Command {
     /// Measures what a flood costs whoever drops it, nftables beside the firewall in the kernel, and what is left of
     /// requests under it. Needs root.
     Flood(flood::Flood),
+    /// Measures what introspections and logins cost MCIAS, and its memory.
+    Mcias(mcias::Mcias),
     /// One measurement, in the namespaces that this program was called in.
     #[command(hide = true)]
     Cell {
@@ -142,6 +145,7 @@ fn main() -> anyhow::Result<()> {
         Command::L7(l7) => l7.run(),
         Command::Xdp(xdp) => xdp.run(),
         Command::Flood(flood) => flood.run(),
+        Command::Mcias(mcias) => mcias.run(),
         Command::Cell { cell } => {
             let cell = serde_json::from_str(&cell).context("reading what to measure")?;
             println!("{}", serde_json::to_string(&cell::run(&cell)?)?);

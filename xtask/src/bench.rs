@@ -11,7 +11,7 @@ const SOZU: &str = "2.3.3";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// `l4`, `l7`, `xdp` or `flood`, and what `mc-bench l4 --help` lists.
+    /// `l4`, `l7`, `xdp`, `flood` or `mcias`, and what `mc-bench l4 --help` lists.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
     args: Vec<String>,
 }
@@ -21,8 +21,9 @@ pub(crate) struct Args {
 /// # Errors
 /// Something does not build, cannot be installed, or the benchmark failed.
 pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
+    let is_mcias = args.args.first().is_some_and(|suite| suite == "mcias");
     let asks_for_help = args.args.iter().any(|arg| matches!(arg.as_str(), "--help" | "-h"));
-    if !asks_for_help {
+    if !asks_for_help && !is_mcias {
         ebpf::build_if_possible(repo);
     }
     run_command(repo.cargo().args([
@@ -35,7 +36,11 @@ pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     ]))?;
     let mut bench = repo.command(repo.target.join("release/mc-bench"));
     bench.args(&args.args);
-    if !asks_for_help {
+    if is_mcias && !asks_for_help {
+        run_command(repo.cargo().args(["build", "--release", "--package", "mcias"]))?;
+        setup::packages(repo, &["nghttp2-client"])?;
+        bench.env("MC_BENCH_MCIAS", repo.target.join("release/mcias"));
+    } else if !asks_for_help {
         eprintln!(
             "bench: building mc-proxy as it is shipped (fat LTO, one codegen unit): some minutes the first time"
         );

@@ -1,6 +1,7 @@
 //! Requests by `h2load` (Debian: nghttp2-client), whose report is read and believed only where every answer counted.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
@@ -28,8 +29,45 @@ pub(crate) fn run(target: SocketAddr, version: Version, count: u64) -> anyhow::R
         Version::Http1 => command.args(["--h1", "--clients=32"]),
         Version::Http2 => command.args(["--clients=8", "--max-concurrent-streams=16"]),
     };
-    command.arg(format!("--requests={count}"));
     command.arg(format!("--connect-to={target}")).arg(format!("https://{HOST}/1k"));
+    finish(command, count, KIB)
+}
+
+/// Requests with a body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Post<'a> {
+    /// The server.
+    pub(crate) target: SocketAddr,
+    /// What it is asked for.
+    pub(crate) url: &'a str,
+    /// Headers, as they are written.
+    pub(crate) headers: &'a [&'a str],
+    /// The file with the body.
+    pub(crate) body: &'a Path,
+    /// Connections.
+    pub(crate) clients: u32,
+    /// Requests at the same time on each.
+    pub(crate) streams: u32,
+}
+
+/// Makes `count` requests over HTTP/2, each of which must be answered with `len` bytes.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn post(post: &Post<'_>, count: u64, len: u64) -> anyhow::Result<Outcome> {
+    let Post { target, url, headers, body, clients, streams } = post;
+    let mut command = Command::new("h2load");
+    command.arg(format!("--clients={clients}")).arg(format!("--max-concurrent-streams={streams}"));
+    for header in *headers {
+        command.arg(format!("--header={header}"));
+    }
+    command.arg("--data").arg(body).arg(format!("--connect-to={target}")).arg(url);
+    finish(command, count, len)
+}
+
+/// Runs it to its end, and judges what it says.
+fn finish(mut command: Command, count: u64, len: u64) -> anyhow::Result<Outcome> {
+    command.arg(format!("--requests={count}"));
     // What every client of the benchmark offers.
     command.args(["--tls13-ciphers=TLS_AES_128_GCM_SHA256", "--groups=X25519"]);
     let start = now_ns();
@@ -39,7 +77,7 @@ pub(crate) fn run(target: SocketAddr, version: Version, count: u64) -> anyhow::R
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "h2load ended with {}: {}", output.status, errors.trim());
     let (good, content) = read(&said).with_context(|| format!("h2load said {said:?}"))?;
-    let done = good.min(content / KIB);
+    let done = good.min(content / len);
     let failed = count.saturating_sub(done);
     let first_failure = (failed > 0).then(|| format!("h2load counted {good} good answers, {content} bytes"));
     Ok(Outcome { done, failed, first_failure, elapsed_ns, ..Outcome::default() })

@@ -17,6 +17,11 @@ use mcias::app::Mcias;
 use mcias::config::Config;
 use mcias::{grpc, http, web};
 
+/// The system's keeps pieces of the large blocks that passwords are hashed in, a piece for each: a flood of logins would take
+/// twenty times what its hashes take at a time, and keep it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Identity and access: accounts, tokens, roles, login policy.
 #[derive(Debug, Parser)]
 #[command(version, after_help = HELP)]

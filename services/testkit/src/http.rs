@@ -339,6 +339,16 @@ impl Client {
         self.response(to_head)
     }
 
+    /// The same where it may fail.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub fn try_ask(&mut self, request: &[u8]) -> io::Result<Response> {
+        self.tls.write_all(request)?;
+        self.tls.flush()?;
+        self.try_response(request.starts_with(b"HEAD "))
+    }
+
     /// Reads the next response; one `to_head` has no body. A body without a length goes to the end.
     ///
     /// # Panics

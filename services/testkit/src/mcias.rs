@@ -1,6 +1,7 @@
 //! A MCIAS as it is shipped: its configuration, its start, and requests to it.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -63,6 +64,55 @@ impl Answer {
     pub fn text_of(&self, key: &str) -> String {
         let found = self.body[key].as_str();
         found.unwrap_or_else(|| panic!("no text `{key}` in {} {}", self.status, self.text)).to_owned()
+    }
+}
+
+/// A connection for many requests.
+#[derive(Debug)]
+pub struct Line(http::Client);
+
+impl Line {
+    /// A request as [`Mcias::ask`] makes it.
+    ///
+    /// # Errors
+    /// The connection broke before the answer was there.
+    pub fn ask(&mut self, method: &str, path: &str, token: &str, body: &Value) -> io::Result<Answer> {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        self.raw(method, path, token, "application/json", text.as_bytes())
+    }
+
+    /// A request with a body as it is.
+    ///
+    /// # Errors
+    /// The connection broke before the answer was there.
+    pub fn raw(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: &str,
+        kind: &str,
+        body: &[u8],
+    ) -> io::Result<Answer> {
+        let bearer =
+            if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
+        let kind = if body.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {NAME}:8443\r\n{bearer}{kind}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        let response = self.0.try_ask(&[head.as_bytes(), body].concat())?;
+        let text = response.text();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Ok(Answer { status: response.status(), head: response.head, body, text })
+    }
+
+    /// What a service is told of a token.
+    ///
+    /// # Errors
+    /// The connection broke before the answer was there.
+    pub fn introspect(&mut self, service: &str, token: &str) -> io::Result<Answer> {
+        let body = format!("token={token}");
+        self.raw("POST", "/v1/introspect", service, "application/x-www-form-urlencoded", body.as_bytes())
     }
 }
 
@@ -229,17 +279,26 @@ impl Mcias {
     /// # Panics
     /// There is no answer.
     pub fn raw(&self, method: &str, path: &str, token: &str, kind: &str, body: &[u8]) -> Answer {
-        let bearer =
-            if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
-        let kind = if body.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {NAME}:8443\r\n{bearer}{kind}content-length: {}\r\n\r\n",
-            body.len()
-        );
-        let response = self.connect().ask([head.as_bytes(), body].concat());
-        let text = response.text();
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status: response.status(), head: response.head, body, text }
+        let mut line = self.line();
+        line.raw(method, path, token, kind, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// A connection that is used again and again, and may break.
+    ///
+    /// # Panics
+    /// There is none to be had.
+    #[must_use]
+    pub fn line(&self) -> Line {
+        Line(self.connect())
+    }
+
+    /// The same from another address of this machine.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub fn line_from(&self, from: IpAddr) -> io::Result<Line> {
+        let tls = Request::new(&self.ca, self.rest, NAME).from(from).alpn(&["http/1.1"]).open()?;
+        Ok(Line(http::Client::on(tls)))
     }
 
     /// A login that succeeds: its token.
@@ -288,8 +347,7 @@ impl Mcias {
     /// What a service is told of a token.
     #[must_use]
     pub fn introspect(&self, service: &str, token: &str) -> Answer {
-        let body = format!("token={token}");
-        self.raw("POST", "/v1/introspect", service, "application/x-www-form-urlencoded", body.as_bytes())
+        self.line().introspect(service, token).unwrap_or_else(|error| panic!("introspecting: {error}"))
     }
 
     fn redeem(&self, link: &str) {

@@ -70,6 +70,46 @@ fn judge(calls: &[Call<'_>], change: &str) -> Result<(), &'static str> {
         .ok_or("acknowledged before the database's log was synced")
 }
 
+/// The same where requests and answers are encrypted, and a change is known by its stored form alone: then there must be
+/// one client, which waits for each answer before it asks again.
+#[must_use]
+pub fn violations_behind_tls(trace: &str, changes: &[String]) -> Vec<String> {
+    let calls = calls(trace);
+    changes
+        .iter()
+        .filter_map(|change| judge_behind_tls(&calls, change).err().map(|why| format!("{change}: {why}")))
+        .collect()
+}
+
+fn judge_behind_tls(calls: &[Call<'_>], change: &str) -> Result<(), &'static str> {
+    let written = calls
+        .iter()
+        .filter(|call| call.text.contains(change) && WRITES.contains(&call.name) && is_log(call))
+        .min_by_key(|call| call.end)
+        .ok_or("it is not in the database's log")?;
+    let on_socket =
+        |call: &&Call<'_>| is_socket(call) && (READS.contains(&call.name) || SENDS.contains(&call.name));
+    let before =
+        calls.iter().filter(on_socket).filter(|call| call.end < written.begin).max_by_key(|call| call.end);
+    if before.is_none_or(|call| SENDS.contains(&call.name)) {
+        return Err("acknowledged before it was written to the database's log");
+    }
+    let answer = calls
+        .iter()
+        .filter(on_socket)
+        .filter(|call| SENDS.contains(&call.name) && call.begin > written.begin)
+        .map(|call| call.begin)
+        .min()
+        .ok_or("its answer is not in the trace")?;
+    calls
+        .iter()
+        .any(|call| {
+            SYNCS.contains(&call.name) && is_log(call) && call.begin > written.end && call.end < answer
+        })
+        .then_some(())
+        .ok_or("acknowledged before the database's log was synced")
+}
+
 /// The calls that succeeded, those cut in two put together again.
 fn calls(trace: &str) -> Vec<Call<'_>> {
     let mut calls: Vec<Call<'_>> = Vec::new();
@@ -143,6 +183,28 @@ mod tests {
         check(&[READ, SYNC, WRITE, ANSWER], "route-7: acknowledged before the database's log was synced");
         check(&[WRITE, SYNC, ANSWER], "route-7: its request is not in the trace");
         check(&[READ, WRITE, SYNC], "route-7: its answer is not in the trace");
+    }
+
+    fn check_behind_tls(trace: &[&str], expect: &str) {
+        let sealed = trace
+            .concat()
+            .replace("recvfrom(9<socket:[1]>, \"..route-7..\"", "recvfrom(9<socket:[1]>, \"..\"");
+        let found = violations_behind_tls(&sealed.replace("\"route-7\"", "\"..\""), &["route-7".to_owned()]);
+        assert_eq!(found.join(""), expect, "{trace:?}");
+    }
+
+    #[test]
+    fn behind_tls_the_order_alone_shows_it() {
+        check_behind_tls(&[READ, WRITE, SYNC, ANSWER], "");
+        check_behind_tls(
+            &[READ, ANSWER, WRITE, SYNC],
+            "route-7: acknowledged before it was written to the database's log",
+        );
+        let late = "route-7: acknowledged before the database's log was synced";
+        check_behind_tls(&[READ, WRITE, ANSWER, SYNC], late);
+        check_behind_tls(&[READ, SYNC, WRITE, ANSWER], late);
+        check_behind_tls(&[READ, SYNC, ANSWER], "route-7: it is not in the database's log");
+        check_behind_tls(&[READ, WRITE, SYNC], "route-7: its answer is not in the trace");
     }
 
     #[test]

@@ -139,18 +139,23 @@ impl Report {
     }
 }
 
-/// Everything that tests start or are, in the one configuration that `cargo test` uses too. First a mc-proxy with
-/// a planted fault, which tests must find out; in the same configuration, so that only its own crate is built twice.
+/// Everything that tests start or are, in the one configuration that `cargo test` uses too. First programs with
+/// a planted fault, which tests must find out; in the same configuration, so that only their own crates are built twice.
 fn build(repo: &Repo, tools: &mut Tools) -> Result<()> {
+    const PLANTED: &[(&str, &str)] = &[("mc-proxy", "MC_PLANTED_PROXY"), ("mcias", "MC_PLANTED_MCIAS")];
     let build = || {
         let mut build = repo.cargo();
         build.args(["build", "--workspace", "--all-targets"]);
         build
     };
-    run_command(build().args(["--features", "mc-proxy/planted-early-ack"]))?;
-    let planted = repo.target.join("xtask/mc-proxy-planted");
-    copy(&repo.target.join("debug/mc-proxy"), &planted)?;
-    tools.env.push(("MC_PLANTED_PROXY", planted));
+    let features: Vec<_> =
+        PLANTED.iter().map(|(program, _)| format!("{program}/planted-early-ack")).collect();
+    run_command(build().args(["--features", &features.join(",")]))?;
+    for (program, variable) in PLANTED {
+        let planted = repo.target.join(format!("xtask/{program}-planted"));
+        copy(&repo.target.join("debug").join(program), &planted)?;
+        tools.env.push((variable, planted));
+    }
     run_command(&mut build())
 }
 

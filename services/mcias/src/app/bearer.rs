@@ -12,7 +12,7 @@ use quick_cache::sync::Cache;
 use super::event::Event;
 use super::{Ask, Mcias, locked, messages, sha256};
 use crate::domain::policy::{Effect, Service};
-use crate::domain::token::{Claims, Expect};
+use crate::domain::token::{BadToken, Claims, Expect};
 use crate::domain::{Account, Name};
 use crate::store;
 use crate::store::tokens::Kind as TokenKind;
@@ -87,8 +87,12 @@ impl Mcias {
                 Err(why) => return Ok(Err(why)),
             },
         };
+        // As its signature was checked at another time, and clocks are set.
         if now >= bearer.expires_at {
             return Ok(Err("expired"));
+        }
+        if !bearer.claims.has_begun(now) {
+            return Ok(Err(messages::word_of(BadToken::NotYet)));
         }
         locked(&self.seen).insert(bearer.claims.jti.clone(), now);
         Ok(Ok(bearer))

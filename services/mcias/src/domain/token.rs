@@ -40,6 +40,14 @@ pub struct Claims {
     pub jti: String,
 }
 
+impl Claims {
+    /// Whether neither `nbf` nor `iat` is to come, but for 60 s: our clock may have been set back since.
+    #[must_use]
+    pub fn has_begun(&self, now: i64) -> bool {
+        self.nbf.max(self.iat) <= now.saturating_add(LEEWAY_S)
+    }
+}
+
 /// A key pair that signs tokens.
 #[derive(Clone)]
 pub struct SigningKey {
@@ -226,7 +234,7 @@ impl KeyRing {
             Err(BadToken::WrongAudience)
         } else if now >= claims.exp {
             Err(BadToken::Expired)
-        } else if claims.nbf.max(claims.iat) > now.saturating_add(LEEWAY_S) {
+        } else if !claims.has_begun(now) {
             Err(BadToken::NotYet)
         } else {
             Ok(claims)

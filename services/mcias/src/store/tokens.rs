@@ -106,24 +106,26 @@ pub fn of(db: &Connection, account: i64, kind: Kind, now: i64) -> Result<Vec<Sto
     select.query_map(params![account, kind == Kind::Issued, now], read)?.collect()
 }
 
-/// Ends a live one of an account; `false`: there is none such, or it had ended.
+/// Ends one of an account; `false`: there is none such, or it was ended. Also one that has expired: the clock may be wrong,
+/// and be set right.
 ///
 /// # Errors
 /// The database's.
 pub fn revoke(db: &Connection, account: i64, kind: Kind, id: &str, now: i64) -> Result<bool> {
-    let update = "UPDATE tokens SET revoked_at = ?4
-                  WHERE id = ?1 AND account = ?2 AND kind = ?3 AND revoked_at IS NULL AND expires_at > ?4";
+    let update = "UPDATE tokens SET revoked_at = ?4 WHERE id = ?1 AND account = ?2 AND kind = ?3 AND revoked_at IS NULL";
     Ok(db.execute(update, params![id, account, kind == Kind::Issued, now])? == 1)
 }
 
-/// Ends all live sessions of an account but this. How many there were.
+/// Ends all sessions of an account but this, those that have expired among them, as [`revoke`] does. How many were live.
 ///
 /// # Errors
 /// The database's.
 pub fn revoke_sessions(db: &Connection, account: i64, but: Option<&str>, now: i64) -> Result<usize> {
-    let update = "UPDATE tokens SET revoked_at = ?3 WHERE account = ?1 AND kind = 0 AND id IS NOT ?2
-                  AND revoked_at IS NULL AND expires_at > ?3";
-    db.execute(update, params![account, but, now])
+    let ended = "account = ?1 AND kind = 0 AND id IS NOT ?2 AND revoked_at IS NULL AND expires_at";
+    let expired = format!("UPDATE tokens SET revoked_at = ?3 WHERE {ended} <= ?3");
+    db.execute(&expired, params![account, but, now])?;
+    let live = format!("UPDATE tokens SET revoked_at = ?3 WHERE {ended} > ?3");
+    db.execute(&live, params![account, but, now])
 }
 
 /// Notes when tokens were last seen.

@@ -1,0 +1,289 @@
+//! What MCIAS costs: processor time of its process for an introspection and for a login, beside Argon2id alone, and its memory.
+//!
+//! Two servers run side by side and are measured in turn: one that is nearly empty, and one with 10,000 accounts and a
+//! million tokens, most of them over. Clients are `h2load`, on TLS 1.3 and HTTP/2 connections that stay. Processor time is
+//! what counts, not the clock's: load and server share the machine with whatever else runs.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use mc_testkit::mcias::{Answer, NAME, PASSWORD};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::load::h2load::{Post, post};
+use crate::stats::Summary;
+use crate::{clock, proc};
+
+#[derive(Args, Debug)]
+pub(crate) struct Mcias {
+    /// Rounds; a row's figure is the median.
+    #[arg(long, default_value_t = 7)]
+    rounds: u32,
+    /// Introspections in a round.
+    #[arg(long, default_value_t = 100_000)]
+    requests: u64,
+    /// Logins in a round.
+    #[arg(long, default_value_t = 100)]
+    logins: u64,
+    /// Tokens in the full database.
+    #[arg(long, default_value_t = 1_000_000)]
+    tokens: u32,
+    /// The server.
+    #[arg(long, env = "MC_BENCH_MCIAS", default_value = "target/release/mcias")]
+    program: PathBuf,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Accounts in the full database.
+const ACCOUNTS: u32 = 10_000;
+
+/// Argon2id's parameters, as they are where nobody says otherwise.
+const MEMORY_KIB: u32 = 19_456;
+const PASSES: u32 = 2;
+
+/// One row.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: &'static str,
+    what: &'static str,
+    samples: Vec<f64>,
+    /// What the median must be: at least, or at most.
+    demand: Option<Demand>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+enum Demand {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+/// A server with a service that asks and a person who is asked about.
+struct Server {
+    mcias: mc_testkit::mcias::Mcias,
+    service: String,
+    person: String,
+}
+
+impl Mcias {
+    /// Measures all rows, and prints them.
+    ///
+    /// # Errors
+    /// A server does not start, or something was not answered as it should.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let program = self.program.canonicalize().with_context(|| format!("{}", self.program.display()))?;
+        let few = Server::start(&program);
+        let mut many = Server::start(&program);
+        many.fill(self.tokens)?;
+        let mut rows = rows();
+        let mut add = |id: &str, value: f64| {
+            let row = rows.iter_mut().find(|row| row.id == id).expect("every figure has its row");
+            row.samples.push(value);
+        };
+        // Before anything else: what an idle server has.
+        clock::sleep(Duration::from_secs(3));
+        add("idle", kib(proc::pss_kib(&[many.pid()])?) / 1024.0);
+        // The first round warms up.
+        for round in 0..=self.rounds {
+            let [a, b] = [few.introspect(self.requests)?, many.introspect(self.requests)?];
+            let [c, d] = [few.log_in(self.logins)?, many.log_in(self.logins)?];
+            let hash = argon2_ms(self.logins)?;
+            if round == 0 {
+                continue;
+            }
+            add("introspect", 1e6 / a);
+            add("introspect-many", 1e6 / b);
+            add("introspect-ratio", b / a);
+            add("hash", hash);
+            add("login", c / 1000.0);
+            add("login-many", d / 1000.0);
+            add("login-ratio", d / c);
+            add("login-rest", 100.0 * (c / 1000.0 - hash) / hash);
+            eprintln!(
+                "round {round}: {a:.1} and {b:.1} us an introspection, {:.2} and {:.2} ms a login, {hash:.2} ms a hash",
+                c / 1000.0,
+                d / 1000.0
+            );
+        }
+        clock::sleep(Duration::from_secs(15));
+        add("after", kib(proc::pss_kib(&[many.pid()])?) / 1024.0);
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&rows)?);
+            return Ok(());
+        }
+        let load = std::fs::read_to_string("/proc/loadavg")?;
+        let cores = std::thread::available_parallelism()?;
+        println!("{cores} cores, load average {} at the end, {} rounds", load.trim(), self.rounds);
+        println!("| | median | least to most | demanded | reached |");
+        println!("|---|---|---|---|---|");
+        rows.iter().for_each(print);
+        Ok(())
+    }
+}
+
+/// What is measured, in which unit, and what is demanded of it.
+fn rows() -> Vec<Row> {
+    let row = |id, what, demand| Row { id, what, samples: Vec::new(), demand };
+    vec![
+        row("introspect", "introspections, per second of one core", Some(Demand::AtLeast(20_000.0))),
+        row("introspect-many", "the same, many tokens", None),
+        row("introspect-ratio", "its cost, many to few", Some(Demand::AtMost(1.1))),
+        row("hash", "Argon2id alone, ms of one core", None),
+        row("login", "a login, ms of one core", None),
+        row("login-rest", "what a login adds to Argon2id, %", Some(Demand::AtMost(5.0))),
+        row("login-many", "a login, many tokens", None),
+        row("login-ratio", "its cost, many to few", Some(Demand::AtMost(1.1))),
+        row("idle", "memory (PSS) when started, many accounts and tokens, MiB", Some(Demand::AtMost(60.0))),
+        row("after", "memory (PSS) 15 s after all of this, MiB", None),
+    ]
+}
+
+fn print(row: &Row) {
+    let Some(summary) = Summary::of(&row.samples) else { return };
+    let (demanded, reached) = match row.demand {
+        None => (String::new(), ""),
+        Some(Demand::AtLeast(least)) => (format!("at least {least}"), word(summary.median >= least)),
+        Some(Demand::AtMost(most)) => (format!("at most {most}"), word(summary.median <= most)),
+    };
+    let Summary { median, min, max, .. } = summary;
+    println!("| {} | {median:.2} | {min:.2} to {max:.2} | {demanded} | {reached} |", row.what);
+}
+
+const fn word(reached: bool) -> &'static str {
+    if reached { "yes" } else { "**no**" }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 KiB are more than there are")]
+const fn kib(kib: u64) -> f64 {
+    kib as f64
+}
+
+impl Server {
+    /// Starts one as it is shipped.
+    fn start(program: &Path) -> Self {
+        let mcias = mc_testkit::mcias::Mcias::start_program(program, "", &environment());
+        let admin = mcias.login("ada");
+        let service = mcias.service(&admin, "mcr", &["prod"]);
+        mcias.person(&admin, "bob", &["user"]);
+        let person = mcias.login("bob");
+        Self { mcias, service, person }
+    }
+
+    /// Fills its database while it is stopped: accounts, and tokens that were issued in the last 30 days.
+    fn fill(&mut self, tokens: u32) -> anyhow::Result<()> {
+        self.mcias.stop();
+        let mut db = rusqlite::Connection::open(self.mcias.database())?;
+        let all = db.transaction()?;
+        all.execute(
+            "INSERT INTO accounts (name, kind, roles, enabled, created_at, password, handle)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+             SELECT 'person-' || i, 0, 2, 1, unixepoch(), (SELECT password FROM accounts WHERE name = 'bob'), randomblob(16)
+             FROM n",
+            [ACCOUNTS],
+        )?;
+        all.execute(
+            "INSERT INTO tokens (id, account, kind, audience, label, origin, source, created_at, expires_at)
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1),
+             t (i, at) AS (SELECT i, unixepoch() - abs(random()) % (29 * 86400) FROM n)
+             SELECT lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-' || hex(randomblob(2)) || '-'
+                          || hex(randomblob(2)) || '-' || hex(randomblob(6))),
+                    (SELECT min(id) FROM accounts WHERE name LIKE 'person-%') + i % ?2, 0, '[]', 'mcias', 'password',
+                    '192.0.2.1', at, at + 43200
+             FROM t",
+            [tokens, ACCOUNTS],
+        )?;
+        all.commit()?;
+        drop(db);
+        self.mcias.restart(&environment());
+        Ok(())
+    }
+
+    fn pid(&self) -> u32 {
+        self.mcias.process().pid()
+    }
+
+    /// What an introspection costs, in microseconds of processor time.
+    fn introspect(&self, count: u64) -> anyhow::Result<f64> {
+        let told = self.mcias.introspect(&self.service, &self.person);
+        ensure!(told.body["active"] == json!(true), "the token is not good: {}", told.text);
+        let body = format!("token={}", self.person);
+        let bearer = format!("authorization: Bearer {}", self.service);
+        self.cost(
+            &told,
+            "/v1/introspect",
+            &bearer,
+            "application/x-www-form-urlencoded",
+            &body,
+            (4, 32),
+            count,
+        )
+    }
+
+    /// What a login costs, in microseconds of processor time.
+    fn log_in(&self, count: u64) -> anyhow::Result<f64> {
+        let body: Value = json!({ "username": "bob", "password": PASSWORD });
+        let told = self.mcias.ask("POST", "/v1/login", "", &body);
+        ensure!(told.status == 200, "no login: {}", told.text);
+        let host = format!("x-bench: {NAME}");
+        self.cost(&told, "/v1/login", &host, "application/json", &body.to_string(), (2, 1), count)
+    }
+
+    /// Makes so many requests, each of which must be answered with as much as this one was; the cost of one.
+    #[expect(clippy::too_many_arguments, reason = "it is the request, said once")]
+    fn cost(
+        &self,
+        like: &Answer,
+        path: &str,
+        header: &str,
+        kind: &str,
+        body: &str,
+        (clients, streams): (u32, u32),
+        count: u64,
+    ) -> anyhow::Result<f64> {
+        let file = self.mcias.folder().join("body");
+        std::fs::write(&file, body)?;
+        let target: SocketAddr = self.mcias.rest;
+        let request = Post {
+            target,
+            url: &format!("https://{NAME}:{}{path}", target.port()),
+            headers: &[header, &format!("content-type: {kind}")],
+            body: &file,
+            clients,
+            streams,
+        };
+        let before = proc::cpu(&[self.pid()]);
+        let outcome = post(&request, count, like.text.len() as u64)?;
+        let spent = proc::cpu(&[self.pid()]) - before;
+        ensure!(outcome.failed == 0, "{} failed: {:?}", outcome.failed, outcome.first_failure);
+        Ok(spent.as_secs_f64() * 1e6 / kib(count))
+    }
+}
+
+/// What makes its passwords cost what they do where nobody says otherwise: the server of tests has cheaper ones.
+fn environment() -> [(&'static str, &'static str); 2] {
+    [("MCIAS_PASSWORDS_ARGON2_MEMORY_KIB", "19456"), ("MCIAS_PASSWORDS_ARGON2_PASSES", "2")]
+}
+
+/// Processor time of one Argon2id in this process, in milliseconds: with memory that it has already.
+fn argon2_ms(count: u64) -> anyhow::Result<f64> {
+    let params =
+        argon2::Params::new(MEMORY_KIB, PASSES, 1, Some(32)).expect("they are within Argon2's bounds");
+    let argon2 = argon2::Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+    let mut memory = vec![argon2::Block::default(); MEMORY_KIB as usize];
+    let mut out = [0; 32];
+    let mut hash = || {
+        let hashed =
+            argon2.hash_password_into_with_memory(PASSWORD.as_bytes(), &[7; 16], &mut out, &mut memory);
+        hashed.map_err(|error| anyhow::anyhow!("Argon2id: {error}"))
+    };
+    hash()?;
+    let own = [std::process::id()];
+    let before = proc::cpu(&own);
+    (0..count).try_for_each(|_| hash())?;
+    Ok((proc::cpu(&own) - before).as_secs_f64() * 1e3 / kib(count))
+}

@@ -1,0 +1,144 @@
+//! The machine's clock jumps, forward and back: what has ended has ended, nothing is good twice, the log holds together.
+
+use mcias::domain::totp::TotpSecret;
+use serde_json::{Value, json};
+
+use crate::local::{Local, PASSWORD, text};
+
+const HOUR: i64 = 3600;
+const DAY: i64 = 24 * HOUR;
+
+#[test]
+fn sessions_and_tokens_end_when_their_time_has_come() {
+    let mcias = Local::start();
+    let admin = mcias.login("ada");
+    let service = mcias.service(&admin, "mcr");
+    assert_eq!(mcias.introspect(&service, &admin).body["active"], json!(true));
+    mcias.clock.jump(12 * HOUR - 10);
+    assert_eq!(mcias.introspect(&service, &admin).body["active"], json!(true));
+    mcias.clock.jump(10);
+    assert_eq!(mcias.introspect(&service, &admin).body["active"], json!(false));
+    let refused = mcias.ask("GET", "/v1/me", &admin, &Value::Null);
+    assert_eq!((refused.status, refused.reason()), (401, "unauthenticated"), "{refused:?}");
+    mcias.clock.jump(365 * DAY - 12 * HOUR - 60);
+    assert_eq!(mcias.introspect(&service, &admin).status, 200);
+    mcias.clock.jump(60);
+    assert_eq!(mcias.introspect(&service, &admin).status, 401);
+    let admin = mcias.login("ada");
+    mcias.verified(&admin);
+}
+
+#[test]
+fn a_clock_set_back_holds_tokens_up_until_it_is_right_again() {
+    let mcias = Local::start();
+    let admin = mcias.login("ada");
+    let service = mcias.service(&admin, "mcr");
+    let before = mcias.verified(&admin);
+    // A minute is what clocks may be apart.
+    mcias.clock.jump(-50);
+    assert_eq!(mcias.introspect(&service, &admin).body["active"], json!(true));
+    mcias.clock.jump(-HOUR);
+    for token in [&admin, &service] {
+        let refused = mcias.ask("GET", "/v1/me", token, &Value::Null);
+        assert_eq!(refused.status, 401, "{refused:?}");
+        assert!(refused.body["detail"].as_str().unwrap().contains("not-yet-valid"), "{refused:?}");
+    }
+    // Whoever logs in now works now, and the log goes on.
+    let early = mcias.login("ada");
+    mcias.done("POST", "/v1/accounts", &early, &json!({ "name": "eve", "account_type": "human" }));
+    assert!(mcias.verified(&early) > before);
+    mcias.clock.jump(HOUR + 50);
+    for token in [&admin, &early] {
+        assert_eq!(mcias.introspect(&service, token).body["active"], json!(true));
+    }
+    mcias.verified(&admin);
+}
+
+#[test]
+fn what_was_revoked_while_the_clock_was_wrong_stays_revoked() {
+    let mcias = Local::start();
+    let admin = mcias.login("ada");
+    let (service, doomed) = (mcias.service(&admin, "mcr"), mcias.service(&admin, "mcp"));
+    mcias.person(&admin, "bob", &["user"]);
+    let bob = mcias.login("bob");
+    let bobs = mcias.done("GET", "/v1/accounts/bob/sessions", &admin, &Value::Null);
+    let path = format!("/v1/accounts/bob/sessions/{}", text(&bobs["sessions"][0]["id"]));
+    let tokens = mcias.done("GET", "/v1/accounts/mcp/tokens", &admin, &Value::Null);
+    let token = format!("/v1/accounts/mcp/tokens/{}", text(&tokens["tokens"][0]["id"]));
+    // Both have ended, by this clock.
+    mcias.clock.jump(400 * DAY);
+    let late = mcias.login("ada");
+    mcias.done("DELETE", &token, &late, &Value::Null);
+    mcias.done("DELETE", &path, &late, &Value::Null);
+    mcias.clock.jump(-400 * DAY);
+    assert_eq!(mcias.introspect(&service, &doomed).body["active"], json!(false));
+    assert_eq!(mcias.introspect(&service, &bob).body["active"], json!(false));
+    mcias.person(&admin, "eve", &["user"]);
+    let eve = mcias.login("eve");
+    mcias.clock.jump(400 * DAY);
+    let late = mcias.login("ada");
+    mcias.done("PATCH", "/v1/accounts/eve", &late, &json!({ "enabled": false }));
+    mcias.done("PATCH", "/v1/accounts/eve", &late, &json!({ "enabled": true }));
+    mcias.clock.jump(-400 * DAY);
+    assert_eq!(mcias.introspect(&service, &eve).body["active"], json!(false));
+}
+
+#[test]
+fn a_code_is_good_once_whatever_the_clock_says() {
+    let mcias = Local::start();
+    let admin = mcias.login("ada");
+    let enrolment = mcias.done("POST", "/v1/me/totp/begin", &admin, &Value::Null);
+    let secret = data_encoding::BASE32_NOPAD.decode(text(&enrolment["secret"]).as_bytes()).unwrap();
+    let secret = TotpSecret::try_from_slice(&secret).unwrap();
+    let code = || secret.code((mcias.clock.unix_s() / 30).unsigned_abs()).expose().to_owned();
+    mcias.done("POST", "/v1/me/totp/confirm", &admin, &json!({ "code": code() }));
+    let login = |code: &str| {
+        let body = json!({ "username": "ada", "password": PASSWORD, "totp": code });
+        mcias.ask("POST", "/v1/login", "", &body)
+    };
+    mcias.clock.jump(300);
+    let used = code();
+    assert_eq!(login(&used).status, 200);
+    assert_eq!(login(&used).reason(), "used-code");
+    // The code of an hour ago was right then, and is a step that is past.
+    mcias.clock.jump(-HOUR);
+    assert_eq!(login(&code()).reason(), "used-code");
+    mcias.clock.jump(HOUR);
+    assert_eq!(login(&used).reason(), "used-code");
+    mcias.clock.jump(60);
+    assert_eq!(login(&code()).status, 200);
+}
+
+#[test]
+fn a_login_that_is_yet_to_come_is_not_fresh() {
+    let mcias = Local::start();
+    let admin = mcias.login("ada");
+    let begin = || mcias.ask("POST", "/v1/me/totp/begin", &admin, &Value::Null);
+    assert_eq!(begin().status, 200);
+    mcias.clock.jump(-30);
+    assert_eq!(begin().reason(), "fresh-login-required");
+    mcias.clock.jump(30);
+    assert_eq!(begin().status, 200);
+    mcias.clock.jump(15 * 60 + 1);
+    assert_eq!(begin().reason(), "fresh-login-required");
+}
+
+#[test]
+fn guessing_is_slowed_down_by_time_that_no_jump_moves() {
+    let mcias = Local::start();
+    let guess = || {
+        let body = json!({ "username": "ada", "password": "wrong" });
+        mcias.ask_from([198, 51, 100, 7], "POST", "/v1/login", "", &body).status
+    };
+    let mut tries = 0;
+    while guess() != 429 {
+        tries += 1;
+        assert!(tries < 100, "nobody slows it down");
+    }
+    for jump in [DAY, -2 * DAY, 400 * DAY] {
+        mcias.clock.jump(jump);
+        assert_eq!(guess(), 429, "after a jump of {jump} s");
+    }
+    let admin = mcias.login("ada");
+    mcias.verified(&admin);
+}

@@ -1,0 +1,155 @@
+//! A MCIAS within this process, with a clock that a test sets and answers without sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use mcdsl::clock::Clock;
+use mcdsl::http::{Metrics, Peer, surround};
+use mcias::app::Mcias;
+use mcias::config::Config;
+use mcias::domain::password::Params;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+pub(crate) const PASSWORD: &str = "violet gravel umbrella";
+
+/// A MCIAS with a first admin, `ada`.
+pub(crate) struct Local {
+    pub(crate) clock: Clock,
+    router: Router,
+    runtime: tokio::runtime::Runtime,
+    // Dropped after the database.
+    folder: TempDir,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    /// Its problem's reason.
+    pub(crate) fn reason(&self) -> &str {
+        self.body["reason"].as_str().unwrap_or_default()
+    }
+}
+
+impl Local {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.server.root = folder.path().to_owned();
+        config.passwords.argon2 = Params { memory_kib: 64, passes: 1, lanes: 1 };
+        let limits = config.server.limits();
+        let clock = Clock::system();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let app = Arc::new(runtime.block_on(Mcias::open(config, clock.clone())).unwrap());
+        let link = runtime.block_on(app.make_admin("ada")).unwrap();
+        let router = mcias::http::router(Arc::clone(&app));
+        let router = surround(router, limits, Arc::new(Metrics::default()), clock.clone());
+        let local = Self { clock, router, runtime, folder };
+        local.redeem(&link.url);
+        local
+    }
+
+    /// A request from this address.
+    pub(crate) fn send(&self, from: [u8; 4], request: http::request::Builder, body: String) -> Answer {
+        let mut request = request.body(Body::from(body)).unwrap();
+        request.extensions_mut().insert(Peer(SocketAddr::from((from, 4000))));
+        self.runtime.block_on(async {
+            let response = self.router.clone().oneshot(request).await.unwrap();
+            let status = response.status().as_u16();
+            let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
+        })
+    }
+
+    /// A request with a JSON body (null: none), with a token (empty: none).
+    pub(crate) fn ask(&self, method: &str, path: &str, token: &str, body: &Value) -> Answer {
+        self.ask_from([192, 0, 2, 1], method, path, token, body)
+    }
+
+    pub(crate) fn ask_from(
+        &self,
+        from: [u8; 4],
+        method: &str,
+        path: &str,
+        token: &str,
+        body: &Value,
+    ) -> Answer {
+        let mut request = http::Request::builder().method(method).uri(path);
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if body.is_null() {
+            return self.send(from, request, String::new());
+        }
+        self.send(from, request.header("content-type", "application/json"), body.to_string())
+    }
+
+    /// A request that succeeds.
+    pub(crate) fn done(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
+        let answer = self.ask(method, path, token, body);
+        assert_eq!(answer.status, 200, "{method} {path} {body}: {}", answer.body);
+        answer.body
+    }
+
+    /// A login that succeeds: its token.
+    pub(crate) fn login(&self, name: &str) -> String {
+        let body = json!({ "username": name, "password": PASSWORD });
+        text(&self.done("POST", "/v1/login", "", &body)["token"])
+    }
+
+    /// Makes a person with [`PASSWORD`].
+    pub(crate) fn person(&self, admin: &str, name: &str, roles: &[&str]) {
+        let body = json!({ "name": name, "account_type": "human", "roles": roles });
+        self.done("POST", "/v1/accounts", admin, &body);
+        let link = self.done("POST", &format!("/v1/accounts/{name}/link"), admin, &Value::Null);
+        self.redeem(&text(&link["url"]));
+    }
+
+    /// Makes a system account: its token.
+    pub(crate) fn service(&self, admin: &str, name: &str) -> String {
+        self.done("POST", "/v1/accounts", admin, &json!({ "name": name, "account_type": "system" }));
+        let path = format!("/v1/accounts/{name}/tokens");
+        text(&self.done("POST", &path, admin, &json!({ "label": "first" }))["token"])
+    }
+
+    /// What a service is told of a token.
+    pub(crate) fn introspect(&self, service: &str, token: &str) -> Answer {
+        let request = http::Request::builder()
+            .method("POST")
+            .uri("/v1/introspect")
+            .header("authorization", format!("Bearer {service}"))
+            .header("content-type", "application/x-www-form-urlencoded");
+        self.send([192, 0, 2, 2], request, format!("token={token}"))
+    }
+
+    /// Whether the audit log holds together; how many entries it has.
+    pub(crate) fn verified(&self, admin: &str) -> i64 {
+        let verdict = self.done("POST", "/v1/audit/verify", admin, &json!({}));
+        assert_eq!(verdict["intact"], json!(true), "{verdict}");
+        verdict["entries"].as_i64().unwrap()
+    }
+
+    /// The database, to read beside it.
+    pub(crate) fn database(&self) -> rusqlite::Connection {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        rusqlite::Connection::open_with_flags(self.folder.path().join("mcias.db"), flags).unwrap()
+    }
+
+    fn redeem(&self, link: &str) {
+        let secret = link.rsplit('/').next().unwrap();
+        self.done("POST", "/v1/link/redeem", "", &json!({ "secret": secret, "password": PASSWORD }));
+    }
+}
+
+/// A text of an answer.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
+}
