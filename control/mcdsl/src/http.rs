@@ -108,9 +108,10 @@ async fn answer(State(around): State<Around>, mut request: Request, next: Next) 
     response.headers_mut().entry(REQUEST_ID).or_insert(id);
     response.headers_mut().entry("x-content-type-options").or_insert(HeaderValue::from_static("nosniff"));
     let took = around.clock.elapsed().saturating_sub(start);
-    // Of a gRPC call, the path is one of the services' own, or the pattern says that it is none.
-    let route = grpc_path.as_deref().filter(|_| matched.is_some()).unwrap_or(route);
     let outcome = outcome(&response);
+    // tonic's patterns are a service each. The path says which method, where there is such a one.
+    let is_method = route.ends_with("/{*rest}") && outcome != tonic::Code::Unimplemented as u16;
+    let route = grpc_path.as_deref().filter(|_| is_method).unwrap_or(route);
     around.metrics.count(route, &method, outcome, took);
     tracing::debug!(
         parent: &span,

@@ -82,7 +82,7 @@ impl utoipa::IntoResponses for Failed {
     ),
     components(schemas(ProblemDocument)),
     modifiers(&Token),
-    security(("token" = []), ())
+    security(("token" = []))
 )]
 struct Document;
 

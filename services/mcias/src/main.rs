@@ -139,6 +139,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         mcdsl::http::surround(router, settings.limits(), Arc::clone(&metrics), clock.clone())
     };
     let rest = around(http::router(Arc::clone(&app)).merge(web::router(Arc::clone(&app))));
+    let rest = rest.layer(axum::middleware::from_fn(web::speak_to_browsers));
     let calls = around(mcdsl::grpc::router(grpc::services(Arc::clone(&app)).await?));
     let own = about(Arc::clone(&app), Arc::clone(&metrics));
     let web = certificate.config(&["h2", "http/1.1"]);

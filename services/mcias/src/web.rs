@@ -13,10 +13,13 @@ mod visit;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use axum::routing::{get, post};
 use maud::{Markup, html};
-use mcdsl::web::{self, Asset, Csrf};
+use mcdsl::web::{self, Asset, Csrf, Tone};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -72,7 +75,7 @@ pub fn router(app: Arc<Mcias>) -> Router {
         .route("/sessions/end-others", post(own::end_others))
         .route("/sessions/{id}/end", post(own::end_session))
         .route("/accounts", get(accounts::list))
-        .route("/accounts/new", get(accounts::new).post(accounts::create))
+        .route("/new-account", get(accounts::new).post(accounts::create))
         .route("/accounts/{name}", get(accounts::show).post(accounts::update))
         .route("/accounts/{name}/link", post(accounts::link))
         .route("/accounts/{name}/reset-factors", get(accounts::ask_reset).post(accounts::reset))
@@ -90,6 +93,34 @@ pub fn router(app: Arc<Mcias>) -> Router {
         .layer(from_fn(web::secure))
         .with_state(shared)
         .merge(web::static_files(&[SCRIPT]))
+}
+
+/// Says to a browser in a page what a program is told in a problem document: a layer around everything that is served.
+pub async fn speak_to_browsers(request: Request, next: Next) -> Response {
+    let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    let is_browser = accepts.is_some_and(|accept| accept.contains("text/html"));
+    let is_api = request.uri().path().starts_with("/v1/");
+    let response = next.run(request).await;
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    if !is_browser || is_api || kind.is_none_or(|kind| kind != "application/problem+json") {
+        return response;
+    }
+    let (title, what) = match response.status() {
+        StatusCode::NOT_FOUND => {
+            ("There is no such page", "The address is wrong, or what was there is gone.")
+        }
+        StatusCode::METHOD_NOT_ALLOWED => ("That does not go", "This address takes something else."),
+        _ => ("That did not work", "Go back, and try again."),
+    };
+    let body = html! {
+        (web::notice(Tone::Bad, html! { p { (what) } }))
+        p { a href="/" { "To the first page" } }
+    };
+    let mut page = web::Page::new(&PAGES, title, body).respond(response.status());
+    for (name, value) in web::security_headers() {
+        page.headers_mut().insert(name, value);
+    }
+    page
 }
 
 /// Whether these roles make an admin.

@@ -148,7 +148,7 @@ async function walk() {
 
   await go("/sessions");
   await look("sessions");
-  await go("/accounts/new");
+  await go("/new-account");
   await fill("Name", "Not a name");
   await press("Make the account");
   await look("account-new-wrong");
@@ -160,7 +160,7 @@ async function walk() {
   await press("Make a link");
   const link = await page.locator("#once").inputValue();
   await look("link");
-  await go("/accounts/new");
+  await go("/new-account");
   await fill("Name", "mcr");
   await page.getByLabel("Whose").selectOption("system");
   await fill("Tags", "prod");

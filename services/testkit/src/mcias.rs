@@ -95,9 +95,20 @@ impl Line {
     ) -> io::Result<Answer> {
         let bearer =
             if token.is_empty() { String::new() } else { format!("authorization: Bearer {token}\r\n") };
+        self.send(method, path, &bearer, kind, body)
+    }
+
+    fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        fields: &str,
+        kind: &str,
+        body: &[u8],
+    ) -> io::Result<Answer> {
         let kind = if body.is_empty() { String::new() } else { format!("content-type: {kind}\r\n") };
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {NAME}:8443\r\n{bearer}{kind}content-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: {NAME}:8443\r\n{fields}{kind}content-length: {}\r\n\r\n",
             body.len()
         );
         let response = self.0.try_ask(&[head.as_bytes(), body].concat())?;
@@ -281,6 +292,15 @@ impl Mcias {
     pub fn raw(&self, method: &str, path: &str, token: &str, kind: &str, body: &[u8]) -> Answer {
         let mut line = self.line();
         line.raw(method, path, token, kind, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// A request with more fields in its head, each with its end.
+    ///
+    /// # Panics
+    /// There is no answer.
+    pub fn raw_with(&self, method: &str, path: &str, fields: &str, kind: &str, body: &[u8]) -> Answer {
+        let mut line = self.line();
+        line.send(method, path, fields, kind, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
 
     /// A connection that is used again and again, and may break.

@@ -176,10 +176,9 @@ fn a_database_that_is_written_to_is_packed_whole() {
             0
         };
         let writer = scope.spawn(write);
-        for archive in &archives {
-            assert_eq!(packed(&site, archive).databases, 1);
-        }
+        let databases: Vec<_> = archives.iter().map(|archive| packed(&site, archive).databases).collect();
         done.store(true, Ordering::Relaxed);
+        assert_eq!(databases, [1; 4]);
         assert!(writer.join().unwrap() > 0, "nothing was written meanwhile");
     });
     for archive in &archives {

@@ -35,6 +35,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         is_kind(request.headers(), "application/json")?;
         let body = body(request, state).await?;
+        // A list of a type's fields would be taken for it, in whatever order they happen to stand in our code.
+        if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(Problem::new(Kind::Invalid, "malformed", "the body must be a JSON object: `{...}`"));
+        }
         let mut reader = serde_json::Deserializer::from_slice(&body);
         let read = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();

@@ -77,6 +77,7 @@ async fn what_a_body_must_be() {
     check("text/plain", r#"{"text":"a"}"#, 415, "media-type", "content-type").await;
     check("", r#"{"text":"a"}"#, 415, "media-type", "content-type").await;
     check(json, "", 400, "malformed", "").await;
+    check(json, r#"["a",null]"#, 400, "malformed", "").await;
     check(json, r#"{"text":"a"} x"#, 400, "malformed", "").await;
     check(json, r#"{"text":"a","#, 400, "malformed", "").await;
     check(json, r#"{"text":7}"#, 400, "invalid-field", "text").await;

@@ -24,7 +24,13 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// Makes an account. A person gets a password by a link.
-#[utoipa::path(post, path = "/v1/accounts", tag = "accounts", request_body = CreateAccountRequest, responses((status = 200, description = "Done.", body = Account), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/accounts",
+    tag = "accounts",
+    request_body = CreateAccountRequest,
+    responses((status = 200, description = "Done.", body = Account), Failed)
+)]
 async fn create_account(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -34,7 +40,13 @@ async fn create_account(
 }
 
 /// Accounts in the order of their names.
-#[utoipa::path(get, path = "/v1/accounts", tag = "accounts", params(ListAccountsRequest), responses((status = 200, description = "Done.", body = ListAccountsReply), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/accounts",
+    tag = "accounts",
+    params(ListAccountsRequest),
+    responses((status = 200, description = "Done.", body = ListAccountsReply), Failed)
+)]
 async fn list_accounts(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -44,7 +56,13 @@ async fn list_accounts(
 }
 
 /// An account.
-#[utoipa::path(get, path = "/v1/accounts/{name}", tag = "accounts", params(("name" = String, Path, description = "The account's name.")), responses((status = 200, description = "Done.", body = Account), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/accounts/{name}",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name.")),
+    responses((status = 200, description = "Done.", body = Account), Failed)
+)]
 async fn get_account(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -54,7 +72,14 @@ async fn get_account(
 }
 
 /// Changes what is given.
-#[utoipa::path(patch, path = "/v1/accounts/{name}", tag = "accounts", params(("name" = String, Path, description = "The account's name.")), request_body = AccountChange, responses((status = 200, description = "Done.", body = Account), Failed))]
+#[utoipa::path(
+    patch,
+    path = "/v1/accounts/{name}",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name.")),
+    request_body = AccountChange,
+    responses((status = 200, description = "Done.", body = Account), Failed)
+)]
 async fn update_account(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -65,7 +90,13 @@ async fn update_account(
 }
 
 /// Removes an account with everything that is its.
-#[utoipa::path(delete, path = "/v1/accounts/{name}", tag = "accounts", params(("name" = String, Path, description = "The account's name.")), responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    delete,
+    path = "/v1/accounts/{name}",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name.")),
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn delete_account(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -75,7 +106,13 @@ async fn delete_account(
 }
 
 /// Makes a one-time link, with which a person sets a password.
-#[utoipa::path(post, path = "/v1/accounts/{name}/link", tag = "accounts", params(("name" = String, Path, description = "The account's name.")), responses((status = 200, description = "Done.", body = IssuedLink), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/accounts/{name}/link",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name.")),
+    responses((status = 200, description = "Done.", body = IssuedLink), Failed)
+)]
 async fn issue_link(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -85,7 +122,13 @@ async fn issue_link(
 }
 
 /// Takes second factor, recovery codes and passkeys from a person who has lost them.
-#[utoipa::path(post, path = "/v1/accounts/{name}/reset-factors", tag = "accounts", params(("name" = String, Path, description = "The account's name.")), responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/accounts/{name}/reset-factors",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name.")),
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn reset_factors(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -95,7 +138,13 @@ async fn reset_factors(
 }
 
 /// A person's live sessions.
-#[utoipa::path(get, path = "/v1/accounts/{name}/sessions", tag = "accounts", params(("name" = String, Path, description = "The account's name.")), responses((status = 200, description = "Done.", body = ListSessionsReply), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/accounts/{name}/sessions",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name.")),
+    responses((status = 200, description = "Done.", body = ListSessionsReply), Failed)
+)]
 async fn list_account_sessions(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -105,7 +154,13 @@ async fn list_account_sessions(
 }
 
 /// Ends all of a person's sessions.
-#[utoipa::path(delete, path = "/v1/accounts/{name}/sessions", tag = "accounts", params(("name" = String, Path, description = "The account's name.")), responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    delete,
+    path = "/v1/accounts/{name}/sessions",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name.")),
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn end_account_sessions(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -115,7 +170,13 @@ async fn end_account_sessions(
 }
 
 /// Ends a person's session.
-#[utoipa::path(delete, path = "/v1/accounts/{name}/sessions/{id}", tag = "accounts", params(("name" = String, Path, description = "The account's name."), ("id" = String, Path, description = "Its id.")), responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    delete,
+    path = "/v1/accounts/{name}/sessions/{id}",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name."), ("id" = String, Path, description = "Its id.")),
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn end_account_session(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -125,7 +186,14 @@ async fn end_account_session(
 }
 
 /// Issues a token of a system account. It is shown this once.
-#[utoipa::path(post, path = "/v1/accounts/{name}/tokens", tag = "accounts", params(("name" = String, Path, description = "The account's name.")), request_body = NewToken, responses((status = 200, description = "Done.", body = IssuedToken), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/accounts/{name}/tokens",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name.")),
+    request_body = NewToken,
+    responses((status = 200, description = "Done.", body = IssuedToken), Failed)
+)]
 async fn issue_token(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -136,7 +204,13 @@ async fn issue_token(
 }
 
 /// Tokens of a system account.
-#[utoipa::path(get, path = "/v1/accounts/{name}/tokens", tag = "accounts", params(("name" = String, Path, description = "The account's name.")), responses((status = 200, description = "Done.", body = ListTokensReply), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/accounts/{name}/tokens",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name.")),
+    responses((status = 200, description = "Done.", body = ListTokensReply), Failed)
+)]
 async fn list_tokens(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -146,7 +220,13 @@ async fn list_tokens(
 }
 
 /// Revokes a token.
-#[utoipa::path(delete, path = "/v1/accounts/{name}/tokens/{id}", tag = "accounts", params(("name" = String, Path, description = "The account's name."), ("id" = String, Path, description = "Its id.")), responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    delete,
+    path = "/v1/accounts/{name}/tokens/{id}",
+    tag = "accounts",
+    params(("name" = String, Path, description = "The account's name."), ("id" = String, Path, description = "Its id.")),
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn revoke_token(
     State(app): State<App>,
     Asking(ask): Asking,

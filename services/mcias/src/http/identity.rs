@@ -24,7 +24,14 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// Password, and a second factor where the account has one. A service that shows its token logs a person in to itself.
-#[utoipa::path(post, path = "/v1/login", tag = "identity", request_body = LoginRequest, responses((status = 200, description = "Done.", body = LoginReply), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/login",
+    tag = "identity",
+    request_body = LoginRequest,
+    security((), ("token" = [])),
+    responses((status = 200, description = "Done.", body = LoginReply), Failed)
+)]
 async fn login(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -34,7 +41,14 @@ async fn login(
 }
 
 /// A challenge for any passkey of this site. Takes no token.
-#[utoipa::path(post, path = "/v1/login/passkey/begin", tag = "identity", request_body = BeginPasskeyLoginRequest, responses((status = 200, description = "Done.", body = PasskeyChallenge), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/login/passkey/begin",
+    tag = "identity",
+    request_body = BeginPasskeyLoginRequest,
+    security(()),
+    responses((status = 200, description = "Done.", body = PasskeyChallenge), Failed)
+)]
 async fn begin_passkey_login(
     State(app): State<App>,
     Json(_body): Json<BeginPasskeyLoginRequest>,
@@ -43,7 +57,14 @@ async fn begin_passkey_login(
 }
 
 /// The answer to such a challenge.
-#[utoipa::path(post, path = "/v1/login/passkey/finish", tag = "identity", request_body = FinishPasskeyLoginRequest, responses((status = 200, description = "Done.", body = LoginReply), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/login/passkey/finish",
+    tag = "identity",
+    request_body = FinishPasskeyLoginRequest,
+    security((), ("token" = [])),
+    responses((status = 200, description = "Done.", body = LoginReply), Failed)
+)]
 async fn finish_passkey_login(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -53,13 +74,27 @@ async fn finish_passkey_login(
 }
 
 /// What a one-time link is for. Takes no token.
-#[utoipa::path(post, path = "/v1/link", tag = "identity", request_body = GetLinkRequest, responses((status = 200, description = "Done.", body = Link), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/link",
+    tag = "identity",
+    request_body = GetLinkRequest,
+    security(()),
+    responses((status = 200, description = "Done.", body = Link), Failed)
+)]
 async fn get_link(State(app): State<App>, Json(body): Json<GetLinkRequest>) -> Answer<Link> {
     app.get_link(body).await.map(Json)
 }
 
 /// Sets the password that a one-time link is for, and ends every session of the account. Takes no token.
-#[utoipa::path(post, path = "/v1/link/redeem", tag = "identity", request_body = RedeemLinkRequest, responses((status = 200, description = "Done.", body = RedeemLinkReply), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/link/redeem",
+    tag = "identity",
+    request_body = RedeemLinkRequest,
+    security(()),
+    responses((status = 200, description = "Done.", body = RedeemLinkReply), Failed)
+)]
 async fn redeem_link(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -89,6 +124,7 @@ async fn introspect(
     get,
     path = "/.well-known/jwks.json",
     tag = "identity",
+    security(()),
     responses((status = 200, description = "Done.", body = KeySet))
 )]
 async fn key_set(State(app): State<App>) -> Result<Json<KeySet>, Problem> {

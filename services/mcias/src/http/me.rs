@@ -30,13 +30,24 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// The account of whoever asks.
-#[utoipa::path(get, path = "/v1/me", tag = "me", responses((status = 200, description = "Done.", body = Account), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/me",
+    tag = "me",
+    responses((status = 200, description = "Done.", body = Account), Failed)
+)]
 async fn get_me(State(app): State<App>, Asking(ask): Asking) -> Answer<Account> {
     app.get_me(&ask).await.map(Json)
 }
 
 /// Replaces the password, and ends every other session.
-#[utoipa::path(put, path = "/v1/me/password", tag = "me", request_body = ChangePasswordRequest, responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    put,
+    path = "/v1/me/password",
+    tag = "me",
+    request_body = ChangePasswordRequest,
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn change_password(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -46,13 +57,24 @@ async fn change_password(
 }
 
 /// A new secret for a second factor, which counts once it is confirmed.
-#[utoipa::path(post, path = "/v1/me/totp/begin", tag = "me", responses((status = 200, description = "Done.", body = TotpEnrolment), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/me/totp/begin",
+    tag = "me",
+    responses((status = 200, description = "Done.", body = TotpEnrolment), Failed)
+)]
 async fn begin_totp(State(app): State<App>, Asking(ask): Asking) -> Answer<TotpEnrolment> {
     app.begin_totp(&ask).await.map(Json)
 }
 
 /// Turns the second factor on.
-#[utoipa::path(post, path = "/v1/me/totp/confirm", tag = "me", request_body = ConfirmTotpRequest, responses((status = 200, description = "Done.", body = RecoveryCodes), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/me/totp/confirm",
+    tag = "me",
+    request_body = ConfirmTotpRequest,
+    responses((status = 200, description = "Done.", body = RecoveryCodes), Failed)
+)]
 async fn confirm_totp(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -62,31 +84,57 @@ async fn confirm_totp(
 }
 
 /// Turns the second factor off.
-#[utoipa::path(delete, path = "/v1/me/totp", tag = "me", responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    delete,
+    path = "/v1/me/totp",
+    tag = "me",
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn remove_totp(State(app): State<App>, Asking(ask): Asking) -> Answer<Changed> {
     app.remove_totp(&ask).await.map(Json)
 }
 
 /// New recovery codes; the old ones are void.
-#[utoipa::path(post, path = "/v1/me/recovery-codes", tag = "me", responses((status = 200, description = "Done.", body = RecoveryCodes), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/me/recovery-codes",
+    tag = "me",
+    responses((status = 200, description = "Done.", body = RecoveryCodes), Failed)
+)]
 async fn replace_recovery_codes(State(app): State<App>, Asking(ask): Asking) -> Answer<RecoveryCodes> {
     app.replace_recovery_codes(&ask).await.map(Json)
 }
 
 /// Passkeys of whoever asks.
-#[utoipa::path(get, path = "/v1/me/passkeys", tag = "me", responses((status = 200, description = "Done.", body = ListPasskeysReply), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/me/passkeys",
+    tag = "me",
+    responses((status = 200, description = "Done.", body = ListPasskeysReply), Failed)
+)]
 async fn list_passkeys(State(app): State<App>, Asking(ask): Asking) -> Answer<ListPasskeysReply> {
     app.list_passkeys(&ask).await.map(Json)
 }
 
 /// A challenge for a new passkey.
-#[utoipa::path(post, path = "/v1/me/passkeys/begin", tag = "me", responses((status = 200, description = "Done.", body = PasskeyChallenge), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/me/passkeys/begin",
+    tag = "me",
+    responses((status = 200, description = "Done.", body = PasskeyChallenge), Failed)
+)]
 async fn begin_passkey(State(app): State<App>, Asking(ask): Asking) -> Answer<PasskeyChallenge> {
     app.begin_passkey(&ask).await.map(Json)
 }
 
 /// Adds a passkey.
-#[utoipa::path(post, path = "/v1/me/passkeys/finish", tag = "me", request_body = FinishPasskeyRequest, responses((status = 200, description = "Done.", body = Passkey), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/me/passkeys/finish",
+    tag = "me",
+    request_body = FinishPasskeyRequest,
+    responses((status = 200, description = "Done.", body = Passkey), Failed)
+)]
 async fn finish_passkey(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -96,7 +144,14 @@ async fn finish_passkey(
 }
 
 /// Calls a passkey something else.
-#[utoipa::path(patch, path = "/v1/me/passkeys/{id}", tag = "me", params(("id" = String, Path, description = "Its id.")), request_body = PasskeyLabel, responses((status = 200, description = "Done.", body = Passkey), Failed))]
+#[utoipa::path(
+    patch,
+    path = "/v1/me/passkeys/{id}",
+    tag = "me",
+    params(("id" = String, Path, description = "Its id.")),
+    request_body = PasskeyLabel,
+    responses((status = 200, description = "Done.", body = Passkey), Failed)
+)]
 async fn rename_passkey(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -107,7 +162,13 @@ async fn rename_passkey(
 }
 
 /// Removes a passkey.
-#[utoipa::path(delete, path = "/v1/me/passkeys/{id}", tag = "me", params(("id" = String, Path, description = "Its id.")), responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    delete,
+    path = "/v1/me/passkeys/{id}",
+    tag = "me",
+    params(("id" = String, Path, description = "Its id.")),
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn remove_passkey(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -117,25 +178,46 @@ async fn remove_passkey(
 }
 
 /// Live sessions of whoever asks.
-#[utoipa::path(get, path = "/v1/me/sessions", tag = "me", responses((status = 200, description = "Done.", body = ListSessionsReply), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/me/sessions",
+    tag = "me",
+    responses((status = 200, description = "Done.", body = ListSessionsReply), Failed)
+)]
 async fn list_sessions(State(app): State<App>, Asking(ask): Asking) -> Answer<ListSessionsReply> {
     app.list_sessions(&ask).await.map(Json)
 }
 
 /// Ends a session of whoever asks.
-#[utoipa::path(delete, path = "/v1/me/sessions/{id}", tag = "me", params(("id" = String, Path, description = "Its id.")), responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    delete,
+    path = "/v1/me/sessions/{id}",
+    tag = "me",
+    params(("id" = String, Path, description = "Its id.")),
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn end_session(State(app): State<App>, Asking(ask): Asking, Path(id): Path<String>) -> Answer<Changed> {
     app.end_session(&ask, id).await.map(Json)
 }
 
 /// Ends every session of whoever asks but the one that asks.
-#[utoipa::path(post, path = "/v1/me/sessions/end-others", tag = "me", responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/me/sessions/end-others",
+    tag = "me",
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn end_other_sessions(State(app): State<App>, Asking(ask): Asking) -> Answer<Changed> {
     app.end_other_sessions(&ask).await.map(Json)
 }
 
 /// Ends the session that asks.
-#[utoipa::path(post, path = "/v1/me/logout", tag = "me", responses((status = 200, description = "Done.", body = Changed), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/me/logout",
+    tag = "me",
+    responses((status = 200, description = "Done.", body = Changed), Failed)
+)]
 async fn logout(State(app): State<App>, Asking(ask): Asking) -> Answer<Changed> {
     app.logout(&ask).await.map(Json)
 }

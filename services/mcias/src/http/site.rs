@@ -22,13 +22,24 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// The login policy.
-#[utoipa::path(get, path = "/v1/policy", tag = "site", responses((status = 200, description = "Done.", body = Policy), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/policy",
+    tag = "site",
+    responses((status = 200, description = "Done.", body = Policy), Failed)
+)]
 async fn get_policy(State(app): State<App>, Asking(ask): Asking) -> Answer<Policy> {
     app.get_policy(&ask).await.map(Json)
 }
 
 /// Replaces the login policy.
-#[utoipa::path(put, path = "/v1/policy", tag = "site", request_body = SetPolicyRequest, responses((status = 200, description = "Done.", body = Policy), Failed))]
+#[utoipa::path(
+    put,
+    path = "/v1/policy",
+    tag = "site",
+    request_body = SetPolicyRequest,
+    responses((status = 200, description = "Done.", body = Policy), Failed)
+)]
 async fn set_policy(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -38,7 +49,13 @@ async fn set_policy(
 }
 
 /// What the login policy says of an account at a service, and why.
-#[utoipa::path(post, path = "/v1/policy/explain", tag = "site", request_body = ExplainPolicyRequest, responses((status = 200, description = "Done.", body = Explanation), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/policy/explain",
+    tag = "site",
+    request_body = ExplainPolicyRequest,
+    responses((status = 200, description = "Done.", body = Explanation), Failed)
+)]
 async fn explain_policy(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -48,7 +65,13 @@ async fn explain_policy(
 }
 
 /// The audit log, the newest first.
-#[utoipa::path(get, path = "/v1/audit", tag = "site", params(ListAuditRequest), responses((status = 200, description = "Done.", body = ListAuditReply), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/audit",
+    tag = "site",
+    params(ListAuditRequest),
+    responses((status = 200, description = "Done.", body = ListAuditReply), Failed)
+)]
 async fn list_audit(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -58,7 +81,13 @@ async fn list_audit(
 }
 
 /// Whether each entry of the audit log follows from the one before.
-#[utoipa::path(post, path = "/v1/audit/verify", tag = "site", request_body = VerifyAuditRequest, responses((status = 200, description = "Done.", body = AuditVerdict), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/audit/verify",
+    tag = "site",
+    request_body = VerifyAuditRequest,
+    responses((status = 200, description = "Done.", body = AuditVerdict), Failed)
+)]
 async fn verify_audit(
     State(app): State<App>,
     Asking(ask): Asking,
@@ -68,13 +97,23 @@ async fn verify_audit(
 }
 
 /// The keys that tokens are signed with.
-#[utoipa::path(get, path = "/v1/keys", tag = "site", responses((status = 200, description = "Done.", body = ListKeysReply), Failed))]
+#[utoipa::path(
+    get,
+    path = "/v1/keys",
+    tag = "site",
+    responses((status = 200, description = "Done.", body = ListKeysReply), Failed)
+)]
 async fn list_keys(State(app): State<App>, Asking(ask): Asking) -> Answer<ListKeysReply> {
     app.list_keys(&ask).await.map(Json)
 }
 
 /// Makes a new key, which signs once others had time to fetch it.
-#[utoipa::path(post, path = "/v1/keys/rotate", tag = "site", responses((status = 200, description = "Done.", body = ListKeysReply), Failed))]
+#[utoipa::path(
+    post,
+    path = "/v1/keys/rotate",
+    tag = "site",
+    responses((status = 200, description = "Done.", body = ListKeysReply), Failed)
+)]
 async fn rotate_keys(State(app): State<App>, Asking(ask): Asking) -> Answer<ListKeysReply> {
     app.rotate_keys(&ask).await.map(Json)
 }

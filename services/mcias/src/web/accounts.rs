@@ -61,7 +61,7 @@ pub(super) async fn list(visitor: Visitor, Query(search): Query<Search>) -> Answ
         (web::pagination(first.as_deref(), next.as_deref()))
     };
     let change =
-        |page| Page { actions: web::link_button("/accounts/new", "New account", Action::Primary), ..page };
+        |page| Page { actions: web::link_button("/new-account", "New account", Action::Primary), ..page };
     Ok(visitor.page_with(StatusCode::OK, change, "Accounts", body))
 }
 
@@ -160,7 +160,7 @@ fn new_page(visitor: &Visitor, status: StatusCode, given: &New, errors: &[FieldE
         }))
         (web::button("Make the account", Action::Primary))
     };
-    let body = html! { div.card { (web::form("/accounts/new", &visitor.csrf(), fields)) } };
+    let body = html! { div.card { (web::form("/new-account", &visitor.csrf(), fields)) } };
     visitor.page_with(status, |page| Page { width: Width::Text, errors, ..page }, "New account", body)
 }
 

@@ -158,7 +158,7 @@ pub(super) async fn password(posted: PostedByStranger<Login>) -> Answer {
     let PostedByStranger { stranger, form } = posted;
     let name = form.username.trim().to_owned();
     match log_in(&stranger, &name, &form.password, None, None).await {
-        Ok(reply) => entered(&stranger, &reply, &form.next),
+        Ok(reply) => entered(&stranger, &reply, &form.next).await,
         Err(problem) if problem.reason == "second-factor-required" => {
             let now = stranger.web.app.clock().elapsed();
             let id = stranger.web.pending.put(name, form.password, now);
@@ -191,13 +191,20 @@ async fn log_in(
 }
 
 /// Lets somebody in: the session is in a cookie from now on.
-fn entered(stranger: &Stranger, reply: &LoginReply, next: &str) -> Answer {
-    let cookie = session_cookie(&stranger.web, reply)?;
+async fn entered(stranger: &Stranger, reply: &LoginReply, next: &str) -> Answer {
+    let cookie = session_cookie(stranger, reply).await?;
     let path = Next { next: next.to_owned() }.path();
     Ok(with_cookie(web::redirect(&path), cookie))
 }
 
-fn session_cookie(web: &Shared, reply: &LoginReply) -> Result<HeaderValue, Problem> {
+async fn session_cookie(stranger: &Stranger, reply: &LoginReply) -> Result<HeaderValue, Problem> {
+    let web = &stranger.web;
+    // The session that the new one takes the place of would live on where nobody can reach it.
+    if let Some(old) = web::session_of(&stranger.headers)
+        && let Ok(ask) = web.app.ask(stranger.caller.clone(), Some(old)).await
+    {
+        web.app.logout(&ask).await?;
+    }
     let left = u64::try_from(reply.expires_at - web.app.clock().unix_s()).unwrap_or(0);
     let token = Secret::from(reply.token.as_str());
     web::session_cookie(&token, Duration::from_secs(left))
@@ -247,7 +254,7 @@ pub(super) async fn code(posted: PostedByStranger<Code>) -> Answer {
     let is_totp = digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
     let (totp, recovery) = if is_totp { (Some(digits), None) } else { (None, Some(code)) };
     match log_in(&stranger, &waiting.name, &waiting.password, totp, recovery).await {
-        Ok(reply) => entered(&stranger, &reply, &form.next),
+        Ok(reply) => entered(&stranger, &reply, &form.next).await,
         Err(problem) => {
             let errors = [FieldError { field: "code", text: problem.detail.clone() }];
             let id = stranger.web.pending.put(waiting.name, waiting.password, now);
@@ -301,7 +308,7 @@ pub(super) async fn finish_passkey(posted: PostedByStranger<Credential>) -> Resu
         audience: vec!["mcias".to_owned()],
     };
     let reply = stranger.web.app.finish_passkey_login(&ask, request).await?;
-    let cookie = session_cookie(&stranger.web, &reply)?;
+    let cookie = session_cookie(&stranger, &reply).await?;
     let to = Next { next: form.next }.path();
     Ok(with_cookie(Json(GoTo { to }).into_response(), cookie))
 }

@@ -192,7 +192,8 @@ impl Visitor {
         let shown = NAV.iter().filter(|(_, _, for_admins)| admin || !for_admins);
         let nav: Vec<_> = shown
             .map(|(label, href, _)| {
-                let below = *href != "/" && self.path.starts_with(&format!("{href}/"));
+                let below = *href != "/" && self.path.starts_with(&format!("{href}/"))
+                    || (*href == "/accounts" && self.path == "/new-account");
                 NavItem { label, href, current: self.path == *href || below }
             })
             .collect();

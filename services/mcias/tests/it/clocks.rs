@@ -29,6 +29,21 @@ fn sessions_and_tokens_end_when_their_time_has_come() {
 }
 
 #[test]
+fn a_link_ends_after_a_day() {
+    let mcias = Local::start();
+    let admin = mcias.login("ada");
+    let bob = json!({ "name": "bob", "account_type": "human" });
+    assert_eq!(mcias.ask("POST", "/v1/accounts", &admin, &bob).status, 200);
+    let link = mcias.ask("POST", "/v1/accounts/bob/link", &admin, &Value::Null).body;
+    let secret = link["url"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    let look = || mcias.ask("POST", "/v1/link", "", &json!({ "secret": secret })).status;
+    mcias.clock.jump(DAY - 10);
+    assert_eq!(look(), 200);
+    mcias.clock.jump(10);
+    assert_eq!(look(), 404);
+}
+
+#[test]
 fn a_clock_set_back_holds_tokens_up_until_it_is_right_again() {
     let mcias = Local::start();
     let admin = mcias.login("ada");

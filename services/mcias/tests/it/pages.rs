@@ -1,6 +1,6 @@
 //! The pages, in a browser, as people use them.
 
-use mc_testkit::mcias::{Mcias, PASSWORD};
+use mc_testkit::mcias::{Answer, Mcias, PASSWORD};
 use mc_testkit::{node_script, requires};
 use serde_json::{Value, json};
 
@@ -21,5 +21,143 @@ fn people_log_in_by_password_code_and_passkey_and_admins_do_their_work() {
     assert_eq!((&seen["recovery_codes"], &seen["token_parts"]), (&json!(10), &json!(3)));
     assert_eq!(seen["violations"], json!([]), "axe-core found something");
     assert_eq!((&seen["errors"], &seen["wide"]), (&json!([]), &json!([])));
-    assert_eq!(seen["pages"].as_array().unwrap().len(), 23, "{seen:#}");
+    assert_eq!(seen["pages"].as_array().unwrap().len(), 22, "{seen:#}");
+}
+
+/// A cookie of this name, as an answer sets it.
+fn cookie(answer: &Answer, name: &str) -> String {
+    let mut lines = answer.head.lines().filter_map(|line| line.strip_prefix("set-cookie: "));
+    let found = lines.rfind(|line| line.starts_with(&format!("{name}=")));
+    found.unwrap_or_else(|| panic!("no {name} in {}", answer.head)).to_owned()
+}
+
+fn value(cookie: &str) -> &str {
+    cookie.split(';').next().unwrap_or_default()
+}
+
+fn csrf(answer: &Answer) -> String {
+    let (_, rest) = answer.text.split_once("name=\"csrf\" value=\"").expect("a form has a token");
+    rest.split('"').next().unwrap().to_owned()
+}
+
+/// Sends a form as a browser does.
+fn post(mcias: &Mcias, path: &str, cookies: &str, origin: &str, body: &str) -> Answer {
+    let head = format!("cookie: {cookies}\r\norigin: {origin}\r\n");
+    mcias.raw_with("POST", path, &head, "application/x-www-form-urlencoded", body.as_bytes())
+}
+
+fn get(mcias: &Mcias, path: &str, cookies: &str) -> Answer {
+    mcias.raw_with("GET", path, &format!("cookie: {cookies}\r\naccept: text/html\r\n"), "", b"")
+}
+
+/// Logs in, and is led to `next`: what the answer says.
+fn log_in(mcias: &Mcias, next: &str) -> Answer {
+    let form = get(mcias, "/login", "");
+    let anonymous = cookie(&form, "__Host-csrf");
+    let next = data_encoding::BASE64URL_NOPAD.encode(next.as_bytes());
+    let body =
+        format!("csrf={}&username=ada&password={}&next={next}", csrf(&form), PASSWORD.replace(' ', "+"));
+    post(mcias, "/login", value(&anonymous), &mcias.url(), &body)
+}
+
+#[test]
+fn a_form_that_is_not_from_a_page_of_ours_changes_nothing() {
+    let mcias = Mcias::start();
+    let session = cookie(&log_in(&mcias, "/"), "__Host-session");
+    for attribute in ["Secure", "HttpOnly", "SameSite=Strict", "Path=/"] {
+        assert!(session.contains(attribute), "{attribute}: {session}");
+    }
+    let session = value(&session);
+    let page = get(&mcias, "/keys", session);
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    let (good, origin) = (csrf(&page), mcias.url());
+    let other = csrf(&get(&mcias, "/login", ""));
+    for (origin, body) in [
+        (origin.as_str(), String::new()),
+        (&origin, "csrf=".to_owned()),
+        (&origin, "csrf=x".to_owned()),
+        (&origin, format!("csrf={other}")),
+        ("https://evil.example", format!("csrf={good}")),
+        ("null", format!("csrf={good}")),
+    ] {
+        let answer = post(&mcias, "/keys", session, origin, &body);
+        assert_eq!(answer.status, 403, "{origin} {body}");
+    }
+    assert_eq!(
+        mcias.done("GET", "/.well-known/jwks.json", "", &Value::Null)["keys"].as_array().unwrap().len(),
+        1
+    );
+    assert_eq!(post(&mcias, "/keys", session, &origin, &format!("csrf={good}")).status, 303);
+    assert_eq!(
+        mcias.done("GET", "/.well-known/jwks.json", "", &Value::Null)["keys"].as_array().unwrap().len(),
+        2
+    );
+    // Logging in takes one as well: nobody is logged in as somebody else.
+    let body = format!("username=ada&password={}", PASSWORD.replace(' ', "+"));
+    assert_eq!(post(&mcias, "/login", "", &origin, &body).status, 403);
+}
+
+#[test]
+fn a_login_leads_to_pages_of_ours_alone_and_a_logout_ends_the_session() {
+    let mcias = Mcias::start();
+    for (next, expect) in [
+        ("/audit?account=ada", "/audit?account=ada"),
+        ("https://evil.example/", "/"),
+        ("//evil.example/", "/"),
+        ("/\\evil.example", "/"),
+        ("javascript:alert(1)", "/"),
+        ("", "/"),
+    ] {
+        let answer = log_in(&mcias, next);
+        assert!(
+            answer.status == 303 && answer.head.contains(&format!("location: {expect}\r\n")),
+            "{next}: {}",
+            answer.head
+        );
+    }
+    let session = cookie(&log_in(&mcias, "/"), "__Host-session");
+    let session = value(&session);
+    let body = format!("csrf={}", csrf(&get(&mcias, "/", session)));
+    assert_eq!(post(&mcias, "/logout", session, &mcias.url(), &body).status, 303);
+    let answer = get(&mcias, "/audit", session);
+    assert!(answer.status == 303 && answer.head.contains("location: /login?next="), "{}", answer.head);
+    // A token in the cookie is a session's, wherever else it is shown.
+    let token = session.split_once('=').unwrap().1;
+    assert_eq!(mcias.ask("GET", "/v1/me", token, &Value::Null).status, 401);
+}
+
+#[test]
+fn a_new_login_in_a_browser_ends_the_one_before() {
+    let mcias = Mcias::start();
+    let first = cookie(&log_in(&mcias, "/"), "__Host-session");
+    let form = get(&mcias, "/login", "");
+    let cookies = format!("{}; {}", value(&cookie(&form, "__Host-csrf")), value(&first));
+    let body = format!("csrf={}&username=ada&password={}&next=", csrf(&form), PASSWORD.replace(' ', "+"));
+    let second = cookie(&post(&mcias, "/login", &cookies, &mcias.url(), &body), "__Host-session");
+    assert_eq!(get(&mcias, "/", value(&first)).status, 303);
+    assert_eq!(get(&mcias, "/", value(&second)).status, 200);
+}
+
+#[test]
+fn a_browser_gets_pages_and_a_program_problem_documents() {
+    let mcias = Mcias::start();
+    let page = get(&mcias, "/nothing", "");
+    assert!(
+        page.status == 404 && page.text.contains("<h1") && page.head.contains("text/html"),
+        "{}",
+        page.text
+    );
+    let document = mcias.ask("GET", "/nothing", "", &Value::Null);
+    assert_eq!((document.status, document.text_of("reason")), (404, "not-found".to_owned()));
+    assert_eq!(get(&mcias, "/v1/nothing", "").text_of("reason"), "not-found");
+    // What is secret in an address is in no metric and no log.
+    let call = mcias.raw("POST", "/welcome/a-secret-part", "", "application/grpc", b"x");
+    assert!(call.status < 500, "{}", call.text);
+    let metrics = std::process::Command::new("curl")
+        .args(["-s", &format!("http://{}/metrics", mcias.about)])
+        .output()
+        .unwrap();
+    let metrics = String::from_utf8(metrics.stdout).unwrap();
+    assert!(metrics.contains("/welcome/{secret}") && !metrics.contains("a-secret-part"), "{metrics}");
 }

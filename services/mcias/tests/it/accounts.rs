@@ -1,0 +1,224 @@
+//! What admins and people do with accounts, links, tokens and the policy, over the wire.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use mc_testkit::mcias::{Mcias, PASSWORD};
+use serde_json::{Value, json};
+
+fn login(mcias: &Mcias, name: &str, password: &str) -> (u16, String) {
+    let answer = mcias.ask("POST", "/v1/login", "", &json!({ "username": name, "password": password }));
+    (answer.status, answer.text)
+}
+
+#[test]
+fn the_last_admin_stays_one() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    mcias.person(&admin, "bob", &["user"]);
+    let refused = |method: &str, body: &Value| {
+        let answer = mcias.ask(method, "/v1/accounts/ada", &admin, body);
+        assert_eq!((answer.status, answer.text_of("reason")), (409, "last-admin".to_owned()));
+    };
+    refused("PATCH", &json!({ "enabled": false }));
+    refused("PATCH", &json!({ "roles": { "words": ["user"] } }));
+    refused("DELETE", &Value::Null);
+    mcias.done("PATCH", "/v1/accounts/bob", &admin, &json!({ "roles": { "words": ["admin"] } }));
+    mcias.done("PATCH", "/v1/accounts/ada", &admin, &json!({ "roles": { "words": [] } }));
+    assert_eq!(mcias.ask("GET", "/v1/accounts", &admin, &Value::Null).status, 403);
+}
+
+#[test]
+fn a_link_is_good_once_and_a_new_one_voids_it() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    mcias.done("POST", "/v1/accounts", &admin, &json!({ "name": "bob", "account_type": "human" }));
+    let link = || {
+        let url = mcias.ask("POST", "/v1/accounts/bob/link", &admin, &Value::Null).text_of("url");
+        url.rsplit('/').next().unwrap().to_owned()
+    };
+    let redeem = |secret: &str, password: &str| {
+        mcias.ask("POST", "/v1/link/redeem", "", &json!({ "secret": secret, "password": password }))
+    };
+    let (first, second) = (link(), link());
+    assert_eq!(redeem(&first, PASSWORD).status, 404);
+    for weak in ["short", "passwordpassword", "bobbobbobbobbobbob", &"a".repeat(2000)] {
+        let answer = redeem(&second, weak);
+        assert_eq!((answer.status, answer.text_of("field")), (400, "password".to_owned()), "{weak}");
+    }
+    assert_eq!(redeem(&second, PASSWORD).status, 200);
+    assert_eq!(redeem(&second, PASSWORD).status, 404);
+    let bob = mcias.login("bob");
+    // A new password by a link ends what was before.
+    assert_eq!(redeem(&link(), "gravel umbrella violet").status, 200);
+    assert_eq!(mcias.ask("GET", "/v1/me", &bob, &Value::Null).status, 401);
+    let log = std::fs::read(mcias.database()).unwrap();
+    let holds = |text: &str| log.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(!holds(&second) && !holds("gravel umbrella violet") && !holds(&bob));
+    // An account that is removed takes everything along.
+    let session = mcias.ask(
+        "POST",
+        "/v1/login",
+        "",
+        &json!({ "username": "bob", "password": "gravel umbrella violet" }),
+    );
+    mcias.done("DELETE", "/v1/accounts/bob", &admin, &Value::Null);
+    assert_eq!(mcias.ask("GET", "/v1/me", &session.text_of("token"), &Value::Null).status, 401);
+    assert_eq!(login(&mcias, "bob", "gravel umbrella violet").0, 401);
+    assert_eq!(mcias.ask("DELETE", "/v1/accounts/bob", &admin, &Value::Null).status, 404);
+    // A service has no password to be set.
+    drop(mcias.service(&admin, "mcr", &[]));
+    assert_eq!(mcias.ask("POST", "/v1/accounts/mcr/link", &admin, &Value::Null).status, 400);
+}
+
+#[test]
+fn a_new_password_takes_the_old_one_and_ends_other_sessions() {
+    let mcias = Mcias::start();
+    let (one, other) = (mcias.login("ada"), mcias.login("ada"));
+    let change = |current: &str| {
+        let body = json!({ "current": current, "password": "gravel umbrella violet" });
+        mcias.ask("PUT", "/v1/me/password", &one, &body)
+    };
+    let wrong = change("not this one, no");
+    assert_eq!((wrong.status, wrong.text_of("field")), (403, "current".to_owned()));
+    let changed = change(PASSWORD);
+    assert_eq!((changed.status, &changed.body["changed"]), (200, &json!(1)), "{}", changed.text);
+    assert_eq!(mcias.ask("GET", "/v1/me", &other, &Value::Null).status, 401);
+    assert_eq!(mcias.ask("GET", "/v1/me", &one, &Value::Null).status, 200);
+    assert_eq!(login(&mcias, "ada", PASSWORD).0, 401);
+    assert_eq!(login(&mcias, "ada", "gravel umbrella violet").0, 200);
+}
+
+#[test]
+fn a_service_has_several_tokens_and_when_each_was_last_used_is_kept() {
+    let mut mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let first = mcias.service(&admin, "mcr", &[]);
+    let path = "/v1/accounts/mcr/tokens";
+    let second = mcias.ask("POST", path, &admin, &json!({ "label": "second", "lifetime_seconds": 86_400 }));
+    let second = second.text_of("token");
+    for token in [&first, &second] {
+        assert_eq!(mcias.introspect(token, &admin).body["active"], true);
+    }
+    for bad in [
+        json!({ "label": "" }),
+        json!({ "label": "x\u{1b}[2J" }),
+        json!({ "label": "x", "lifetime_seconds": 1 }),
+    ] {
+        assert_eq!(mcias.ask("POST", path, &admin, &bad).status, 400, "{bad}");
+    }
+    assert_eq!(mcias.ask("POST", "/v1/accounts/ada/tokens", &admin, &json!({ "label": "x" })).status, 400);
+    // A token for others than MCIAS is of no use here, nor for those it is not for.
+    let narrow = mcias.ask("POST", path, &admin, &json!({ "label": "narrow", "audience": ["metacrypt"] }));
+    let narrow = narrow.text_of("token");
+    assert_eq!(mcias.introspect(&narrow, &admin).status, 403);
+    assert_eq!(mcias.introspect(&first, &narrow).body["active"], false);
+    mcias.stop();
+    mcias.restart(&[]);
+    let tokens = mcias.done("GET", path, &admin, &Value::Null);
+    let used = |label: &str| {
+        let found = tokens["tokens"].as_array().unwrap().iter().find(|token| token["label"] == label);
+        found.unwrap()["last_used_at"].is_i64()
+    };
+    assert!(used("first") && used("second"));
+    let metrics = mcias.ask("GET", "/metrics", "", &Value::Null);
+    assert_eq!(metrics.status, 404, "metrics are not for everybody");
+}
+
+#[test]
+fn the_policy_is_asked_everywhere() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let (mcr, mcns) = (mcias.service(&admin, "mcr", &["prod"]), mcias.service(&admin, "mcns", &[]));
+    mcias.person(&admin, "bob", &["guest"]);
+    let bob = mcias.login("bob");
+    let at = |service: &str, token: &str| mcias.introspect(service, token).body["active"] == true;
+    assert!(at(&mcr, &bob) && at(&mcns, &bob));
+    let rule = |name: &str, effect: &str, priority: u32, more: Value| {
+        let mut rule = json!({ "name": name, "effect": effect, "priority": priority });
+        rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        rule
+    };
+    let set = |rules: &[Value]| {
+        mcias.ask("PUT", "/v1/policy", &admin, &json!({ "default": "allow", "rules": rules }))
+    };
+    let guests = rule("no-guests-in-prod", "deny", 5, json!({ "roles": ["guest"], "tags": ["prod"] }));
+    let equal = rule("guests-anywhere", "allow", 5, json!({ "roles": ["guest"] }));
+    assert_eq!(set(&[equal.clone(), guests.clone()]).status, 200);
+    // At once, for a session that is there; and deny wins among equals.
+    assert!(!at(&mcr, &bob) && at(&mcns, &bob));
+    let question = json!({ "username": "bob", "service": "mcr" });
+    let told = mcias.done("POST", "/v1/policy/explain", &admin, &question);
+    assert_eq!((&told["effect"], &told["by"]["name"]), (&json!("deny"), &json!("no-guests-in-prod")));
+    assert_eq!((&told["also"][0]["name"], &told["tags"]), (&json!("guests-anywhere"), &json!(["prod"])));
+    // At a login through the service, with the right password alone.
+    let through = |password: &str| {
+        let answer =
+            mcias.ask("POST", "/v1/login", &mcr, &json!({ "username": "bob", "password": password }));
+        (answer.status, answer.text_of("reason"))
+    };
+    assert_eq!(through(PASSWORD), (403, "denied-by-policy".to_owned()));
+    assert_eq!(through("wrong").0, 401);
+    // At MCIAS itself, and at the issue of a token that would be refused.
+    let out = rule("no-bob", "deny", 1, json!({ "usernames": ["bob"], "services": ["mcias"] }));
+    let machine =
+        rule("no-machines-at-mcns", "deny", 1, json!({ "account_types": ["system"], "services": ["mcns"] }));
+    assert_eq!(set(&[out, machine]).status, 200);
+    assert_eq!(mcias.ask("GET", "/v1/me", &bob, &Value::Null).text_of("reason"), "denied-by-policy");
+    let body = json!({ "label": "x", "audience": ["mcns"] });
+    assert_eq!(
+        mcias.ask("POST", "/v1/accounts/mcr/tokens", &admin, &body).text_of("reason"),
+        "denied-by-policy"
+    );
+    // Nobody shuts themselves out, and nobody overwrites what they have not seen.
+    let everybody = rule("nobody", "deny", 0, json!({}));
+    assert_eq!(set(&[everybody]).text_of("reason"), "locks-you-out");
+    let body = json!({ "default": "allow", "rules": [], "revision": 1 });
+    assert_eq!(mcias.ask("PUT", "/v1/policy", &admin, &body).text_of("reason"), "changed");
+    let twice = set(&[guests.clone(), guests]);
+    assert_eq!((twice.status, twice.text_of("field")), (400, "rules[1].name".to_owned()));
+    let audit = mcias.done("GET", "/v1/audit?account=bob", &admin, &Value::Null).to_string();
+    assert!(audit.contains("denied-by-policy") && !audit.contains(PASSWORD), "{audit}");
+}
+
+#[test]
+fn a_service_logs_people_in_to_itself_alone() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let (mcr, mcns) = (mcias.service(&admin, "mcr", &[]), mcias.service(&admin, "mcns", &[]));
+    let body = json!({ "username": "ada", "password": PASSWORD });
+    let token = mcias.ask("POST", "/v1/login", &mcr, &body).text_of("token");
+    assert_eq!(mcias.introspect(&mcr, &token).body["aud"], json!(["mcr"]));
+    assert_eq!(mcias.introspect(&mcns, &token).body["active"], false);
+    assert_eq!(mcias.ask("GET", "/v1/me", &token, &Value::Null).status, 403);
+    let body = json!({ "username": "ada", "password": PASSWORD, "audience": ["mcns"] });
+    assert_eq!(mcias.ask("POST", "/v1/login", &mcr, &body).text_of("field"), "audience[0]");
+}
+
+#[test]
+fn guessing_is_slowed_down_and_the_owner_is_not() {
+    let mcias = Mcias::start();
+    drop(mcias.login("ada"));
+    let home = mcias.rest.ip();
+    let elsewhere = IpAddr::V4(Ipv4Addr::new(127, 9, 9, 9));
+    let try_from = |from: IpAddr, name: &str, password: &str| {
+        let body = json!({ "username": name, "password": password });
+        mcias.line_from(from).unwrap().ask("POST", "/v1/login", "", &body).unwrap()
+    };
+    let guesses: Vec<_> = (0..12).map(|n| try_from(elsewhere, "ada", &format!("guess {n}"))).collect();
+    assert_eq!(guesses[0].status, 401);
+    let late = guesses.last().unwrap();
+    assert_eq!((late.status, late.text_of("reason")), (429, "too-many-attempts".to_owned()));
+    assert!(late.head.contains("retry-after: "), "{}", late.head);
+    // Nobody can tell an account that is not there, by what is said or by when it is delayed.
+    let unknown: Vec<_> = (0..12).map(|n| try_from(home, "nobody", &format!("guess {n}"))).collect();
+    let seen = |answers: &[mc_testkit::mcias::Answer]| {
+        answers
+            .iter()
+            .map(|answer| (answer.status, answer.body["detail"].clone()))
+            .take(5)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&guesses), seen(&unknown));
+    // Ada has logged in from the address that the test's own connections have.
+    assert_eq!(login(&mcias, "ada", PASSWORD).0, 200);
+}

@@ -1,0 +1,55 @@
+"""Asks a MCIAS by gRPC what it is, without any code made from its .proto.
+
+Arguments: address, file of the authority, the name in its certificate. Prints its services, its health, what it answers to a
+call that needs no token, and what it says where a token is missing.
+"""
+
+import json
+import sys
+
+import grpc
+from google.protobuf import descriptor_pool, json_format, message_factory
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+address, authority, name = sys.argv[1:]
+credentials = grpc.ssl_channel_credentials(open(authority, "rb").read())
+channel = grpc.secure_channel(address, credentials, options=[("grpc.ssl_target_name_override", name)])
+
+
+class V1(ProtoReflectionDescriptorDatabase):
+    """The library's stub is of v1alpha, the message the same: the path alone is another."""
+
+    def __init__(self, channel):
+        super().__init__(channel)
+        self._stub.ServerReflectionInfo = channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+
+
+database = V1(channel)
+pool = descriptor_pool.DescriptorPool(database)
+services = sorted(database.get_services())
+
+
+def call(service, method, **fields):
+    described = pool.FindServiceByName(service).FindMethodByName(method)
+    asked = message_factory.GetMessageClass(described.input_type)
+    told = message_factory.GetMessageClass(described.output_type)
+    stub = channel.unary_unary(
+        f"/{service}/{method}", request_serializer=asked.SerializeToString, response_deserializer=told.FromString
+    )
+    return json_format.MessageToDict(stub(asked(**fields), timeout=10), preserving_proto_field_name=True)
+
+
+keys = call("metacircular.mcias.v1.Identity", "GetKeySet")
+health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+refused = None
+try:
+    call("metacircular.mcias.v1.Accounts", "ListAccounts")
+except grpc.RpcError as error:
+    refused = {"code": error.code().name, "reason": dict(error.trailing_metadata()).get("mc-reason")}
+print(json.dumps({"services": services, "health": health.status, "keys": keys, "refused": refused}))
