@@ -117,8 +117,8 @@ pub fn judge(password: &Secret, account: &Name, only_factor: bool) -> Result<(),
 pub struct Hasher {
     params: Params,
     argon2: Argon2<'static>,
-    /// Memory that was filled, and waits for the next hash: until the kernel has cleared as much of its own, another hash
-    /// could be done.
+    /// Memory that was filled, and waits for the next hash. Until the kernel has cleared as much of its own, another hash could
+    /// be done; and freed at each hash, it comes to a gigabyte of pieces in the system's allocator under a flood of logins.
     idle: Mutex<Vec<Vec<Block>>>,
 }
 
