@@ -17,8 +17,8 @@ use mcias::app::Mcias;
 use mcias::config::Config;
 use mcias::{grpc, http, web};
 
-/// The system's keeps pieces of the large blocks that passwords are hashed in, a piece for each: a flood of logins would take
-/// twenty times what its hashes take at a time, and keep it.
+/// Gives back what logins took: with the system's, a server keeps 40 MiB more after a few on two cores, and introspections
+/// cost 7 % more.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

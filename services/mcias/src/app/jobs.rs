@@ -56,7 +56,10 @@ impl Mcias {
         let mut look = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
-                _ = write.tick() => self.write_uses().await,
+                _ = write.tick() => {
+                    self.hashing.rest();
+                    self.write_uses().await;
+                }
                 _ = look.tick() => self.look().await,
                 _ = stop.wait_for(|stop| *stop) => break,
             }

@@ -57,6 +57,11 @@ impl Hashing {
         self.run(move |hasher| Phc(hasher.hash(&password, random()))).await
     }
 
+    /// Gives memory back that nothing is hashed in now.
+    pub(super) fn rest(&self) {
+        self.hasher.rest();
+    }
+
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Hasher) -> T + Send + 'static,

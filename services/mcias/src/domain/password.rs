@@ -6,12 +6,15 @@
 //!
 //! Left out: Unicode normalisation (the text is compared as it was typed), a pepper (the database's key is not
 //! kept anywhere else), and when to ask again ([`super::throttle`]). The memory that Argon2 fills, and what zxcvbn
-//! copies, is freed without being wiped.
+//! copies, is used again or freed without being wiped.
 
+use std::fmt;
 use std::hint::black_box;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, PasswordHash, Version};
+use argon2::{Algorithm, Argon2, Block, PasswordHash, Version};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use data_encoding::BASE64_NOPAD;
 use mcdsl::Secret;
 use serde::{Deserialize, Serialize};
 use zxcvbn::{Score, zxcvbn};
@@ -111,12 +114,18 @@ pub fn judge(password: &Secret, account: &Name, only_factor: bool) -> Result<(),
 }
 
 /// Hashes and compares passwords.
-#[derive(Clone, Debug)]
 pub struct Hasher {
     params: Params,
     argon2: Argon2<'static>,
-    /// A hash of no password, of today's parameters.
-    decoy: String,
+    /// Memory that was filled, and waits for the next hash. Until the kernel has cleared as much of its own, another hash could
+    /// be done; and freed at each hash, it comes to a gigabyte of pieces in the system's allocator under a flood of logins.
+    idle: Mutex<Vec<Vec<Block>>>,
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hasher").field("params", &self.params).finish_non_exhaustive()
+    }
 }
 
 /// What came of comparing.
@@ -148,12 +157,7 @@ impl Hasher {
         within("lanes", lanes, 1, 16)?;
         within("passes", passes, 1, 10)?;
         within("memory_kib", memory_kib, 8 * lanes, 1024 * 1024)?;
-        let inner = argon2::Params::new(memory_kib, passes, lanes, Some(OUTPUT_BYTES))
-            .expect("these bounds are narrower than Argon2's");
-        let zeros = |characters| "A".repeat(characters);
-        // 16 bytes of salt and 32 of output, as in a hash of ours.
-        let decoy = format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}", zeros(22), zeros(43));
-        Ok(Self { params, argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, inner), decoy })
+        Ok(Self { params, argon2: argon2(params), idle: Mutex::default() })
     }
 
     /// Hashes a password: a PHC string of Argon2id, version 19. The salt is random and never used twice.
@@ -162,10 +166,10 @@ impl Hasher {
     /// There is no memory left.
     #[must_use]
     pub fn hash(&self, password: &Secret, salt: [u8; 16]) -> String {
-        self.argon2
-            .hash_password_with_salt(password.expose().as_bytes(), &salt)
-            .expect("there is memory, and the parameters were checked")
-            .to_string()
+        let Params { memory_kib, passes, lanes } = self.params;
+        let output = self.output(&self.argon2, password, &salt).expect("the parameters were checked");
+        let [salt, output] = [&salt[..], &output].map(|bytes| BASE64_NOPAD.encode(bytes));
+        format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${output}")
     }
 
     /// Compares a password with a stored hash, in constant time.
@@ -174,19 +178,39 @@ impl Hasher {
     /// the time which accounts there are.
     #[must_use]
     pub fn verify(&self, password: &Secret, phc: Option<&str>) -> Verified {
-        let password = password.expose().as_bytes();
-        let Some((stored, params)) = phc.and_then(read) else {
-            let decoy = PasswordHash::new(&self.decoy).expect("the decoy is written as a hash of ours");
-            // No password is known to lead to it, but were there one, there is still no account.
-            black_box(self.argon2.verify_password(password, &decoy)).ok();
+        let stored = phc.and_then(read);
+        let Some((params, salt, expected)) = &stored else {
+            black_box(self.output(&self.argon2, password, &[0; 16]));
             return Verified::Wrong;
         };
-        match self.argon2.verify_password(password, &stored) {
-            Ok(()) => Verified::Right {
+        let output = self.output(&argon2(*params), password, salt);
+        match output.map(|output| verify_slices_are_equal(&output, expected)) {
+            Some(Ok(())) => Verified::Right {
                 rehash: params.memory_kib < self.params.memory_kib || params.passes < self.params.passes,
             },
-            Err(_wrong) => Verified::Wrong,
+            _ => Verified::Wrong,
         }
+    }
+
+    /// Gives memory back that nothing is hashed in now.
+    pub fn rest(&self) {
+        self.idle().clear();
+    }
+
+    /// `None`: the salt is shorter than any of ours.
+    fn output(&self, argon2: &Argon2<'_>, password: &Secret, salt: &[u8]) -> Option<[u8; OUTPUT_BYTES]> {
+        let mut memory = self.idle().pop().unwrap_or_default();
+        memory.resize(argon2.params().block_count(), Block::default());
+        let mut output = [0; OUTPUT_BYTES];
+        let password = password.expose().as_bytes();
+        let done = argon2.hash_password_into_with_memory(password, salt, &mut output, &mut memory);
+        self.idle().push(memory);
+        done.ok().map(|()| output)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Vec<Block>>> {
+        // A push or a pop is whole, or did not happen.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its parameters.
@@ -196,18 +220,26 @@ impl Hasher {
     }
 }
 
-/// Reads a stored hash, and refuses any that [`Hasher::hash`] cannot have written: a database that somebody edited must not make us take a terabyte.
-fn read(phc: &str) -> Option<(PasswordHash, Params)> {
+/// Argon2id with parameters that were checked.
+fn argon2(Params { memory_kib, passes, lanes }: Params) -> Argon2<'static> {
+    let params = argon2::Params::new(memory_kib, passes, lanes, Some(OUTPUT_BYTES))
+        .expect("our bounds are narrower than Argon2's");
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// Reads a stored hash: parameters, salt and output. Refuses any that [`Hasher::hash`] cannot have written: a database that
+/// somebody edited must not make us take a terabyte.
+fn read(phc: &str) -> Option<(Params, Vec<u8>, Vec<u8>)> {
     let stored = PasswordHash::new(phc).ok()?;
     let inner = argon2::Params::try_from(&stored).ok()?;
     let params = Params { memory_kib: inner.m_cost(), passes: inner.t_cost(), lanes: inner.p_cost() };
     let Params { memory_kib, passes, lanes } = params;
     // In one form: a number that is written otherwise, or one more parameter, is not from here.
     let ours = phc.starts_with(&format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}$"))
-        && stored.salt.is_some()
         && inner.output_len() == Some(OUTPUT_BYTES)
         && Hasher::new(params).is_ok();
-    ours.then_some((stored, params))
+    let (salt, output) = (stored.salt?, stored.hash?);
+    ours.then(|| (params, salt.to_vec(), output.as_bytes().to_vec()))
 }
 
 const LEAST_ALONE: usize = 15;
@@ -370,10 +402,20 @@ mod tests {
     }
 
     #[test]
-    fn the_decoy_is_as_much_work_and_never_right() {
-        let hasher = hasher(SMALL);
-        let (_, params) = read(&hasher.decoy).unwrap();
-        assert_eq!(params, hasher.params());
+    fn memory_is_used_again_and_given_back() {
+        let large = Params { memory_kib: 64, ..SMALL };
+        let (one, other) = (Secret::from("one"), Secret::from("other"));
+        let it = hasher(large);
+        let first = it.hash(&one, [3; 16]);
+        // Whatever is left in it: another password's, or that of a larger hash.
+        drop(it.hash(&other, [4; 16]));
+        let small = hasher(SMALL).hash(&one, [3; 16]);
+        assert_eq!(it.verify(&one, Some(&small)), Verified::Right { rehash: true });
+        assert_eq!(it.hash(&one, [3; 16]), first);
+        assert_eq!(it.idle().iter().map(Vec::len).collect::<Vec<_>>(), [64]);
+        it.rest();
+        assert_eq!(it.idle().len(), 0);
+        assert_eq!(it.hash(&one, [3; 16]), first);
     }
 
     proptest! {

@@ -1,5 +1,5 @@
 //! MCIAS as it is shipped, over real sockets; and within this process, where a test sets the clock.
-#![allow(clippy::unwrap_used, reason = "helpers of tests, too, panic where they are wrong")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accounts;
 mod clients;
