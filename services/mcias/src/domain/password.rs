@@ -257,6 +257,8 @@ const OUTPUT_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
+    use argon2::password_hash::PasswordHasher as _;
+
     use proptest::prelude::*;
 
     use super::*;
