@@ -62,6 +62,17 @@ struct Around {
     clock: Clock,
 }
 
+tokio::task_local! {
+    /// The id of the request that is being answered.
+    static REQUEST: Arc<str>;
+}
+
+/// The id of the request that is being answered, to be handed on to whoever is asked meanwhile.
+#[must_use]
+pub fn current_request_id() -> Option<Arc<str>> {
+    REQUEST.try_with(Arc::clone).ok()
+}
+
 /// Puts everything around a router that each request needs. The server puts [`Peer`] with each.
 pub fn surround(router: Router, limits: Limits, metrics: Arc<Metrics>, clock: Clock) -> Router {
     let around = Around { limits, metrics, clock };
@@ -91,7 +102,10 @@ async fn answer(State(around): State<Around>, mut request: Request, next: Next) 
     let span = tracing::info_span!("request", id = &*caller.request_id);
     request.extensions_mut().insert(caller.clone());
     let request = request.map(|body| drain::drained(body, around.limits.body));
-    let answered = AssertUnwindSafe(tokio::time::timeout(around.limits.time, next.run(request)));
+    let answered = AssertUnwindSafe(tokio::time::timeout(
+        around.limits.time,
+        REQUEST.scope(Arc::clone(&caller.request_id), next.run(request)),
+    ));
     let problem = match answered.catch_unwind().instrument(span.clone()).await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(_late)) => Err(Problem::new(Kind::Timeout, "timeout", "it took too long: try again later")),
@@ -113,12 +127,14 @@ async fn answer(State(around): State<Around>, mut request: Request, next: Next) 
     let is_method = route.ends_with("/{*rest}") && outcome != tonic::Code::Unimplemented as u16;
     let route = grpc_path.as_deref().filter(|_| is_method).unwrap_or(route);
     around.metrics.count(route, &method, outcome, took);
-    tracing::debug!(
-        parent: &span,
-        client = %caller.address, method = %method, route, status = outcome,
-        took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        "answered"
-    );
+    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let client = caller.address;
+    // Each request where somebody looks for them; what failed on our side always.
+    if response.status().is_server_error() {
+        tracing::warn!(parent: &span, %client, %method, route, status = outcome, took_us, "answered");
+    } else {
+        tracing::debug!(parent: &span, %client, %method, route, status = outcome, took_us, "answered");
+    }
     response
 }
 

@@ -8,10 +8,12 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use clap::{Parser, Subcommand};
+use mcdsl::archive;
 use mcdsl::clock::Clock;
 use mcdsl::http::Metrics;
 use mcdsl::prometheus::Page;
 use mcdsl::server::{Listener, stop_on_signal};
+use mcdsl::terminal::{Progress, bytes};
 use mcdsl::tls::ServerCertificate;
 use mcias::app::Mcias;
 use mcias::config::Config;
@@ -53,6 +55,19 @@ enum Command {
         /// The copy, which must not exist.
         to: PathBuf,
     },
+    /// Packs everything that must not be lost into one new file (tar, zstd), beside a server that runs. It holds the keys that tokens
+    /// are signed with: keep it where nobody else reads.
+    Backup {
+        /// The archive, which must not exist.
+        to: PathBuf,
+    },
+    /// Unpacks such a file to a directory that is absent or empty.
+    Restore {
+        /// The archive.
+        from: PathBuf,
+        /// The directory: `/srv/mcias`.
+        to: PathBuf,
+    },
     /// Prints the OpenAPI document.
     Openapi,
 }
@@ -69,7 +84,9 @@ Exit codes:
 Examples:
   mcias init ada --config ./mcias.toml
   mcias server --config ./mcias.toml --root ./data
-  mcias snapshot ./mcias-backup.db";
+  mcias snapshot ./mcias-copy.db
+  mcias backup ./mcias.tar.zst
+  mcias restore ./mcias.tar.zst /srv/mcias";
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -77,6 +94,9 @@ fn main() -> ExitCode {
         let document = http::document().to_pretty_json().expect("the document can be written as JSON");
         say(&document);
         return ExitCode::SUCCESS;
+    }
+    if let Command::Restore { from, to } = &args.command {
+        return ended(restore(from, to));
     }
     let variable = |name: &str| std::env::var(name).ok();
     let config = match Config::load(&args.config, args.root.as_deref(), variable) {
@@ -96,12 +116,17 @@ fn main() -> ExitCode {
     };
     let done = runtime.block_on(async {
         match args.command {
-            Command::Check | Command::Openapi => Ok(()),
+            Command::Check | Command::Openapi | Command::Restore { .. } => Ok(()),
+            Command::Backup { to } => backup(&config, &to),
             Command::Server => serve(config).await,
             Command::Init { admin } => init(config, &admin).await,
             Command::Snapshot { to } => snapshot(&config, &to),
         }
     });
+    ended(done)
+}
+
+fn ended(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -195,4 +220,30 @@ async fn init(config: Config, admin: &str) -> Result<(), Failure> {
 
 fn snapshot(config: &Config, to: &Path) -> Result<(), Failure> {
     Ok(mcdsl::db::snapshot(&config.database(), to)?)
+}
+
+fn backup(config: &Config, to: &Path) -> Result<(), Failure> {
+    let bar = Progress::of_bytes("packing", None);
+    let packed = archive::pack(&config.server.root, to, &mut |done| bar.set(done))?;
+    drop(bar);
+    say(&format!(
+        "{} files and folders, {} databases, {}",
+        packed.entries,
+        packed.databases,
+        bytes(packed.bytes)
+    ));
+    Ok(())
+}
+
+/// The most that an archive may unpack to: some hundred times what MCIAS has.
+const MOST: u64 = 64 << 30;
+
+fn restore(from: &Path, to: &Path) -> Result<(), Failure> {
+    let bar = Progress::of_bytes("unpacking", None);
+    let unpacked = archive::unpack(from, to, MOST, &mut |done| bar.set(done))?;
+    drop(bar);
+    let owners =
+        if unpacked.owners_kept { "" } else { "; they are yours: only root can give them their owners" };
+    say(&format!("{} files and folders, {}{owners}", unpacked.entries, bytes(unpacked.bytes)));
+    Ok(())
 }

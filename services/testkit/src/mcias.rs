@@ -1,6 +1,6 @@
 //! A MCIAS as it is shipped: its configuration, its start, and requests to it.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -258,6 +258,22 @@ impl Mcias {
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
+    }
+
+    /// What it says of itself to this machine, in plain HTTP: the head and the body.
+    ///
+    /// # Panics
+    /// It does not answer.
+    #[must_use]
+    pub fn about_page(&self, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(self.about).expect("MCIAS takes connections");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let mut text = String::new();
+        stream
+            .write_all(request.as_bytes())
+            .and_then(|()| stream.read_to_string(&mut text))
+            .expect("MCIAS answers");
+        text
     }
 
     /// Where the outside reaches it.

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use super::cache::Cache;
 use super::{AccountType, Identity, Role};
 use crate::clock::Clock;
-use crate::http::bearer;
+use crate::http::{REQUEST_ID, bearer, current_request_id};
 use crate::problem::{Kind, Problem};
 use crate::secret::Secret;
 use crate::tls::authorities;
@@ -182,7 +182,10 @@ impl Client {
         let mut parts = self.inner.server.clone().into_parts();
         parts.path_and_query = Some(path.parse().map_err(|_odd| Problem::not_found("no such account"))?);
         let uri = Uri::from_parts(parts).expect("a scheme, an authority and a path make an address");
-        let request = http::Request::builder().method(method).uri(uri);
+        let mut request = http::Request::builder().method(method).uri(uri);
+        if let Some(id) = current_request_id() {
+            request = request.header(REQUEST_ID, &*id);
+        }
         let request = request.header(AUTHORIZATION, bearer).header(CONTENT_TYPE, kind).body(Full::new(body));
         let request = request.expect("each part of the request is one");
         let answered = tokio::time::timeout(PATIENCE, async {

@@ -24,6 +24,8 @@ struct Fake {
     folder: tempfile::TempDir,
     asked: Arc<AtomicUsize>,
     answer: Arc<Mutex<serde_json::Value>>,
+    /// What the last request was called.
+    id: Arc<Mutex<Option<String>>>,
     client: Client,
     clock: Clock,
     stop: watch::Sender<bool>,
@@ -51,10 +53,12 @@ async fn fake() -> Fake {
     std::fs::write(folder.path().join("token"), "own-token\n").unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let answer = Arc::new(Mutex::new(active()));
+    let id = Arc::new(Mutex::new(None));
     let introspect = {
-        let (asked, answer) = (Arc::clone(&asked), Arc::clone(&answer));
+        let (asked, answer, id) = (Arc::clone(&asked), Arc::clone(&answer), Arc::clone(&id));
         move |headers: HeaderMap, Form(form): Form<Asked>| async move {
             assert_eq!(headers["authorization"], "Bearer own-token");
+            *id.lock().unwrap() = headers.get("x-request-id").map(|id| id.to_str().unwrap().to_owned());
             asked.fetch_add(1, Ordering::Relaxed);
             // Long enough for a herd to gather.
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -74,7 +78,7 @@ async fn fake() -> Fake {
     let clock = Clock::system();
     let settings = Settings { server_url, ca: files.certificate, token_file: folder.path().join("token") };
     let client = Client::new(&settings, clock.clone()).unwrap();
-    Fake { folder, asked, answer, client, clock, stop }
+    Fake { folder, asked, answer, id, client, clock, stop }
 }
 
 impl Fake {
@@ -171,6 +175,14 @@ async fn a_route_behind_it_knows_who_asks() {
     check("/whoami", Some("Basic good"), 401, "authorization").await;
     check("/whoami", None, 401, "takes a token").await;
     check("/forgotten", Some("Bearer good"), 401, "takes a token").await;
+    // A request keeps its name when MCIAS is asked because of it.
+    let limits = crate::http::Limits { time: Duration::from_secs(5), body: 1000 };
+    let router = crate::http::surround(router, limits, Arc::default(), fake.clock.clone());
+    let request =
+        Request::get("/whoami").header("authorization", "Bearer other").header("x-request-id", "one-name");
+    let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(fake.id.lock().unwrap().as_deref(), Some("one-name"));
 }
 
 #[test]

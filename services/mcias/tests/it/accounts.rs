@@ -120,6 +120,11 @@ fn a_service_has_several_tokens_and_when_each_was_last_used_is_kept() {
         found.unwrap()["last_used_at"].is_i64()
     };
     assert!(used("first") && used("second"));
+    // The one that ends tomorrow is warned about, the other is not.
+    let about = mcias.about_page("/metrics");
+    assert!(about.contains("mcias_token_expires_seconds{account=\"mcr\",label=\"second\"}"), "{about}");
+    assert!(!about.contains("label=\"first\""), "{about}");
+    assert!(mcias.log().contains("a token ends soon"), "{}", mcias.log());
     let metrics = mcias.ask("GET", "/metrics", "", &Value::Null);
     assert_eq!(metrics.status, 404, "metrics are not for everybody");
 }
@@ -221,4 +226,56 @@ fn guessing_is_slowed_down_and_the_owner_is_not() {
     assert_eq!(seen(&guesses), seen(&unknown));
     // Ada has logged in from the address that the test's own connections have.
     assert_eq!(login(&mcias, "ada", PASSWORD).0, 200);
+}
+
+#[test]
+fn a_password_is_hashed_anew_at_the_login_after_the_parameters_have_risen() {
+    let mut mcias = Mcias::start();
+    let stored = |mcias: &Mcias| {
+        let copy = mcias.folder().join(format!("{}.copy", mcias.process().pid()));
+        mcias.run(&["snapshot", copy.to_str().unwrap()]);
+        let db = rusqlite::Connection::open(copy).unwrap();
+        db.query_row("SELECT password FROM accounts WHERE name = 'ada'", [], |row| row.get::<_, String>(0))
+            .unwrap()
+    };
+    assert!(stored(&mcias).starts_with("$argon2id$v=19$m=1024,t=1,p=1$"));
+    mcias.stop();
+    mcias.restart(&[("MCIAS_PASSWORDS_ARGON2_MEMORY_KIB", "2048")]);
+    assert!(stored(&mcias).starts_with("$argon2id$v=19$m=1024,t=1,p=1$"));
+    drop(mcias.login("ada"));
+    mcias.stop();
+    mcias.restart(&[]);
+    assert!(stored(&mcias).starts_with("$argon2id$v=19$m=2048,t=1,p=1$"));
+    // And not weaker again.
+    drop(mcias.login("ada"));
+    mcias.stop();
+    mcias.restart(&[]);
+    assert!(stored(&mcias).starts_with("$argon2id$v=19$m=2048,t=1,p=1$"));
+}
+
+#[test]
+fn a_backup_made_beside_the_server_is_all_there_is() {
+    let mut mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    mcias.person(&admin, "bob", &["user"]);
+    let outside = tempfile::tempdir().unwrap();
+    let archive = outside.path().join("mcias.tar.zst");
+    let said = mcias.run(&["backup", archive.to_str().unwrap()]);
+    assert!(said.contains("1 databases"), "{said}");
+    // What came after it is not in it.
+    mcias.person(&admin, "eve", &["user"]);
+    mcias.stop();
+    let kept = outside.path().join("old");
+    std::fs::rename(mcias.folder(), &kept).unwrap();
+    mcias.run(&["restore", archive.to_str().unwrap(), mcias.folder().to_str().unwrap()]);
+    mcias.restart(&[]);
+    // Keys and sessions are those of before.
+    let names: Vec<_> = mcias.done("GET", "/v1/accounts", &admin, &Value::Null)["accounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|account| account["name"].clone())
+        .collect();
+    assert_eq!(names, ["ada", "bob"]);
+    assert_eq!(mcias.done("POST", "/v1/audit/verify", &admin, &json!({}))["intact"], true);
 }

@@ -154,10 +154,6 @@ fn a_browser_gets_pages_and_a_program_problem_documents() {
     // What is secret in an address is in no metric and no log.
     let call = mcias.raw("POST", "/welcome/a-secret-part", "", "application/grpc", b"x");
     assert!(call.status < 500, "{}", call.text);
-    let metrics = std::process::Command::new("curl")
-        .args(["-s", &format!("http://{}/metrics", mcias.about)])
-        .output()
-        .unwrap();
-    let metrics = String::from_utf8(metrics.stdout).unwrap();
+    let metrics = mcias.about_page("/metrics");
     assert!(metrics.contains("/welcome/{secret}") && !metrics.contains("a-secret-part"), "{metrics}");
 }
