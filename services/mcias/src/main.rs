@@ -43,7 +43,7 @@ enum Command {
     /// Serves until SIGTERM.
     Server,
     /// Makes the first admin, and prints the link by which that person sets a password. Again, for whoever has lost
-    /// everything: the account is made an admin's, enabled, and loses its second factor and passkeys.
+    /// everything: the account is made an admin's, enabled, and loses its password, second factor and passkeys.
     Init {
         /// The admin's name.
         admin: String,

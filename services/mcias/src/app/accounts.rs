@@ -207,6 +207,7 @@ impl Mcias {
             let stored = person(db, account.name().as_str())?;
             store::accounts::set_roles(db, stored.id, stored.account.roles().with(Role::Admin))?;
             store::accounts::enable(db, stored.id, true)?;
+            store::factors::remove_password(db, stored.id)?;
             store::factors::set_totp(db, stored.id, None)?;
             store::factors::set_recovery_codes(db, stored.id, &[])?;
             store::factors::remove_passkeys(db, stored.id, None)?;
@@ -227,6 +228,10 @@ impl Mcias {
         self.change(ask, Event::new("factors.reset", name.as_str()), move |db, _event| {
             let stored = person(db, &name)?;
             let totp = usize::from(stored.has_totp);
+            // A password that was good enough with a second factor alone is none without: its owner gets a link.
+            if store::factors::needs_factor(db, stored.id)? {
+                store::factors::remove_password(db, stored.id)?;
+            }
             store::factors::set_totp(db, stored.id, None)?;
             store::factors::set_recovery_codes(db, stored.id, &[])?;
             let passkeys = store::factors::remove_passkeys(db, stored.id, None)?;

@@ -16,6 +16,7 @@ use crate::store;
 pub struct Counters {
     logins: AtomicU64,
     failures: AtomicU64,
+    turned_away: AtomicU64,
     introspections: AtomicU64,
     bad_tokens: Mutex<BTreeMap<&'static str, u64>>,
     /// Tokens of services that end soon: account, what it is called, when.
@@ -29,6 +30,10 @@ impl Counters {
 
     pub(super) fn login_failed(&self) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn turned_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn introspected(&self) {
@@ -122,6 +127,8 @@ impl Mcias {
         let counters = &self.counters;
         page.one("mcias_logins_total", "counter", "Logins that succeeded.", get(&counters.logins));
         page.one("mcias_login_failures_total", "counter", "Logins that failed.", get(&counters.failures));
+        let help = "Logins turned away unheard, after too many failures.";
+        page.one("mcias_logins_turned_away_total", "counter", help, get(&counters.turned_away));
         let help = "Tokens found good for a service that asked.";
         page.one("mcias_introspections_total", "counter", help, get(&counters.introspections));
         page.family("mcias_bad_tokens_total", "counter", "Tokens that were not good, by what was wrong.");

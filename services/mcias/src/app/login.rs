@@ -76,7 +76,9 @@ impl Mcias {
         let (stored, familiar) = self.with_familiarity(&name, ip).await?;
         let admitted = self.throttle().check(&name, Source::from(ip), familiar, self.clock.elapsed());
         if let Err(after) = admitted {
-            return Err(self.refuse(ask, event, too_often(after)).await);
+            // Counted, and not in the audit log, which would grow as fast as anybody likes: what came before is there.
+            self.counters.turned_away();
+            return Err(too_often(after));
         }
         let source = Source::from(ip);
         let proven = self.proven(&event, ask, stored, goal, [Some(password), totp, recovery_code]);
@@ -280,7 +282,7 @@ impl By {
                     return Err(wrong_login().into());
                 }
                 if let Some(phc) = rehashed {
-                    store::factors::set_password(db, account, &phc)?;
+                    store::factors::rehash(db, account, &phc)?;
                 }
                 match factor {
                     Factor::None => Ok(None),

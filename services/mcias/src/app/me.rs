@@ -61,14 +61,14 @@ impl Mcias {
                 .ok_or_else(|| Problem::field("current", "the account has a password: send it too"))?;
             self.same_person(ask, &name, current, phc, "password.change").await?;
         }
-        let phc = self.hashing.hash_new(password, name.clone(), !stored.has_totp).await?;
+        let new = self.hashing.hash_new(password, name.clone(), !stored.has_totp).await?;
         let (id, now, session, before) = (stored.id, self.now(), own_session(ask), stored.password);
         self.change(ask, Event::new("password.change", name.as_str()), move |db, _event| {
             let current = store::accounts::by_id(db, id)?.ok_or_else(gone)?;
             if current.password != before {
                 return Err(wrong_login().into());
             }
-            store::factors::set_password(db, id, &phc)?;
+            store::factors::set_password(db, id, &new)?;
             store::factors::remove_link(db, id)?;
             Ok(messages::changed(store::tokens::revoke_sessions(db, id, Some(&session), now)?))
         })
@@ -87,7 +87,8 @@ impl Mcias {
         let source = Source::from(ask.caller.address.ip());
         let admitted = self.throttle().check(name, source, true, self.clock.elapsed());
         if let Err(after) = admitted {
-            return Err(self.refuse(ask, Event::new(action, name.as_str()), too_often(after)).await);
+            self.counters.turned_away();
+            return Err(too_often(after));
         }
         if let Verified::Right { .. } = self.hashing.verify(password, Some(phc)).await? {
             self.throttle().succeeded(name, source);
@@ -175,6 +176,11 @@ impl Mcias {
         let (id, name) = (me.account_id, me.account.name().to_string());
         self.change(ask, Event::new("totp.remove", name), move |db, _event| {
             let had = store::factors::totp(db, id)?.is_some();
+            if had && store::factors::needs_factor(db, id)? {
+                let detail =
+                    "your password is too short to stand alone: change it to one of 15 characters first";
+                return Err(super::accounts::conflict("short-password", detail).into());
+            }
             store::factors::set_totp(db, id, None)?;
             store::factors::set_recovery_codes(db, id, &[])?;
             Ok(messages::changed(usize::from(had)))
@@ -286,18 +292,15 @@ impl Mcias {
         request: api::RedeemLinkRequest,
     ) -> Result<api::RedeemLinkReply, Problem> {
         let (digest, password, now) = (sha256(&request.secret), Secret::from(request.password), self.now());
-        let event = Event::new("link.redeem", "");
-        let link = match self.get_link(api::GetLinkRequest { secret: request.secret }).await {
-            Ok(link) => link,
-            Err(problem) => return Err(self.refuse(ask, event, problem).await),
-        };
+        // A link that is nobody's is not in the audit log, which would grow as strangers like.
+        let link = self.get_link(api::GetLinkRequest { secret: request.secret }).await?;
         let name = Name::parse(&link.account).map_err(|error| Problem::internal(&error))?;
-        let phc = self.hashing.hash_new(password, name.clone(), !link.has_second_factor).await?;
+        let new = self.hashing.hash_new(password, name.clone(), !link.has_second_factor).await?;
         let event = Event::new("link.redeem", name.as_str()).by(name.as_str());
         self.change(ask, event, move |db, _event| {
             let Some((id, _)) = store::factors::link(db, &digest, now)? else { return Err(void().into()) };
             store::factors::remove_link(db, id)?;
-            store::factors::set_password(db, id, &phc)?;
+            store::factors::set_password(db, id, &new)?;
             store::tokens::revoke_sessions(db, id, None, now)?;
             Ok::<_, Fault>(())
         })

@@ -123,7 +123,11 @@ impl Mcias {
         let webauthn = &self.passkeys.webauthn;
         let (handle, key_id) = match webauthn.identify_discoverable_authentication(&credential) {
             Ok((handle, key_id)) => (handle, data_encoding::BASE64URL_NOPAD.encode(key_id)),
-            Err(error) => return Err(self.refuse(ask, refused(error.to_string()), wrong_login()).await),
+            Err(error) => {
+                tracing::debug!(%error, "a passkey that is nobody's");
+                self.counters.login_failed();
+                return Err(wrong_login());
+            }
         };
         let id = key_id.clone();
         let found = self.read(move |db| {
@@ -131,8 +135,9 @@ impl Mcias {
             Ok(store::factors::passkey_of(db, account.id, &id)?.map(|stored| (account, stored)))
         });
         let Some((account, stored)) = found.await?.filter(|(account, _)| account.enabled) else {
+            // It is nobody's, and so is not in the audit log, which would grow as strangers like.
             self.counters.login_failed();
-            return Err(self.refuse(ask, refused("unknown".to_owned()), wrong_login()).await);
+            return Err(wrong_login());
         };
         let mut passkey: Passkey = stored_key(&stored)?;
         let result = match webauthn.finish_discoverable_authentication_v2(&credential, *state, &passkey) {

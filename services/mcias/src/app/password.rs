@@ -12,6 +12,7 @@ use crate::config::Passwords;
 use crate::domain::Name;
 use crate::domain::password::{Hasher, Verified, judge};
 use crate::store::accounts::Phc;
+use crate::store::factors::NewPassword;
 
 /// Hashes passwords on threads of their own.
 #[derive(Debug)]
@@ -45,9 +46,11 @@ impl Hashing {
         password: Secret,
         name: Name,
         only_factor: bool,
-    ) -> Result<Phc, Problem> {
+    ) -> Result<NewPassword, Problem> {
         let judged = self.run(move |hasher| {
-            judge(&password, &name, only_factor).map(|()| Phc(hasher.hash(&password, random())))
+            let alone = judge(&password, &name, true).is_ok();
+            judge(&password, &name, only_factor)
+                .map(|()| NewPassword { phc: Phc(hasher.hash(&password, random())), alone })
         });
         judged.await?.map_err(|weak| Problem::field("password", weak.to_string()))
     }

@@ -12,6 +12,8 @@ CREATE TABLE accounts (
     last_login_at INTEGER,
     -- Argon2id, as a PHC string.
     password TEXT CHECK (kind = 0 OR password IS NULL),
+    -- Whether it is good enough without a second factor.
+    password_alone INTEGER NOT NULL DEFAULT 0 CHECK (password_alone IN (0, 1)),
     -- The secret, once it is confirmed, and the step of the code that was taken last.
     totp BLOB CHECK (kind = 0 OR totp IS NULL),
     totp_step INTEGER,

@@ -21,12 +21,47 @@ pub struct StoredPasskey {
     pub last_used_at: Option<i64>,
 }
 
-/// Replaces a password, or the hash of the same one.
+/// A password as it is stored, and whether it is good enough without a second factor.
+#[derive(Clone, Debug)]
+pub struct NewPassword {
+    /// The hash.
+    pub phc: Phc,
+    /// Whether it is.
+    pub alone: bool,
+}
+
+/// Replaces a password.
 ///
 /// # Errors
 /// The database's.
-pub fn set_password(db: &Connection, account: i64, phc: &Phc) -> Result<()> {
+pub fn set_password(db: &Connection, account: i64, password: &NewPassword) -> Result<()> {
+    let update = "UPDATE accounts SET password = ?2, password_alone = ?3 WHERE id = ?1";
+    db.execute(update, params![account, password.phc.0, password.alone]).map(drop)
+}
+
+/// Replaces the hash of the same password.
+///
+/// # Errors
+/// The database's.
+pub fn rehash(db: &Connection, account: i64, phc: &Phc) -> Result<()> {
     db.execute("UPDATE accounts SET password = ?2 WHERE id = ?1", params![account, phc.0]).map(drop)
+}
+
+/// Whether the account has a password that is not good enough without a second factor.
+///
+/// # Errors
+/// The database's.
+pub fn needs_factor(db: &Connection, account: i64) -> Result<bool> {
+    let select = "SELECT password IS NOT NULL AND NOT password_alone FROM accounts WHERE id = ?1";
+    db.query_row(select, [account], |row| row.get(0))
+}
+
+/// Takes the password away.
+///
+/// # Errors
+/// The database's.
+pub fn remove_password(db: &Connection, account: i64) -> Result<()> {
+    db.execute("UPDATE accounts SET password = NULL, password_alone = 0 WHERE id = ?1", [account]).map(drop)
 }
 
 /// The secret of a second factor, and the step of the code that was taken last.

@@ -92,6 +92,14 @@ fn oathtool_makes_codes_that_are_good_once() {
     let recovery = codes[3].as_str().unwrap().to_uppercase().replace('-', " ");
     assert_eq!(login(json!({ "recovery_code": recovery })).body["recovery_codes_left"], 9);
     assert_eq!(reason(json!({ "recovery_code": recovery })), "wrong-code");
+    // With a second factor, a shorter password will do; but not without it.
+    let change = |current: &str, new: &str| {
+        mcias.ask("PUT", "/v1/me/password", &ada, &json!({ "current": current, "password": new })).status
+    };
+    assert_eq!(change(PASSWORD, "kq7Zr2vX9p"), 200);
+    let answer = mcias.ask("DELETE", "/v1/me/totp", &ada, &Value::Null);
+    assert_eq!((answer.status, answer.text_of("reason")), (409, "short-password".to_owned()));
+    assert_eq!(change("kq7Zr2vX9p", PASSWORD), 200);
     // Whoever has lost it all: an admin takes it away.
     let reset = mcias.done("POST", "/v1/accounts/ada/reset-factors", &ada, &Value::Null);
     assert_eq!(reset["changed"], 1);
