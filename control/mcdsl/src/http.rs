@@ -21,6 +21,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue};
+use tonic::Code;
 use tracing::Instrument as _;
 
 pub use metrics::Metrics;
@@ -123,8 +124,10 @@ async fn answer(State(around): State<Around>, mut request: Request, next: Next) 
     response.headers_mut().entry("x-content-type-options").or_insert(HeaderValue::from_static("nosniff"));
     let took = around.clock.elapsed().saturating_sub(start);
     let outcome = outcome(&response);
-    // tonic's patterns are a service each. The path says which method, where there is such a one.
-    let is_method = route.ends_with("/{*rest}") && outcome != tonic::Code::Unimplemented as u16;
+    // tonic's patterns are a service each. The path says which method, where there is such a one: not where it was answered before
+    // tonic has looked.
+    let unknown = [Code::Unimplemented, Code::Unauthenticated, Code::Unavailable, Code::DeadlineExceeded];
+    let is_method = route.ends_with("/{*rest}") && !unknown.map(|code| code as u16).contains(&outcome);
     let route = grpc_path.as_deref().filter(|_| is_method).unwrap_or(route);
     around.metrics.count(route, &method, outcome, took);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

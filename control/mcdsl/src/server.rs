@@ -11,6 +11,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -133,7 +134,10 @@ impl Connection {
             Ok(Err(error)) => return said(&error),
             Err(late) => return said(&late),
         };
+        let heard = Arc::new(AtomicBool::new(false));
+        let hears = Arc::clone(&heard);
         let app = self.app.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            hears.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(client));
             request.map(axum::body::Body::new)
         });
@@ -147,8 +151,16 @@ impl Connection {
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(20));
         let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
-        if let Err(error) = self.watcher.watch(connection.into_owned()).await {
-            said(&error);
+        // hyper waits for ever for the first byte of whoever has not said which protocol it speaks.
+        let silent = async {
+            tokio::time::sleep(HEAD).await;
+            if heard.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            ended = self.watcher.watch(connection.into_owned()) => ended.unwrap_or_else(|error| said(&error)),
+            () = silent => said(&"nothing was asked"),
         }
         drop(self.place);
     }

@@ -49,6 +49,8 @@ pub enum TlsError {
 pub struct ServerCertificate {
     files: Files,
     current: ArcSwap<CertifiedKey>,
+    /// The files as they were before they were read first.
+    first: Stamps,
 }
 
 impl ServerCertificate {
@@ -57,8 +59,9 @@ impl ServerCertificate {
     /// # Errors
     /// It cannot be used.
     pub fn open(files: Files) -> Result<Arc<Self>, TlsError> {
+        let first = stamps(&files);
         let current = ArcSwap::new(Arc::new(read(&files)?));
-        Ok(Arc::new(Self { files, current }))
+        Ok(Arc::new(Self { files, current, first }))
     }
 
     /// Reads it again. What is in use stays in use where it cannot be used.
@@ -72,7 +75,8 @@ impl ServerCertificate {
 
     /// Reads it again whenever one of its files is another, and says so in the log. Never ends.
     pub async fn watch(self: Arc<Self>) {
-        let mut seen = stamps(&self.files);
+        let mut seen = self.first;
+        let mut warned = None;
         let mut ticks = tokio::time::interval(LOOK);
         loop {
             ticks.tick().await;
@@ -80,13 +84,20 @@ impl ServerCertificate {
             if now == seen {
                 continue;
             }
-            seen = now;
             match self.reload() {
-                Ok(()) => tracing::info!(file = %self.files.certificate.display(), "read a new certificate"),
-                Err(error) => tracing::warn!(
-                    error = crate::chain(&error),
-                    "a new certificate cannot be used: the one before stays in use"
-                ),
+                Ok(()) => {
+                    seen = now;
+                    tracing::info!(file = %self.files.certificate.display(), "read a new certificate");
+                }
+                // It is tried again: what is in the way may be gone without the files being others. It is said once.
+                Err(_) if warned == Some(now) => {}
+                Err(error) => {
+                    warned = Some(now);
+                    tracing::warn!(
+                        error = crate::chain(&error),
+                        "a new certificate cannot be used: the one before stays in use"
+                    );
+                }
             }
         }
     }
@@ -129,12 +140,14 @@ fn read(files: &Files) -> Result<CertifiedKey, TlsError> {
     })
 }
 
-/// What tells one version of the files from another.
-fn stamps(files: &Files) -> [Option<(u64, u64, i64, i64)>; 2] {
+/// What tells one version of the files from another: inode, size, and when the file changed or anything about it did.
+type Stamps = [Option<(u64, u64, i64, i64)>; 2];
+
+fn stamps(files: &Files) -> Stamps {
     use std::os::unix::fs::MetadataExt as _;
     let stamp = |path: &Path| {
         let meta = std::fs::metadata(path).ok()?;
-        Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+        Some((meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec()))
     };
     [stamp(&files.certificate), stamp(&files.key)]
 }

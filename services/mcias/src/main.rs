@@ -55,7 +55,7 @@ enum Command {
         /// The copy, which must not exist.
         to: PathBuf,
     },
-    /// Packs everything that must not be lost into one new file (tar, zstd), beside a server that runs. It holds the keys that tokens
+    /// Packs `server.root` into one new file (tar, zstd), beside a server that runs. It holds the keys that tokens
     /// are signed with: keep it where nobody else reads.
     Backup {
         /// The archive, which must not exist.

@@ -117,6 +117,12 @@ pub async fn speak_to_browsers(request: Request, next: Next) -> Response {
         p { a href="/" { "To the first page" } }
     };
     let mut page = web::Page::new(&PAGES, title, body).respond(response.status());
+    // The request's id, when to try again, what else goes: all but what the body was.
+    for (name, value) in response.headers() {
+        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
+            page.headers_mut().append(name, value.clone());
+        }
+    }
     for (name, value) in web::security_headers() {
         page.headers_mut().insert(name, value);
     }

@@ -62,6 +62,9 @@ pub enum ConnectError {
 /// How long an address that does not answer is waited for.
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 
+/// How long an answer is waited for.
+const CALL_TIME: Duration = Duration::from_secs(60);
+
 /// Connects.
 ///
 /// # Errors
@@ -76,7 +79,7 @@ pub async fn connect(target: &Target, token: Token) -> Result<Client, ConnectErr
     let transport = |error| ConnectError::Transport(url.clone(), error);
     let endpoint = Endpoint::from_shared(url.clone()).and_then(|it| it.tls_config(tls)).map_err(transport)?;
     let connector = tower::service_fn(|uri: Uri| async move { dial(&uri).await.map(TokioIo::new) });
-    let endpoint = endpoint.connect_timeout(CONNECT_TIME);
+    let endpoint = endpoint.connect_timeout(CONNECT_TIME).timeout(CALL_TIME);
     let channel = endpoint.connect_with_connector(connector).await.map_err(transport)?;
     let way = InterceptedService::new(channel, token);
     Ok(Client {

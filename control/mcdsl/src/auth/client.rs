@@ -9,13 +9,13 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use mc_api::mcias::{Introspection, IssuedToken, LoginReply, LoginRequest, NewToken};
 use rustls::ClientConfig;
 use rustls::version::TLS13;
@@ -89,7 +89,13 @@ impl Client {
             .with_no_client_auth();
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http2().build();
-        let http = HttpClient::builder(TokioExecutor::new()).http2_only(true).build(connector);
+        // A connection that died without a word is found out, and the next question takes another one.
+        let http = HttpClient::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .http2_only(true)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .http2_keep_alive_timeout(PATIENCE)
+            .build(connector);
         let cache = Cache::new(KEPT);
         let inner = Inner { http, server, token_file: settings.token_file.clone(), cache, clock };
         Ok(Self { inner: Arc::new(inner) })
@@ -125,6 +131,11 @@ impl Client {
         account: &str,
         token: &NewToken,
     ) -> Result<IssuedToken, Problem> {
+        // It becomes part of a path: what is no name must not lead elsewhere.
+        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.@".contains(c);
+        if account.is_empty() || !account.chars().all(is_name) {
+            return Err(Problem::field("account", format!("`{account}` is no name of an account")));
+        }
         let path = format!("/v1/accounts/{account}/tokens");
         self.send_as(as_admin, Method::POST, &path, JSON, json(token)).await
     }
@@ -191,10 +202,12 @@ impl Client {
         let answered = tokio::time::timeout(PATIENCE, async {
             let response = self.inner.http.request(request).await.map_err(|error| error.to_string())?;
             let status = response.status();
+            let later =
+                response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             let body = Limited::new(response.into_body(), MOST).collect().await;
-            Ok::<_, String>((status, body.map_err(|error| error.to_string())?.to_bytes()))
+            Ok::<_, String>((status, later, body.map_err(|error| error.to_string())?.to_bytes()))
         });
-        let (status, body) = match answered.await {
+        let (status, later, body) = match answered.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => return Err(unreachable(error)),
             Err(late) => return Err(unreachable(late.to_string())),
@@ -202,7 +215,7 @@ impl Client {
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| unreachable(error.to_string()));
         }
-        Err(refusal(status, &body))
+        Err(Problem { retry_after: later.map(Duration::from_secs), ..refusal(status, &body) })
     }
 }
 

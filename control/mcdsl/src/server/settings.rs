@@ -72,7 +72,8 @@ impl Settings {
         if let Some(root) = told {
             root.clone_into(&mut self.root);
         } else if self.root.as_os_str().is_empty() {
-            file.parent().unwrap_or_else(|| Path::new(".")).clone_into(&mut self.root);
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            folder.unwrap_or_else(|| Path::new(".")).clone_into(&mut self.root);
         }
     }
 
@@ -95,5 +96,23 @@ impl Settings {
             time: std::time::Duration::from_millis(self.request_timeout_ms),
             body: self.max_body_bytes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_is_what_is_told_or_where_the_file_is() {
+        let check = |root: &str, told: Option<&str>, file: &str, expect: &str| {
+            let mut settings = Settings { root: root.into(), ..Settings::default() };
+            settings.set_root(told.map(Path::new), Path::new(file));
+            assert_eq!(settings.root, Path::new(expect), "{root} {told:?} {file}");
+        };
+        check("", None, "/srv/mcias/mcias.toml", "/srv/mcias");
+        check("", None, "mcias.toml", ".");
+        check("/srv/a", None, "/srv/mcias/mcias.toml", "/srv/a");
+        check("/srv/a", Some("/srv/b"), "/srv/mcias/mcias.toml", "/srv/b");
     }
 }

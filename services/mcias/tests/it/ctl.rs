@@ -118,6 +118,6 @@ fn where_nobody_answers_it_says_so() {
         .arg("whoami")
         .output()
         .unwrap();
-    assert_eq!(plain.status.code(), Some(3));
+    assert_eq!(plain.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&plain.stderr).contains("only travel encrypted"));
 }

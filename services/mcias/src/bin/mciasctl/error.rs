@@ -63,7 +63,7 @@ impl Error {
     /// See the help of the command.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Connect(ConnectError::File(..) | ConnectError::NotHttps(_)) => 2,
             Self::Connect(_) => 3,
             Self::Exposed(_) => 4,
             Self::Broken(_) => 5,

@@ -6,7 +6,7 @@ use mc_api::mcias::{
     RemovePasskeyRequest, RemoveTotpRequest, RenamePasskeyRequest, ReplaceRecoveryCodesRequest,
     Session as Message,
 };
-use mcdsl::terminal::{prompt_new_secret, prompt_secret};
+use mcdsl::terminal::{clean, prompt_new_secret, prompt_secret};
 
 use super::{Session, list_or, when, when_or_dash};
 use crate::cli::{Passkey, Password, Session as Command, Totp};
@@ -60,9 +60,10 @@ pub(super) async fn totp(session: &mut Session<'_>, command: &Totp) -> Result<()
     match command {
         Totp::Enrol => {
             let begun = session.client.me.begin_totp(BeginTotpRequest {}).await?.into_inner();
-            // To the terminal, not to standard output: that has the recovery codes.
-            eprintln!("Give this to your authenticator:\n  {}\n  {}", begun.secret, begun.uri);
-            let code = prompt_secret("Code that it shows: ").map_err(Error::Terminal)?;
+            // To the terminal itself: standard output has the recovery codes, and both may be files.
+            let [secret, uri] = [&begun.secret, &begun.uri].map(|text| clean(text));
+            let text = format!("Give this to your authenticator:\n  {secret}\n  {uri}\nCode that it shows: ");
+            let code = prompt_secret(&text).map_err(Error::Terminal)?;
             let request = ConfirmTotpRequest { code: code.expose().to_owned() };
             let codes = session.client.me.confirm_totp(request).await?.into_inner();
             recovery(session, &codes)

@@ -54,7 +54,7 @@ async fn issue(
     if let Some(out) = out.as_ref().filter(|out| out.exists()) {
         return Err(Error::Usage(format!("{} is there: name a new file", out.display())));
     }
-    let request = IssueTokenRequest { name, token: Some(token) };
+    let request = IssueTokenRequest { name: name.clone(), token: Some(token) };
     let issued = session.client.accounts.issue_token(request).await?.into_inner();
     let secret = Secret::from(issued.token);
     let details = issued.details.unwrap_or_default();
@@ -67,7 +67,12 @@ async fn issue(
     ];
     match &out {
         Some(out) => {
-            token_file::write(out, &secret, true)?;
+            if let Err(error) = token_file::write(out, &secret, true) {
+                // A token that nobody has is good for nothing but to be found.
+                let request = RevokeTokenRequest { name, id: details.id };
+                session.client.accounts.revoke_token(request).await?;
+                return Err(error);
+            }
             lines.push(("written to", out.display().to_string()));
         }
         None => {
