@@ -88,10 +88,15 @@ trait Work {
     fn tell(self: Box<Self>, stored: Result<(), DbError>);
 }
 
+/// What follows a change that is on the disk.
+type Follow<T> = Box<dyn FnOnce(&T) + Send>;
+
 struct Change<F, T, E> {
     /// Taken when it is run.
     work: Option<F>,
     done: Option<Result<T, Failed<E>>>,
+    /// Run when it is on the disk, whoever still waits for that.
+    then: Option<Follow<T>>,
     reply: oneshot::Sender<Result<T, Failed<E>>>,
 }
 
@@ -116,12 +121,17 @@ where
     }
 
     fn tell(self: Box<Self>, stored: Result<(), DbError>) {
-        let told = match (self.done, stored) {
+        let mut told = match (self.done, stored) {
             (Some(Err(failed)), _) => Err(failed),
             (Some(Ok(value)), Ok(())) => Ok(value),
             (_, Err(error)) => Err(Failed::Db(error)),
             (None, Ok(())) => Err(Failed::Panicked),
         };
+        if let (Ok(value), Some(then)) = (&told, self.then)
+            && catch_unwind(AssertUnwindSafe(|| then(value))).is_err()
+        {
+            told = Err(Failed::Panicked);
+        }
         // Whoever has gone does not want to know.
         self.reply.send(told).unwrap_or(());
     }
@@ -174,8 +184,26 @@ impl Database {
         T: Send + 'static,
         E: std::error::Error + Send + 'static,
     {
+        self.write_then(work, |_value| ()).await
+    }
+
+    /// The same, with what is to be done when the change is on the disk and before anybody is told: also where whoever asked has
+    /// gone meanwhile. What is in memory stays in step with what is stored only so. `then` must not wait for anything.
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    ///
+    /// # Panics
+    /// When `work` does, and nothing is stored; or when `then` does, and the change is.
+    pub async fn write_then<T, E, F, G>(&self, work: F, then: G) -> Result<T, WriteError<E>>
+    where
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+        G: FnOnce(&T) + Send + 'static,
+        T: Send + 'static,
+        E: std::error::Error + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        let job = Change { work: Some(work), done: None, reply };
+        let job = Change { work: Some(work), done: None, then: Some(Box::new(then)), reply };
         let sent = self.writer.as_ref().is_some_and(|writer| writer.send(Box::new(job)).is_ok());
         match (sent, answer.await) {
             (true, Ok(Ok(value))) => Ok(value),

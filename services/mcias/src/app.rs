@@ -48,13 +48,13 @@ pub struct Mcias {
     db: Database,
     /// MCIAS as a service, for its own part in the login policy.
     service: Service,
-    policy: ArcSwap<(i64, Policy)>,
+    policy: Arc<ArcSwap<(i64, Policy)>>,
     keys: ArcSwap<KeyRing>,
     hashing: password::Hashing,
     throttle: Mutex<Throttle>,
     bearers: bearer::Bearers,
     /// Grows with each change that may make a token invalid: what was read before is not believed any more.
-    generation: AtomicU64,
+    generation: Arc<AtomicU64>,
     /// When tokens were last seen, until that is written.
     seen: Mutex<HashMap<String, i64>>,
     passkeys: passkeys::Ceremonies,
@@ -120,10 +120,10 @@ impl Mcias {
             hashing: password::Hashing::new(Hasher::new(config.passwords.argon2)?, &config.passwords),
             throttle: Mutex::new(Throttle::new(config.throttle)),
             passkeys: passkeys::Ceremonies::new(&config.site).map_err(StartError::Origin)?,
-            policy: ArcSwap::from_pointee((revision, policy)),
+            policy: Arc::new(ArcSwap::from_pointee((revision, policy))),
             keys: ArcSwap::from_pointee(keys),
             bearers: bearer::Bearers::new(),
-            generation: AtomicU64::new(0),
+            generation: Arc::default(),
             seen: Mutex::default(),
             enrolments: Mutex::default(),
             counters: Counters::default(),
@@ -161,11 +161,23 @@ impl Mcias {
         F: FnOnce(&Connection, &mut Event) -> Result<T, Fault> + Send + 'static,
         T: Send + 'static,
     {
-        let refused = event.clone();
-        let changed = self.write(ask, event, work).await;
-        // Whatever was read before may have changed: it is read again.
-        self.generation.fetch_add(1, Ordering::Release);
-        match changed {
+        self.change_then(ask, event, work, |_value| ()).await
+    }
+
+    /// The same, with what follows once it is on the disk, whether or not anybody still waits for the answer.
+    async fn change_then<T, F, G>(&self, ask: &Ask, event: Event, work: F, then: G) -> Result<T, Problem>
+    where
+        F: FnOnce(&Connection, &mut Event) -> Result<T, Fault> + Send + 'static,
+        G: FnOnce(&T) + Send + 'static,
+        T: Send + 'static,
+    {
+        let (refused, generation) = (event.clone(), Arc::clone(&self.generation));
+        let changed = self.write_then(ask, event, work, move |value| {
+            // Whatever was read before may have changed: it is read again.
+            generation.fetch_add(1, Ordering::Release);
+            then(value);
+        });
+        match changed.await {
             Err(problem) if matches!(problem.kind, Kind::Forbidden | Kind::Unauthenticated) => {
                 Err(self.refuse(ask, refused, problem).await)
             }
@@ -174,18 +186,28 @@ impl Mcias {
     }
 
     /// The same for what makes no token invalid: a login.
-    async fn write<T, F>(&self, ask: &Ask, mut event: Event, work: F) -> Result<T, Problem>
+    async fn write<T, F>(&self, ask: &Ask, event: Event, work: F) -> Result<T, Problem>
     where
         F: FnOnce(&Connection, &mut Event) -> Result<T, Fault> + Send + 'static,
         T: Send + 'static,
     {
+        self.write_then(ask, event, work, |_value| ()).await
+    }
+
+    async fn write_then<T, F, G>(&self, ask: &Ask, mut event: Event, work: F, then: G) -> Result<T, Problem>
+    where
+        F: FnOnce(&Connection, &mut Event) -> Result<T, Fault> + Send + 'static,
+        G: FnOnce(&T) + Send + 'static,
+        T: Send + 'static,
+    {
         let (ask, at_ms) = (ask.clone(), self.clock.unix_ms());
-        let written = self.db.write(move |db| {
+        let work = move |db: &Connection| {
+            still_good(db, &ask, at_ms.div_euclid(1000))?;
             let done = work(db, &mut event)?;
             store::audit::append(db, event.entry(&ask, at_ms, event::DONE))?;
             Ok::<_, Fault>(done)
-        });
-        written.await.map_err(|error| self.fault(error))
+        };
+        self.db.write_then(work, then).await.map_err(|error| self.fault(error))
     }
 
     /// Writes a refusal to the audit log. The problem to answer with: another one, where that cannot be written.
@@ -277,6 +299,18 @@ impl Mcias {
         let problem = Problem::new(Kind::Forbidden, "fresh-login-required", detail);
         Err(self.refuse(ask, Event::new(action, ""), problem).await)
     }
+}
+
+/// That whoever asks is still who they were when the request began: its body may have come much later.
+fn still_good(db: &Connection, ask: &Ask, now: i64) -> Result<(), Fault> {
+    let Some(bearer) = &ask.bearer else { return Ok(()) };
+    let token = store::tokens::by_id(db, &bearer.claims.jti)?;
+    let is_live = token.is_some_and(|token| token.revoked_at.is_none() && token.expires_at > now);
+    let account = store::accounts::by_id(db, bearer.account_id)?;
+    if is_live && account.is_some_and(|account| account.enabled && account.account == bearer.account) {
+        return Ok(());
+    }
+    Err(Problem::unauthenticated("the token is not good any more: log in again").into())
 }
 
 /// Connections for reading.

@@ -220,3 +220,34 @@ async fn a_reader_sees_one_state_and_holds_nobody_up() {
     }
     assert_eq!(database.read(count).await.unwrap(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_change_follows_it_even_if_nobody_waits() {
+    let (_folder, database) = open_new();
+    let (begun, is_begun) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (followed, has_followed) = mpsc::channel();
+    let asking = tokio::spawn({
+        let database = Arc::clone(&database);
+        async move {
+            let work = move |db: &Connection| {
+                begun.send(()).unwrap();
+                may_go_on.recv().unwrap();
+                db.execute("INSERT INTO notes VALUES ('there')", [])
+            };
+            database.write_then(work, move |rows| followed.send(*rows).unwrap()).await
+        }
+    });
+    tokio::task::spawn_blocking(move || is_begun.recv().unwrap()).await.unwrap();
+    asking.abort();
+    assert!(asking.await.unwrap_err().is_cancelled());
+    go_on.send(()).unwrap();
+    let rows = tokio::task::spawn_blocking(move || {
+        has_followed.recv_timeout(std::time::Duration::from_secs(10)).unwrap()
+    });
+    assert_eq!(rows.await.unwrap(), 1);
+    assert_eq!(database.read(count).await.unwrap(), 1);
+    // What fails has nothing that follows.
+    let failing = |db: &Connection| db.execute("INSERT INTO nothing VALUES (1)", []);
+    assert!(database.write_then(failing, |_rows| panic!("on purpose")).await.is_err());
+}

@@ -229,7 +229,11 @@ impl Mcias {
             let stored = person(db, &name)?;
             let totp = usize::from(stored.has_totp);
             // A password that was good enough with a second factor alone is none without: its owner gets a link.
-            if store::factors::needs_factor(db, stored.id)? {
+            let needs_factor = store::factors::needs_factor(db, stored.id)?;
+            if needs_factor || stored.password.is_none() {
+                keep_an_admin(db, &stored)?;
+            }
+            if needs_factor {
                 store::factors::remove_password(db, stored.id)?;
             }
             store::factors::set_totp(db, stored.id, None)?;

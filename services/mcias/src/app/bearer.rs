@@ -28,8 +28,8 @@ pub struct Bearer {
     pub account: Account,
     /// The account's tags.
     pub tags: BTreeSet<Name>,
-    /// A system account's service.
-    pub service: Option<Name>,
+    /// A system account's service, with its tags: those of all accounts that speak for it.
+    pub service: Option<Service>,
     /// Services that the token is for; all where there is none.
     pub audience: Vec<String>,
     /// When its owner logged in, or it was issued.
@@ -44,17 +44,15 @@ impl Bearer {
     pub fn is_for(&self, service: &Name) -> bool {
         self.audience.is_empty() || self.audience.iter().any(|name| name == service.as_str())
     }
-
-    /// The service that a system account speaks for, with its tags.
-    #[must_use]
-    pub fn speaks_for(&self) -> Option<Service> {
-        Some(Service { name: self.service.clone()?, tags: self.tags.clone() })
-    }
 }
 
 /// Those who were seen lately, by the SHA-256 of their tokens, as of a generation.
 #[derive(Debug)]
 pub(super) struct Bearers(Cache<[u8; 32], (u64, Arc<Bearer>)>);
+
+/// What may be wrong with tokens that are ours.
+const OURS: [&str; 5] =
+    ["revoked", "account-disabled", "of-another-account", "wrong-audience", "denied-by-policy"];
 
 /// How many are kept: some 500 bytes each.
 const KEPT: usize = 10_000;
@@ -107,9 +105,14 @@ impl Mcias {
         let id = claims.jti.clone();
         let found = self.read(move |db| {
             let Some(token) = store::tokens::by_id(db, &id)? else { return Ok(None) };
-            Ok(store::accounts::by_id(db, token.account)?.map(|account| (token, account)))
+            let Some(account) = store::accounts::by_id(db, token.account)? else { return Ok(None) };
+            let service = account.service.clone();
+            let tags =
+                service.as_ref().map(|service| store::accounts::tags_of_service(db, service)).transpose()?;
+            let service = service.zip(tags).map(|(name, tags)| Service { name, tags });
+            Ok(Some((token, account, service)))
         });
-        let Some((stored, account)) = found.await? else { return Ok(Err("unknown")) };
+        let Some((stored, account, service)) = found.await? else { return Ok(Err("unknown")) };
         let is_system = matches!(account.account, Account::System { .. });
         if stored.revoked_at.is_some() {
             return Ok(Err("revoked"));
@@ -125,7 +128,7 @@ impl Mcias {
             account_id: account.id,
             account: account.account,
             tags: account.tags,
-            service: account.service,
+            service,
             audience: stored.audience,
             created_at: stored.created_at,
             expires_at: stored.expires_at,
@@ -182,6 +185,10 @@ impl Mcias {
             }
         };
         self.counters.bad_token(why);
+        // A text that is no token of ours names nobody, and anybody can show one to any service: it is counted alone.
+        if !OURS.contains(&why) {
+            return Ok(messages::inactive());
+        }
         // What is answered is `no`; but not before it is in the log.
         let no = Problem::unauthenticated("the token is not active");
         let problem = self.refuse(ask, event.through(service.name.as_str()), no).await;
@@ -193,7 +200,7 @@ impl Mcias {
         let Some(bearer) = &ask.bearer else {
             return Err(Problem::unauthenticated("this takes the token of a system account"));
         };
-        match bearer.speaks_for() {
+        match bearer.service.clone() {
             Some(service) if bearer.is_for(&self.service.name) => Ok(service),
             Some(_) => {
                 let problem = Problem::forbidden("this token is for other services than MCIAS");

@@ -50,12 +50,20 @@ impl Event {
             at_ms,
             actor: self.actor.clone().or(bearer).unwrap_or_else(|| "-".to_owned()),
             action: self.action.to_owned(),
-            target: self.target.clone(),
+            target: short(&self.target),
             outcome: outcome.to_owned(),
-            detail: self.detail.clone(),
+            detail: short(&self.detail),
             source: if source.ip().is_unspecified() { String::new() } else { source.ip().to_string() },
             service: self.service.clone().unwrap_or_else(|| "mcias".to_owned()),
             request_id: ask.caller.request_id.to_string(),
         }
     }
 }
+
+/// The beginning of a text: what a client sent may be long, and the log is kept for ever.
+fn short(text: &str) -> String {
+    text.char_indices().nth(LONGEST).map_or(text, |(end, _)| &text[..end]).to_owned()
+}
+
+/// Characters of a text in the log.
+const LONGEST: usize = 256;

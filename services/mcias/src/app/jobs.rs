@@ -90,7 +90,7 @@ impl Mcias {
         let forgotten = self.db.write(move |db| {
             let tokens = store::tokens::forget(db, now - KEPT_S)?;
             let old = |key: &&store::keys::StoredKey| {
-                key.id != signer && key.signs_from < now && key.needed_until < now
+                key.id != signer && key.signs_from < now && key.needed_until < now - KEPT_S
             };
             let keys = store::keys::all(db)?;
             let old: Vec<_> = keys.iter().filter(old).collect();

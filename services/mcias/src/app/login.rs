@@ -116,7 +116,10 @@ impl Mcias {
         };
         let factor = match self.factor(&account, totp, recovery_code).await? {
             Ok(factor) => factor,
-            Err(problem) if problem.reason == NEEDED => return Err(problem),
+            // No failure; but it is to be seen that somebody knows the password.
+            Err(problem) if problem.reason == NEEDED => {
+                return Err(self.refuse(ask, event.clone(), problem).await);
+            }
             Err(problem) => return Err(self.failed(ask, event, problem).await),
         };
         let rehashed = if rehash { Some(self.hashing.hash(password).await?) } else { None };

@@ -68,6 +68,7 @@ impl Mcias {
             if current.password != before {
                 return Err(wrong_login().into());
             }
+            stands(&new, current.has_totp)?;
             store::factors::set_password(db, id, &new)?;
             store::factors::remove_link(db, id)?;
             Ok(messages::changed(store::tokens::revoke_sessions(db, id, Some(&session), now)?))
@@ -299,6 +300,7 @@ impl Mcias {
         let event = Event::new("link.redeem", name.as_str()).by(name.as_str());
         self.change(ask, event, move |db, _event| {
             let Some((id, _)) = store::factors::link(db, &digest, now)? else { return Err(void().into()) };
+            stands(&new, store::factors::totp(db, id)?.is_some())?;
             store::factors::remove_link(db, id)?;
             store::factors::set_password(db, id, &new)?;
             store::tokens::revoke_sessions(db, id, None, now)?;
@@ -307,6 +309,12 @@ impl Mcias {
         .await?;
         Ok(api::RedeemLinkReply { account: link.account })
     }
+}
+
+/// That a password is good enough as things are now: while it was hashed, the second factor may have gone.
+fn stands(new: &store::factors::NewPassword, has_totp: bool) -> Result<(), Problem> {
+    let detail = "the second factor is off by now: 15 characters are needed";
+    if new.alone || has_totp { Ok(()) } else { Err(Problem::field("password", detail)) }
 }
 
 fn new_codes() -> (api::RecoveryCodes, Vec<[u8; 32]>) {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use mc_api::mcias as api;
-use mcdsl::problem::{Kind, Problem};
+use mcdsl::problem::Problem;
 use uuid::Uuid;
 use webauthn_rs::Webauthn;
 use webauthn_rs::WebauthnBuilder;
@@ -67,12 +67,10 @@ impl Ceremonies {
     fn wait(&self, now: i64, state: State) -> Result<String, Problem> {
         let mut waiting = locked(&self.waiting);
         waiting.retain(|_, waiting| waiting.until > now);
+        // Anybody may ask: what is the oldest goes, so that whoever answers soon is served whatever others do.
         if waiting.len() >= MOST {
-            return Err(Problem::new(
-                Kind::Unavailable,
-                "busy",
-                "too many passkeys are asked for: try again later",
-            ));
+            let oldest = waiting.iter().min_by_key(|(_, waiting)| waiting.until).map(|(id, _)| id.clone());
+            oldest.map(|oldest| waiting.remove(&oldest));
         }
         let id = Uuid::new_v4().to_string();
         waiting.insert(id.clone(), Waiting { until: now + WAITS_S, state });

@@ -61,27 +61,23 @@ impl Mcias {
         }
         let expected = request.revision;
         let event = Event::new("policy.set", "").because(format!("{} rules", document.rules.len()));
-        let revision = self
-            .change(ask, event, move |db, event| {
-                let (current, _) = store::policy::get(db)?;
-                if expected.is_some_and(|expected| expected != current) {
-                    let detail =
-                        format!("revision {current} is in force by now: look at it, and send yours again");
-                    return Err(Problem {
-                        field: Some("revision".to_owned()),
-                        ..conflict("changed", detail)
-                    }
-                    .into());
-                }
-                store::policy::set(db, current + 1, &document)?;
-                event.target = format!("revision {}", current + 1);
-                Ok(current + 1)
-            })
+        let in_force = Arc::clone(&self.policy);
+        let work = move |db: &rusqlite::Connection, event: &mut Event| {
+            let (current, _) = store::policy::get(db)?;
+            if expected.is_some_and(|expected| expected != current) {
+                let detail =
+                    format!("revision {current} is in force by now: look at it, and send yours again");
+                return Err(
+                    Problem { field: Some("revision".to_owned()), ..conflict("changed", detail) }.into()
+                );
+            }
+            store::policy::set(db, current + 1, &document)?;
+            event.target = format!("revision {}", current + 1);
+            Ok(current + 1)
+        };
+        // In the order in which they are stored.
+        self.change_then(ask, event, work, move |revision| in_force.store(Arc::new((*revision, policy))))
             .await?;
-        // Of two that were set at nearly the same time, the later stays.
-        let policy = Arc::new((revision, policy));
-        self.policy
-            .rcu(|current| if current.0 < revision { Arc::clone(&policy) } else { Arc::clone(current) });
         Ok(self.policy_message())
     }
 
@@ -110,7 +106,9 @@ impl Mcias {
         let Some(account) = account else {
             return Err(Problem::field("username", format!("there is no account called `{username}`")));
         };
-        let service = Service { name: service, tags: if registered { tags } else { given } };
+        let own = service == self.service.name;
+        let tags = if registered { tags } else { given };
+        let service = if own { self.service.clone() } else { Service { name: service, tags } };
         let policy = self.policy.load();
         let explained = policy.1.explain(&account.account, &service);
         Ok(api::Explanation {

@@ -226,12 +226,13 @@ pub fn remove(db: &Connection, id: i64) -> Result<()> {
     db.execute("DELETE FROM accounts WHERE id = ?1", [id]).map(drop)
 }
 
-/// Enabled admins other than this account.
+/// Admins other than this account who can log in.
 ///
 /// # Errors
 /// The database's.
 pub fn other_admins(db: &Connection, id: i64) -> Result<u32> {
-    let count = "SELECT count(*) FROM accounts WHERE id <> ?1 AND enabled AND roles & 1";
+    let count = "SELECT count(*) FROM accounts WHERE id <> ?1 AND enabled AND roles & 1
+         AND (password IS NOT NULL OR EXISTS (SELECT 1 FROM passkeys WHERE account = accounts.id))";
     db.query_row(count, [id], |row| row.get(0))
 }
 

@@ -7,13 +7,16 @@ use maud::{Markup, html};
 use mc_api::mcias::{
     Account, AccountChange, CreateAccountRequest, ListAccountsRequest, NewToken, Token, Words,
 };
+use mcdsl::problem::Problem;
 use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Tone, Width};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::login::Nothing;
 use super::own::{ask, once, session_table};
 use super::visit::{Answer, Posted, Visitor, errors};
 use super::{split, when, when_or, words};
+use crate::domain::Name;
 
 const TYPES: [Choice<'static>; 3] = [
     Choice { value: "", label: "All" },
@@ -226,7 +229,7 @@ pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
     Ok(visitor.page(&name, body))
 }
 
-async fn person(visitor: &Visitor, account: &Account, csrf: &str) -> Result<Markup, mcdsl::problem::Problem> {
+async fn person(visitor: &Visitor, account: &Account, csrf: &str) -> Result<Markup, Problem> {
     let name = &account.name;
     let sessions = visitor.app().list_account_sessions(&visitor.ask, name.clone()).await?.sessions;
     Ok(html! {
@@ -308,12 +311,13 @@ pub(super) async fn link(Path(name): Path<String>, posted: Posted<Nothing>) -> A
     }
 }
 
-pub(super) async fn ask_reset(visitor: Visitor, Path(name): Path<String>) -> Response {
+pub(super) async fn ask_reset(visitor: Visitor, Path(name): Path<String>) -> Answer {
+    let name = named(&name)?;
     let title = format!("Take second factor and passkeys from {name}?");
     let what =
         "For somebody who has lost them. The password alone is a login from then on, and all sessions end.";
     let (at, back) = (format!("/accounts/{name}/reset-factors"), format!("/accounts/{name}"));
-    ask(&visitor, &title, &at, what, "Take them", &back)
+    Ok(ask(&visitor, &title, &at, what, "Take them", &back))
 }
 
 pub(super) async fn reset(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
@@ -328,11 +332,12 @@ pub(super) async fn end_sessions(Path(name): Path<String>, posted: Posted<Nothin
     visitor.told(&format!("/accounts/{name}"), ended, "All sessions are ended.")
 }
 
-pub(super) async fn ask_delete(visitor: Visitor, Path(name): Path<String>) -> Response {
+pub(super) async fn ask_delete(visitor: Visitor, Path(name): Path<String>) -> Answer {
+    let name = named(&name)?;
     let title = format!("Remove {name}?");
     let what = "Its tokens, sessions and passkeys go with it. This cannot be undone.";
     let (at, back) = (format!("/accounts/{name}/delete"), format!("/accounts/{name}"));
-    ask(&visitor, &title, &at, what, "Remove the account", &back)
+    Ok(ask(&visitor, &title, &at, what, "Remove the account", &back))
 }
 
 pub(super) async fn delete(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
@@ -407,7 +412,7 @@ pub(super) async fn issue_token(Path(name): Path<String>, posted: Posted<NewToke
     let Posted { visitor, form } = posted;
     let at = format!("/accounts/{name}");
     let Ok(days) = form.days.trim().parse::<u32>() else {
-        let what = mcdsl::problem::Problem::field("days", format!("`{}` is no number of days", form.days));
+        let what = Problem::field("days", format!("`{}` is no number of days", form.days));
         return visitor.failed(&at, &what);
     };
     let token = NewToken {
@@ -424,10 +429,12 @@ pub(super) async fn issue_token(Path(name): Path<String>, posted: Posted<NewToke
     }
 }
 
-pub(super) async fn ask_revoke(visitor: Visitor, Path((name, id)): Path<(String, String)>) -> Response {
+pub(super) async fn ask_revoke(visitor: Visitor, Path((name, id)): Path<(String, String)>) -> Answer {
+    let name = named(&name)?;
+    let id = Uuid::parse_str(&id).map_err(|_no_id| Problem::not_found("there is no such token"))?;
     let what = "Within 30 seconds no service takes it any more. This cannot be undone.";
     let (at, back) = (format!("/accounts/{name}/tokens/{id}/revoke"), format!("/accounts/{name}"));
-    ask(&visitor, &format!("Revoke this token of {name}?"), &at, what, "Revoke it", &back)
+    Ok(ask(&visitor, &format!("Revoke this token of {name}?"), &at, what, "Revoke it", &back))
 }
 
 pub(super) async fn revoke_token(
@@ -437,4 +444,9 @@ pub(super) async fn revoke_token(
     let Posted { visitor, form: Nothing {} } = posted;
     let revoked = visitor.app().revoke_token(&visitor.ask, name.clone(), id).await;
     visitor.told(&format!("/accounts/{name}"), revoked, "The token is revoked.")
+}
+
+/// A name of an account: what is none must not lead a form elsewhere.
+fn named(text: &str) -> Result<Name, Problem> {
+    Name::parse(text).map_err(|_no_name| Problem::not_found("there is no such account"))
 }

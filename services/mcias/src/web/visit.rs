@@ -46,7 +46,7 @@ pub(super) struct PostedByStranger<T> {
 /// Why there is no such page for whoever asks.
 pub(super) enum Refusal {
     /// Nobody is logged in: they are asked to, and led back.
-    LogIn { back: String, flash: Option<(Flash, Shared)> },
+    LogIn { back: String, flash: Option<(Flash, Shared)>, clear: bool },
     /// Something else, in words.
     Told(Box<Problem>),
 }
@@ -62,12 +62,14 @@ impl From<Problem> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            Self::LogIn { back, flash } => {
+            Self::LogIn { back, flash, clear } => {
                 let back = data_encoding::BASE64URL_NOPAD.encode(back.as_bytes());
                 let response = web::redirect(&format!("/login?next={back}"));
                 match flash {
                     Some((flash, web)) => with_cookie(response, flash.cookie(&web.csrf)),
-                    None => with_cookie(response, web::clear_session()),
+                    None if clear => with_cookie(response, web::clear_session()),
+                    // Who comes by a link from elsewhere shows no cookie, and has one all the same.
+                    None => response,
                 }
             }
             Self::Told(problem) => {
@@ -94,11 +96,11 @@ impl FromRequestParts<Shared> for Visitor {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         // A form cannot be sent again by a link: whoever logs in anew begins with the first page.
         let back = if is_read { path.to_owned() } else { "/".to_owned() };
-        let log_in = || Refusal::LogIn { back: back.clone(), flash: None };
-        let session = web::session_of(&parts.headers).ok_or_else(log_in)?;
+        let log_in = |clear| Refusal::LogIn { back: back.clone(), flash: None, clear };
+        let session = web::session_of(&parts.headers).ok_or_else(|| log_in(false))?;
         let ask = web.app.ask(caller(parts), Some(session.clone())).await;
         let ask = match ask {
-            Err(problem) if problem.kind == Kind::Unauthenticated => return Err(log_in()),
+            Err(problem) if problem.kind == Kind::Unauthenticated => return Err(log_in(true)),
             ask => ask?,
         };
         let flash = Flash::of(&parts.headers, &web.csrf);
@@ -216,7 +218,11 @@ impl Visitor {
     pub(super) fn failed(&self, to: &str, problem: &Problem) -> Answer {
         if problem.reason == "fresh-login-required" {
             let flash = Flash::new(Tone::Info, "Log in once more to change how you log in.");
-            return Err(Refusal::LogIn { back: to.to_owned(), flash: Some((flash, self.web.clone())) });
+            return Err(Refusal::LogIn {
+                back: to.to_owned(),
+                flash: Some((flash, self.web.clone())),
+                clear: false,
+            });
         }
         let flash = Flash::new(Tone::Bad, problem.to_string());
         Ok(with_cookie(web::redirect(to), flash.cookie(&self.web.csrf)))

@@ -279,3 +279,75 @@ fn a_backup_made_beside_the_server_is_all_there_is() {
     assert_eq!(names, ["ada", "bob"]);
     assert_eq!(mcias.done("POST", "/v1/audit/verify", &admin, &json!({}))["intact"], true);
 }
+
+#[test]
+fn a_request_whose_body_comes_after_its_token_has_ended_changes_nothing() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    mcias.person(&admin, "bob", &["admin"]);
+    let bob = mcias.login("bob");
+    let body = json!({ "name": "eve", "account_type": "human", "roles": ["admin"] }).to_string();
+    let head = format!(
+        "POST /v1/accounts HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {bob}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut held = mcias.connect();
+    held.send(head);
+    // The head is read, and who asks is known, when an answer to another request has come after it.
+    for _ in 0..20 {
+        assert_eq!(mcias.ask("GET", "/v1/me", &bob, &Value::Null).status, 200);
+    }
+    mcias.done("PATCH", "/v1/accounts/bob", &admin, &json!({ "roles": { "words": ["user"] } }));
+    let answer = held.ask(body);
+    assert!([401, 403].contains(&answer.status()), "{}", answer.head);
+    assert_eq!(mcias.ask("GET", "/v1/accounts/eve", &admin, &Value::Null).status, 404);
+}
+
+#[test]
+fn an_admin_who_cannot_log_in_does_not_count() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let body = json!({ "name": "bob", "account_type": "human", "roles": ["admin"] });
+    mcias.done("POST", "/v1/accounts", &admin, &body);
+    let answer = mcias.ask("PATCH", "/v1/accounts/ada", &admin, &json!({ "enabled": false }));
+    assert_eq!((answer.status, answer.text_of("reason")), (409, "last-admin".to_owned()));
+}
+
+#[test]
+fn the_tags_of_a_service_are_those_of_all_its_accounts() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    drop(mcias.service(&admin, "mcr", &["prod"]));
+    let body = json!({ "name": "mcr-two", "account_type": "system", "service": "mcr" });
+    mcias.done("POST", "/v1/accounts", &admin, &body);
+    let two =
+        mcias.ask("POST", "/v1/accounts/mcr-two/tokens", &admin, &json!({ "label": "x" })).text_of("token");
+    assert_eq!(mcias.introspect(&two, &admin).body["active"], true);
+    let rule = json!({ "name": "closed", "priority": 1, "effect": "deny", "tags": ["prod"] });
+    mcias.done("PUT", "/v1/policy", &admin, &json!({ "default": "allow", "rules": [rule] }));
+    assert_eq!(mcias.introspect(&two, &admin).body["active"], false);
+}
+
+#[test]
+fn what_a_client_sends_makes_the_audit_log_no_longer_than_it_must_be() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    mcias.person(&admin, "bob", &["guest"]);
+    let (bob, service) = (mcias.login("bob"), mcias.service(&admin, "mcr", &[]));
+    let entries = || mcias.done("POST", "/v1/audit/verify", &admin, &json!({}))["entries"].as_i64().unwrap();
+    let before = entries();
+    // Nobody's tokens and links are counted alone.
+    for number in 0..20 {
+        assert_eq!(mcias.introspect(&service, &format!("nonsense-{number}")).body["active"], false);
+        let link = json!({ "secret": format!("nonsense-{number}"), "password": PASSWORD });
+        assert_eq!(mcias.ask("POST", "/v1/link/redeem", "", &link).status, 404);
+    }
+    assert_eq!(entries(), before);
+    // A refusal is written, and short.
+    let long = json!({ "name": "x".repeat(500_000), "account_type": "human" });
+    assert_eq!(mcias.ask("POST", "/v1/accounts", &bob, &long).status, 403);
+    assert_eq!(entries(), before + 1);
+    let log = mcias.ask("GET", "/v1/audit?limit=1", &admin, &Value::Null);
+    assert!(log.text.contains(&"x".repeat(256)) && log.text.len() < 1000, "{}", log.text.len());
+}

@@ -157,3 +157,30 @@ fn a_browser_gets_pages_and_a_program_problem_documents() {
     let metrics = mcias.about_page("/metrics");
     assert!(metrics.contains("/welcome/{secret}") && !metrics.contains("a-secret-part"), "{metrics}");
 }
+
+#[test]
+fn an_address_does_not_lead_a_form_elsewhere() {
+    let mcias = Mcias::start();
+    let session = cookie(&log_in(&mcias, "/"), "__Host-session");
+    let session = value(&session);
+    for path in [
+        "/accounts/mcr/tokens/..%2f..%2fada%2fdelete%3f/revoke",
+        "/accounts/..%2fkeys%3f/delete",
+        "/accounts/..%2flogout%3f/reset-factors",
+    ] {
+        let page = get(&mcias, path, session);
+        assert!(
+            page.status == 404 && !page.text.contains("..%2f") && !page.text.contains("../"),
+            "{path}: {}",
+            page.text
+        );
+    }
+    assert_eq!(get(&mcias, "/accounts/ada/delete", session).status, 200);
+    // Whoever comes from elsewhere shows no cookie, and keeps it.
+    let page = get(&mcias, "/", "");
+    assert!(page.status == 303 && !page.head.contains("__Host-session"), "{}", page.head);
+    assert!(
+        get(&mcias, "/", "__Host-session=x").head.contains("__Host-session=;"),
+        "a bad one is taken away"
+    );
+}
