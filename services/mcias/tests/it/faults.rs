@@ -369,8 +369,9 @@ fn fill_up(mcias: &Mcias, admin: &str, service: &str, bob: &str) -> Vec<String> 
     let login = |password| json!({ "username": "bob", "password": password });
     assert!(is_refused(&mcias.ask("POST", "/v1/login", "", &login(PASSWORD))));
     assert!(is_refused(&mcias.ask("POST", "/v1/login", "", &login("wrong"))));
-    assert!(is_refused(&mcias.introspect(service, "nonsense")));
-    // What only reads goes on.
+    assert!(is_refused(&mcias.ask("GET", "/v1/accounts", bob, &Value::Null)));
+    // What only reads goes on; what is no token of ours is counted alone.
+    assert_eq!(mcias.introspect(service, "nonsense").body["active"], json!(false));
     for token in [bob, admin] {
         let told = mcias.introspect(service, token);
         assert_eq!((told.status, &told.body["active"]), (200, &json!(true)), "{}", told.text);
