@@ -7,11 +7,13 @@
 //! Left out: what the commands are, and full-screen views.
 
 mod output;
+mod program;
 mod progress;
 mod prompt;
 mod words;
 
 pub use output::{Output, Printer, list, table};
+pub use program::{Failure, run};
 pub use progress::Progress;
 pub use prompt::{confirm, prompt_line, prompt_new_secret, prompt_secret, read_secret_stdin};
 pub use words::{alarm, bytes, clean, clean_lines, duration, or_dash};

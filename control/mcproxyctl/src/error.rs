@@ -1,6 +1,7 @@
 //! Why a command failed, and with which code it exits.
 
 use mc_api::mcproxy::client::ConnectError;
+use mcdsl::terminal::Failure;
 use tonic::{Code, Status};
 
 /// Why a command failed.
@@ -33,9 +34,9 @@ impl From<Status> for Error {
     }
 }
 
-impl Error {
+impl Failure for Error {
     /// See the help of the command.
-    pub(crate) fn exit_code(&self) -> u8 {
+    fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
             Self::Connect(_) => 3,
@@ -49,6 +50,10 @@ impl Error {
             },
             Self::Other(_) | Self::Output(_) => 1,
         }
+    }
+
+    fn output(&self) -> Option<&std::io::Error> {
+        if let Self::Output(error) = self { Some(error) } else { None }
     }
 }
 

@@ -7,35 +7,11 @@ mod error;
 mod parse;
 mod top;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser;
-use mcdsl::terminal::clean_lines;
+use clap::Parser as _;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("mcproxyctl: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let done = runtime.block_on(commands::run(cli, &mut out));
-    let done = done.and_then(|()| Ok(out.flush()?));
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        // Who reads our output has seen enough.
-        Err(error::Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            let code = error.exit_code();
-            // The proxy's words are among them.
-            eprintln!("mcproxyctl: {}", clean_lines(&format!("{:#}", anyhow::Error::new(error))));
-            ExitCode::from(code)
-        }
-    }
+    mcdsl::terminal::run("mcproxyctl", async |out| commands::run(cli, out).await)
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use mc_api::mcias::client::ConnectError;
 use mcdsl::problem::{FIELD, REASON};
+use mcdsl::terminal::Failure;
 use tonic::{Code, Status};
 
 /// Why a command failed.
@@ -59,9 +60,9 @@ impl From<Status> for Error {
     }
 }
 
-impl Error {
+impl Failure for Error {
     /// See the help of the command.
-    pub(crate) fn exit_code(&self) -> u8 {
+    fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Connect(ConnectError::File(..) | ConnectError::NotHttps(_)) => 2,
             Self::Connect(_) => 3,
@@ -79,6 +80,12 @@ impl Error {
         }
     }
 
+    fn output(&self) -> Option<&std::io::Error> {
+        if let Self::Output(error) = self { Some(error) } else { None }
+    }
+}
+
+impl Error {
     /// Whether MCIAS gave this reason.
     pub(crate) fn has_reason(&self, reason: &str) -> bool {
         matches!(self, Self::Refused(status) if status.metadata().get(REASON).is_some_and(|given| given == reason))
