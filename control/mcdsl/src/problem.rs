@@ -1,5 +1,6 @@
 //! What went wrong, for whoever asked: one form, which HTTP carries as a problem document (RFC 9457) and gRPC as a status.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
@@ -7,6 +8,8 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use tonic::{Code, Status};
+use utoipa::openapi::{self, Content, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
 
 /// What kind of problem it is: whose it is, and whether trying again may help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,16 +64,23 @@ pub const FIELD: &str = "mc-field";
 /// Metadata key of a gRPC status: seconds until another try.
 pub const RETRY: &str = "mc-retry-after";
 
-/// RFC 9457, section 3.1, with our members after the standard ones.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    r#type: String,
-    title: &'a str,
-    status: u16,
-    detail: &'a str,
-    reason: &'a str,
+/// A problem document (RFC 9457, section 3.1), with our members after the standard ones: what OpenAPI documents describe.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Document {
+    /// `urn:metacircular:problem:` and the reason.
+    pub r#type: String,
+    /// The status in words.
+    pub title: &'static str,
+    /// The status.
+    pub status: u16,
+    /// What happened, to what, and what to do.
+    pub detail: String,
+    /// A word of a closed list for programs to act on.
+    pub reason: &'static str,
+    /// The path of the field that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
-    field: Option<&'a str>,
+    pub field: Option<String>,
 }
 
 impl Problem {
@@ -169,26 +179,37 @@ impl std::error::Error for Problem {}
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.status();
+        let (status, kind, retry_s) = (self.status(), self.kind, self.retry_s());
         let document = Document {
             r#type: format!("urn:metacircular:problem:{}", self.reason),
             title: status.canonical_reason().unwrap_or("Problem"),
             status: status.as_u16(),
-            detail: &self.detail,
+            detail: self.detail,
             reason: self.reason,
-            field: self.field.as_deref(),
+            field: self.field,
         };
         let body = serde_json::to_vec(&document).expect("a problem can be written as JSON");
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if self.kind == Kind::Unauthenticated {
+        if kind == Kind::Unauthenticated {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(seconds) = self.retry_s() {
+        if let Some(seconds) = retry_s {
             headers.insert(RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+/// Every request may end in one, with whichever status.
+impl IntoResponses for Problem {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        let content = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
+        let response = ResponseBuilder::new()
+            .description("It was refused, or could not be done: see `reason`, `detail` and `field`.")
+            .content("application/problem+json", content);
+        BTreeMap::from([("default".to_owned(), response.build().into())])
     }
 }
 

@@ -7,7 +7,6 @@ mod identity;
 mod me;
 mod site;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -15,10 +14,10 @@ use axum::routing::get;
 use axum::{Json as Plain, Router};
 use http::request::Parts;
 use mcdsl::http::{Caller, Json, bearer};
-use mcdsl::problem::Problem;
+use mcdsl::problem::{Document, Problem};
+use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Content, OpenApi, RefOr, Response, ResponseBuilder};
-use utoipa::{Modify, OpenApi as _, ToSchema};
+use utoipa::{Modify, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::{Ask, Mcias};
@@ -42,49 +41,17 @@ impl FromRequestParts<App> for Asking {
     }
 }
 
-/// A problem document (RFC 9457), as [`Problem`] is written.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "it describes what mcdsl writes")]
-struct ProblemDocument {
-    /// `urn:metacircular:problem:` and the reason.
-    r#type: String,
-    /// The status in words.
-    title: String,
-    /// The status.
-    status: u16,
-    /// What happened, to what, and what to do.
-    detail: String,
-    /// A word of a closed list for programs to act on.
-    reason: String,
-    /// The path of the field that it is about.
-    field: Option<String>,
-}
-
-/// Every request may fail.
-struct Failed;
-
-impl utoipa::IntoResponses for Failed {
-    fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let content =
-            Content::new(Some(RefOr::Ref(utoipa::openapi::Ref::from_schema_name("ProblemDocument"))));
-        let response = ResponseBuilder::new()
-            .description("It was refused, or could not be done: see `reason`, `detail` and `field`.")
-            .content("application/problem+json", content);
-        BTreeMap::from([("default".to_owned(), response.build().into())])
-    }
-}
-
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
         title = "MCIAS",
         description = "Identity and access: accounts, tokens, roles, login policy. Times are seconds since 1970 (UTC)."
     ),
-    components(schemas(ProblemDocument)),
+    components(schemas(Document)),
     modifiers(&Token),
     security(("token" = []))
 )]
-struct Document;
+struct Description;
 
 /// How tokens are shown.
 struct Token;
@@ -111,7 +78,7 @@ pub fn document() -> OpenApi {
 }
 
 fn described() -> (Router<App>, OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(Description::openapi())
         .merge(identity::routes())
         .merge(me::routes())
         .merge(accounts::routes())

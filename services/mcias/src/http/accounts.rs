@@ -6,10 +6,11 @@ use mc_api::mcias::{
     ListAccountsRequest, ListSessionsReply, ListTokensReply, NewToken,
 };
 use mcdsl::http::{Json, Path, Query};
+use mcdsl::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, App, Asking, Failed};
+use super::{Answer, App, Asking};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -29,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     path = "/v1/accounts",
     tag = "accounts",
     request_body = CreateAccountRequest,
-    responses((status = 200, description = "Done.", body = Account), Failed)
+    responses((status = 200, description = "Done.", body = Account), Problem)
 )]
 async fn create_account(
     State(app): State<App>,
@@ -45,7 +46,7 @@ async fn create_account(
     path = "/v1/accounts",
     tag = "accounts",
     params(ListAccountsRequest),
-    responses((status = 200, description = "Done.", body = ListAccountsReply), Failed)
+    responses((status = 200, description = "Done.", body = ListAccountsReply), Problem)
 )]
 async fn list_accounts(
     State(app): State<App>,
@@ -61,7 +62,7 @@ async fn list_accounts(
     path = "/v1/accounts/{name}",
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name.")),
-    responses((status = 200, description = "Done.", body = Account), Failed)
+    responses((status = 200, description = "Done.", body = Account), Problem)
 )]
 async fn get_account(
     State(app): State<App>,
@@ -78,7 +79,7 @@ async fn get_account(
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name.")),
     request_body = AccountChange,
-    responses((status = 200, description = "Done.", body = Account), Failed)
+    responses((status = 200, description = "Done.", body = Account), Problem)
 )]
 async fn update_account(
     State(app): State<App>,
@@ -95,7 +96,7 @@ async fn update_account(
     path = "/v1/accounts/{name}",
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name.")),
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn delete_account(
     State(app): State<App>,
@@ -111,7 +112,7 @@ async fn delete_account(
     path = "/v1/accounts/{name}/link",
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name.")),
-    responses((status = 200, description = "Done.", body = IssuedLink), Failed)
+    responses((status = 200, description = "Done.", body = IssuedLink), Problem)
 )]
 async fn issue_link(
     State(app): State<App>,
@@ -127,7 +128,7 @@ async fn issue_link(
     path = "/v1/accounts/{name}/reset-factors",
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name.")),
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn reset_factors(
     State(app): State<App>,
@@ -143,7 +144,7 @@ async fn reset_factors(
     path = "/v1/accounts/{name}/sessions",
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name.")),
-    responses((status = 200, description = "Done.", body = ListSessionsReply), Failed)
+    responses((status = 200, description = "Done.", body = ListSessionsReply), Problem)
 )]
 async fn list_account_sessions(
     State(app): State<App>,
@@ -159,7 +160,7 @@ async fn list_account_sessions(
     path = "/v1/accounts/{name}/sessions",
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name.")),
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn end_account_sessions(
     State(app): State<App>,
@@ -175,7 +176,7 @@ async fn end_account_sessions(
     path = "/v1/accounts/{name}/sessions/{id}",
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name."), ("id" = String, Path, description = "Its id.")),
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn end_account_session(
     State(app): State<App>,
@@ -192,7 +193,7 @@ async fn end_account_session(
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name.")),
     request_body = NewToken,
-    responses((status = 200, description = "Done.", body = IssuedToken), Failed)
+    responses((status = 200, description = "Done.", body = IssuedToken), Problem)
 )]
 async fn issue_token(
     State(app): State<App>,
@@ -209,7 +210,7 @@ async fn issue_token(
     path = "/v1/accounts/{name}/tokens",
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name.")),
-    responses((status = 200, description = "Done.", body = ListTokensReply), Failed)
+    responses((status = 200, description = "Done.", body = ListTokensReply), Problem)
 )]
 async fn list_tokens(
     State(app): State<App>,
@@ -225,7 +226,7 @@ async fn list_tokens(
     path = "/v1/accounts/{name}/tokens/{id}",
     tag = "accounts",
     params(("name" = String, Path, description = "The account's name."), ("id" = String, Path, description = "Its id.")),
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn revoke_token(
     State(app): State<App>,

@@ -10,7 +10,7 @@ use mcdsl::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, App, Asking, Failed};
+use super::{Answer, App, Asking};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -30,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     tag = "identity",
     request_body = LoginRequest,
     security((), ("token" = [])),
-    responses((status = 200, description = "Done.", body = LoginReply), Failed)
+    responses((status = 200, description = "Done.", body = LoginReply), Problem)
 )]
 async fn login(
     State(app): State<App>,
@@ -47,7 +47,7 @@ async fn login(
     tag = "identity",
     request_body = BeginPasskeyLoginRequest,
     security(()),
-    responses((status = 200, description = "Done.", body = PasskeyChallenge), Failed)
+    responses((status = 200, description = "Done.", body = PasskeyChallenge), Problem)
 )]
 async fn begin_passkey_login(
     State(app): State<App>,
@@ -63,7 +63,7 @@ async fn begin_passkey_login(
     tag = "identity",
     request_body = FinishPasskeyLoginRequest,
     security((), ("token" = [])),
-    responses((status = 200, description = "Done.", body = LoginReply), Failed)
+    responses((status = 200, description = "Done.", body = LoginReply), Problem)
 )]
 async fn finish_passkey_login(
     State(app): State<App>,
@@ -80,7 +80,7 @@ async fn finish_passkey_login(
     tag = "identity",
     request_body = GetLinkRequest,
     security(()),
-    responses((status = 200, description = "Done.", body = Link), Failed)
+    responses((status = 200, description = "Done.", body = Link), Problem)
 )]
 async fn get_link(State(app): State<App>, Json(body): Json<GetLinkRequest>) -> Answer<Link> {
     app.get_link(body).await.map(Json)
@@ -93,7 +93,7 @@ async fn get_link(State(app): State<App>, Json(body): Json<GetLinkRequest>) -> A
     tag = "identity",
     request_body = RedeemLinkRequest,
     security(()),
-    responses((status = 200, description = "Done.", body = RedeemLinkReply), Failed)
+    responses((status = 200, description = "Done.", body = RedeemLinkReply), Problem)
 )]
 async fn redeem_link(
     State(app): State<App>,
@@ -109,7 +109,7 @@ async fn redeem_link(
     path = "/v1/introspect",
     tag = "identity",
     request_body(content = IntrospectRequest, content_type = "application/x-www-form-urlencoded"),
-    responses((status = 200, description = "Done.", body = Introspection), Failed)
+    responses((status = 200, description = "Done.", body = Introspection), Problem)
 )]
 async fn introspect(
     State(app): State<App>,

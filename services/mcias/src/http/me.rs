@@ -6,10 +6,11 @@ use mc_api::mcias::{
     ListSessionsReply, Passkey, PasskeyChallenge, PasskeyLabel, RecoveryCodes, TotpEnrolment,
 };
 use mcdsl::http::{Json, Path};
+use mcdsl::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, App, Asking, Failed};
+use super::{Answer, App, Asking};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -34,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     get,
     path = "/v1/me",
     tag = "me",
-    responses((status = 200, description = "Done.", body = Account), Failed)
+    responses((status = 200, description = "Done.", body = Account), Problem)
 )]
 async fn get_me(State(app): State<App>, Asking(ask): Asking) -> Answer<Account> {
     app.get_me(&ask).await.map(Json)
@@ -46,7 +47,7 @@ async fn get_me(State(app): State<App>, Asking(ask): Asking) -> Answer<Account> 
     path = "/v1/me/password",
     tag = "me",
     request_body = ChangePasswordRequest,
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn change_password(
     State(app): State<App>,
@@ -61,7 +62,7 @@ async fn change_password(
     post,
     path = "/v1/me/totp/begin",
     tag = "me",
-    responses((status = 200, description = "Done.", body = TotpEnrolment), Failed)
+    responses((status = 200, description = "Done.", body = TotpEnrolment), Problem)
 )]
 async fn begin_totp(State(app): State<App>, Asking(ask): Asking) -> Answer<TotpEnrolment> {
     app.begin_totp(&ask).await.map(Json)
@@ -73,7 +74,7 @@ async fn begin_totp(State(app): State<App>, Asking(ask): Asking) -> Answer<TotpE
     path = "/v1/me/totp/confirm",
     tag = "me",
     request_body = ConfirmTotpRequest,
-    responses((status = 200, description = "Done.", body = RecoveryCodes), Failed)
+    responses((status = 200, description = "Done.", body = RecoveryCodes), Problem)
 )]
 async fn confirm_totp(
     State(app): State<App>,
@@ -88,7 +89,7 @@ async fn confirm_totp(
     delete,
     path = "/v1/me/totp",
     tag = "me",
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn remove_totp(State(app): State<App>, Asking(ask): Asking) -> Answer<Changed> {
     app.remove_totp(&ask).await.map(Json)
@@ -99,7 +100,7 @@ async fn remove_totp(State(app): State<App>, Asking(ask): Asking) -> Answer<Chan
     post,
     path = "/v1/me/recovery-codes",
     tag = "me",
-    responses((status = 200, description = "Done.", body = RecoveryCodes), Failed)
+    responses((status = 200, description = "Done.", body = RecoveryCodes), Problem)
 )]
 async fn replace_recovery_codes(State(app): State<App>, Asking(ask): Asking) -> Answer<RecoveryCodes> {
     app.replace_recovery_codes(&ask).await.map(Json)
@@ -110,7 +111,7 @@ async fn replace_recovery_codes(State(app): State<App>, Asking(ask): Asking) -> 
     get,
     path = "/v1/me/passkeys",
     tag = "me",
-    responses((status = 200, description = "Done.", body = ListPasskeysReply), Failed)
+    responses((status = 200, description = "Done.", body = ListPasskeysReply), Problem)
 )]
 async fn list_passkeys(State(app): State<App>, Asking(ask): Asking) -> Answer<ListPasskeysReply> {
     app.list_passkeys(&ask).await.map(Json)
@@ -121,7 +122,7 @@ async fn list_passkeys(State(app): State<App>, Asking(ask): Asking) -> Answer<Li
     post,
     path = "/v1/me/passkeys/begin",
     tag = "me",
-    responses((status = 200, description = "Done.", body = PasskeyChallenge), Failed)
+    responses((status = 200, description = "Done.", body = PasskeyChallenge), Problem)
 )]
 async fn begin_passkey(State(app): State<App>, Asking(ask): Asking) -> Answer<PasskeyChallenge> {
     app.begin_passkey(&ask).await.map(Json)
@@ -133,7 +134,7 @@ async fn begin_passkey(State(app): State<App>, Asking(ask): Asking) -> Answer<Pa
     path = "/v1/me/passkeys/finish",
     tag = "me",
     request_body = FinishPasskeyRequest,
-    responses((status = 200, description = "Done.", body = Passkey), Failed)
+    responses((status = 200, description = "Done.", body = Passkey), Problem)
 )]
 async fn finish_passkey(
     State(app): State<App>,
@@ -150,7 +151,7 @@ async fn finish_passkey(
     tag = "me",
     params(("id" = String, Path, description = "Its id.")),
     request_body = PasskeyLabel,
-    responses((status = 200, description = "Done.", body = Passkey), Failed)
+    responses((status = 200, description = "Done.", body = Passkey), Problem)
 )]
 async fn rename_passkey(
     State(app): State<App>,
@@ -167,7 +168,7 @@ async fn rename_passkey(
     path = "/v1/me/passkeys/{id}",
     tag = "me",
     params(("id" = String, Path, description = "Its id.")),
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn remove_passkey(
     State(app): State<App>,
@@ -182,7 +183,7 @@ async fn remove_passkey(
     get,
     path = "/v1/me/sessions",
     tag = "me",
-    responses((status = 200, description = "Done.", body = ListSessionsReply), Failed)
+    responses((status = 200, description = "Done.", body = ListSessionsReply), Problem)
 )]
 async fn list_sessions(State(app): State<App>, Asking(ask): Asking) -> Answer<ListSessionsReply> {
     app.list_sessions(&ask).await.map(Json)
@@ -194,7 +195,7 @@ async fn list_sessions(State(app): State<App>, Asking(ask): Asking) -> Answer<Li
     path = "/v1/me/sessions/{id}",
     tag = "me",
     params(("id" = String, Path, description = "Its id.")),
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn end_session(State(app): State<App>, Asking(ask): Asking, Path(id): Path<String>) -> Answer<Changed> {
     app.end_session(&ask, id).await.map(Json)
@@ -205,7 +206,7 @@ async fn end_session(State(app): State<App>, Asking(ask): Asking, Path(id): Path
     post,
     path = "/v1/me/sessions/end-others",
     tag = "me",
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn end_other_sessions(State(app): State<App>, Asking(ask): Asking) -> Answer<Changed> {
     app.end_other_sessions(&ask).await.map(Json)
@@ -216,7 +217,7 @@ async fn end_other_sessions(State(app): State<App>, Asking(ask): Asking) -> Answ
     post,
     path = "/v1/me/logout",
     tag = "me",
-    responses((status = 200, description = "Done.", body = Changed), Failed)
+    responses((status = 200, description = "Done.", body = Changed), Problem)
 )]
 async fn logout(State(app): State<App>, Asking(ask): Asking) -> Answer<Changed> {
     app.logout(&ask).await.map(Json)

@@ -6,10 +6,11 @@ use mc_api::mcias::{
     SetPolicyRequest, VerifyAuditRequest,
 };
 use mcdsl::http::{Json, Query};
+use mcdsl::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, App, Asking, Failed};
+use super::{Answer, App, Asking};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -26,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     get,
     path = "/v1/policy",
     tag = "site",
-    responses((status = 200, description = "Done.", body = Policy), Failed)
+    responses((status = 200, description = "Done.", body = Policy), Problem)
 )]
 async fn get_policy(State(app): State<App>, Asking(ask): Asking) -> Answer<Policy> {
     app.get_policy(&ask).await.map(Json)
@@ -38,7 +39,7 @@ async fn get_policy(State(app): State<App>, Asking(ask): Asking) -> Answer<Polic
     path = "/v1/policy",
     tag = "site",
     request_body = SetPolicyRequest,
-    responses((status = 200, description = "Done.", body = Policy), Failed)
+    responses((status = 200, description = "Done.", body = Policy), Problem)
 )]
 async fn set_policy(
     State(app): State<App>,
@@ -54,7 +55,7 @@ async fn set_policy(
     path = "/v1/policy/explain",
     tag = "site",
     request_body = ExplainPolicyRequest,
-    responses((status = 200, description = "Done.", body = Explanation), Failed)
+    responses((status = 200, description = "Done.", body = Explanation), Problem)
 )]
 async fn explain_policy(
     State(app): State<App>,
@@ -70,7 +71,7 @@ async fn explain_policy(
     path = "/v1/audit",
     tag = "site",
     params(ListAuditRequest),
-    responses((status = 200, description = "Done.", body = ListAuditReply), Failed)
+    responses((status = 200, description = "Done.", body = ListAuditReply), Problem)
 )]
 async fn list_audit(
     State(app): State<App>,
@@ -86,7 +87,7 @@ async fn list_audit(
     path = "/v1/audit/verify",
     tag = "site",
     request_body = VerifyAuditRequest,
-    responses((status = 200, description = "Done.", body = AuditVerdict), Failed)
+    responses((status = 200, description = "Done.", body = AuditVerdict), Problem)
 )]
 async fn verify_audit(
     State(app): State<App>,
@@ -101,7 +102,7 @@ async fn verify_audit(
     get,
     path = "/v1/keys",
     tag = "site",
-    responses((status = 200, description = "Done.", body = ListKeysReply), Failed)
+    responses((status = 200, description = "Done.", body = ListKeysReply), Problem)
 )]
 async fn list_keys(State(app): State<App>, Asking(ask): Asking) -> Answer<ListKeysReply> {
     app.list_keys(&ask).await.map(Json)
@@ -112,7 +113,7 @@ async fn list_keys(State(app): State<App>, Asking(ask): Asking) -> Answer<ListKe
     post,
     path = "/v1/keys/rotate",
     tag = "site",
-    responses((status = 200, description = "Done.", body = ListKeysReply), Failed)
+    responses((status = 200, description = "Done.", body = ListKeysReply), Problem)
 )]
 async fn rotate_keys(State(app): State<App>, Asking(ask): Asking) -> Answer<ListKeysReply> {
     app.rotate_keys(&ask).await.map(Json)
