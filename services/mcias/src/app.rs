@@ -17,7 +17,6 @@ mod site;
 mod tokens;
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,7 +45,7 @@ pub struct Mcias {
     config: Config,
     clock: Clock,
     db: Database,
-    /// MCIAS as a service, for its own part in the login policy.
+    /// MCIAS as a service: its name in the login policy and in audiences. It has no tags.
     service: Service,
     policy: Arc<ArcSwap<(i64, Policy)>>,
     keys: ArcSwap<KeyRing>,
@@ -115,7 +114,7 @@ impl Mcias {
         let (revision, document) = db.read(store::policy::get).await?;
         let policy = Policy::new(document.rules, document.default).map_err(|_same| unusable("the policy"))?;
         let keys = site::load_keys(&db, &clock).await?.ok_or_else(|| unusable("a signing key"))?;
-        let service = Service { name: own_name(), tags: BTreeSet::new() };
+        let service = Service { name: Name::parse("mcias").expect("it is a name"), tags: BTreeSet::new() };
         Ok(Self {
             hashing: password::Hashing::new(Hasher::new(config.passwords.argon2)?, &config.passwords),
             throttle: Mutex::new(Throttle::new(config.throttle)),
@@ -316,11 +315,6 @@ fn still_good(db: &Connection, ask: &Ask, now: i64) -> Result<(), Fault> {
 /// Connections for reading.
 const READERS: usize = 4;
 
-/// The name that MCIAS has in the login policy and in audiences.
-fn own_name() -> Name {
-    Name::parse("mcias").expect("it is a name")
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is under these locks is changed by single insertions and removals.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -357,15 +351,4 @@ fn random<const N: usize>() -> [u8; N] {
 fn sha256(text: &str) -> [u8; 32] {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
-}
-
-/// The database beside which everything is.
-impl Mcias {
-    /// A consistent copy of the database, in a file that must not exist.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub async fn snapshot(&self, to: &Path) -> Result<(), DbError> {
-        self.db.snapshot(to).await
-    }
 }

@@ -73,7 +73,7 @@ impl Mcias {
     }
 
     /// Writes when tokens were last seen.
-    pub async fn write_uses(&self) {
+    async fn write_uses(&self) {
         let seen: Vec<_> = std::mem::take(&mut *locked(&self.seen)).into_iter().collect();
         if seen.is_empty() {
             return;

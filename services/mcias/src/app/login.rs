@@ -9,7 +9,7 @@ use mcdsl::problem::{Kind, Problem};
 use uuid::Uuid;
 
 use super::event::Event;
-use super::{Ask, Fault, Mcias, messages, named, own_name};
+use super::{Ask, Fault, Mcias, messages, named};
 use crate::domain::password::Verified;
 use crate::domain::policy::Service;
 use crate::domain::throttle::Source;
@@ -150,7 +150,7 @@ impl Mcias {
         else {
             let audience: Vec<Name> = messages::names("audience", audience)?;
             let audience = audience.iter().map(ToString::to_string).collect();
-            return Ok(Goal { service: Service { name: own_name(), ..self.service.clone() }, audience });
+            return Ok(Goal { service: self.service.clone(), audience });
         };
         let service = self.asking_service(ask).await?;
         if let Some(index) = audience.iter().position(|other| other != service.name.as_str()) {

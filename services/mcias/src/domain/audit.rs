@@ -6,8 +6,8 @@
 //!
 //! Left out: storing, and where hashes are noted.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
 
 /// An entry: who did what to what, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,18 +44,18 @@ pub const START: Hash = [0; 32];
 #[must_use]
 pub fn chain(before: &Hash, entry: &Entry) -> Hash {
     let Entry { number, at_ms, actor, action, target, outcome, detail, source, service, request_id } = entry;
-    let mut hash = Sha256::new();
-    hash.update([VERSION]);
+    let mut hash = Context::new(&SHA256);
+    hash.update(&[VERSION]);
     hash.update(before);
-    hash.update(number.to_be_bytes());
-    hash.update(at_ms.to_be_bytes());
+    hash.update(&number.to_be_bytes());
+    hash.update(&at_ms.to_be_bytes());
     // Each with its length: else `ab` and `c` were the same as `a` and `bc`.
     for text in [actor, action, target, outcome, detail, source, service, request_id] {
         let bytes = u64::try_from(text.len()).expect("a length fits in 64 bits");
-        hash.update(bytes.to_be_bytes());
-        hash.update(text);
+        hash.update(&bytes.to_be_bytes());
+        hash.update(text.as_bytes());
     }
-    hash.finalize().into()
+    hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// Goes through all entries from the first one on.

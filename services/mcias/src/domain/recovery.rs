@@ -7,9 +7,9 @@
 
 use std::sync::LazyLock;
 
+use aws_lc_rs::digest::{self, SHA256};
 use data_encoding::{Encoding, Specification};
 use mcdsl::Secret;
-use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 /// Ten codes from 800 random bits, like `0g5s-k8zq-4mtw-x7ya`. They are shown once.
@@ -48,7 +48,8 @@ pub fn normalise(text: &str) -> Option<Secret> {
 /// more than anybody can try, however quick each try is; and a slow one would have to be done for each of ten digests.
 #[must_use]
 pub fn digest(code: &Secret) -> [u8; 32] {
-    Sha256::digest(code.expose().as_bytes()).into()
+    let digest = digest::digest(&SHA256, code.expose().as_bytes());
+    digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 /// In groups of four.

@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::{self, SHA256};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V2Der};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use data_encoding::BASE64URL_NOPAD;
@@ -15,7 +16,6 @@ use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use mcdsl::Secret;
 use serde::{Deserialize, Deserializer, Serialize};
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// What a token says (RFC 9068, section 2.2). Times are in seconds since 1970.
@@ -277,7 +277,7 @@ struct OurHeader {
 /// A key's identifier: the SHA-256 of its JWK's required members, in this very form (RFC 7638, section 3; RFC 8037, appendix A.3).
 fn thumbprint(public: &[u8; 32]) -> String {
     let jwk = format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, BASE64URL_NOPAD.encode(public));
-    BASE64URL_NOPAD.encode(&Sha256::digest(jwk))
+    BASE64URL_NOPAD.encode(digest::digest(&SHA256, jwk.as_bytes()).as_ref())
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
