@@ -81,6 +81,7 @@ impl Mcias {
         let mut many = Server::start(&program, COSTLY);
         many.fill(self.tokens)?;
         let cheap = Server::start(&program, CHEAP);
+        let people = many.sessions()?;
         let mut rows = rows();
         let mut add = |id: &str, value: f64| {
             let row = rows.iter_mut().find(|row| row.id == id).expect("every figure has its row");
@@ -94,6 +95,7 @@ impl Mcias {
             let [a, b] = [few.introspect(self.requests)?, many.introspect(self.requests)?];
             let [c, d] = [few.log_in(self.logins)?, many.log_in(self.logins)?];
             let hash = argon2_ms(self.logins)?;
+            let looked_up = many.looked_up(&people)?;
             let rest = cheap.log_in(10 * self.logins)? / 1000.0;
             if round == 0 {
                 continue;
@@ -101,6 +103,7 @@ impl Mcias {
             add("introspect", 1e6 / a);
             add("introspect-many", 1e6 / b);
             add("introspect-ratio", b / a);
+            add("looked-up", 1e6 / (b + looked_up));
             add("hash", hash);
             add("login", c / 1000.0);
             add("login-many", d / 1000.0);
@@ -136,6 +139,7 @@ fn rows() -> Vec<Row> {
         row("introspect", "introspections, per second of one core", Some(Demand::AtLeast(20_000.0))),
         row("introspect-many", "the same, many tokens", None),
         row("introspect-ratio", "its cost, many to few", Some(Demand::AtMost(1.1))),
+        row("looked-up", "the same, of tokens that are not in memory, many tokens", None),
         row("hash", "Argon2id alone, ms of one core", None),
         row("login", "a login, ms of one core", None),
         row("rest", "a login whose hash costs nothing, ms of one core", None),
@@ -231,6 +235,42 @@ impl Server {
             (4, 32),
             count,
         )
+    }
+
+    /// Tokens of some sessions.
+    fn sessions(&self) -> anyhow::Result<Vec<String>> {
+        let body = json!({ "username": "bob", "password": PASSWORD });
+        let mut line = self.mcias.line();
+        let login = |_| {
+            let told = line.ask("POST", "/v1/login", "", &body)?;
+            ensure!(told.status == 200, "no login: {}", told.text);
+            Ok(told.text_of("token"))
+        };
+        (0..200).map(login).collect()
+    }
+
+    /// What an introspection costs more where the token is not in memory, in microseconds of processor time: these tokens over
+    /// and over, with a change before each time, which has all be looked up again; less the same without the changes.
+    fn looked_up(&self, tokens: &[String]) -> anyhow::Result<f64> {
+        const TIMES: u32 = 30;
+        let admin = self.mcias.login("ada");
+        let mut line = self.mcias.line();
+        let mut all = |changes: bool| {
+            let before = proc::cpu(&[self.pid()]);
+            for round in 0..TIMES {
+                if changes {
+                    let tags = json!({ "tags": { "words": [format!("round-{round}")] } });
+                    let told = line.ask("PATCH", "/v1/accounts/bob", &admin, &tags)?;
+                    ensure!(told.status == 200, "no change: {}", told.text);
+                }
+                for token in tokens {
+                    let told = line.introspect(&self.service, token)?;
+                    ensure!(told.body["active"] == json!(true), "the token is not good: {}", told.text);
+                }
+            }
+            Ok((proc::cpu(&[self.pid()]) - before).as_secs_f64() * 1e6)
+        };
+        Ok((all(true)? - all(false)?) / kib(u64::from(TIMES) * tokens.len() as u64))
     }
 
     /// What a login costs, in microseconds of processor time.

@@ -28,6 +28,7 @@ pub use metrics::Metrics;
 pub use read::{Form, Json, Path, Query};
 
 use crate::clock::Clock;
+use crate::log::ACCESS;
 use crate::problem::{Kind, Problem};
 use crate::secret::Secret;
 
@@ -132,11 +133,10 @@ async fn answer(State(around): State<Around>, mut request: Request, next: Next) 
     around.metrics.count(route, &method, outcome, took);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let client = caller.address;
-    // Each request where somebody looks for them; what failed on our side always.
     if response.status().is_server_error() {
-        tracing::warn!(parent: &span, %client, %method, route, status = outcome, took_us, "answered");
+        tracing::warn!(target: ACCESS, parent: &span, %client, %method, route, status = outcome, took_us, "answered");
     } else {
-        tracing::debug!(parent: &span, %client, %method, route, status = outcome, took_us, "answered");
+        tracing::info!(target: ACCESS, parent: &span, %client, %method, route, status = outcome, took_us, "answered");
     }
     response
 }

@@ -12,6 +12,8 @@ pub struct Log {
     pub level: Level,
     /// How a line looks.
     pub format: Format,
+    /// Whether each request is told, or those alone that fail on our side. A line costs more than many an answer.
+    pub access: bool,
 }
 
 /// Severity of a log line.
@@ -44,13 +46,21 @@ pub enum Format {
     Text,
 }
 
+/// The target of a line about a request.
+pub const ACCESS: &str = "access";
+
 impl Log {
     /// Has everything that `tracing` is told written so, from now on.
     ///
     /// # Panics
     /// It was set up before.
     pub fn set_up(self) {
-        let filter = tracing_subscriber::EnvFilter::new(self.level.as_str());
+        let access = match self.level {
+            _ if self.access => "info",
+            Level::Error => "error",
+            _ => "warn",
+        };
+        let filter = tracing_subscriber::EnvFilter::new(format!("{},{ACCESS}={access}", self.level.as_str()));
         let terminal = std::io::stderr().is_terminal();
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)

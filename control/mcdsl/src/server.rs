@@ -5,19 +5,18 @@
 //! has not ended in time is cut off.
 
 mod accept;
+mod idle;
 mod settings;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
@@ -37,6 +36,8 @@ pub struct Listener {
     tls: Option<Arc<ServerConfig>>,
     proxy: ProxyProtocol,
     places: Arc<Semaphore>,
+    most: u32,
+    idle: Duration,
 }
 
 /// An address that cannot be listened on.
@@ -70,8 +71,10 @@ impl Listener {
             TcpListener::bind(address).await.map_err(|source| ListenError { address, key, source })?;
         // Metrics are asked for from this machine: nobody is in front of them.
         let proxy = if tls.is_some() { settings.proxy_protocol.clone() } else { ProxyProtocol::Off };
-        let places = Arc::new(Semaphore::new(settings.max_connections as usize));
-        Ok(Self { socket, tls, proxy, places })
+        let most = settings.max_connections;
+        let places = Arc::new(Semaphore::new(most as usize));
+        let idle = Duration::from_millis(settings.idle_timeout_ms);
+        Ok(Self { socket, tls, proxy, places, most, idle })
     }
 
     /// Where it listens: with the port that the system chose, where port 0 was asked for.
@@ -85,7 +88,6 @@ impl Listener {
 
     /// Serves until it is told to stop, then for as long as `drain` what is under way.
     pub async fn serve(self, app: Router, mut stop: Stop, drain: Duration) {
-        let graceful = GracefulShutdown::new();
         let tls = self.tls.map(TlsAcceptor::from);
         loop {
             let accepted = tokio::select! {
@@ -97,13 +99,15 @@ impl Listener {
                 tls: tls.clone(),
                 proxy: self.proxy.clone(),
                 app: app.clone(),
-                watcher: graceful.watcher(),
+                idle: self.idle,
+                stop: stop.clone(),
                 place,
             };
             tokio::spawn(one.run(stream, address));
         }
         drop(self.socket);
-        if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        // Everybody has left when all places are free.
+        if tokio::time::timeout(drain, self.places.acquire_many(self.most)).await.is_err() {
             tracing::warn!("some connections had not ended when the time for it was over");
         }
     }
@@ -113,12 +117,13 @@ struct Connection {
     tls: Option<TlsAcceptor>,
     proxy: ProxyProtocol,
     app: Router,
-    watcher: hyper_util::server::graceful::Watcher,
+    idle: Duration,
+    stop: Stop,
     place: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    async fn run(self, mut stream: TcpStream, address: SocketAddr) {
+    async fn run(mut self, mut stream: TcpStream, address: SocketAddr) {
         // A failure of a client's connection is the client's: it is told in the log of those who look for it.
         let said = |error: &dyn std::fmt::Display| tracing::debug!(%address, %error, "a connection failed");
         let begun = tokio::time::timeout(BEGIN, async {
@@ -134,33 +139,32 @@ impl Connection {
             Ok(Err(error)) => return said(&error),
             Err(late) => return said(&late),
         };
-        let heard = Arc::new(AtomicBool::new(false));
-        let hears = Arc::clone(&heard);
         let app = self.app.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-            hears.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(client));
             request.map(axum::body::Body::new)
         });
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES as usize);
+        let http1 = &mut builder.http1();
+        http1.timer(TokioTimer::new()).header_read_timeout(self.idle).max_buf_size(HEAD_BYTES as usize);
         let http2 = &mut builder.http2();
-        http2
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD_BYTES)
-            .keep_alive_interval(Some(Duration::from_secs(30)))
-            .keep_alive_timeout(Duration::from_secs(20));
+        http2.timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEAD_BYTES);
+        let (stream, moved) = idle::Watched::new(stream);
         let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
-        // hyper waits for ever for the first byte of whoever has not said which protocol it speaks.
-        let silent = async {
-            tokio::time::sleep(HEAD).await;
-            if heard.load(Ordering::Relaxed) {
-                std::future::pending::<()>().await;
+        let mut connection = std::pin::pin!(connection);
+        let leave = async {
+            tokio::select! {
+                _ = self.stop.wait_for(|stop| *stop) => {}
+                () = moved.nothing_for(self.idle) => {}
             }
         };
         tokio::select! {
-            ended = self.watcher.watch(connection.into_owned()) => ended.unwrap_or_else(|error| said(&error)),
-            () = silent => said(&"nothing was asked"),
+            ended = connection.as_mut() => return ended.unwrap_or_else(|error| said(&*error)),
+            () = leave => connection.as_mut().graceful_shutdown(),
+        }
+        // What is under way may end, as long as it gets on.
+        tokio::select! {
+            ended = connection.as_mut() => ended.unwrap_or_else(|error| said(&*error)),
+            () = moved.nothing_for(self.idle.saturating_mul(2)) => said(&"nothing moved any more"),
         }
         drop(self.place);
     }
@@ -168,9 +172,6 @@ impl Connection {
 
 /// Time that a client has for its PROXY header and TLS.
 const BEGIN: Duration = Duration::from_secs(10);
-
-/// Time that a client of HTTP/1.1 has for the head of a request, idle time before it included.
-const HEAD: Duration = Duration::from_secs(60);
 
 /// The longest head of a request.
 const HEAD_BYTES: u32 = 32 * 1024;

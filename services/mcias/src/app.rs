@@ -48,7 +48,8 @@ pub struct Mcias {
     /// MCIAS as a service: its name in the login policy and in audiences. It has no tags.
     service: Service,
     policy: Arc<ArcSwap<(i64, Policy)>>,
-    keys: ArcSwap<KeyRing>,
+    /// Set by the writer alone, in the order in which changes are written.
+    keys: Arc<ArcSwap<KeyRing>>,
     hashing: password::Hashing,
     throttle: Mutex<Throttle>,
     bearers: bearer::Bearers,
@@ -113,14 +114,14 @@ impl Mcias {
         let unusable = |what| StartError::Stored { what, database: path.clone() };
         let (revision, document) = db.read(store::policy::get).await?;
         let policy = Policy::new(document.rules, document.default).map_err(|_same| unusable("the policy"))?;
-        let keys = site::load_keys(&db, &clock).await?.ok_or_else(|| unusable("a signing key"))?;
+        let keys = site::first_keys(&db, &clock).await?.ok_or_else(|| unusable("a signing key"))?;
         let service = Service { name: Name::parse("mcias").expect("it is a name"), tags: BTreeSet::new() };
         Ok(Self {
             hashing: password::Hashing::new(Hasher::new(config.passwords.argon2)?, &config.passwords),
             throttle: Mutex::new(Throttle::new(config.throttle)),
             passkeys: passkeys::Ceremonies::new(&config.site).map_err(StartError::Origin)?,
             policy: Arc::new(ArcSwap::from_pointee((revision, policy))),
-            keys: ArcSwap::from_pointee(keys),
+            keys: Arc::new(ArcSwap::from_pointee(keys)),
             bearers: bearer::Bearers::new(),
             generation: Arc::default(),
             seen: Mutex::default(),
@@ -172,9 +173,9 @@ impl Mcias {
     {
         let (refused, generation) = (event.clone(), Arc::clone(&self.generation));
         let changed = self.write_then(ask, event, work, move |value| {
-            // Whatever was read before may have changed: it is read again.
-            generation.fetch_add(1, Ordering::Release);
             then(value);
+            // Whatever was read before, and by what it was judged, may have changed: it is read again.
+            generation.fetch_add(1, Ordering::Release);
         });
         match changed.await {
             Err(problem) if matches!(problem.kind, Kind::Forbidden | Kind::Unauthenticated) => {

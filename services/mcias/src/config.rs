@@ -142,6 +142,7 @@ impl Config {
 
     fn check(&self, file: &str) -> Result<(), ConfigError> {
         let wrong = |field, what: String| ConfigError::Value { file: file.to_owned(), field, what };
+        self.server.check().map_err(|(key, what)| wrong(key, what))?;
         let url = &self.site.public_url;
         let host = url
             .strip_prefix("https://")
@@ -223,6 +224,7 @@ mod tests {
         check("[site]\npublic_url = \"http://mcias.test\"", "site.public_url");
         check("[site]\npublic_url = \"https://\"", "site.public_url");
         check("[site]\npublic_url = \"https://mcias.test/path\"", "site.public_url");
+        check("[server]\nmax_connections = 0", "server.max_connections: 0 is too little: 1 at least");
         check("[passwords.argon2]\npasses = 0", "passes");
         check("[tokens]\nsession_s = 1", "tokens.session_s: 1 is out of range");
         check("[tokens]\nlink_s = 999999999999", "tokens.link_s");

@@ -2,6 +2,7 @@
 
 mod account;
 pub mod audit;
+pub mod challenges;
 pub mod password;
 pub mod policy;
 pub mod recovery;

@@ -15,6 +15,7 @@ use mc_api::mcias::{
     Policy, RecoveryCodes, RedeemLinkReply, RedeemLinkRequest, RemovePasskeyRequest, RemoveTotpRequest,
     RenamePasskeyRequest, ReplaceRecoveryCodesRequest, ResetFactorsRequest, RevokeTokenRequest,
     RotateKeysRequest, SetPolicyRequest, TotpEnrolment, UpdateAccountRequest, VerifyAuditRequest,
+    WithdrawKeyRequest,
 };
 use mc_api::mcias::{accounts_server, identity_server, login_policy_server, me_server, site_server};
 use mcdsl::problem::Problem;
@@ -83,8 +84,7 @@ impl identity_server::Identity for Grpc {
         &self,
         request: Request<BeginPasskeyLoginRequest>,
     ) -> Reply<PasskeyChallenge> {
-        drop(request);
-        answer(self.0.begin_passkey_login())
+        answer(self.0.begin_passkey_login(&self.ask(&request).await?))
     }
 
     async fn finish_passkey_login(&self, request: Request<FinishPasskeyLoginRequest>) -> Reply<LoginReply> {
@@ -329,5 +329,11 @@ impl site_server::Site for Grpc {
     async fn rotate_keys(&self, request: Request<RotateKeysRequest>) -> Reply<ListKeysReply> {
         let ask = self.ask(&request).await?;
         answer(self.0.rotate_keys(&ask).await)
+    }
+
+    async fn withdraw_key(&self, request: Request<WithdrawKeyRequest>) -> Reply<Changed> {
+        let ask = self.ask(&request).await?;
+        let body = request.into_inner();
+        answer(self.0.withdraw_key(&ask, body.id).await)
     }
 }

@@ -16,5 +16,5 @@ use mcdsl::db::Schema;
 /// Whose database it is, and how it becomes what this program writes.
 pub const SCHEMA: Schema = Schema {
     application_id: 0x6d63_6961, // "mcia"
-    migrations: &[include_str!("store/1.sql")],
+    migrations: &[include_str!("store/1.sql"), include_str!("store/2.sql")],
 };

@@ -90,6 +90,7 @@ pub fn router(app: Arc<Mcias>) -> Router {
         .route("/audit", get(site::audit))
         .route("/audit/verify", post(site::verify))
         .route("/keys", get(site::keys).post(site::rotate))
+        .route("/keys/{id}/withdraw", get(site::ask_withdraw).post(site::withdraw))
         .layer(from_fn(web::secure))
         .with_state(shared)
         .merge(web::static_files(&[SCRIPT]))

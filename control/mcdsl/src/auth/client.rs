@@ -112,7 +112,8 @@ impl Client {
         self.inner.cache.get(key, now, self.introspect(token)).await
     }
 
-    /// Logs a person in to this service, which the login policy is asked about.
+    /// Logs a person in to this service, which the login policy is asked about. `client_address` in the request is where the
+    /// person is, so that failures slow down that address and not this service.
     ///
     /// # Errors
     /// MCIAS refuses, with its reason (`second-factor-required` among them), or cannot be asked.

@@ -29,6 +29,9 @@ pub struct Settings {
     pub proxy_protocol: ProxyProtocol,
     /// Connections at the same time, at each address.
     pub max_connections: u32,
+    /// Time in which nothing moves over a connection, in milliseconds: then it takes no further request, and is cut off
+    /// once it has lasted twice as long. The head of an HTTP/1.1 request must be whole within it.
+    pub idle_timeout_ms: u64,
     /// Time until an answer begins, in milliseconds.
     pub request_timeout_ms: u64,
     /// The largest body of a request, in bytes.
@@ -59,6 +62,7 @@ impl Default for Settings {
             key: PathBuf::from("certs/server.key"),
             proxy_protocol: ProxyProtocol::Off,
             max_connections: 10_000,
+            idle_timeout_ms: 60_000,
             request_timeout_ms: 30_000,
             max_body_bytes: 1024 * 1024,
             drain_timeout_ms: 10_000,
@@ -67,6 +71,24 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Whether the numbers make sense. The key of the first that does not, and what it must be.
+    ///
+    /// # Errors
+    /// One does not.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let body = u64::try_from(self.max_body_bytes).unwrap_or(u64::MAX);
+        let least = [
+            ("server.max_connections", u64::from(self.max_connections), 1),
+            ("server.idle_timeout_ms", self.idle_timeout_ms, 1000),
+            ("server.request_timeout_ms", self.request_timeout_ms, 100),
+            ("server.max_body_bytes", body, 1024),
+        ];
+        let wrong = least.into_iter().find(|(_, value, least)| value < least);
+        wrong.map_or(Ok(()), |(key, value, least)| {
+            Err((key, format!("{value} is too little: {least} at least")))
+        })
+    }
+
     /// Says where the root is, once the configuration is read: what the command line says, or the file, or where the file is.
     pub fn set_root(&mut self, told: Option<&Path>, file: &Path) {
         if let Some(root) = told {

@@ -25,13 +25,18 @@ fn certificate(folder: &Path) -> (Files, RootCertStore) {
     (files, roots)
 }
 
+/// Bytes of an answer that no socket holds.
+const LARGE: usize = 64 * 1024 * 1024;
+
 fn app() -> Router {
     let whoami = |axum::Extension(caller): axum::Extension<Caller>| async move { caller.address.to_string() };
     let slow = || async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         "at last"
     };
-    let router = Router::new().route("/whoami", get(whoami)).route("/slow", get(slow));
+    let large = || async { "x".repeat(LARGE) };
+    let router = Router::new().route("/whoami", get(whoami));
+    let router = router.route("/slow", get(slow)).route("/large", get(large));
     let limits = Limits { time: Duration::from_secs(5), body: 1000 };
     surround(router, limits, Arc::default(), Clock::system())
 }
@@ -43,6 +48,7 @@ struct Served {
     roots: RootCertStore,
     address: SocketAddr,
     stop: watch::Sender<bool>,
+    places: Arc<Semaphore>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -53,24 +59,35 @@ async fn serve(settings: Settings) -> Served {
     let tls = Some(certificate.config(&["h2", "http/1.1"]));
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = Listener::bind(any, "listen_addr", tls, &settings).await.unwrap();
-    let address = listener.address();
+    let (address, places) = (listener.address(), Arc::clone(&listener.places));
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(listener.serve(app(), stopped, Duration::from_secs(5)));
-    Served { _folder: folder, certificate, files, roots, address, stop, task }
+    Served { _folder: folder, certificate, files, roots, address, stop, places, task }
 }
 
-/// One request over one connection, after these bytes in the clear; what comes back, or why nothing does.
-async fn ask(served: &Served, roots: &RootCertStore, before: &[u8], path: &str) -> std::io::Result<String> {
+/// A connection with TLS, after these bytes in the clear.
+async fn connect(
+    address: SocketAddr,
+    roots: &RootCertStore,
+    before: &[u8],
+    alpn: &[&str],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots.clone())
         .with_no_client_auth();
-    let mut stream = TcpStream::connect(served.address).await?;
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let mut stream = TcpStream::connect(address).await?;
     stream.write_all(before).await?;
     let name = ServerName::try_from("service.test").unwrap();
-    let mut tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// One request over one connection, after these bytes in the clear; what comes back, or why nothing does.
+async fn ask(served: &Served, roots: &RootCertStore, before: &[u8], path: &str) -> std::io::Result<String> {
+    let mut tls = connect(served.address, roots, before, &[]).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: service.test\r\nconnection: close\r\n\r\n");
     tls.write_all(request.as_bytes()).await?;
     let mut text = String::new();
@@ -136,4 +153,44 @@ async fn beside_a_client_that_says_nothing_others_are_served() {
     let silent = TcpStream::connect(served.address).await.unwrap();
     assert!(ask(&served, &served.roots, b"", "/whoami").await.is_ok());
     drop(silent);
+}
+
+/// Reads to the end of a connection, which must come.
+async fn ends(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Vec<u8> {
+    let mut all = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut all));
+    // Cut off is an end too.
+    read.await.expect("the server keeps a connection on which nothing moves").ok();
+    all
+}
+
+#[tokio::test]
+async fn whoever_says_nothing_or_reads_nothing_loses_their_place() {
+    let served = serve(Settings { idle_timeout_ms: 300, ..Settings::default() }).await;
+    // HTTP/2's connection preface with empty SETTINGS (RFC 9113, section 3.4).
+    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".as_slice();
+    let asked = b"GET /whoami HTTP/1.1\r\nhost: service.test\r\n\r\n".as_slice();
+    let begun = b"GET /whoami HTTP/1.1\r\nhost: serv".as_slice();
+    for (alpn, said) in
+        [("http/1.1", b"".as_slice()), ("h2", b""), ("h2", http2), ("http/1.1", asked), ("http/1.1", begun)]
+    {
+        let mut stream = connect(served.address, &served.roots, b"", &[alpn]).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        let heard = ends(&mut stream).await;
+        assert_eq!(heard.starts_with(b"HTTP/1.1 200 "), said == asked, "{}", said.escape_ascii());
+    }
+    // More than sockets hold is on its way, and nobody reads it.
+    let mut stream = connect(served.address, &served.roots, b"", &["http/1.1"]).await.unwrap();
+    stream.write_all(b"GET /large HTTP/1.1\r\nhost: service.test\r\n\r\n").await.unwrap();
+    // All places but the one that waits for the next connection.
+    let free = served.places.acquire_many(Settings::default().max_connections - 1);
+    drop(tokio::time::timeout(Duration::from_secs(20), free).await.expect("its place is kept").unwrap());
+    assert!(ends(&mut stream).await.len() < LARGE);
+    // Whoever goes on, however slowly, is served for longer than that.
+    let mut stream = connect(served.address, &served.roots, b"", &["http/1.1"]).await.unwrap();
+    for _ in 0..8 {
+        stream.write_all(asked).await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -3,17 +3,20 @@
 use std::fs;
 use std::path::Path;
 
+use mcias_fuzz::archive::seed;
 use mcias_fuzz::token::{GOOD, NOW, claims, header};
 use serde_json::json;
 
 fn main() -> std::io::Result<()> {
     for (target, seeds) in [
-        ("account_name", names()),
-        ("login_policy", policies()),
-        ("password_hash", hashes()),
-        ("recovery_code", recovery_codes()),
-        ("token", tokens()),
-        ("totp_code", totp_codes()),
+        ("account_name", bytes(names())),
+        ("archive", archives()),
+        ("browser", bytes(requests())),
+        ("login_policy", bytes(policies())),
+        ("password_hash", bytes(hashes())),
+        ("recovery_code", bytes(recovery_codes())),
+        ("token", bytes(tokens())),
+        ("totp_code", bytes(totp_codes())),
     ] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
         fs::create_dir_all(&folder)?;
@@ -22,6 +25,41 @@ fn main() -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn bytes(texts: Vec<String>) -> Vec<Vec<u8>> {
+    texts.into_iter().map(String::into_bytes).collect()
+}
+
+/// None has a link that leads out: that is left to find.
+fn archives() -> Vec<Vec<u8>> {
+    let site = [(b'5', "./", "", ""), (b'0', "site.toml", "", "[server]"), (b'5', "certs", "", "")];
+    let linked = [&site[..], &[(b'0', "certs/a.pem", "", "a"), (b'2', "certs/now", "a.pem", "")]].concat();
+    let twice = [&site[..], &[(b'0', "site.toml", "", "")]].concat();
+    vec![
+        seed(&site),
+        seed(&linked),
+        seed(&twice),
+        seed(&[(b'5', ".", "", ""), (b'0', "../x", "", "x")]),
+        seed(&[(b'5', ".", "", ""), (b'1', "x", "y", "")]),
+        seed(&[(b'0', "x", "", "x")]),
+        b"z".to_vec(),
+        b"r\x28\xb5\x2f\xfd".to_vec(),
+    ]
+}
+
+/// No path has a backslash: that is left to find.
+fn requests() -> Vec<String> {
+    let (token, flash) = mcias_fuzz::browser::good();
+    let csrf = format!("__Host-csrf={}", "A".repeat(43));
+    [
+        format!("__Host-session=a.b.c; x=1; {flash}\n{token}\n/accounts?after=7"),
+        format!("{csrf}\n{}\n//elsewhere", token.to_lowercase()),
+        "__Host-session=a; __Host-session=b\n\n/".to_owned(),
+        "__host-session=a;=;;\nA\nhttps://elsewhere".to_owned(),
+        "\n\n/a b".to_owned(),
+    ]
+    .into()
 }
 
 /// None has upper case: that is left to find.

@@ -5,6 +5,8 @@
 //! find that within a minute is no good.
 
 pub mod account_name;
+pub mod archive;
+pub mod browser;
 pub mod login_policy;
 pub mod password_hash;
 pub mod recovery_code;
@@ -29,6 +31,8 @@ mod tests {
     #[test]
     fn seeds_pass() {
         run_seeds("account_name", super::account_name::check);
+        run_seeds("archive", super::archive::check);
+        run_seeds("browser", super::browser::check);
         run_seeds("login_policy", super::login_policy::check);
         run_seeds("password_hash", super::password_hash::check);
         run_seeds("recovery_code", super::recovery_code::check);

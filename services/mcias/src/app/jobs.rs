@@ -1,14 +1,17 @@
 //! What is done without being asked: last uses written, what has ended forgotten, tokens that end soon warned about.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mcdsl::prometheus::Page;
 use mcdsl::server::Stop;
 
+use rusqlite::Connection;
+
 use super::{Mcias, locked};
+use crate::domain::token::KeyRing;
 use crate::store;
 
 /// What is counted.
@@ -87,25 +90,26 @@ impl Mcias {
     async fn look(&self) {
         let (now, warn) = (self.now(), self.now() + self.config.tokens.warn_s);
         let signer = self.keys.load().signer(now).kid.clone();
-        let forgotten = self.db.write(move |db| {
+        let in_use = Arc::clone(&self.keys);
+        let forget = move |db: &Connection| {
             let tokens = store::tokens::forget(db, now - KEPT_S)?;
             let old = |key: &&store::keys::StoredKey| {
                 key.id != signer && key.signs_from < now && key.needed_until < now - KEPT_S
             };
             let keys = store::keys::all(db)?;
             let old: Vec<_> = keys.iter().filter(old).collect();
-            old.iter().try_for_each(|key| store::keys::remove(db, &key.id))?;
-            Ok::<_, rusqlite::Error>((tokens, old.len()))
-        });
-        match forgotten.await {
-            Ok((0, 0)) => {}
-            Ok((tokens, keys)) => tracing::info!(tokens, keys, "forgot what had ended long ago"),
+            old.iter().try_for_each(|key| store::keys::remove(db, &key.id).map(drop))?;
+            Ok::<_, rusqlite::Error>((tokens, old.len(), super::site::ring(db)?.map(Arc::new)))
+        };
+        let use_them = move |(_tokens, _keys, ring): &(usize, usize, Option<Arc<KeyRing>>)| {
+            ring.iter().for_each(|ring| in_use.store(Arc::clone(ring)));
+        };
+        match self.db.write_then(forget, use_them).await {
+            Ok((0, 0, _)) => {}
+            Ok((tokens, keys, _)) => tracing::info!(tokens, keys, "forgot what had ended long ago"),
             Err(error) => {
                 tracing::warn!(error = mcdsl::chain(&error), "what has ended could not be forgotten")
             }
-        }
-        if let Err(problem) = self.read_keys().await {
-            tracing::warn!(%problem, "the signing keys could not be read");
         }
         match self.db.read(move |db| store::tokens::expiring(db, now, warn)).await {
             Ok(expiring) => {

@@ -66,11 +66,12 @@ impl Mcias {
     /// # Errors
     /// The same for an unknown account and a wrong password, after the same time; others where the password was right.
     pub async fn login(&self, ask: &Ask, request: LoginRequest) -> Result<LoginReply, Problem> {
-        let LoginRequest { username, password, totp, recovery_code, audience } = request;
+        let LoginRequest { username, password, totp, recovery_code, audience, client_address } = request;
         let (password, totp) = (Secret::from(password), totp.map(Secret::from));
         let recovery_code = recovery_code.map(Secret::from);
         let name = named("username", &username)?;
         let goal = self.goal(ask, &audience).await?;
+        let ask = &at(ask, client_address.as_deref())?;
         let event = Event::new("login", name.as_str()).by(name.as_str()).through(goal.service.name.as_str());
         let ip = ask.caller.address.ip();
         let (stored, familiar) = self.with_familiarity(&name, ip).await?;
@@ -146,12 +147,11 @@ impl Mcias {
 
     /// What is logged in to: the service that asks, or MCIAS itself.
     pub(super) async fn goal(&self, ask: &Ask, audience: &[String]) -> Result<Goal, Problem> {
-        let Some(_) = ask.bearer.as_ref().filter(|bearer| matches!(bearer.account, Account::System { .. }))
-        else {
+        if !is_service(ask) {
             let audience: Vec<Name> = messages::names("audience", audience)?;
             let audience = audience.iter().map(ToString::to_string).collect();
             return Ok(Goal { service: self.service.clone(), audience });
-        };
+        }
         let service = self.asking_service(ask).await?;
         if let Some(index) = audience.iter().position(|other| other != service.name.as_str()) {
             let detail = format!("{} can log people in to itself alone: leave it out", service.name);
@@ -203,7 +203,7 @@ impl Mcias {
         }
         let now = self.now();
         let expires_at = now + self.config.tokens.session_s;
-        let token = StoredToken {
+        let mut token = StoredToken {
             id: Uuid::new_v4().to_string(),
             account: account.id,
             kind: TokenKind::Session,
@@ -215,15 +215,15 @@ impl Mcias {
             expires_at,
             revoked_at: None,
             last_used_at: None,
+            key_id: None,
         };
-        let signed = self.sign(&name, &token, &service);
-        let (kid, id, stored) = (signed.kid, token.id.clone(), token.clone());
+        let signed = self.sign(&name, &mut token, &service);
+        let id = token.id.clone();
         let source = place(ask.caller.address.ip());
         let refused = event.clone();
         let entered = self.write(ask, event.because(by.word()), move |db, _event| {
             let left = by.take(db, account.id, now)?;
-            store::keys::needed(db, &kid, expires_at)?;
-            store::tokens::add(db, &stored)?;
+            add(db, &token)?;
             store::accounts::logged_in(db, account.id, &source, now)?;
             Ok(left)
         });
@@ -236,7 +236,7 @@ impl Mcias {
         };
         self.counters.logged_in();
         Ok(LoginReply {
-            token: signed.token.expose().to_owned(),
+            token: signed.expose().to_owned(),
             expires_at,
             account: name.to_string(),
             roles: messages::roles_of(account.account.roles()),
@@ -245,8 +245,8 @@ impl Mcias {
         })
     }
 
-    /// A token, signed.
-    pub(super) fn sign(&self, account: &Name, token: &StoredToken, client: &str) -> Signed {
+    /// A token, signed; by which key is noted.
+    pub(super) fn sign(&self, account: &Name, token: &mut StoredToken, client: &str) -> Secret {
         let issuer = self.config.site.public_url.clone();
         let keys = self.keys.load();
         let claims = Claims {
@@ -260,15 +260,19 @@ impl Mcias {
             jti: token.id.clone(),
         };
         // By the signer of when it was made, which `sign` goes by as well.
-        let kid = keys.signer(claims.iat).kid.clone();
-        Signed { token: keys.sign(&claims), kid }
+        token.key_id = Some(keys.signer(claims.iat).kid.clone());
+        keys.sign(&claims)
     }
 }
 
-/// A token, and which key signed it.
-pub(super) struct Signed {
-    pub(super) token: Secret,
-    pub(super) kid: String,
+/// Adds a token that is signed.
+pub(super) fn add(db: &rusqlite::Connection, token: &StoredToken) -> Result<(), Fault> {
+    let key = token.key_id.as_deref().unwrap_or_default();
+    if !store::keys::needed(db, key, token.expires_at)? {
+        let detail = "the key that signs was withdrawn meanwhile: try again";
+        return Err(Problem::new(Kind::Unavailable, "key-withdrawn", detail).into());
+    }
+    Ok(store::tokens::add(db, token)?)
 }
 
 impl By {
@@ -314,6 +318,24 @@ impl By {
 
 /// The reason by which a program knows that it must ask for a code.
 const NEEDED: &str = "second-factor-required";
+
+/// Whether a system account asks.
+fn is_service(ask: &Ask) -> bool {
+    ask.bearer.as_ref().is_some_and(|bearer| matches!(bearer.account, Account::System { .. }))
+}
+
+/// A login, as coming from where the service that asks says it does.
+fn at(ask: &Ask, client_address: Option<&str>) -> Result<Ask, Problem> {
+    let Some(told) = client_address else { return Ok(ask.clone()) };
+    let wrong = |detail: String| Problem::field("client_address", detail);
+    if !is_service(ask) {
+        return Err(wrong("only a service says where others are: leave it out".to_owned()));
+    }
+    let ip: IpAddr = told.parse().map_err(|_none| wrong(format!("`{told}` is no IP address")))?;
+    let mut told = ask.clone();
+    told.caller.address.set_ip(ip.to_canonical());
+    Ok(told)
+}
 
 /// What an address counts as: itself, or a /64.
 fn place(ip: IpAddr) -> String {

@@ -1,10 +1,10 @@
 //! Passkeys: WebAuthn's ceremonies, each of which is a challenge and an answer to it (WebAuthn Level 3, sections 7.1 and 7.2).
 //!
 //! Authenticators are asked to keep the account with the key and to check who holds them, so that a passkey alone is a
-//! login, without a name. Challenges that wait for an answer are kept in memory, for a few minutes and so many at most.
+//! login, without a name. Challenges that wait for an answer are kept in memory.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use mc_api::mcias as api;
 use mcdsl::problem::Problem;
@@ -21,18 +21,15 @@ use super::event::Event;
 use super::login::{By, Proven, wrong_login};
 use super::{Ask, Mcias, locked, messages};
 use crate::config::Site;
+use crate::domain::challenges::{Challenges, Room};
+use crate::domain::throttle::Source;
 use crate::store;
 use crate::store::factors::StoredPasskey;
 
 /// Challenges that wait for an answer.
 pub(super) struct Ceremonies {
     webauthn: Webauthn,
-    waiting: Mutex<HashMap<String, Waiting>>,
-}
-
-struct Waiting {
-    until: i64,
-    state: State,
+    waiting: Mutex<Challenges<State>>,
 }
 
 enum State {
@@ -40,11 +37,8 @@ enum State {
     Login(Box<DiscoverableAuthentication>),
 }
 
-/// How long a challenge waits, in seconds.
-const WAITS_S: i64 = 300;
-
-/// How many wait at most.
-const MOST: usize = 10_000;
+/// How many challenges wait.
+const ROOM: Room = Room { time: Duration::from_secs(300), all: 10_000, of_one: 500 };
 
 /// Passkeys of one account at most.
 const EACH: usize = 20;
@@ -61,31 +55,27 @@ impl Ceremonies {
         let name = origin.domain().ok_or("it must be a name, not an address")?.to_owned();
         let builder = WebauthnBuilder::new(&name, &origin).map_err(|error| error.to_string())?;
         let webauthn = builder.rp_name(&site.name).build().map_err(|error| error.to_string())?;
-        Ok(Self { webauthn, waiting: Mutex::default() })
+        Ok(Self { webauthn, waiting: Mutex::new(Challenges::new(ROOM)) })
     }
 
-    fn wait(&self, now: i64, state: State) -> Result<String, Problem> {
-        let mut waiting = locked(&self.waiting);
-        waiting.retain(|_, waiting| waiting.until > now);
-        // Anybody may ask: what is the oldest goes, so that whoever answers soon is served whatever others do.
-        if waiting.len() >= MOST {
-            let oldest = waiting.iter().min_by_key(|(_, waiting)| waiting.until).map(|(id, _)| id.clone());
-            oldest.map(|oldest| waiting.remove(&oldest));
-        }
+    fn wait(&self, ask: &Ask, now: Duration, state: State) -> String {
         let id = Uuid::new_v4().to_string();
-        waiting.insert(id.clone(), Waiting { until: now + WAITS_S, state });
-        Ok(id)
+        locked(&self.waiting).put(now, Source::from(ask.caller.address.ip()), id.clone(), state);
+        id
     }
 
-    /// What waits under this id: it is answered once.
-    fn take(&self, now: i64, id: &str) -> Result<State, Problem> {
-        let waiting = locked(&self.waiting).remove(id).filter(|waiting| waiting.until > now);
-        waiting.map(|waiting| waiting.state).ok_or_else(over)
+    /// What waits under this id.
+    fn take(&self, now: Duration, id: &str) -> Result<State, Problem> {
+        let waiting = locked(&self.waiting).take(now, id);
+        waiting.ok_or_else(|| {
+            Problem::field("ceremony_id", "no challenge waits for this answer, or not any more: begin anew")
+        })
     }
 }
 
-fn over() -> Problem {
-    Problem::field("ceremony_id", "no challenge waits for this answer, or not any more: begin anew")
+/// A challenge that was for something else, or somebody else.
+fn another() -> Problem {
+    Problem::field("ceremony_id", "this challenge is for something else: begin anew")
 }
 
 impl Mcias {
@@ -93,12 +83,12 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub fn begin_passkey_login(&self) -> Result<api::PasskeyChallenge, Problem> {
+    pub fn begin_passkey_login(&self, ask: &Ask) -> Result<api::PasskeyChallenge, Problem> {
         let begun = self.passkeys.webauthn.start_discoverable_authentication();
         let (mut challenge, state) = begun.map_err(|error| Problem::internal(&error))?;
         // It is asked for by a button, not while a name is typed.
         challenge.mediation = None;
-        let ceremony_id = self.passkeys.wait(self.now(), State::Login(Box::new(state)))?;
+        let ceremony_id = self.passkeys.wait(ask, self.clock.elapsed(), State::Login(Box::new(state)));
         Ok(api::PasskeyChallenge { ceremony_id, options: json(&challenge) })
     }
 
@@ -113,9 +103,9 @@ impl Mcias {
     ) -> Result<api::LoginReply, Problem> {
         let goal = self.goal(ask, &request.audience).await?;
         let credential: PublicKeyCredential = read("credential", &request.credential)?;
-        let state = match self.passkeys.take(self.now(), &request.ceremony_id)? {
+        let state = match self.passkeys.take(self.clock.elapsed(), &request.ceremony_id)? {
             State::Login(state) => state,
-            State::Registration { .. } => return Err(over()),
+            State::Registration { .. } => return Err(another()),
         };
         let refused = |why: String| Event::new("login", "").because(format!("passkey: {why}"));
         let webauthn = &self.passkeys.webauthn;
@@ -181,7 +171,7 @@ impl Mcias {
             selection.require_resident_key = true;
         }
         let state = State::Registration { account: id, state: Box::new(state) };
-        let ceremony_id = self.passkeys.wait(self.now(), state)?;
+        let ceremony_id = self.passkeys.wait(ask, self.clock.elapsed(), state);
         Ok(api::PasskeyChallenge { ceremony_id, options: json(&challenge) })
     }
 
@@ -197,9 +187,9 @@ impl Mcias {
         let me = self.fresh(ask, "passkey.add").await?;
         let label = messages::label("label", &request.label)?;
         let credential: RegisterPublicKeyCredential = read("credential", &request.credential)?;
-        let state = match self.passkeys.take(self.now(), &request.ceremony_id)? {
+        let state = match self.passkeys.take(self.clock.elapsed(), &request.ceremony_id)? {
             State::Registration { account, state } if account == me.account_id => state,
-            _ => return Err(over()),
+            _ => return Err(another()),
         };
         let made = self.passkeys.webauthn.finish_passkey_registration(&credential, &state);
         let passkey = made

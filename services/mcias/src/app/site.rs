@@ -6,28 +6,35 @@ use mc_api::mcias as api;
 use mcdsl::clock::Clock;
 use mcdsl::db::{Database, DbError, WriteError};
 use mcdsl::problem::Problem;
+use rusqlite::Connection;
 use zeroize::Zeroizing;
 
 use super::event::Event;
-use super::{Ask, Mcias, messages};
+use super::{Ask, Fault, Mcias, messages};
 use crate::domain::audit::{Hash, Verdict, Verifier};
 use crate::domain::token::{KeyRing, SigningKey};
 use crate::store;
 use crate::store::keys::StoredKey;
 
 /// The keys that are stored; the first is made where there is none. `None`: one cannot be read.
-pub(super) async fn load_keys(db: &Database, clock: &Clock) -> Result<Option<KeyRing>, DbError> {
-    let mut stored = db.read(store::keys::all).await?;
-    if stored.is_empty() {
-        let now = clock.unix_s();
-        let first = SigningKey::generate(now, now);
-        let row = row_of(&first, now);
-        db.write(move |db| store::keys::add(db, &row)).await.map_err(|error| match error {
-            WriteError::Db(error) => error,
-            WriteError::Refused(error) => DbError::sqlite(std::path::Path::new("mcias.db"), error),
-        })?;
-        stored = db.read(store::keys::all).await?;
-    }
+pub(super) async fn first_keys(db: &Database, clock: &Clock) -> Result<Option<KeyRing>, DbError> {
+    let now = clock.unix_s();
+    let first = row_of(&SigningKey::generate(now, now), now);
+    let stored = db.write(move |db| {
+        if store::keys::all(db)?.is_empty() {
+            store::keys::add(db, &first)?;
+        }
+        ring(db)
+    });
+    stored.await.map_err(|error| match error {
+        WriteError::Db(error) => error,
+        WriteError::Refused(error) => DbError::sqlite(std::path::Path::new("mcias.db"), error),
+    })
+}
+
+/// The keys that are stored. `None`: one cannot be read.
+pub(super) fn ring(db: &Connection) -> rusqlite::Result<Option<KeyRing>> {
+    let stored = store::keys::all(db)?;
     let keys = stored.iter().map(|row| SigningKey::from_pkcs8(&row.pkcs8, row.created_at, row.signs_from));
     Ok(keys.collect::<Result<_, _>>().ok().map(KeyRing::new))
 }
@@ -88,18 +95,48 @@ impl Mcias {
         let key = SigningKey::generate(now, now + self.config.tokens.key_overlap_s);
         let row = row_of(&key, key.signs_from);
         let event = Event::new("key.rotate", key.kid.as_str());
-        self.change(ask, event, move |db, _event| Ok(store::keys::add(db, &row)?)).await?;
-        self.read_keys().await?;
+        self.change_keys(ask, event, move |db, _event| Ok(store::keys::add(db, &row)?)).await?;
         self.keys_message().await
     }
 
-    /// Takes the stored keys into use.
-    pub(super) async fn read_keys(&self) -> Result<(), Problem> {
-        let keys = load_keys(&self.db, &self.clock).await.map_err(|error| super::storage(&error))?;
-        if let Some(keys) = keys {
-            self.keys.store(Arc::new(keys));
-        }
-        Ok(())
+    /// Withdraws a key that others may have: it is published no longer, and whatever it signed has ended. Where it signs now,
+    /// a new one does at once, which others fetch when they meet it.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub async fn withdraw_key(&self, ask: &Ask, id: String) -> Result<api::Changed, Problem> {
+        self.admin(ask, "key.withdraw", &id).await?;
+        let now = self.now();
+        let next = row_of(&SigningKey::generate(now, now), now);
+        self.change_keys(ask, Event::new("key.withdraw", id.as_str()), move |db, event| {
+            let signs = ring(db)?.is_some_and(|ring| ring.signer(now).kid == id);
+            if !store::keys::remove(db, &id)? {
+                return Err(Problem::not_found(format!("there is no key `{id}`")).into());
+            }
+            if signs {
+                store::keys::add(db, &next)?;
+            }
+            let ended = store::tokens::revoke_signed(db, &id, now)?;
+            event.detail = format!("{ended} sessions and tokens ended");
+            Ok(messages::changed(ended))
+        })
+        .await
+    }
+
+    /// A change of the keys, which are taken into use once it is on the disk.
+    async fn change_keys<T, F>(&self, ask: &Ask, event: Event, work: F) -> Result<T, Problem>
+    where
+        F: FnOnce(&Connection, &mut Event) -> Result<T, Fault> + Send + 'static,
+        T: Send + 'static,
+    {
+        let keys = Arc::clone(&self.keys);
+        let changed = self.change_then(
+            ask,
+            event,
+            move |db, event| Ok((work(db, event)?, ring(db)?.map(Arc::new))),
+            move |(_done, ring)| ring.iter().for_each(|ring| keys.store(Arc::clone(ring))),
+        );
+        Ok(changed.await?.0)
     }
 
     /// The audit log, the newest first.
@@ -154,7 +191,7 @@ impl Mcias {
 }
 
 /// Checks the whole log.
-pub(crate) fn verify(db: &rusqlite::Connection, known: Option<Hash>) -> rusqlite::Result<api::AuditVerdict> {
+pub(crate) fn verify(db: &Connection, known: Option<Hash>) -> rusqlite::Result<api::AuditVerdict> {
     let mut verifier = Verifier::new(known);
     let mut broken = None;
     store::audit::each(db, |entry, hash| match verifier.next(entry, hash) {

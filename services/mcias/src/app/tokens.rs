@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::accounts::by_name;
 use super::event::Event;
+use super::login::add;
 use super::{Ask, Mcias, messages};
 use crate::config::LONGEST;
 use crate::domain::{Account, Name};
@@ -54,7 +55,7 @@ impl Mcias {
                 return Err(self.refuse(ask, Event::new("token.issue", name.as_str()), problem).await);
             }
         }
-        let stored = StoredToken {
+        let mut stored = StoredToken {
             id: Uuid::new_v4().to_string(),
             account: account.id,
             kind: TokenKind::Issued,
@@ -66,24 +67,20 @@ impl Mcias {
             expires_at: now + lifetime,
             revoked_at: None,
             last_used_at: None,
+            key_id: None,
         };
         let client = account.service.as_ref().map_or(name.as_str(), Name::as_str).to_owned();
-        let signed = self.sign(&name, &stored, &client);
-        let (kid, kept) = (signed.kid, stored.clone());
+        let signed = self.sign(&name, &mut stored, &client);
+        let kept = stored.clone();
         let event =
             Event::new("token.issue", name.as_str()).because(format!("{} ({})", stored.label, stored.id));
         self.change(ask, event, move |db, _event| {
             // It may have been removed meanwhile.
             by_name(db, name.as_str())?;
-            store::keys::needed(db, &kid, kept.expires_at)?;
-            store::tokens::add(db, &kept)?;
-            Ok(())
+            add(db, &kept)
         })
         .await?;
-        Ok(api::IssuedToken {
-            token: signed.token.expose().to_owned(),
-            details: Some(messages::token(stored)),
-        })
+        Ok(api::IssuedToken { token: signed.expose().to_owned(), details: Some(messages::token(stored)) })
     }
 
     /// Tokens of a system account, those that have ended among them.

@@ -17,6 +17,7 @@
 //!
 //! With the defaults, one source has at most 320 guesses a day at an account and 660 at all accounts. An attacker
 //! with many sources has that many times more; nothing that spares the owner prevents it. That is what [`super::password`] is for.
+//! A service that logs people in says where they are, and is believed: whoever has its token has as many sources as they like to name.
 //!
 //! Left out: keeping this over a restart, and how a source comes to be familiar.
 

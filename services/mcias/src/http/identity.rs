@@ -51,9 +51,10 @@ async fn login(
 )]
 async fn begin_passkey_login(
     State(app): State<App>,
+    Asking(ask): Asking,
     Json(_body): Json<BeginPasskeyLoginRequest>,
 ) -> Answer<PasskeyChallenge> {
-    app.begin_passkey_login().map(Json)
+    app.begin_passkey_login(&ask).map(Json)
 }
 
 /// The answer to such a challenge.

@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use mc_api::mcias::{
-    AuditVerdict, ExplainPolicyRequest, Explanation, ListAuditReply, ListAuditRequest, ListKeysReply, Policy,
-    SetPolicyRequest, VerifyAuditRequest,
+    AuditVerdict, Changed, ExplainPolicyRequest, Explanation, ListAuditReply, ListAuditRequest,
+    ListKeysReply, Policy, SetPolicyRequest, VerifyAuditRequest,
 };
-use mcdsl::http::{Json, Query};
+use mcdsl::http::{Json, Path, Query};
 use mcdsl::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,6 +20,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(verify_audit))
         .routes(routes!(list_keys))
         .routes(routes!(rotate_keys))
+        .routes(routes!(withdraw_key))
 }
 
 /// The login policy.
@@ -117,4 +118,20 @@ async fn list_keys(State(app): State<App>, Asking(ask): Asking) -> Answer<ListKe
 )]
 async fn rotate_keys(State(app): State<App>, Asking(ask): Asking) -> Answer<ListKeysReply> {
     app.rotate_keys(&ask).await.map(Json)
+}
+
+/// Withdraws a key that others may have: whatever it signed is good no more, from now on. Where it signs now, a new one does.
+#[utoipa::path(
+    delete,
+    path = "/v1/keys/{id}",
+    tag = "site",
+    params(("id" = String, Path, description = "Its id, as in the list of keys.")),
+    responses((status = 200, description = "Done.", body = Changed), Problem)
+)]
+async fn withdraw_key(
+    State(app): State<App>,
+    Asking(ask): Asking,
+    Path(id): Path<String>,
+) -> Answer<Changed> {
+    app.withdraw_key(&ask, id).await.map(Json)
 }

@@ -52,19 +52,19 @@ pub fn add(db: &Connection, key: &StoredKey) -> Result<()> {
     db.execute(insert, params![id, &pkcs8[..], created_at, signs_from, needed_until]).map(drop)
 }
 
-/// Notes that a key has signed a token that is good until then.
+/// Notes that a key has signed a token that is good until then; `false`: there is no such key any more.
 ///
 /// # Errors
 /// The database's.
-pub fn needed(db: &Connection, id: &str, until: i64) -> Result<()> {
-    let update = "UPDATE signing_keys SET needed_until = ?2 WHERE id = ?1 AND needed_until < ?2";
-    db.prepare_cached(update)?.execute(params![id, until]).map(drop)
+pub fn needed(db: &Connection, id: &str, until: i64) -> Result<bool> {
+    let update = "UPDATE signing_keys SET needed_until = max(needed_until, ?2) WHERE id = ?1";
+    Ok(db.prepare_cached(update)?.execute(params![id, until])? == 1)
 }
 
-/// Forgets one.
+/// Forgets one; `false`: there is none such.
 ///
 /// # Errors
 /// The database's.
-pub fn remove(db: &Connection, id: &str) -> Result<()> {
-    db.execute("DELETE FROM signing_keys WHERE id = ?1", [id]).map(drop)
+pub fn remove(db: &Connection, id: &str) -> Result<bool> {
+    Ok(db.execute("DELETE FROM signing_keys WHERE id = ?1", [id])? == 1)
 }

@@ -29,6 +29,8 @@ pub struct StoredToken {
     pub revoked_at: Option<i64>,
     /// When it was last seen, to within some seconds.
     pub last_used_at: Option<i64>,
+    /// The key that signed it; absent where that was not noted yet.
+    pub key_id: Option<String>,
 }
 
 /// Whose a token is.
@@ -40,8 +42,8 @@ pub enum Kind {
     Issued,
 }
 
-const COLUMNS: &str =
-    "id, account, kind, audience, label, origin, source, created_at, expires_at, revoked_at, last_used_at";
+const COLUMNS: &str = "id, account, kind, audience, label, origin, source, created_at, expires_at, revoked_at, \
+                       last_used_at, key_id";
 
 fn read(row: &Row<'_>) -> Result<StoredToken> {
     let audience: String = row.get(3)?;
@@ -57,6 +59,7 @@ fn read(row: &Row<'_>) -> Result<StoredToken> {
         expires_at: row.get(8)?,
         revoked_at: row.get(9)?,
         last_used_at: row.get(10)?,
+        key_id: row.get(11)?,
     })
 }
 
@@ -66,8 +69,8 @@ fn read(row: &Row<'_>) -> Result<StoredToken> {
 /// The database's.
 pub fn add(db: &Connection, token: &StoredToken) -> Result<()> {
     let mut insert = db.prepare_cached(
-        "INSERT INTO tokens (id, account, kind, audience, label, origin, source, created_at, expires_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO tokens (id, account, kind, audience, label, origin, source, created_at, expires_at, key_id)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
     let audience = serde_json::to_string(&token.audience).expect("texts can be written as JSON");
     insert
@@ -80,7 +83,8 @@ pub fn add(db: &Connection, token: &StoredToken) -> Result<()> {
             token.origin,
             token.source,
             token.created_at,
-            token.expires_at
+            token.expires_at,
+            token.key_id
         ])
         .map(drop)
 }
@@ -126,6 +130,16 @@ pub fn revoke_sessions(db: &Connection, account: i64, but: Option<&str>, now: i6
     db.execute(&expired, params![account, but, now])?;
     let live = format!("UPDATE tokens SET revoked_at = ?3 WHERE {ended} > ?3");
     db.execute(&live, params![account, but, now])
+}
+
+/// Ends all that a key has signed, those that have expired among them, as [`revoke`] does. How many were live.
+///
+/// # Errors
+/// The database's.
+pub fn revoke_signed(db: &Connection, key: &str, now: i64) -> Result<usize> {
+    let ended = "key_id = ?1 AND revoked_at IS NULL AND expires_at";
+    db.execute(&format!("UPDATE tokens SET revoked_at = ?2 WHERE {ended} <= ?2"), params![key, now])?;
+    db.execute(&format!("UPDATE tokens SET revoked_at = ?2 WHERE {ended} > ?2"), params![key, now])
 }
 
 /// Notes when tokens were last seen.

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use super::visit::{Answer, Posted, PostedByStranger, Stranger, errors, with_cookie};
 use super::{PAGES, SCRIPT, Shared, when};
-use crate::app::Ask;
 
 /// Logins whose password was right, and which wait for a code: the password is not sent back to the browser for that.
 #[derive(Debug, Default)]
@@ -182,7 +181,7 @@ async fn log_in(
     totp: Option<String>,
     recovery_code: Option<String>,
 ) -> Result<LoginReply, Problem> {
-    let ask = Ask { caller: stranger.caller.clone(), bearer: None };
+    let ask = stranger.ask();
     let request = LoginRequest {
         username: name.to_owned(),
         password: password.expose().to_owned(),
@@ -190,6 +189,7 @@ async fn log_in(
         recovery_code,
         // A session of the browser is for these pages.
         audience: vec!["mcias".to_owned()],
+        client_address: None,
     };
     stranger.web.app.login(&ask, request).await
 }
@@ -291,7 +291,7 @@ pub(super) struct Nothing {}
 
 pub(super) async fn begin_passkey(posted: PostedByStranger<Nothing>) -> Result<Json<Challenge>, Problem> {
     let Nothing {} = posted.form;
-    let challenge = posted.stranger.web.app.begin_passkey_login()?;
+    let challenge = posted.stranger.web.app.begin_passkey_login(&posted.stranger.ask())?;
     Ok(Json(challenge.into()))
 }
 
@@ -305,7 +305,7 @@ pub(super) struct Credential {
 
 pub(super) async fn finish_passkey(posted: PostedByStranger<Credential>) -> Result<Response, Problem> {
     let PostedByStranger { stranger, form } = posted;
-    let ask = Ask { caller: stranger.caller.clone(), bearer: None };
+    let ask = stranger.ask();
     let request = FinishPasskeyLoginRequest {
         ceremony_id: form.ceremony_id,
         credential: form.credential,
@@ -378,7 +378,7 @@ pub(super) async fn redeem(
         let errors = [FieldError { field: "again", text: "It is not the same.".to_owned() }];
         return welcome_page(&stranger, StatusCode::UNPROCESSABLE_ENTITY, secret, &errors).await;
     }
-    let ask = Ask { caller: stranger.caller.clone(), bearer: None };
+    let ask = stranger.ask();
     let request = RedeemLinkRequest { secret: secret.clone(), password: form.password.expose().to_owned() };
     match stranger.web.app.redeem_link(&ask, request).await {
         Ok(_) => {

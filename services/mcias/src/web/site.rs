@@ -1,13 +1,15 @@
 //! Pages for admins: the audit log and the signing keys.
 
-use axum::extract::Query;
+use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use maud::{Markup, html};
 use mc_api::mcias::{AuditEntry, AuditVerdict, Key, ListAuditRequest, VerifyAuditRequest};
+use mcdsl::problem::Problem;
 use mcdsl::web::{self, Action, Field, Kind, Page, Tone};
 use serde::Deserialize;
 
 use super::login::Nothing;
+use super::own::ask;
 use super::visit::{Answer, Posted, Visitor};
 use super::when;
 
@@ -93,12 +95,13 @@ pub(super) async fn keys(visitor: Visitor) -> Answer {
             when(key.created_at),
             when(key.signs_from),
             when(key.needed_until),
+            web::link_button(&format!("/keys/{}/withdraw", key.id), "Withdraw", Action::Danger),
         ]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
     let rotate = web::form("/keys", &visitor.csrf(), web::button("Make a new key", Action::Primary));
     let body = html! {
-        (web::table("Signing keys", &["Id", "State", "Made", "Signs from", "Needed until"], &rows))
+        (web::table("Signing keys", &["Id", "State", "Made", "Signs from", "Needed until", ""], &rows))
         (web::card("Rotation", html! {
             p {
                 "A new key is published at once and signs after an hour, so that everybody had time to fetch it. The old one stays "
@@ -115,4 +118,21 @@ pub(super) async fn rotate(posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
     let rotated = visitor.app().rotate_keys(&visitor.ask).await;
     visitor.told("/keys", rotated, "There is a new key.")
+}
+
+pub(super) async fn ask_withdraw(visitor: Visitor, Path(id): Path<String>) -> Answer {
+    // The page is for admins, and its address for keys that there are.
+    let keys = visitor.app().list_keys(&visitor.ask).await?.keys;
+    let key =
+        keys.iter().find(|key| key.id == id).ok_or_else(|| Problem::not_found("there is no such key"))?;
+    let what = "For a key that others may have. All that it signed has ended at once: sessions, yours among them, and tokens of \
+                services, which need new ones. This cannot be undone.";
+    let at = format!("/keys/{}/withdraw", key.id);
+    Ok(ask(&visitor, "Withdraw this key?", &at, what, "Withdraw it", "/keys"))
+}
+
+pub(super) async fn withdraw(Path(id): Path<String>, posted: Posted<Nothing>) -> Answer {
+    let Posted { visitor, form: Nothing {} } = posted;
+    let withdrawn = visitor.app().withdraw_key(&visitor.ask, id).await;
+    visitor.told("/keys", withdrawn, "The key is withdrawn.")
 }

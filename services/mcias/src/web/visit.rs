@@ -31,6 +31,13 @@ pub(super) struct Stranger {
     pub(super) web: Shared,
 }
 
+impl Stranger {
+    /// A request of somebody who is not logged in.
+    pub(super) fn ask(&self) -> Ask {
+        Ask { caller: self.caller.clone(), bearer: None }
+    }
+}
+
 /// A form that was sent from a page of ours, by somebody who is logged in.
 pub(super) struct Posted<T> {
     pub(super) visitor: Visitor,

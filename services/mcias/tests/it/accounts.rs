@@ -1,5 +1,6 @@
 //! What admins and people do with accounts, links, tokens and the policy, over the wire.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use mc_testkit::mcias::{Mcias, PASSWORD};
@@ -226,6 +227,39 @@ fn guessing_is_slowed_down_and_the_owner_is_not() {
     assert_eq!(seen(&guesses), seen(&unknown));
     // Ada has logged in from the address that the test's own connections have.
     assert_eq!(login(&mcias, "ada", PASSWORD).0, 200);
+}
+
+#[test]
+fn a_service_says_where_those_are_whom_it_logs_in() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let mcr = mcias.service(&admin, "mcr", &[]);
+    let from = |token: &str, address: &str, password: &str| {
+        let body = json!({ "username": "ada", "password": password, "client_address": address });
+        mcias.ask("POST", "/v1/login", token, &body)
+    };
+    let guesses: Vec<_> = (0..12).map(|n| from(&mcr, "198.51.100.7", &format!("guess {n}"))).collect();
+    assert_eq!(guesses[0].status, 401);
+    assert_eq!(guesses.last().unwrap().text_of("reason"), "too-many-attempts");
+    // What a guesser does there is nothing to those who log in through the same service from elsewhere.
+    assert_eq!(from(&mcr, "2001:db8::7", PASSWORD).status, 200);
+    assert_eq!(from(&mcr, "198.51.100.7", PASSWORD).status, 429);
+    let sources = |outcome: &str| {
+        let entries = mcias.done("GET", "/v1/audit?limit=100", &admin, &Value::Null)["entries"].clone();
+        let entries = entries.as_array().unwrap().clone();
+        let those =
+            entries.into_iter().filter(|entry| entry["service"] == "mcr" && entry["outcome"] == outcome);
+        those.map(|entry| entry["source"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(sources("done"), BTreeSet::from(["2001:db8::7".to_owned()]));
+    assert_eq!(sources("refused"), BTreeSet::from(["198.51.100.7".to_owned()]));
+    // It is a word that is believed: of a service, and of nobody else.
+    for token in ["", admin.as_str()] {
+        let refused = from(token, "192.0.2.1", PASSWORD);
+        assert_eq!((refused.status, refused.text_of("field")), (400, "client_address".to_owned()));
+    }
+    let refused = from(&mcr, "192.0.2.1:80", PASSWORD);
+    assert_eq!((refused.status, refused.text_of("field")), (400, "client_address".to_owned()));
 }
 
 #[test]

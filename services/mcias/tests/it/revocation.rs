@@ -36,3 +36,62 @@ fn a_token_is_good_until_it_is_revoked_or_its_account_is_disabled() {
     let verdict = mcias.done("POST", "/v1/audit/verify", &admin, &json!({}));
     assert_eq!(verdict["intact"], json!(true));
 }
+
+#[test]
+fn a_key_that_is_withdrawn_has_signed_nothing_that_is_good() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let service = mcias.service(&admin, "mcr", &[]);
+    mcias.person(&admin, "bob", &["user"]);
+    let bob = mcias.login("bob");
+    let keys = |token: &str| {
+        let keys = mcias.done("GET", "/v1/keys", token, &Value::Null)["keys"].clone();
+        let keys = keys.as_array().unwrap().iter().map(|key| (key["id"].clone(), key["signs"].clone()));
+        keys.map(|(id, signs)| (id.as_str().unwrap().to_owned(), signs == true)).collect::<Vec<_>>()
+    };
+    let withdraw =
+        |token: &str, key: &str| mcias.ask("DELETE", &format!("/v1/keys/{key}"), token, &Value::Null);
+    // The next one, which has not begun to sign, takes nothing with it.
+    mcias.done("POST", "/v1/keys/rotate", &admin, &Value::Null);
+    let both = keys(&admin);
+    let [(stolen, true), (next, false)] = both.as_slice() else { panic!("{both:?}") };
+    assert_eq!(withdraw(&bob, next).status, 403);
+    assert_eq!(withdraw(&admin, next).body["changed"], 0);
+    assert_eq!(withdraw(&admin, next).status, 404);
+    assert_eq!(keys(&admin), [(stolen.clone(), true)]);
+    // What a thief has.
+    let copy = mcias.folder().join("stolen.db");
+    mcias.run(&["snapshot", copy.to_str().unwrap()]);
+    let copy = rusqlite::Connection::open(copy).unwrap();
+    let pkcs8: Vec<u8> =
+        copy.query_row("SELECT pkcs8 FROM signing_keys WHERE id = ?1", [stolen], |row| row.get(0)).unwrap();
+    let forge = |of: &str| {
+        let claims = data_encoding::BASE64URL_NOPAD.decode(of.split('.').nth(1).unwrap().as_bytes()).unwrap();
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        let mut header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA);
+        (header.typ, header.kid) = (Some("at+jwt".to_owned()), Some(stolen.clone()));
+        jsonwebtoken::encode(&header, &claims, &jsonwebtoken::EncodingKey::from_ed_der(&pkcs8)).unwrap()
+    };
+    assert_eq!(mcias.introspect(&service, &forge(&bob)).body["active"], true, "this is how to forge one");
+    // Ada, Bob and the service.
+    assert_eq!(withdraw(&admin, stolen).body["changed"], 3);
+    for (token, whose) in [(&admin, "ada"), (&bob, "bob"), (&service, "mcr")] {
+        assert_eq!(mcias.ask("GET", "/v1/me", token, &Value::Null).status, 401, "{whose}");
+    }
+    let admin = mcias.login("ada");
+    let now = keys(&admin);
+    assert!(matches!(now.as_slice(), [(new, true)] if new != stolen && new != next), "{now:?}");
+    let published = mcias.done("GET", "/.well-known/jwks.json", "", &Value::Null);
+    assert_eq!(published["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(published["keys"][0]["kid"], now[0].0.as_str());
+    let service = mcias.service(&admin, "mcns", &[]);
+    let bob = mcias.login("bob");
+    assert_eq!(mcias.introspect(&service, &bob).body["active"], true);
+    assert_eq!(mcias.introspect(&service, &forge(&bob)).body["active"], false);
+    assert_eq!(mcias.ask("GET", "/v1/me", &forge(&admin), &Value::Null).status, 401);
+    let audit = mcias.done("GET", "/v1/audit?limit=100", &admin, &Value::Null);
+    let entries = audit["entries"].as_array().unwrap();
+    let withdrawn = |entry: &&Value| entry["action"] == "key.withdraw" && entry["target"] == stolen.as_str();
+    let entry = entries.iter().find(withdrawn).expect("it is in the audit log");
+    assert_eq!(entry["detail"], "3 sessions and tokens ended");
+}

@@ -358,6 +358,11 @@ pub(crate) enum Key {
     List,
     /// Makes a new one, which signs once others had time to fetch it.
     Rotate,
+    /// Withdraws one that others may have: all that it signed has ended at once, sessions and services' tokens alike.
+    Withdraw {
+        /// Its id.
+        id: String,
+    },
 }
 
 /// Reads `90d`, `12h`, `30m` or `3600s` as seconds.

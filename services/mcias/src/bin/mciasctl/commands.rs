@@ -61,7 +61,7 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
         Command::Token(command) => token::run(&mut session, command).await,
         Command::Policy(command) => policy::run(&mut session, command).await,
         Command::Audit(command) => site::audit(&mut session, command).await,
-        Command::Key(command) => site::key(&mut session, &command).await,
+        Command::Key(command) => site::key(&mut session, command).await,
         Command::Completion { .. } => Ok(()),
     }
 }

@@ -25,6 +25,7 @@ pub(super) async fn login(
         totp: totp.map(|code| code.expose().to_owned()),
         recovery_code: recovery_code.map(|code| code.expose().to_owned()),
         audience: audience.clone(),
+        client_address: None,
     };
     let first = session.client.identity.login(request(None, None)).await.map_err(Error::from);
     let reply = match first {

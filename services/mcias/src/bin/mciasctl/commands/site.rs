@@ -2,6 +2,7 @@
 
 use mc_api::mcias::{
     AuditEntry, Key as Message, ListAuditRequest, ListKeysRequest, RotateKeysRequest, VerifyAuditRequest,
+    WithdrawKeyRequest,
 };
 
 use super::{Session, when};
@@ -60,9 +61,15 @@ async fn list(session: &mut Session<'_>, account: Option<String>, last: u32) -> 
     Ok(session.printer.rows(&found, head, row)?)
 }
 
-pub(super) async fn key(session: &mut Session<'_>, command: &Key) -> Result<(), Error> {
+pub(super) async fn key(session: &mut Session<'_>, command: Key) -> Result<(), Error> {
     let keys = match command {
         Key::List => session.client.site.list_keys(ListKeysRequest {}).await?,
+        Key::Withdraw { id } => {
+            let what = "Withdraw this key? All that it signed has ended then: sessions, yours among them, and services' tokens";
+            session.sure(what)?;
+            let changed = session.client.site.withdraw_key(WithdrawKeyRequest { id }).await?.into_inner();
+            return session.changed(&changed, "the key is withdrawn");
+        }
         Key::Rotate => session.client.site.rotate_keys(RotateKeysRequest {}).await?,
     };
     let row = |key: &Message| {
