@@ -1,7 +1,7 @@
 //! The time, read in one place and handed on as a value.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A clock: the machine's, or one that a test sets.
@@ -10,6 +10,8 @@ pub struct Clock {
     start: Instant,
     /// What a test adds to the machine's time, in milliseconds.
     ahead_ms: Arc<AtomicI64>,
+    /// What a test adds to both times, in milliseconds.
+    passed_ms: Arc<AtomicU64>,
 }
 
 impl Clock {
@@ -17,7 +19,7 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
     pub fn system() -> Self {
-        Self { start: Instant::now(), ahead_ms: Arc::default() }
+        Self { start: Instant::now(), ahead_ms: Arc::default(), passed_ms: Arc::default() }
     }
 
     /// Milliseconds since 1970. It jumps when the machine's clock is set.
@@ -28,6 +30,7 @@ impl Clock {
         i64::try_from(now.as_millis())
             .unwrap_or(i64::MAX)
             .saturating_add(self.ahead_ms.load(Ordering::Relaxed))
+            .saturating_add_unsigned(self.passed_ms.load(Ordering::Relaxed))
     }
 
     /// Seconds since 1970. It jumps when the machine's clock is set.
@@ -40,7 +43,14 @@ impl Clock {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
     pub fn elapsed(&self) -> Duration {
-        Instant::now().saturating_duration_since(self.start)
+        let passed = Duration::from_millis(self.passed_ms.load(Ordering::Relaxed));
+        Instant::now().saturating_duration_since(self.start).saturating_add(passed)
+    }
+
+    /// Has time pass, for both. For tests.
+    pub fn pass(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.passed_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
     /// Sets the wall clock forward or back, as an operator or a time server may. For tests.

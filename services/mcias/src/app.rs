@@ -33,6 +33,7 @@ pub use jobs::Counters;
 use crate::config::Config;
 use crate::domain::password::Hasher;
 use crate::domain::policy::{Policy, Service};
+use crate::domain::steady::Steady;
 use crate::domain::throttle::Throttle;
 use crate::domain::token::KeyRing;
 use crate::domain::{Account, Name};
@@ -60,6 +61,8 @@ pub struct Mcias {
     passkeys: passkeys::Ceremonies,
     /// Second factors that wait to be confirmed, by account.
     enrolments: Mutex<HashMap<i64, me::Enrolment>>,
+    /// Since when the clock was not set.
+    steady: Mutex<Steady>,
     counters: Counters,
 }
 
@@ -126,6 +129,7 @@ impl Mcias {
             generation: Arc::default(),
             seen: Mutex::default(),
             enrolments: Mutex::default(),
+            steady: Mutex::new(Steady::new(clock.elapsed(), clock.unix_s())),
             counters: Counters::default(),
             config,
             clock,
@@ -291,13 +295,39 @@ impl Mcias {
     /// Who is asking, where that is a person who has just logged in.
     async fn fresh<'a>(&self, ask: &'a Ask, action: &'static str) -> Result<&'a Bearer, Problem> {
         let bearer = self.person(ask, action).await?;
+        self.recent(ask, bearer, action, "").await?;
+        Ok(bearer)
+    }
+
+    /// That whoever asks has just logged in.
+    async fn recent(
+        &self,
+        ask: &Ask,
+        bearer: &Bearer,
+        action: &'static str,
+        target: &str,
+    ) -> Result<(), Problem> {
         let age = self.now() - bearer.created_at;
         if (0..=self.config.tokens.fresh_s).contains(&age) {
-            return Ok(bearer);
+            return Ok(());
         }
-        let detail = "your login was too long ago for a change of how you log in: log in again";
+        let detail = "your login was too long ago for this: log in again";
         let problem = Problem::new(Kind::Forbidden, "fresh-login-required", detail);
-        Err(self.refuse(ask, Event::new(action, ""), problem).await)
+        Err(self.refuse(ask, Event::new(action, target), problem).await)
+    }
+
+    /// Whether whoever asks may see a page that shows nothing of its own.
+    ///
+    /// # Errors
+    /// They may not: that is in the audit log then.
+    pub async fn may_look(&self, ask: &Ask, for_admins: bool) -> Result<(), Problem> {
+        let looks = if for_admins { self.admin(ask, "page", "").await } else { self.who(ask, "page").await };
+        looks.map(drop)
+    }
+
+    /// Refuses a form that is not from a page of ours, sent by a browser in which somebody is logged in.
+    pub async fn forged(&self, ask: &Ask, problem: Problem) -> Problem {
+        self.refuse(ask, Event::new("form", ""), problem).await
     }
 }
 

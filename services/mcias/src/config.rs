@@ -6,6 +6,7 @@ use mcdsl::config::{self, Environment, Hints, Problem, ReadError};
 use mcdsl::log::Log;
 use mcdsl::server::Settings;
 use serde::{Deserialize, Serialize};
+use webauthn_rs::prelude::Url;
 
 use crate::domain::password::Params;
 use crate::domain::throttle::Limits;
@@ -144,14 +145,18 @@ impl Config {
         let wrong = |field, what: String| ConfigError::Value { file: file.to_owned(), field, what };
         self.server.check().map_err(|(key, what)| wrong(key, what))?;
         let url = &self.site.public_url;
-        let host = url
-            .strip_prefix("https://")
-            .filter(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@']));
-        if host.is_none() {
-            return Err(wrong(
-                "site.public_url",
-                format!("`{url}` is not `https://` and a name, with a port if need be"),
-            ));
+        let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
+        let origin = read.map(|read| read.origin().ascii_serialization());
+        match origin {
+            None => {
+                let what = format!("`{url}` is not `https://` and a name, with a port if need be");
+                return Err(wrong("site.public_url", what));
+            }
+            // Browsers say it so, and forms are taken from there alone.
+            Some(origin) if origin != *url => {
+                return Err(wrong("site.public_url", format!("`{url}` is to be written `{origin}`")));
+            }
+            Some(_) => {}
         }
         crate::domain::password::Hasher::new(self.passwords.argon2)
             .map_err(|error| wrong("passwords.argon2", error.to_string()))?;
@@ -223,7 +228,13 @@ mod tests {
         check("[server]\nlisten_addr = \"x\"", "mcias.toml:2:");
         check("[site]\npublic_url = \"http://mcias.test\"", "site.public_url");
         check("[site]\npublic_url = \"https://\"", "site.public_url");
-        check("[site]\npublic_url = \"https://mcias.test/path\"", "site.public_url");
+        check("[site]\npublic_url = \"https://mcias.test/path\"", "is to be written `https://mcias.test`");
+        check("[site]\npublic_url = \"https://mcias.test:443\"", "is to be written `https://mcias.test`");
+        check(
+            "[site]\npublic_url = \"https://Mcias.test:8443\"",
+            "is to be written `https://mcias.test:8443`",
+        );
+        check("[site]\npublic_url = \"https://192.0.2.1:8443\"", "is not `https://` and a name");
         check("[server]\nmax_connections = 0", "server.max_connections: 0 is too little: 1 at least");
         check("[passwords.argon2]\npasses = 0", "passes");
         check("[tokens]\nsession_s = 1", "tokens.session_s: 1 is out of range");

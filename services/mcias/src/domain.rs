@@ -6,6 +6,7 @@ pub mod challenges;
 pub mod password;
 pub mod policy;
 pub mod recovery;
+pub mod steady;
 pub mod throttle;
 pub mod token;
 pub mod totp;

@@ -36,19 +36,26 @@ type Reply<T> = Result<Response<T>, Status>;
 /// What the services say of themselves cannot be read: a bug of the build.
 pub async fn services(app: Arc<Mcias>) -> Result<RoutesBuilder, tonic_reflection::server::Error> {
     let grpc = Grpc(app);
+    let most = grpc.0.config().server.max_body_bytes;
+    let identity = identity_server::IdentityServer::new(grpc.clone()).max_decoding_message_size(most);
+    let me = me_server::MeServer::new(grpc.clone()).max_decoding_message_size(most);
+    let accounts = accounts_server::AccountsServer::new(grpc.clone()).max_decoding_message_size(most);
+    let policy = login_policy_server::LoginPolicyServer::new(grpc.clone()).max_decoding_message_size(most);
+    let site = site_server::SiteServer::new(grpc).max_decoding_message_size(most);
+    let (health, service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    health.set_serving::<identity_server::IdentityServer<Grpc>>().await;
+    health.set_serving::<me_server::MeServer<Grpc>>().await;
+    health.set_serving::<accounts_server::AccountsServer<Grpc>>().await;
+    health.set_serving::<login_policy_server::LoginPolicyServer<Grpc>>().await;
+    health.set_serving::<site_server::SiteServer<Grpc>>().await;
     let mut routes: RoutesBuilder = Routes::builder();
-    routes.add_service(identity_server::IdentityServer::new(grpc.clone()));
-    routes.add_service(me_server::MeServer::new(grpc.clone()));
-    routes.add_service(accounts_server::AccountsServer::new(grpc.clone()));
-    routes.add_service(login_policy_server::LoginPolicyServer::new(grpc.clone()));
-    routes.add_service(site_server::SiteServer::new(grpc));
+    routes.add_service(identity).add_service(me).add_service(accounts).add_service(policy).add_service(site);
+    routes.add_service(service);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(mc_api::mcias::DESCRIPTORS)
         .build_v1()?;
     routes.add_service(reflection);
-    let (health, service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    routes.add_service(service);
     Ok(routes)
 }
 

@@ -10,8 +10,11 @@ mod site;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Json as Plain, Router};
+use http::HeaderValue;
+use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use mcdsl::http::{Caller, Json, bearer};
 use mcdsl::problem::{Document, Problem};
@@ -67,8 +70,15 @@ impl Modify for Token {
 /// The REST API, and the document that describes it at `/openapi.json`.
 pub fn router(app: App) -> Router {
     let (router, document) = described();
+    let router = router.layer(axum::middleware::map_response(unstored));
     let router = router.route("/openapi.json", get(move || async move { Plain(document) }));
     router.route("/healthz", get(|| async { "ok\n" })).with_state(app)
+}
+
+/// Answers hold tokens and who somebody is: nobody on the way keeps them (RFC 9111, section 5.2.2.5).
+async fn unstored(mut response: Response) -> Response {
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 /// The OpenAPI document.

@@ -1,4 +1,4 @@
-//! `mcias`: the server, and what is done where it lives: its first admin, a check of its log, a copy of its database.
+//! `mcias`: the server, and what is done where it lives: its first admin, a check of its configuration, copies and backups.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -79,6 +79,7 @@ pub fn router(app: Arc<Mcias>) -> Router {
         .route("/accounts/{name}", get(accounts::show).post(accounts::update))
         .route("/accounts/{name}/link", post(accounts::link))
         .route("/accounts/{name}/reset-factors", get(accounts::ask_reset).post(accounts::reset))
+        .route("/accounts/{name}/sessions/{id}/end", post(accounts::end_session))
         .route("/accounts/{name}/end-sessions", post(accounts::end_sessions))
         .route("/accounts/{name}/delete", get(accounts::ask_delete).post(accounts::delete))
         .route("/accounts/{name}/tokens", post(accounts::issue_token))

@@ -386,7 +386,11 @@ impl Mcias {
         self.line().introspect(service, token).unwrap_or_else(|error| panic!("introspecting: {error}"))
     }
 
-    fn redeem(&self, link: &str) {
+    /// Sets [`PASSWORD`] by a one-time link.
+    ///
+    /// # Panics
+    /// The link is not good.
+    pub fn redeem(&self, link: &str) {
         let secret = link.rsplit('/').next().expect("a link has parts");
         let body = json!({ "secret": secret, "password": PASSWORD });
         self.done("POST", "/v1/link/redeem", "", &body);

@@ -113,6 +113,29 @@ async fn a_herd_asks_once_and_all_get_the_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_revoked_is_refused_everywhere_within_30_s() {
+    let fake = fake().await;
+    let good = || async { fake.client.validate(&Secret::from("good")).await.is_ok() };
+    let bad = || async { fake.client.validate(&Secret::from("bad")).await.is_err() };
+    assert!(good().await && bad().await);
+    assert_eq!(fake.asked(), 2);
+    // No is believed for less time: a token that was just issued is taken soon.
+    fake.clock.pass(Duration::from_secs(4));
+    assert!(good().await && bad().await);
+    assert_eq!(fake.asked(), 2);
+    fake.clock.pass(Duration::from_secs(1));
+    assert!(good().await && bad().await);
+    assert_eq!(fake.asked(), 3);
+    fake.answer.lock().unwrap()["active"] = false.into();
+    fake.clock.pass(Duration::from_secs(24));
+    assert!(good().await);
+    assert_eq!(fake.asked(), 3);
+    fake.clock.pass(Duration::from_secs(1));
+    assert!(!good().await);
+    assert_eq!(fake.asked(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_over_soon_is_believed_no_longer() {
     let fake = fake().await;
     // It ends now: believed by those who wait for it, and by nobody after them.
@@ -175,6 +198,23 @@ async fn a_route_behind_it_knows_who_asks() {
     check("/whoami", Some("Basic good"), 401, "authorization").await;
     check("/whoami", None, 401, "takes a token").await;
     check("/forgotten", Some("Bearer good"), 401, "takes a token").await;
+    // A call of gRPC goes the same way, and is refused in its own words.
+    let whoami = |request: Request<Body>| async move {
+        let call = tonic::Request::from_parts(Default::default(), request.extensions().clone(), ());
+        Identity::of(&call).map(|identity| identity.account.clone())
+    };
+    let layer = axum::middleware::from_fn_with_state(fake.client.clone(), authenticate);
+    let calls = Router::new().route("/Calls/Whoami", post(whoami)).layer(layer);
+    for (token, status, expect) in [("good", None, "bob"), ("bad", Some("16"), "")] {
+        let call = Request::post("/Calls/Whoami").header("content-type", "application/grpc");
+        let call = call.header("authorization", format!("Bearer {token}")).body(Body::empty()).unwrap();
+        let response = calls.clone().oneshot(call).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let told = response.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned());
+        assert_eq!(told.as_deref(), status);
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(body, expect);
+    }
     // A request keeps its name when MCIAS is asked because of it.
     let limits = crate::http::Limits { time: Duration::from_secs(5), body: 1000 };
     let router = crate::http::surround(router, limits, Arc::default(), fake.clock.clone());

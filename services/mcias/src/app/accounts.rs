@@ -1,6 +1,7 @@
 //! What admins do with accounts.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mc_api::mcias as api;
 use mcdsl::http::{Caller, NOWHERE};
@@ -9,7 +10,7 @@ use uuid::Uuid;
 
 use super::event::Event;
 use super::{Ask, Fault, Mcias, messages, named, random, sha256};
-use crate::domain::policy::AccountType;
+use crate::domain::policy::{AccountType, Effect};
 use crate::domain::{Account, Name, Role, Roles};
 use crate::store;
 use crate::store::accounts::Stored;
@@ -25,9 +26,12 @@ impl Mcias {
         ask: &Ask,
         request: api::CreateAccountRequest,
     ) -> Result<api::Account, Problem> {
-        self.admin(ask, "account.create", &request.name).await?;
+        let admin = self.admin(ask, "account.create", &request.name).await?;
         let name = named("name", &request.name)?;
         let roles: Roles = messages::roles("roles", &request.roles)?.into_iter().collect();
+        if roles.has(Role::Admin) {
+            self.recent(ask, admin, "account.create", name.as_str()).await?;
+        }
         let tags: BTreeSet<Name> = messages::names("tags", &request.tags)?;
         let (account, service) = match messages::account_type("account_type", &request.account_type)? {
             AccountType::Human => {
@@ -42,6 +46,7 @@ impl Mcias {
                 }
                 let service = request.service.as_deref().map(|text| named("service", text)).transpose()?;
                 let service = service.unwrap_or_else(|| name.clone());
+                self.not_reserved(&service)?;
                 (Account::System { name }, Some(service))
             }
         };
@@ -111,13 +116,18 @@ impl Mcias {
         name: String,
         change: api::AccountChange,
     ) -> Result<api::Account, Problem> {
-        self.admin(ask, "account.update", &name).await?;
+        let admin = self.admin(ask, "account.update", &name).await?;
         let roles =
             change.roles.as_ref().map(|roles| messages::roles("roles.words", &roles.words)).transpose()?;
         let roles: Option<Roles> = roles.map(|roles| roles.into_iter().collect());
         let tags: Option<BTreeSet<Name>> =
             change.tags.as_ref().map(|tags| messages::names("tags.words", &tags.words)).transpose()?;
         let service = change.service.as_deref().map(|text| named("service", text)).transpose()?;
+        service.as_ref().map_or(Ok(()), |service| self.not_reserved(service))?;
+        if roles.is_some_and(|roles| roles.has(Role::Admin)) {
+            self.recent(ask, admin, "account.update", &name).await?;
+        }
+        let keep_an_admin = self.keeps_an_admin();
         let (now, enabled) = (self.now(), change.enabled);
         let event = Event::new("account.update", name.as_str()).because(what_changes(&change));
         self.change(ask, event, move |db, _event| {
@@ -159,6 +169,7 @@ impl Mcias {
     /// See [`Problem`].
     pub async fn delete_account(&self, ask: &Ask, name: String) -> Result<api::Changed, Problem> {
         self.admin(ask, "account.delete", &name).await?;
+        let keep_an_admin = self.keeps_an_admin();
         self.change(ask, Event::new("account.delete", name.as_str()), move |db, _event| {
             let stored = by_name(db, &name)?;
             keep_an_admin(db, &stored)?;
@@ -173,7 +184,8 @@ impl Mcias {
     /// # Errors
     /// See [`Problem`].
     pub async fn issue_link(&self, ask: &Ask, name: String) -> Result<api::IssuedLink, Problem> {
-        self.admin(ask, "link.issue", &name).await?;
+        let admin = self.admin(ask, "link.issue", &name).await?;
+        self.recent(ask, admin, "link.issue", &name).await?;
         self.new_link(ask, name).await
     }
 
@@ -223,7 +235,9 @@ impl Mcias {
     /// # Errors
     /// See [`Problem`].
     pub async fn reset_factors(&self, ask: &Ask, name: String) -> Result<api::Changed, Problem> {
-        self.admin(ask, "factors.reset", &name).await?;
+        let admin = self.admin(ask, "factors.reset", &name).await?;
+        self.recent(ask, admin, "factors.reset", &name).await?;
+        let keep_an_admin = self.keeps_an_admin();
         let now = self.now();
         self.change(ask, Event::new("factors.reset", name.as_str()), move |db, _event| {
             let stored = person(db, &name)?;
@@ -299,6 +313,29 @@ impl Mcias {
         })
         .await
     }
+
+    /// Refuses what would leave nobody who can manage accounts: within a change.
+    fn keeps_an_admin(&self) -> impl Fn(&rusqlite::Connection, &Stored) -> Result<(), Fault> + use<> {
+        let (policy, service) = (Arc::clone(&self.policy), self.service.clone());
+        move |db, stored| {
+            if !stored.enabled || !stored.account.roles().has(Role::Admin) {
+                return Ok(());
+            }
+            let policy = policy.load();
+            let may = |other: &Stored| policy.1.decide(&other.account, &service) == Effect::Allow;
+            if store::accounts::other_admins(db, stored.id)?.iter().any(may) {
+                return Ok(());
+            }
+            let detail = "it is the last admin who can log in: make another one first";
+            Err(conflict("last-admin", detail).into())
+        }
+    }
+
+    /// MCIAS's own name is no service's: who logs people in to it would get tokens for MCIAS itself.
+    fn not_reserved(&self, service: &Name) -> Result<(), Problem> {
+        let detail = || format!("`{service}` is this service itself: name another one");
+        if *service == self.service.name { Err(Problem::field("service", detail())) } else { Ok(()) }
+    }
 }
 
 /// The session that asks.
@@ -330,7 +367,7 @@ fn account_message(db: &rusqlite::Connection, name: &str) -> Result<api::Account
     Ok(messages::account(&stored, store::accounts::counts(db, stored.id)?))
 }
 
-fn missing(name: &str) -> Problem {
+pub(super) fn missing(name: &str) -> Problem {
     Problem::not_found(format!("there is no account called `{name}`"))
 }
 
@@ -343,15 +380,6 @@ fn no_roles(field: &str) -> Problem {
         field,
         "a system account has no roles: each service's own policy says what it may do; leave them out",
     )
-}
-
-/// Refuses what would leave nobody who can manage accounts.
-fn keep_an_admin(db: &rusqlite::Connection, stored: &Stored) -> Result<(), Fault> {
-    let is_last = stored.enabled
-        && stored.account.roles().has(Role::Admin)
-        && store::accounts::other_admins(db, stored.id)? == 0;
-    let detail = "it is the last admin who can log in: make another one first";
-    if is_last { Err(conflict("last-admin", detail).into()) } else { Ok(()) }
 }
 
 fn described(account: &Account, tags: &BTreeSet<Name>) -> String {

@@ -50,9 +50,21 @@ impl Bearer {
 #[derive(Debug)]
 pub(super) struct Bearers(Cache<[u8; 32], (u64, Arc<Bearer>)>);
 
-/// What may be wrong with tokens that are ours.
-const OURS: [&str; 5] =
-    ["revoked", "account-disabled", "of-another-account", "wrong-audience", "denied-by-policy"];
+/// Why a token is not good.
+#[derive(Clone, Debug)]
+pub struct NotGood {
+    /// In a word.
+    pub why: &'static str,
+    /// Whose it was, where it is one that was taken from somebody: such a one is worth an entry in the audit log. A text that
+    /// is no token of ours names nobody, and one that has simply ended is shown by every browser that was left open.
+    pub of: Option<Name>,
+}
+
+impl From<&'static str> for NotGood {
+    fn from(why: &'static str) -> Self {
+        Self { why, of: None }
+    }
+}
 
 /// How many are kept: some 500 bytes each.
 const KEPT: usize = 10_000;
@@ -64,11 +76,11 @@ impl Bearers {
 }
 
 impl Mcias {
-    /// Whoever shows this token. Why it is not good, in a word, where it is not.
+    /// Whoever shows this token. Why it is not good, where it is not.
     ///
     /// # Errors
     /// The database cannot be read.
-    pub async fn bearer(&self, token: &Secret) -> Result<Result<Arc<Bearer>, &'static str>, Problem> {
+    pub async fn bearer(&self, token: &Secret) -> Result<Result<Arc<Bearer>, NotGood>, Problem> {
         let now = self.now();
         let key = sha256(token.expose());
         // Read before everything else: what is read after a change is newer than the generation says, never older.
@@ -87,20 +99,20 @@ impl Mcias {
         };
         // As its signature was checked at another time, and clocks are set.
         if now >= bearer.expires_at {
-            return Ok(Err("expired"));
+            return Ok(Err("expired".into()));
         }
         if !bearer.claims.has_begun(now) {
-            return Ok(Err(messages::word_of(BadToken::NotYet)));
+            return Ok(Err(messages::word_of(BadToken::NotYet).into()));
         }
         locked(&self.seen).insert(bearer.claims.jti.clone(), now);
         Ok(Ok(bearer))
     }
 
-    async fn look_up(&self, token: &Secret, now: i64) -> Result<Result<Bearer, &'static str>, Problem> {
+    async fn look_up(&self, token: &Secret, now: i64) -> Result<Result<Bearer, NotGood>, Problem> {
         let expect = Expect { issuer: &self.config.site.public_url, audience: None };
         let claims = match self.keys.load().verify(token.expose(), &expect, now) {
             Ok(claims) => claims,
-            Err(error) => return Ok(Err(messages::word_of(error))),
+            Err(error) => return Ok(Err(messages::word_of(error).into())),
         };
         let id = claims.jti.clone();
         let found = self.read(move |db| {
@@ -112,16 +124,17 @@ impl Mcias {
             let service = service.zip(tags).map(|(name, tags)| Service { name, tags });
             Ok(Some((token, account, service)))
         });
-        let Some((stored, account, service)) = found.await? else { return Ok(Err("unknown")) };
+        let Some((stored, account, service)) = found.await? else { return Ok(Err("unknown".into())) };
         let is_system = matches!(account.account, Account::System { .. });
+        let taken = |why| Ok(Err(NotGood { why, of: Some(account.account.name().clone()) }));
         if stored.revoked_at.is_some() {
-            return Ok(Err("revoked"));
+            return taken("revoked");
         }
         if !account.enabled {
-            return Ok(Err("account-disabled"));
+            return taken("account-disabled");
         }
         if account.account.name().as_str() != claims.sub || (stored.kind == TokenKind::Issued) != is_system {
-            return Ok(Err("of-another-account"));
+            return taken("of-another-account");
         }
         Ok(Ok(Bearer {
             claims,
@@ -141,13 +154,15 @@ impl Mcias {
     /// There is a token, and it is not good.
     pub async fn ask(&self, caller: mcdsl::http::Caller, token: Option<Secret>) -> Result<Ask, Problem> {
         let Some(token) = token else { return Ok(Ask { caller, bearer: None }) };
-        match self.bearer(&token).await? {
-            Ok(bearer) => Ok(Ask { caller, bearer: Some(bearer) }),
-            Err(why) => {
-                self.counters.bad_token(why);
-                Err(Problem::unauthenticated(format!("the token is not good: {why}; log in again")))
-            }
-        }
+        let NotGood { why, of } = match self.bearer(&token).await? {
+            Ok(bearer) => return Ok(Ask { caller, bearer: Some(bearer) }),
+            Err(not_good) => not_good,
+        };
+        self.counters.bad_token(why);
+        let problem = Problem::unauthenticated(format!("the token is not good: {why}; log in again"));
+        let Some(of) = of else { return Err(problem) };
+        let event = Event::new("token.use", of.as_str()).because(why);
+        Err(self.refuse(&Ask { caller, bearer: None }, event, problem).await)
     }
 
     /// Whether the policy lets an account in to a service.
@@ -167,17 +182,19 @@ impl Mcias {
     /// # Errors
     /// Whoever asks is no service, or the database cannot be used.
     pub async fn introspect(&self, ask: &Ask, request: IntrospectRequest) -> Result<Introspection, Problem> {
-        let service = self.asking_service(ask).await?;
+        let service = self.asking_service(ask, "introspect").await?;
         let token = Secret::from(request.token);
         let bearer = self.bearer(&token).await?;
         let (event, why) = match &bearer {
-            Err(why) => (Event::new("introspect", "").because(*why), *why),
+            Err(NotGood { why, of }) => {
+                (of.as_ref().map(|of| Event::new("introspect", of.as_str()).because(*why)), *why)
+            }
             Ok(bearer) => {
                 let event = Event::new("introspect", bearer.account.name().as_str());
                 if !bearer.is_for(&service.name) {
-                    (event.because("wrong-audience"), "wrong-audience")
+                    (Some(event.because("wrong-audience")), "wrong-audience")
                 } else if let Err(problem) = self.allowed(&bearer.account, &service) {
-                    (event.because(problem.detail), "denied-by-policy")
+                    (Some(event.because(problem.detail)), "denied-by-policy")
                 } else {
                     self.counters.introspected();
                     return Ok(messages::introspection(bearer));
@@ -185,10 +202,7 @@ impl Mcias {
             }
         };
         self.counters.bad_token(why);
-        // A text that is no token of ours names nobody, and anybody can show one to any service: it is counted alone.
-        if !OURS.contains(&why) {
-            return Ok(messages::inactive());
-        }
+        let Some(event) = event else { return Ok(messages::inactive()) };
         // What is answered is `no`; but not before it is in the log.
         let no = Problem::unauthenticated("the token is not active");
         let problem = self.refuse(ask, event.through(service.name.as_str()), no).await;
@@ -196,7 +210,7 @@ impl Mcias {
     }
 
     /// The service that a system account asks for.
-    pub(super) async fn asking_service(&self, ask: &Ask) -> Result<Service, Problem> {
+    pub(super) async fn asking_service(&self, ask: &Ask, action: &'static str) -> Result<Service, Problem> {
         let Some(bearer) = &ask.bearer else {
             return Err(Problem::unauthenticated("this takes the token of a system account"));
         };
@@ -204,11 +218,11 @@ impl Mcias {
             Some(service) if bearer.is_for(&self.service.name) => Ok(service),
             Some(_) => {
                 let problem = Problem::forbidden("this token is for other services than MCIAS");
-                Err(self.refuse(ask, Event::new("introspect", ""), problem).await)
+                Err(self.refuse(ask, Event::new(action, ""), problem).await)
             }
             None => {
                 let detail = format!("{} is a person's account: this is for services", bearer.account.name());
-                Err(self.refuse(ask, Event::new("introspect", ""), Problem::forbidden(detail)).await)
+                Err(self.refuse(ask, Event::new(action, ""), Problem::forbidden(detail)).await)
             }
         }
     }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use mcdsl::prometheus::Page;
 use mcdsl::server::Stop;
-
 use rusqlite::Connection;
 
+use super::login::FAMILIAR_S;
 use super::{Mcias, locked};
 use crate::domain::token::KeyRing;
 use crate::store;
+use crate::store::tokens::Expiring;
 
 /// What is counted.
 #[derive(Debug, Default)]
@@ -22,8 +23,10 @@ pub struct Counters {
     turned_away: AtomicU64,
     introspections: AtomicU64,
     bad_tokens: Mutex<BTreeMap<&'static str, u64>>,
-    /// Tokens of services that end soon: account, what it is called, when.
-    expiring: Mutex<Vec<(String, String, i64)>>,
+    /// Tokens of services that end soon.
+    expiring: Mutex<Vec<Expiring>>,
+    /// When the log was last told of them.
+    warned: Mutex<Option<Duration>>,
 }
 
 impl Counters {
@@ -53,6 +56,12 @@ const WRITE: Duration = Duration::from_secs(10);
 
 /// How often what has ended is looked for.
 const LOOK: Duration = Duration::from_secs(600);
+
+/// How often the log is told of tokens that end soon.
+const WARN: Duration = Duration::from_secs(24 * 3600);
+
+/// How long the clock must not have been set before anything is forgotten by what it says.
+const STEADY: Duration = Duration::from_secs(6 * 3600);
 
 /// How long tokens and keys are kept after their end, in seconds: so that their owners can see when it was.
 const KEPT_S: i64 = 30 * 24 * 3600;
@@ -87,12 +96,39 @@ impl Mcias {
         }
     }
 
-    async fn look(&self) {
-        let (now, warn) = (self.now(), self.now() + self.config.tokens.warn_s);
+    /// Forgets what has ended long ago, once the clock may be believed, and warns of tokens that end soon.
+    pub async fn look(&self) {
+        let (now, elapsed) = (self.now(), self.clock.elapsed());
+        if locked(&self.steady).lasts(elapsed, now) >= STEADY {
+            self.forget(now).await;
+        }
+        let warn = now + self.config.tokens.warn_s;
+        let expiring = match self.db.read(move |db| store::tokens::expiring(db, now, warn)).await {
+            Ok(expiring) => expiring,
+            Err(error) => {
+                return tracing::warn!(
+                    error = mcdsl::chain(&error),
+                    "tokens that end soon could not be looked for"
+                );
+            }
+        };
+        let mut warned = locked(&self.counters.warned);
+        if warned.is_none_or(|warned| elapsed.saturating_sub(warned) >= WARN) {
+            *warned = Some(elapsed);
+            for Expiring { account, label, id, expires_at } in &expiring {
+                let days = (expires_at - now) / (24 * 3600);
+                tracing::warn!(account, label, id, days, "a token ends soon: issue another one");
+            }
+        }
+        *locked(&self.counters.expiring) = expiring;
+    }
+
+    async fn forget(&self, now: i64) {
         let signer = self.keys.load().signer(now).kid.clone();
         let in_use = Arc::clone(&self.keys);
         let forget = move |db: &Connection| {
             let tokens = store::tokens::forget(db, now - KEPT_S)?;
+            store::accounts::forget_familiar(db, now - FAMILIAR_S)?;
             let old = |key: &&store::keys::StoredKey| {
                 key.id != signer && key.signs_from < now && key.needed_until < now - KEPT_S
             };
@@ -109,18 +145,6 @@ impl Mcias {
             Ok((tokens, keys, _)) => tracing::info!(tokens, keys, "forgot what had ended long ago"),
             Err(error) => {
                 tracing::warn!(error = mcdsl::chain(&error), "what has ended could not be forgotten")
-            }
-        }
-        match self.db.read(move |db| store::tokens::expiring(db, now, warn)).await {
-            Ok(expiring) => {
-                for (account, label, expires_at) in &expiring {
-                    let days = (expires_at - now) / (24 * 3600);
-                    tracing::warn!(account, label, days, "a token ends soon: issue another one");
-                }
-                *locked(&self.counters.expiring) = expiring;
-            }
-            Err(error) => {
-                tracing::warn!(error = mcdsl::chain(&error), "tokens that end soon could not be looked for")
             }
         }
     }
@@ -144,8 +168,8 @@ impl Mcias {
             "gauge",
             "When a system account's token ends that ends soon.",
         );
-        for (account, label, expires_at) in &*locked(&counters.expiring) {
-            let labels = [("account", account.as_str()), ("label", label.as_str())];
+        for Expiring { account, label, id, expires_at } in &*locked(&counters.expiring) {
+            let labels = [("account", account.as_str()), ("label", label.as_str()), ("id", id.as_str())];
             page.sample("mcias_token_expires_seconds", &labels, expires_at.unsigned_abs());
         }
     }

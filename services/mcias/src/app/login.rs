@@ -58,7 +58,7 @@ impl By {
 }
 
 /// For how long an address at which somebody logged in is familiar, in seconds.
-const FAMILIAR_S: i64 = 90 * 24 * 3600;
+pub(super) const FAMILIAR_S: i64 = 90 * 24 * 3600;
 
 impl Mcias {
     /// Logs a person in by password.
@@ -75,26 +75,32 @@ impl Mcias {
         let event = Event::new("login", name.as_str()).by(name.as_str()).through(goal.service.name.as_str());
         let ip = ask.caller.address.ip();
         let (stored, familiar) = self.with_familiarity(&name, ip).await?;
-        let admitted = self.throttle().check(&name, Source::from(ip), familiar, self.clock.elapsed());
-        if let Err(after) = admitted {
-            // Counted, and not in the audit log, which would grow as fast as anybody likes: what came before is there.
-            self.counters.turned_away();
-            return Err(too_often(after));
-        }
-        let source = Source::from(ip);
+        let attempt = self.attempt(name, ip, familiar)?;
         let proven = self.proven(&event, ask, stored, goal, [Some(password), totp, recovery_code]);
         let entered = match proven.await {
             Ok(proven) => self.enter(ask, proven).await,
             Err(problem) => Err(problem),
         };
         match &entered {
-            Ok(_) => self.throttle().succeeded(&name, source),
+            Ok(_) => attempt.succeeded(),
             Err(problem) if problem.kind == Kind::Unauthenticated && problem.reason != NEEDED => {
-                self.throttle().failed(&name, source, familiar, self.clock.elapsed());
+                attempt.failed()
             }
-            Err(_) => self.throttle().released(&name, source),
+            Err(_) => attempt.released(),
         }
         entered
+    }
+
+    /// An attempt to show a password, where it is not too early for one.
+    pub(super) fn attempt(&self, name: Name, ip: IpAddr, familiar: bool) -> Result<Attempt<'_>, Problem> {
+        let source = Source::from(ip);
+        let admitted = self.throttle().check(&name, source, familiar, self.clock.elapsed());
+        admitted.map_err(|after| {
+            // Counted, and not in the audit log, which would grow as fast as anybody likes: what came before is there.
+            self.counters.turned_away();
+            too_often(after)
+        })?;
+        Ok(Attempt { app: self, name, source, familiar, open: true })
     }
 
     /// Whether somebody who logs in by password is who they say.
@@ -152,7 +158,7 @@ impl Mcias {
             let audience = audience.iter().map(ToString::to_string).collect();
             return Ok(Goal { service: self.service.clone(), audience });
         }
-        let service = self.asking_service(ask).await?;
+        let service = self.asking_service(ask, "login").await?;
         if let Some(index) = audience.iter().position(|other| other != service.name.as_str()) {
             let detail = format!("{} can log people in to itself alone: leave it out", service.name);
             return Err(Problem::field(format!("audience[{index}]"), detail));
@@ -185,7 +191,17 @@ impl Mcias {
         let Some(secret) = TotpSecret::try_from_slice(&secret) else {
             return Err(Problem::new(Kind::Internal, "internal", "the second factor that is stored is none"));
         };
-        Ok(match totp::check(&secret, code.expose(), self.now(), last) {
+        let checked = totp::check(&secret, code.expose(), self.now(), last);
+        if checked == Err(TotpRefused::Malformed) {
+            return Ok(Err(wrong_code()));
+        }
+        let name = account.account.name();
+        let admitted = self.throttle().code(name, checked.is_ok(), self.clock.elapsed());
+        if let Err(after) = admitted {
+            self.counters.turned_away();
+            return Ok(Err(too_often(after)));
+        }
+        Ok(match checked {
             Ok(step) => Ok(Factor::Totp(step)),
             Err(TotpRefused::Replayed) => Err(replayed()),
             Err(TotpRefused::Malformed | TotpRefused::Wrong) => Err(wrong_code()),
@@ -273,6 +289,41 @@ pub(super) fn add(db: &rusqlite::Connection, token: &StoredToken) -> Result<(), 
         return Err(Problem::new(Kind::Unavailable, "key-withdrawn", detail).into());
     }
     Ok(store::tokens::add(db, token)?)
+}
+
+/// An attempt that was let through. Where nothing is said of how it ended, it failed: whoever gives up before they hear has
+/// made it all the same.
+pub(super) struct Attempt<'a> {
+    app: &'a Mcias,
+    name: Name,
+    source: Source,
+    familiar: bool,
+    open: bool,
+}
+
+impl Attempt<'_> {
+    pub(super) fn succeeded(mut self) {
+        self.open = false;
+        self.app.throttle().succeeded(&self.name, self.source);
+    }
+
+    pub(super) fn failed(self) {
+        drop(self);
+    }
+
+    /// Something else came between.
+    pub(super) fn released(mut self) {
+        self.open = false;
+        self.app.throttle().released(&self.name, self.source);
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.open {
+            self.app.throttle().failed(&self.name, self.source, self.familiar, self.app.clock.elapsed());
+        }
+    }
 }
 
 impl By {

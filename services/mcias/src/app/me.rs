@@ -6,10 +6,9 @@ use mcdsl::problem::{Kind, Problem};
 
 use super::accounts::{no_session, own_session};
 use super::event::Event;
-use super::login::{too_often, wrong_login};
+use super::login::wrong_login;
 use super::{Ask, Bearer, Fault, Mcias, locked, messages, random, sha256};
 use crate::domain::password::Verified;
-use crate::domain::throttle::Source;
 use crate::domain::totp::{self, TotpRefused, TotpSecret};
 use crate::domain::{Name, recovery};
 use crate::store;
@@ -85,17 +84,18 @@ impl Mcias {
         phc: store::accounts::Phc,
         action: &'static str,
     ) -> Result<(), Problem> {
-        let source = Source::from(ask.caller.address.ip());
-        let admitted = self.throttle().check(name, source, true, self.clock.elapsed());
-        if let Err(after) = admitted {
-            self.counters.turned_away();
-            return Err(too_often(after));
+        let attempt = self.attempt(name.clone(), ask.caller.address.ip(), true)?;
+        match self.hashing.verify(password, Some(phc)).await {
+            Ok(Verified::Right { .. }) => {
+                attempt.succeeded();
+                return Ok(());
+            }
+            Ok(Verified::Wrong) => attempt.failed(),
+            Err(problem) => {
+                attempt.released();
+                return Err(problem);
+            }
         }
-        if let Verified::Right { .. } = self.hashing.verify(password, Some(phc)).await? {
-            self.throttle().succeeded(name, source);
-            return Ok(());
-        }
-        self.throttle().failed(name, source, true, self.clock.elapsed());
         let detail = "this is not the password that the account has";
         let problem = Problem {
             field: Some("current".to_owned()),

@@ -122,7 +122,7 @@ impl Mcias {
             let Some(account) = store::accounts::by_handle(db, handle)? else { return Ok(None) };
             Ok(store::factors::passkey_of(db, account.id, &id)?.map(|stored| (account, stored)))
         });
-        let Some((account, stored)) = found.await?.filter(|(account, _)| account.enabled) else {
+        let Some((account, stored)) = found.await? else {
             // It is nobody's, and so is not in the audit log, which would grow as strangers like.
             self.counters.login_failed();
             return Err(wrong_login());
@@ -136,6 +136,11 @@ impl Mcias {
                 return Err(self.refuse(ask, event, wrong_login()).await);
             }
         };
+        if !account.enabled {
+            self.counters.login_failed();
+            let event = refused("of a disabled account".to_owned()).by(account.account.name().as_str());
+            return Err(self.refuse(ask, event, wrong_login()).await);
+        }
         passkey.update_credential(&result);
         let by = By::Passkey { id: key_id, credential: json(&passkey) };
         self.enter(ask, Proven { account, goal, by }).await
@@ -155,10 +160,7 @@ impl Mcias {
         let (Some(account), stored) = read.await? else {
             return Err(Problem::unauthenticated("the account is gone"));
         };
-        if stored.len() >= EACH {
-            let detail = format!("there are {EACH} passkeys already: remove one first");
-            return Err(super::accounts::conflict("too-many-passkeys", detail));
-        }
+        has_room(stored.len())?;
         let known: Vec<Passkey> = stored.iter().map(stored_key).collect::<Result<_, _>>()?;
         let exclude = known.iter().map(|passkey| passkey.cred_id().clone()).collect();
         let name = account.account.name().as_str();
@@ -204,6 +206,7 @@ impl Mcias {
         };
         let event = Event::new("passkey.add", me.account.name().as_str()).because(stored.label.as_str());
         self.change(ask, event, move |db, _event| {
+            has_room(store::factors::passkeys(db, stored.account)?.len())?;
             if !store::factors::add_passkey(db, &stored)? {
                 return Err(super::accounts::conflict("exists", "this passkey is there already").into());
             }
@@ -255,6 +258,12 @@ impl Mcias {
         })
         .await
     }
+}
+
+/// Whether an account that has so many passkeys may have another one.
+fn has_room(count: usize) -> Result<(), Problem> {
+    let detail = || format!("there are {EACH} passkeys already: remove one first");
+    if count < EACH { Ok(()) } else { Err(super::accounts::conflict("too-many-passkeys", detail())) }
 }
 
 fn no_passkey(id: &str) -> Problem {

@@ -60,7 +60,10 @@ impl Mcias {
             return Err(Problem { field: Some("rules".to_owned()), ..conflict("locks-you-out", detail) });
         }
         let expected = request.revision;
-        let event = Event::new("policy.set", "").because(format!("{} rules", document.rules.len()));
+        let written = serde_json::to_string(&document).expect("a policy can be written as JSON");
+        let digest = data_encoding::HEXLOWER.encode(&super::sha256(&written));
+        let event = Event::new("policy.set", "");
+        let event = event.because(format!("{} rules, SHA-256 {digest}", document.rules.len()));
         let in_force = Arc::clone(&self.policy);
         let work = move |db: &rusqlite::Connection, event: &mut Event| {
             let (current, _) = store::policy::get(db)?;

@@ -105,7 +105,8 @@ impl Mcias {
     /// # Errors
     /// See [`Problem`].
     pub async fn withdraw_key(&self, ask: &Ask, id: String) -> Result<api::Changed, Problem> {
-        self.admin(ask, "key.withdraw", &id).await?;
+        let admin = self.admin(ask, "key.withdraw", &id).await?;
+        self.recent(ask, admin, "key.withdraw", &id).await?;
         let now = self.now();
         let next = row_of(&SigningKey::generate(now, now), now);
         self.change_keys(ask, Event::new("key.withdraw", id.as_str()), move |db, event| {

@@ -75,8 +75,10 @@ impl Mcias {
         let event =
             Event::new("token.issue", name.as_str()).because(format!("{} ({})", stored.label, stored.id));
         self.change(ask, event, move |db, _event| {
-            // It may have been removed meanwhile.
-            by_name(db, name.as_str())?;
+            // It may have been removed meanwhile, and another one made.
+            if by_name(db, name.as_str())?.id != kept.account {
+                return Err(super::accounts::missing(name.as_str()).into());
+            }
             add(db, &kept)
         })
         .await?;

@@ -98,10 +98,10 @@ impl Name {
     pub fn parse(text: &str) -> Result<Self, BadName> {
         let wrong = |problem: String| Err(BadName(problem));
         if text.is_empty() || text.len() > MOST {
-            return wrong(format!(
-                "`{text}` has {} characters: a name has 1 to {MOST}",
-                text.chars().count()
-            ));
+            let count = text.chars().count();
+            // What is far too long is not said again.
+            let begins = text.chars().take(MOST).collect::<String>();
+            return wrong(format!("`{begins}` has {count} characters: a name has 1 to {MOST}"));
         }
         let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if let Some(odd) = text.chars().find(|c| !is_word(*c) && !BETWEEN.contains(c)) {

@@ -16,7 +16,7 @@ pub struct Entry {
     pub number: i64,
     /// When, in milliseconds since 1970.
     pub at_ms: i64,
-    /// Who did it; empty where nobody is known.
+    /// Who did it; `-` where nobody is known.
     pub actor: String,
     /// What was done, such as `login`.
     pub action: String,

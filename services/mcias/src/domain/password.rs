@@ -35,6 +35,16 @@ pub struct Params {
     pub lanes: u32,
 }
 
+impl Params {
+    /// What hashing with these costs more than with others, as parameters. `None`: nothing that could be hashed.
+    fn less(self, others: Self) -> Option<Self> {
+        let cost = |params: Self| u64::from(params.memory_kib) * u64::from(params.passes);
+        let rest = cost(self).checked_sub(cost(others))? / u64::from(self.passes);
+        let memory_kib = u32::try_from(rest).ok()?;
+        (memory_kib >= 8 * self.lanes).then_some(Self { memory_kib, ..self })
+    }
+}
+
 impl Default for Params {
     fn default() -> Self {
         Self { memory_kib: 19_456, passes: 2, lanes: 1 }
@@ -184,11 +194,16 @@ impl Hasher {
             return Verified::Wrong;
         };
         let output = self.output(&argon2(*params), password, salt);
-        match output.map(|output| verify_slices_are_equal(&output, expected)) {
-            Some(Ok(())) => Verified::Right {
-                rehash: params.memory_kib < self.params.memory_kib || params.passes < self.params.passes,
-            },
-            _ => Verified::Wrong,
+        let right = output.is_some_and(|output| verify_slices_are_equal(&output, expected).is_ok());
+        if !right {
+            // A hash that is older than the parameters is cheaper: what an account that does not exist takes longer is made up for.
+            if let Some(rest) = self.params.less(*params) {
+                black_box(self.output(&argon2(rest), password, &[0; 16]));
+            }
+            return Verified::Wrong;
+        }
+        Verified::Right {
+            rehash: params.memory_kib < self.params.memory_kib || params.passes < self.params.passes,
         }
     }
 
@@ -310,6 +325,20 @@ mod tests {
     fn a_problem_does_not_repeat_the_password() {
         let problem = judge(&Secret::from("hunter2hunter2"), &Name::parse("a").unwrap(), true).unwrap_err();
         assert_eq!(problem.to_string(), "this password has 14 characters: it needs at least 15");
+    }
+
+    #[test]
+    fn what_a_cheaper_hash_leaves_over_is_known() {
+        let check = |now: (u32, u32), old: (u32, u32), expect: Option<(u32, u32)>| {
+            let params = |(memory_kib, passes)| Params { memory_kib, passes, lanes: 1 };
+            assert_eq!(params(now).less(params(old)), expect.map(params), "{now:?} {old:?}");
+        };
+        check((19_456, 2), (19_456, 2), None);
+        check((65_536, 2), (19_456, 2), Some((46_080, 2)));
+        check((19_456, 3), (19_456, 1), Some((12_970, 3)));
+        check((19_456, 2), (65_536, 2), None);
+        check((19_456, 1), (9_728, 2), None);
+        check((1024 * 1024, 10), (8, 1), Some((1_048_575, 10)));
     }
 
     #[test]

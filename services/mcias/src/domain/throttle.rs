@@ -12,6 +12,10 @@
 //! at home logs in at once whatever is done elsewhere, also from the same address to other accounts. Who guesses at the same account
 //! from the same address can delay its owner there, though: the two are not told apart.
 //!
+//! Six digits are few: whoever has somebody's password and many sources would guess them. So the codes of a second factor have a
+//! delay that belongs to the account, up to 15 min, which nobody can bring about who does not know the password. Its owner
+//! has recovery codes and passkeys meanwhile, which are not delayed.
+//!
 //! [`Throttle::check`] reserves the attempt: it counts as a failure from then on, until [`Throttle::succeeded`] takes it back. So a
 //! thousand attempts at once are a thousand attempts, though none has failed yet, and one that is given up is counted.
 //!
@@ -47,6 +51,10 @@ pub struct Limits {
     pub account_free: u32,
     /// The longest delay of each unfamiliar source because of what others did, in seconds.
     pub account_most_s: u32,
+    /// Wrong codes of a second factor, after the right password, that cost no delay: of an account, wherever they come from.
+    pub code_free: u32,
+    /// The longest delay of an account's codes, in seconds.
+    pub code_most_s: u32,
     /// After so many seconds without an attempt, failures are forgotten.
     pub forget_s: u32,
     /// Pairs, sources and accounts that are remembered: so many of each. 100,000 take some 40 MB.
@@ -62,6 +70,8 @@ impl Default for Limits {
             source_most_s: 5 * 60,
             account_free: 20,
             account_most_s: 30,
+            code_free: 5,
+            code_most_s: 15 * 60,
             forget_s: 60 * 60,
             entries: 100_000,
         }
@@ -94,6 +104,7 @@ pub struct Throttle {
     pairs: Table<(Name, Source)>,
     sources: Table<Source>,
     accounts: Table<Name>,
+    codes: Table<Name>,
 }
 
 /// Attempts that count.
@@ -123,6 +134,7 @@ impl Throttle {
             pairs: Table::new(&limits),
             sources: Table::new(&limits),
             accounts: Table::new(&limits),
+            codes: Table::new(&limits),
         }
     }
 
@@ -202,6 +214,27 @@ impl Throttle {
     }
 }
 
+impl Throttle {
+    /// Whether a code of an account's second factor counts, which is asked once the password was right and it is known
+    /// whether the code is: a wrong one counts as a failure, a right one forgets those before it.
+    ///
+    /// # Errors
+    /// Not yet, right or wrong: how long to wait.
+    pub fn code(&mut self, account: &Name, right: bool, now: Duration) -> Result<(), Duration> {
+        let count = self.codes.get(account, now);
+        let wait = count.wait(count.attempts(), self.limits.code_free, self.limits.code_most_s, now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        if right {
+            self.codes.counts.remove(account);
+        } else {
+            self.codes.entry(account.clone(), now).fail(now);
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for Throttle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Throttle")
@@ -209,6 +242,7 @@ impl fmt::Debug for Throttle {
             .field("pairs", &self.pairs.counts.len())
             .field("sources", &self.sources.counts.len())
             .field("accounts", &self.accounts.counts.len())
+            .field("codes", &self.codes.counts.len())
             .finish()
     }
 }

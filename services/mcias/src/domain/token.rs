@@ -140,7 +140,7 @@ impl SigningKey {
         Self { kid: thumbprint(&public), pkcs8, public, created_at, signs_from }
     }
 
-    /// Both parts, in PKCS#8 (RFC 5958): to be stored encrypted.
+    /// Both parts, in PKCS#8 (RFC 5958): whoever has them makes tokens.
     #[must_use]
     pub fn pkcs8(&self) -> &[u8] {
         &self.pkcs8

@@ -44,7 +44,7 @@ impl TotpSecret {
         bytes.try_into().ok().map(Self::from_bytes)
     }
 
-    /// The bytes, to be stored encrypted.
+    /// The bytes: whoever has them makes codes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &*self.0

@@ -1,6 +1,6 @@
 //! Logging in, and telling others who somebody is.
 
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use mc_api::mcias::{
     BeginPasskeyLoginRequest, FinishPasskeyLoginRequest, GetLinkRequest, IntrospectRequest, Introspection,
     KeySet, Link, LoginReply, LoginRequest, PasskeyChallenge, RedeemLinkReply, RedeemLinkRequest,
@@ -21,6 +21,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(redeem_link))
         .routes(routes!(introspect))
         .routes(routes!(key_set))
+        // Nobody needs a token to send these.
+        .layer(DefaultBodyLimit::max(64 * 1024))
 }
 
 /// Password, and a second factor where the account has one. A service that shows its token logs a person in to itself.

@@ -226,14 +226,16 @@ pub fn remove(db: &Connection, id: i64) -> Result<()> {
     db.execute("DELETE FROM accounts WHERE id = ?1", [id]).map(drop)
 }
 
-/// Admins other than this account who can log in.
+/// Admins other than this account who have something to log in by; without their tags.
 ///
 /// # Errors
 /// The database's.
-pub fn other_admins(db: &Connection, id: i64) -> Result<u32> {
-    let count = "SELECT count(*) FROM accounts WHERE id <> ?1 AND enabled AND roles & 1
-         AND (password IS NOT NULL OR EXISTS (SELECT 1 FROM passkeys WHERE account = accounts.id))";
-    db.query_row(count, [id], |row| row.get(0))
+pub fn other_admins(db: &Connection, id: i64) -> Result<Vec<Stored>> {
+    let mut select = db.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM accounts WHERE id <> ?1 AND enabled AND roles & 1
+         AND (password IS NOT NULL OR EXISTS (SELECT 1 FROM passkeys WHERE account = accounts.id))"
+    ))?;
+    select.query_map([id], read)?.collect()
 }
 
 /// Tags of the service of this name, as its system accounts have them.
@@ -269,6 +271,14 @@ pub fn is_familiar(db: &Connection, id: i64, source: &str, since: i64) -> Result
         "SELECT EXISTS (SELECT 1 FROM familiar WHERE account = ?1 AND source = ?2 AND last_at >= ?3)",
     )?;
     select.query_row(params![id, source, since], |row| row.get(0))
+}
+
+/// Forgets from where people logged in before `before`.
+///
+/// # Errors
+/// The database's.
+pub fn forget_familiar(db: &Connection, before: i64) -> Result<()> {
+    db.execute("DELETE FROM familiar WHERE last_at < ?1", [before]).map(drop)
 }
 
 /// What the account has, counted.

@@ -160,14 +160,30 @@ pub fn forget(db: &Connection, before: i64) -> Result<usize> {
     db.execute("DELETE FROM tokens WHERE expires_at < ?1", [before])
 }
 
-/// Services' live tokens that expire before `before`: the account's name, what each is called, and when.
+/// A service's token that ends soon.
+#[derive(Clone, Debug)]
+pub struct Expiring {
+    /// The account's name.
+    pub account: String,
+    /// What the token is called.
+    pub label: String,
+    /// `jti`.
+    pub id: String,
+    /// When it ends.
+    pub expires_at: i64,
+}
+
+/// Services' live tokens that expire before `before`, the next first.
 ///
 /// # Errors
 /// The database's.
-pub fn expiring(db: &Connection, now: i64, before: i64) -> Result<Vec<(String, String, i64)>> {
+pub fn expiring(db: &Connection, now: i64, before: i64) -> Result<Vec<Expiring>> {
     let mut select = db.prepare_cached(
-        "SELECT name, label, expires_at FROM tokens JOIN accounts ON accounts.id = account
+        "SELECT name, label, tokens.id, expires_at FROM tokens JOIN accounts ON accounts.id = account
          WHERE tokens.kind = 1 AND revoked_at IS NULL AND expires_at > ?1 AND expires_at < ?2 ORDER BY expires_at",
     )?;
-    select.query_map([now, before], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+    let read = |row: &Row<'_>| {
+        Ok(Expiring { account: row.get(0)?, label: row.get(1)?, id: row.get(2)?, expires_at: row.get(3)? })
+    };
+    select.query_map([now, before], read)?.collect()
 }

@@ -1,12 +1,12 @@
 //! Pages for admins: accounts and the tokens of services.
 
-use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 use mc_api::mcias::{
     Account, AccountChange, CreateAccountRequest, ListAccountsRequest, NewToken, Token, Words,
 };
+use mcdsl::http::{Path, Query};
 use mcdsl::problem::Problem;
 use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Tone, Width};
 use serde::Deserialize;
@@ -89,8 +89,9 @@ fn state(account: &Account) -> Markup {
     web::badge("Enabled", Tone::Good)
 }
 
-pub(super) async fn new(visitor: Visitor) -> Response {
-    new_page(&visitor, StatusCode::OK, &New::default(), &[])
+pub(super) async fn new(visitor: Visitor) -> Answer {
+    visitor.may_look(true).await?;
+    Ok(new_page(&visitor, StatusCode::OK, &New::default(), &[]))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -244,7 +245,7 @@ async fn person(visitor: &Visitor, account: &Account, csrf: &str) -> Result<Mark
             @if sessions.is_empty() {
                 (web::empty_state("No live sessions", "It is logged in nowhere.", None))
             } @else {
-                (session_table("Live sessions", &sessions, |_session| html! {}))
+                (session_table("Live sessions", &sessions, &format!("/accounts/{name}/sessions"), csrf))
                 (web::form(&format!("/accounts/{name}/end-sessions"), csrf, web::button("End all of them", Action::Danger)))
             }
         }))
@@ -312,6 +313,7 @@ pub(super) async fn link(Path(name): Path<String>, posted: Posted<Nothing>) -> A
 }
 
 pub(super) async fn ask_reset(visitor: Visitor, Path(name): Path<String>) -> Answer {
+    visitor.may_look(true).await?;
     let name = named(&name)?;
     let title = format!("Take second factor and passkeys from {name}?");
     let what =
@@ -332,7 +334,14 @@ pub(super) async fn end_sessions(Path(name): Path<String>, posted: Posted<Nothin
     visitor.told(&format!("/accounts/{name}"), ended, "All sessions are ended.")
 }
 
+pub(super) async fn end_session(Path((name, id)): Path<(String, String)>, posted: Posted<Nothing>) -> Answer {
+    let Posted { visitor, form: Nothing {} } = posted;
+    let ended = visitor.app().end_account_session(&visitor.ask, name.clone(), id).await;
+    visitor.told(&format!("/accounts/{name}"), ended, "The session is ended.")
+}
+
 pub(super) async fn ask_delete(visitor: Visitor, Path(name): Path<String>) -> Answer {
+    visitor.may_look(true).await?;
     let name = named(&name)?;
     let title = format!("Remove {name}?");
     let what = "Its tokens, sessions and passkeys go with it. This cannot be undone.";
@@ -430,6 +439,7 @@ pub(super) async fn issue_token(Path(name): Path<String>, posted: Posted<NewToke
 }
 
 pub(super) async fn ask_revoke(visitor: Visitor, Path((name, id)): Path<(String, String)>) -> Answer {
+    visitor.may_look(true).await?;
     let name = named(&name)?;
     let id = Uuid::parse_str(&id).map_err(|_no_id| Problem::not_found("there is no such token"))?;
     let what = "Within 30 seconds no service takes it any more. This cannot be undone.";

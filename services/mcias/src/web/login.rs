@@ -1,59 +1,55 @@
 //! Logging in and out, and the first password.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
 use mc_api::mcias::{FinishPasskeyLoginRequest, GetLinkRequest, LoginReply, LoginRequest, RedeemLinkRequest};
 use mcdsl::Secret;
-use mcdsl::http::Json;
+use mcdsl::http::{Json, Path, Query};
 use mcdsl::problem::Problem;
 use mcdsl::web::{self, Action, Field, FieldError, Flash, Kind, Page, Width};
 use serde::{Deserialize, Serialize};
 
 use super::visit::{Answer, Posted, PostedByStranger, Stranger, errors, with_cookie};
 use super::{PAGES, SCRIPT, Shared, when};
+use crate::domain::challenges::{Challenges, Room};
+use crate::domain::throttle::Source;
 
 /// Logins whose password was right, and which wait for a code: the password is not sent back to the browser for that.
-#[derive(Debug, Default)]
-pub(super) struct Pending(Mutex<HashMap<String, Waiting>>);
+#[derive(Debug)]
+pub(super) struct Pending(Mutex<Challenges<Waiting>>);
 
 #[derive(Debug)]
 struct Waiting {
     name: String,
     password: Secret,
-    until: Duration,
 }
 
-/// How long one waits.
-const WAITS: Duration = Duration::from_secs(180);
+/// How many wait.
+const ROOM: Room = Room { time: Duration::from_secs(180), all: 1000, of_one: 20 };
 
-/// How many wait at most.
-const MOST: usize = 1000;
-
-/// Of one account.
-const EACH: usize = 5;
+impl Default for Pending {
+    fn default() -> Self {
+        Self(Mutex::new(Challenges::new(ROOM)))
+    }
+}
 
 impl Pending {
-    fn put(&self, name: String, password: Secret, now: Duration) -> String {
+    fn put(&self, stranger: &Stranger, name: String, password: Secret) -> String {
         let (id, _) = web::anonymous();
         let id = id.expose().to_owned();
+        let (now, from) = (stranger.web.app.clock().elapsed(), Source::from(stranger.caller.address.ip()));
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|_, waiting| waiting.until > now);
-        // Whoever knows one password cannot take the place of everybody else.
-        if waiting.len() < MOST && waiting.values().filter(|other| other.name == name).count() < EACH {
-            waiting.insert(id.clone(), Waiting { name, password, until: now + WAITS });
-        }
+        waiting.put(now, from, id.clone(), Waiting { name, password });
         id
     }
 
     fn take(&self, id: &str, now: Duration) -> Option<Waiting> {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.remove(id).filter(|waiting| waiting.until > now)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(now, id)
     }
 }
 
@@ -163,8 +159,7 @@ pub(super) async fn password(posted: PostedByStranger<Login>) -> Answer {
     match log_in(&stranger, &name, &form.password, None, None).await {
         Ok(reply) => entered(&stranger, &reply, &form.next).await,
         Err(problem) if problem.reason == "second-factor-required" => {
-            let now = stranger.web.app.clock().elapsed();
-            let id = stranger.web.pending.put(name, form.password, now);
+            let id = stranger.web.pending.put(&stranger, name, form.password);
             Ok(code_page(&stranger, StatusCode::OK, &id, &form.next, &[]))
         }
         Err(problem) => {
@@ -261,7 +256,7 @@ pub(super) async fn code(posted: PostedByStranger<Code>) -> Answer {
         Ok(reply) => entered(&stranger, &reply, &form.next).await,
         Err(problem) => {
             let errors = [FieldError { field: "code", text: problem.detail.clone() }];
-            let id = stranger.web.pending.put(waiting.name, waiting.password, now);
+            let id = stranger.web.pending.put(&stranger, waiting.name, waiting.password);
             Ok(code_page(&stranger, problem.status(), &id, &form.next, &errors))
         }
     }

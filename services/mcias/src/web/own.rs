@@ -1,6 +1,5 @@
 //! Pages about one's own account.
 
-use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
@@ -8,7 +7,7 @@ use mc_api::mcias::{
     ChangePasswordRequest, ConfirmTotpRequest, FinishPasskeyRequest, Passkey, Session, TotpEnrolment,
 };
 use mcdsl::Secret;
-use mcdsl::http::Json;
+use mcdsl::http::{Json, Path};
 use mcdsl::problem::Problem;
 use mcdsl::web::{self, Action, Field, FieldError, Kind, Page, Tone, Width};
 use serde::Deserialize;
@@ -242,9 +241,17 @@ pub(super) fn ask(
     visitor.page_with(StatusCode::OK, |page| Page { width: Width::Text, ..page }, title, body)
 }
 
-pub(super) async fn ask_remove_totp(visitor: Visitor) -> Response {
+pub(super) async fn ask_remove_totp(visitor: Visitor) -> Answer {
+    visitor.may_look(false).await?;
     let what = "Logging in takes your password alone from then on, and your recovery codes are void.";
-    ask(&visitor, "Turn the second factor off?", "/security/totp/remove", what, "Turn it off", "/security")
+    Ok(ask(
+        &visitor,
+        "Turn the second factor off?",
+        "/security/totp/remove",
+        what,
+        "Turn it off",
+        "/security",
+    ))
 }
 
 pub(super) async fn remove_totp(posted: Posted<Nothing>) -> Answer {
@@ -253,9 +260,17 @@ pub(super) async fn remove_totp(posted: Posted<Nothing>) -> Answer {
     visitor.told("/security", removed, "The second factor is off.")
 }
 
-pub(super) async fn ask_recovery_codes(visitor: Visitor) -> Response {
+pub(super) async fn ask_recovery_codes(visitor: Visitor) -> Answer {
+    visitor.may_look(false).await?;
     let what = "Those that you have are void from then on.";
-    ask(&visitor, "Make new recovery codes?", "/security/recovery-codes", what, "Make new ones", "/security")
+    Ok(ask(
+        &visitor,
+        "Make new recovery codes?",
+        "/security/recovery-codes",
+        what,
+        "Make new ones",
+        "/security",
+    ))
 }
 
 pub(super) async fn recovery_codes(posted: Posted<Nothing>) -> Answer {
@@ -326,16 +341,8 @@ pub(super) async fn remove_passkey(Path(id): Path<String>, posted: Posted<Nothin
 pub(super) async fn sessions(visitor: Visitor) -> Answer {
     let found = visitor.app().list_sessions(&visitor.ask).await?.sessions;
     let csrf = visitor.csrf();
-    let end = |session: &Session| {
-        let label = html! { span.hidden { " the session from " (session.source) } };
-        if session.current {
-            return web::badge("This one", Tone::Info);
-        }
-        let action = format!("/sessions/{}/end", session.id);
-        web::form(&action, &csrf, html! { button.button.secondary type="submit" { "End" (label) } })
-    };
     let body = html! {
-        (session_table("Your sessions", &found, end))
+        (session_table("Your sessions", &found, "/sessions", &csrf))
         @if found.len() > 1 {
             (web::form("/sessions/end-others", &csrf, web::button("End all others", Action::Danger)))
         }
@@ -344,8 +351,16 @@ pub(super) async fn sessions(visitor: Visitor) -> Answer {
     Ok(visitor.page_with(StatusCode::OK, |page| Page { lead, ..page }, "Sessions", body))
 }
 
-/// Live sessions.
-pub(super) fn session_table(caption: &str, found: &[Session], end: impl Fn(&Session) -> Markup) -> Markup {
+/// Live sessions, each of which can be ended by a form below `at`.
+pub(super) fn session_table(caption: &str, found: &[Session], at: &str, csrf: &str) -> Markup {
+    let end = |session: &Session| {
+        let label = html! { span.hidden { " the session from " (session.source) } };
+        if session.current {
+            return web::badge("This one", Tone::Info);
+        }
+        let action = format!("{at}/{}/end", session.id);
+        web::form(&action, csrf, html! { button.button.secondary type="submit" { "End" (label) } })
+    };
     let row = |session: &Session| {
         vec![
             html! { (session.source) },

@@ -1,10 +1,10 @@
 //! Pages for admins: the login policy, and what it says of whom.
 
-use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 use mc_api::mcias::{ExplainPolicyRequest, Explanation, Policy, Rule, SetPolicyRequest};
+use mcdsl::http::Query;
 use mcdsl::problem::Problem;
 use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Tone, Width};
 use serde::Deserialize;

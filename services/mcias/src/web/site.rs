@@ -1,9 +1,9 @@
 //! Pages for admins: the audit log and the signing keys.
 
-use axum::extract::{Path, Query};
 use axum::http::StatusCode;
 use maud::{Markup, html};
 use mc_api::mcias::{AuditEntry, AuditVerdict, Key, ListAuditRequest, VerifyAuditRequest};
+use mcdsl::http::{Path, Query};
 use mcdsl::problem::Problem;
 use mcdsl::web::{self, Action, Field, Kind, Page, Tone};
 use serde::Deserialize;
@@ -100,11 +100,12 @@ pub(super) async fn keys(visitor: Visitor) -> Answer {
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
     let rotate = web::form("/keys", &visitor.csrf(), web::button("Make a new key", Action::Primary));
+    let overlap = visitor.app().config().tokens.key_overlap_s;
     let body = html! {
         (web::table("Signing keys", &["Id", "State", "Made", "Signs from", "Needed until", ""], &rows))
         (web::card("Rotation", html! {
             p {
-                "A new key is published at once and signs after an hour, so that everybody had time to fetch it. The old one stays "
+                "A new key is published at once and signs after " (overlap / 60) " minutes, so that everybody had time to fetch it. The old one stays "
                 "for the tokens that it has signed."
             }
             (rotate)

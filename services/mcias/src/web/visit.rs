@@ -1,13 +1,12 @@
 //! Who looks at a page, and what they may be shown: a session, a page around what there is to say, an answer where there is a problem.
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use mcdsl::Secret;
-use mcdsl::http::Caller;
+use mcdsl::http::{Caller, Form};
 use mcdsl::problem::{Kind, Problem};
 use mcdsl::web::{self, CSRF_FIELD, FieldError, Flash, NavItem, Page, Tone, User};
 use serde::de::DeserializeOwned;
@@ -130,8 +129,12 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Posted<T> {
         let (mut parts, body) = request.into_parts();
         let visitor = Visitor::from_request_parts(&mut parts, web).await?;
         let session = Some(visitor.session.clone());
-        let form = checked(Request::from_parts(parts, body), web, session).await?;
-        Ok(Self { visitor, form })
+        let problem = match checked(Request::from_parts(parts, body), web, session).await {
+            Ok(form) => return Ok(Self { visitor, form }),
+            Err(problem) => problem,
+        };
+        let forged = problem.reason == FORGED;
+        Err(if forged { web.app.forged(&visitor.ask, problem).await } else { problem }.into())
     }
 }
 
@@ -156,26 +159,31 @@ async fn checked<T: DeserializeOwned>(
     request: Request,
     web: &Shared,
     binding: Option<Secret>,
-) -> Result<T, Refusal> {
+) -> Result<T, Problem> {
     let headers = request.headers().clone();
-    let told = |detail: String| Refusal::from(Problem::new(Kind::Invalid, "malformed", detail));
-    let body = Bytes::from_request(request, &()).await;
-    let body = body.map_err(|error| told(format!("the form cannot be read: {}", error.body_text())))?;
-    let mut pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(&body)
-        .map_err(|error| told(format!("the form cannot be read: {error}")))?;
+    let Form(mut pairs) = Form::<Vec<(String, String)>>::from_request(request, &()).await?;
     let given = pairs.iter().position(|(name, _)| name == CSRF_FIELD).map(|at| pairs.swap_remove(at).1);
     let origin = &web.app.config().site.public_url;
-    web::check_form(&headers, &web.csrf, binding.as_ref(), given.as_deref(), origin).map_err(|refused| {
-        Refusal::from(Problem::new(Kind::Forbidden, "forged-form", refused.to_string()))
-    })?;
+    web::check_form(&headers, &web.csrf, binding.as_ref(), given.as_deref(), origin)
+        .map_err(|refused| Problem::new(Kind::Forbidden, FORGED, refused.to_string()))?;
     let text = serde_urlencoded::to_string(&pairs).expect("pairs of texts can be written");
-    serde_urlencoded::from_str(&text).map_err(|error| told(format!("the form cannot be read: {error}")))
+    serde_urlencoded::from_str(&text).map_err(|error| {
+        Problem::new(Kind::Invalid, "malformed", format!("the form cannot be read: {error}"))
+    })
 }
+
+/// The reason where a form is not from a page of ours.
+const FORGED: &str = "forged-form";
 
 impl Visitor {
     /// The use cases.
     pub(super) fn app(&self) -> &Mcias {
         &self.web.app
+    }
+
+    /// That whoever looks may see a page that shows nothing of its own.
+    pub(super) async fn may_look(&self, for_admins: bool) -> Result<(), Problem> {
+        self.app().may_look(&self.ask, for_admins).await
     }
 
     /// The token for a form.
@@ -224,7 +232,7 @@ impl Visitor {
     /// Back to a page, which says what was wrong; to the login, where that must be fresh.
     pub(super) fn failed(&self, to: &str, problem: &Problem) -> Answer {
         if problem.reason == "fresh-login-required" {
-            let flash = Flash::new(Tone::Info, "Log in once more to change how you log in.");
+            let flash = Flash::new(Tone::Info, "Log in once more for this.");
             return Err(Refusal::LogIn {
                 back: to.to_owned(),
                 flash: Some((flash, self.web.clone())),

@@ -123,7 +123,7 @@ fn a_service_has_several_tokens_and_when_each_was_last_used_is_kept() {
     assert!(used("first") && used("second"));
     // The one that ends tomorrow is warned about, the other is not.
     let about = mcias.about_page("/metrics");
-    assert!(about.contains("mcias_token_expires_seconds{account=\"mcr\",label=\"second\"}"), "{about}");
+    assert!(about.contains("mcias_token_expires_seconds{account=\"mcr\",label=\"second\",id=\""), "{about}");
     assert!(!about.contains("label=\"first\""), "{about}");
     assert!(mcias.log().contains("a token ends soon"), "{}", mcias.log());
     let metrics = mcias.ask("GET", "/metrics", "", &Value::Null);
@@ -346,6 +346,45 @@ fn an_admin_who_cannot_log_in_does_not_count() {
     mcias.done("POST", "/v1/accounts", &admin, &body);
     let answer = mcias.ask("PATCH", "/v1/accounts/ada", &admin, &json!({ "enabled": false }));
     assert_eq!((answer.status, answer.text_of("reason")), (409, "last-admin".to_owned()));
+    // Nor does one whom the policy does not let in.
+    let link = mcias.done("POST", "/v1/accounts/bob/link", &admin, &Value::Null);
+    mcias.redeem(link["url"].as_str().unwrap());
+    let rule = |name: &str| json!({ "name": name, "priority": 1, "effect": "deny", "usernames": [name] });
+    let policy = |rules: Value| json!({ "default": "allow", "rules": rules });
+    mcias.done("PUT", "/v1/policy", &admin, &policy(json!([rule("bob")])));
+    let answer = mcias.ask("DELETE", "/v1/accounts/ada", &admin, &Value::Null);
+    assert_eq!((answer.status, answer.text_of("reason")), (409, "last-admin".to_owned()));
+    mcias.done("PUT", "/v1/policy", &admin, &policy(json!([])));
+    mcias.done("DELETE", "/v1/accounts/ada", &admin, &Value::Null);
+}
+
+#[test]
+fn no_account_speaks_for_mcias_itself() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let system = |name: &str| json!({ "name": name, "account_type": "system" });
+    let mut other = system("other");
+    other["service"] = json!("mcias");
+    for body in [system("mcias"), other] {
+        let answer = mcias.ask("POST", "/v1/accounts", &admin, &body);
+        assert_eq!((answer.status, answer.text_of("field")), (400, "service".to_owned()));
+    }
+    mcias.done("POST", "/v1/accounts", &admin, &system("other"));
+    let answer = mcias.ask("PATCH", "/v1/accounts/other", &admin, &json!({ "service": "mcias" }));
+    assert_eq!((answer.status, answer.text_of("field")), (400, "service".to_owned()));
+}
+
+#[test]
+fn each_request_is_in_the_log_where_that_is_wished() {
+    for (lines, expect) in [("", false), ("[log]\naccess = true", true), ("[log]\nlevel = \"error\"", false)]
+    {
+        let mcias = Mcias::start_with(lines, &[]);
+        assert_eq!(mcias.ask("GET", "/v1/me", "", &Value::Null).status, 401);
+        // The line comes before the answer.
+        let log = mcias.log();
+        let said = log.lines().any(|line| line.contains("\"/v1/me\"") && line.contains("401"));
+        assert_eq!(said, expect, "{lines}: {log}");
+    }
 }
 
 #[test]
@@ -378,6 +417,14 @@ fn what_a_client_sends_makes_the_audit_log_no_longer_than_it_must_be() {
         assert_eq!(mcias.ask("POST", "/v1/link/redeem", "", &link).status, 404);
     }
     assert_eq!(entries(), before);
+    // One that was taken from somebody is not nobody's.
+    let gone = mcias.login("bob");
+    mcias.done("POST", "/v1/me/logout", &gone, &Value::Null);
+    let before = entries();
+    assert_eq!(mcias.ask("GET", "/v1/me", &gone, &Value::Null).status, 401);
+    assert_eq!(mcias.introspect(&service, &gone).body["active"], false);
+    assert_eq!(entries(), before + 2);
+    let before = entries();
     // A refusal is written, and short.
     let long = json!({ "name": "x".repeat(500_000), "account_type": "human" });
     assert_eq!(mcias.ask("POST", "/v1/accounts", &bob, &long).status, 403);

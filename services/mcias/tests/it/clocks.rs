@@ -1,5 +1,7 @@
 //! The machine's clock jumps, forward and back: what has ended has ended, nothing is good twice, the log holds together.
 
+use std::time::Duration;
+
 use mcias::domain::totp::TotpSecret;
 use serde_json::{Value, json};
 
@@ -136,6 +138,92 @@ fn a_login_that_is_yet_to_come_is_not_fresh() {
     assert_eq!(begin().status, 200);
     mcias.clock.jump(15 * 60 + 1);
     assert_eq!(begin().reason(), "fresh-login-required");
+}
+
+#[test]
+fn what_a_wrong_clock_says_is_over_is_not_forgotten() {
+    let mcias = Local::start();
+    let admin = mcias.login("ada");
+    let service = mcias.service(&admin, "mcr");
+    // A machine that starts years ahead, until it is set right: the next time server is minutes away.
+    mcias.clock.jump(3 * 365 * DAY);
+    mcias.look();
+    mcias.clock.pass(Duration::from_secs(3600));
+    mcias.look();
+    mcias.clock.jump(-3 * 365 * DAY);
+    mcias.look();
+    assert_eq!(mcias.introspect(&service, &admin).body["active"], json!(true));
+    // By a clock that goes right, what has ended a month ago goes, and nothing else.
+    let tokens = |token: &str| {
+        let listed = mcias.done("GET", "/v1/accounts/mcr/tokens", token, &Value::Null);
+        listed["tokens"].as_array().unwrap().iter().map(|token| text(&token["label"])).collect::<Vec<_>>()
+    };
+    let short = json!({ "label": "short", "lifetime_seconds": 60 });
+    mcias.done("POST", "/v1/accounts/mcr/tokens", &admin, &short);
+    for (days, expect) in [(29, vec!["short", "first"]), (2, vec!["first"])] {
+        mcias.clock.pass(Duration::from_secs(days * 24 * 3600));
+        mcias.look();
+        assert_eq!(tokens(&mcias.login("ada")), expect);
+    }
+    assert_eq!(mcias.introspect(&service, &mcias.login("ada")).body["active"], json!(true));
+}
+
+#[test]
+fn a_second_factor_is_not_guessed_by_many_sources() {
+    let mcias = Local::start();
+    let admin = mcias.login("ada");
+    let enrolment = mcias.done("POST", "/v1/me/totp/begin", &admin, &Value::Null);
+    let secret = data_encoding::BASE32_NOPAD.decode(text(&enrolment["secret"]).as_bytes()).unwrap();
+    let secret = TotpSecret::try_from_slice(&secret).unwrap();
+    let step = || (mcias.clock.unix_s() / 30).unsigned_abs();
+    let code = || secret.code(step()).expose().to_owned();
+    let codes = mcias.done("POST", "/v1/me/totp/confirm", &admin, &json!({ "code": code() }));
+    mcias.clock.pass(Duration::from_secs(60));
+    let wrong = || {
+        let near = [step() - 1, step(), step() + 1].map(|step| secret.code(step).expose().to_owned());
+        (0..).map(|n| format!("{n:06}")).find(|code| !near.contains(code)).unwrap()
+    };
+    let login = |last: u8, key: &str, code: &str| {
+        let body = json!({ "username": "ada", "password": PASSWORD, key: code });
+        mcias.ask_from([198, 51, 100, last], "POST", "/v1/login", "", &body)
+    };
+    for last in 0..5 {
+        assert_eq!(login(last, "totp", &wrong()).reason(), "wrong-code");
+    }
+    // Right or wrong, from anywhere; and nothing is used up by it.
+    for (last, code) in [(5, wrong()), (6, code())] {
+        let refused = login(last, "totp", &code);
+        assert_eq!((refused.status, refused.reason()), (429, "too-many-attempts"));
+    }
+    assert_eq!(
+        mcias.ask("POST", "/v1/login", "", &json!({ "username": "ada", "password": PASSWORD })).reason(),
+        "second-factor-required"
+    );
+    assert_eq!(login(7, "recovery_code", codes["codes"][0].as_str().unwrap()).status, 200);
+    mcias.clock.pass(Duration::from_secs(2));
+    assert_eq!(login(8, "totp", &code()).status, 200);
+}
+
+#[test]
+fn what_admins_do_to_logins_takes_a_fresh_one() {
+    let mcias = Local::start();
+    let admin = mcias.login("ada");
+    mcias.person(&admin, "bob", &["user"]);
+    let key = text(&mcias.done("GET", "/v1/keys", &admin, &Value::Null)["keys"][0]["id"]);
+    mcias.clock.pass(Duration::from_secs(16 * 60));
+    for (method, path, body) in [
+        ("POST", "/v1/accounts/ada/link", Value::Null),
+        ("POST", "/v1/accounts/bob/reset-factors", Value::Null),
+        ("PATCH", "/v1/accounts/bob", json!({ "roles": { "words": ["admin"] } })),
+        ("POST", "/v1/accounts", json!({ "name": "eve", "account_type": "human", "roles": ["admin"] })),
+        ("DELETE", &format!("/v1/keys/{key}"), Value::Null),
+    ] {
+        let refused = mcias.ask(method, path, &admin, &body);
+        assert_eq!((refused.status, refused.reason()), (403, "fresh-login-required"), "{method} {path}");
+    }
+    // The rest of their work does not.
+    mcias.done("PATCH", "/v1/accounts/bob", &admin, &json!({ "roles": { "words": ["guest"] } }));
+    mcias.done("POST", "/v1/accounts", &admin, &json!({ "name": "eve", "account_type": "human" }));
 }
 
 #[test]

@@ -55,7 +55,17 @@ fn an_operator_s_day() {
     );
     assert!(ctl.run(1, &["account", "update", "mcr", "--role", "admin"]).contains("has no roles"));
     ctl.run(0, &["account", "create", "bob", "--role", "user"]);
-    assert!(ctl.run(0, &["account", "link", "bob"]).contains("/welcome/"));
+    let link = ctl.json(&["account", "link", "bob"])["url"].as_str().unwrap().to_owned();
+    assert!(link.contains("/welcome/"));
+    let redeem = |password: &str| {
+        let input = format!("{link}\n{password}\n");
+        ctl.run_with(&input, &["password", "redeem", "--stdin"])
+    };
+    let short = redeem("short");
+    assert!(String::from_utf8_lossy(&short.stderr).contains("at least 15"), "{short:?}");
+    assert!(redeem(PASSWORD).status.success());
+    assert_eq!(redeem(PASSWORD).status.code(), Some(7));
+    drop(mcias.login("bob"));
     let names: Vec<_> =
         ctl.json(&["account", "list"]).as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
     assert_eq!(names, ["ada", "bob", "mcr"]);

@@ -19,6 +19,7 @@ pub(crate) const PASSWORD: &str = "violet gravel umbrella";
 /// A MCIAS with a first admin, `ada`.
 pub(crate) struct Local {
     pub(crate) clock: Clock,
+    app: Arc<Mcias>,
     router: Router,
     runtime: tokio::runtime::Runtime,
     // Dropped after the database.
@@ -52,7 +53,7 @@ impl Local {
         let link = runtime.block_on(app.make_admin("ada")).unwrap();
         let router = mcias::http::router(Arc::clone(&app));
         let router = surround(router, limits, Arc::new(Metrics::default()), clock.clone());
-        let local = Self { clock, router, runtime, folder };
+        let local = Self { clock, app, router, runtime, folder };
         local.redeem(&link.url);
         local
     }
@@ -67,6 +68,11 @@ impl Local {
             let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
             Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
         })
+    }
+
+    /// Does what is done now and then without being asked.
+    pub(crate) fn look(&self) {
+        self.runtime.block_on(self.app.look());
     }
 
     /// A request with a JSON body (null: none), with a token (empty: none).

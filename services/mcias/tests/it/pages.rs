@@ -74,7 +74,7 @@ fn a_form_that_is_not_from_a_page_of_ours_changes_nothing() {
     let (good, origin) = (csrf(&page), mcias.url());
     let other = csrf(&get(&mcias, "/login", ""));
     for (origin, body) in [
-        (origin.as_str(), String::new()),
+        (origin.as_str(), "x=1".to_owned()),
         (&origin, "csrf=".to_owned()),
         (&origin, "csrf=x".to_owned()),
         (&origin, format!("csrf={other}")),
@@ -93,6 +93,10 @@ fn a_form_that_is_not_from_a_page_of_ours_changes_nothing() {
         mcias.done("GET", "/.well-known/jwks.json", "", &Value::Null)["keys"].as_array().unwrap().len(),
         2
     );
+    let audit = mcias.login("ada");
+    let audit = mcias.done("GET", "/v1/audit?limit=100", &audit, &Value::Null);
+    let forged = |entry: &&Value| entry["action"] == "form" && entry["outcome"] == "refused";
+    assert_eq!(audit["entries"].as_array().unwrap().iter().filter(forged).count(), 6);
     // Logging in takes one as well: nobody is logged in as somebody else.
     let body = format!("username=ada&password={}", PASSWORD.replace(' ', "+"));
     assert_eq!(post(&mcias, "/login", "", &origin, &body).status, 403);
@@ -183,4 +187,51 @@ fn an_address_does_not_lead_a_form_elsewhere() {
         get(&mcias, "/", "__Host-session=x").head.contains("__Host-session=;"),
         "a bad one is taken away"
     );
+}
+
+#[test]
+fn every_page_is_refused_to_whom_it_is_not_for() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    mcias.person(&admin, "bob", &["user"]);
+    drop(mcias.service(&admin, "mcr", &[]));
+    let tokens = mcias.done("GET", "/v1/accounts/mcr/tokens", &admin, &Value::Null);
+    let token = tokens["tokens"][0]["id"].as_str().unwrap();
+    let keys = mcias.done("GET", "/v1/keys", &admin, &Value::Null);
+    let key = keys["keys"][0]["id"].as_str().unwrap();
+    let (revoke, withdraw) =
+        (format!("/accounts/mcr/tokens/{token}/revoke"), format!("/keys/{key}/withdraw"));
+    let own = ["/", "/security", "/security/totp/remove", "/security/recovery-codes", "/sessions"];
+    let admins = [
+        "/accounts",
+        "/accounts/bob",
+        "/accounts/bob/delete",
+        "/accounts/bob/reset-factors",
+        "/new-account",
+        "/policy",
+        "/policy/rule",
+        "/audit",
+        "/keys",
+        &revoke,
+        &withdraw,
+    ];
+    let look = |path: &str, token: &str| get(&mcias, path, &format!("__Host-session={token}")).status;
+    let bob = mcias.login("bob");
+    for path in own {
+        assert_eq!((look(path, &admin), look(path, &bob)), (200, 200), "{path}");
+    }
+    for path in admins {
+        assert_eq!((look(path, &admin), look(path, &bob)), (200, 403), "{path}");
+    }
+    // A rule that comes later ends what a session may see, and not how it is left.
+    let rule = json!({ "name": "no-bob", "priority": 1, "effect": "deny", "usernames": ["bob"] });
+    mcias.done("PUT", "/v1/policy", &admin, &json!({ "default": "allow", "rules": [rule] }));
+    for path in own.iter().chain(&admins) {
+        assert_eq!(look(path, &bob), 403, "{path}");
+    }
+    for (path, status) in [("/login?next=a&next=b", 400), ("/audit?before=x", 400), ("/accounts/%ff", 400)] {
+        let answer = get(&mcias, path, &format!("__Host-session={admin}"));
+        assert_eq!(answer.status, status, "{path}");
+        assert!(answer.head.contains("content-type: text/html"), "{path}: {}", answer.head);
+    }
 }

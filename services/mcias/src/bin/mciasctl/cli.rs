@@ -90,7 +90,7 @@ pub(crate) enum Command {
     Logout,
     /// Who is logged in.
     Whoami,
-    /// The password of whoever is logged in.
+    /// The password of whoever is logged in, or has a one-time link.
     #[command(subcommand)]
     Password(Password),
     /// The second factor of whoever is logged in.
@@ -131,6 +131,15 @@ pub(crate) enum Command {
 pub(crate) enum Password {
     /// Sets a new one, and ends every other session.
     Change,
+    /// Sets a password by a one-time link, in place of a browser. Takes no login.
+    #[command(
+        after_help = "Examples:\n  mciasctl password redeem\n  (pass show link; pass show mcias) | mciasctl password redeem --stdin"
+    )]
+    Redeem {
+        /// Reads the link and the new password from standard input, a line each.
+        #[arg(long)]
+        stdin: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

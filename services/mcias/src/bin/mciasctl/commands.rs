@@ -16,7 +16,7 @@ use mc_api::mcias::client::{self, Client, Target};
 use mcdsl::terminal::{Printer, confirm};
 use serde_json::json;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Password};
 use crate::error::Error;
 use crate::token_file;
 
@@ -40,8 +40,9 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
     let token_file =
         token_file.ok_or_else(|| Error::Usage("there is no home directory: pass --token-file".into()))?;
     // A token that has ended would stand in the way of the login that replaces it.
-    let is_login = matches!(cli.command, Command::Login { .. });
-    let token = if is_login { mc_api::token::Token::default() } else { token_file::read(&token_file)? };
+    let takes_none =
+        matches!(cli.command, Command::Login { .. } | Command::Password(Password::Redeem { .. }));
+    let token = if takes_none { mc_api::token::Token::default() } else { token_file::read(&token_file)? };
     let target = Target { url: cli.reach.server, ca: cli.reach.ca };
     let client = client::connect(&target, token).await?;
     let mut session =
@@ -52,7 +53,8 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
         }
         Command::Logout => login::logout(&mut session).await,
         Command::Whoami => own::whoami(&mut session).await,
-        Command::Password(command) => own::password(&mut session, &command).await,
+        Command::Password(Password::Change) => own::change_password(&mut session).await,
+        Command::Password(Password::Redeem { stdin }) => own::redeem(&mut session, stdin).await,
         Command::Totp(command) => own::totp(&mut session, &command).await,
         Command::RecoveryCodes => own::recovery_codes(&mut session).await,
         Command::Passkey(command) => own::passkey(&mut session, command).await,

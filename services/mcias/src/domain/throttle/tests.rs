@@ -308,3 +308,34 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn codes_are_slowed_down_wherever_they_come_from() {
+    let (mut throttle, ada) = (throttle(), name("ada"));
+    let mut now = s(1000);
+    for _ in 0..5 {
+        assert_eq!(throttle.code(&ada, false, now), Ok(()));
+    }
+    for delay in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900] {
+        // A right one is not told from a wrong one.
+        assert_eq!(throttle.code(&ada, true, now), Err(s(delay)));
+        assert_eq!(throttle.code(&ada, false, now + s(delay) - s(1)), Err(s(1)));
+        now += s(delay);
+        assert_eq!(throttle.code(&ada, false, now), Ok(()));
+    }
+    assert_eq!(throttle.code(&name("bob"), false, now), Ok(()));
+    // Passwords are not: others cannot keep her from showing hers.
+    assert_eq!(throttle.check(&ada, at("192.0.2.1"), false, now), Ok(()));
+    now += s(900);
+    assert_eq!(throttle.code(&ada, true, now), Ok(()));
+    for _ in 0..5 {
+        assert_eq!(throttle.code(&ada, false, now), Ok(()));
+    }
+}
+
+#[test]
+fn a_day_has_few_codes() {
+    let (mut throttle, ada) = (throttle(), name("ada"));
+    let guesses = (0..DAY.as_secs()).filter(|second| throttle.code(&ada, false, s(*second)).is_ok()).count();
+    assert!(guesses <= 110, "{guesses}");
+}

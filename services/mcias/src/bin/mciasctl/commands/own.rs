@@ -3,13 +3,13 @@
 use mc_api::mcias::{
     Account, BeginTotpRequest, ChangePasswordRequest, ConfirmTotpRequest, EndOtherSessionsRequest,
     EndSessionRequest, GetMeRequest, ListPasskeysRequest, ListSessionsRequest, PasskeyLabel, RecoveryCodes,
-    RemovePasskeyRequest, RemoveTotpRequest, RenamePasskeyRequest, ReplaceRecoveryCodesRequest,
-    Session as Message,
+    RedeemLinkRequest, RemovePasskeyRequest, RemoveTotpRequest, RenamePasskeyRequest,
+    ReplaceRecoveryCodesRequest, Session as Message,
 };
-use mcdsl::terminal::{clean, prompt_new_secret, prompt_secret};
+use mcdsl::terminal::{clean, prompt_new_secret, prompt_secret, read_secret_stdin};
 
 use super::{Session, list_or, when, when_or_dash};
-use crate::cli::{Passkey, Password, Session as Command, Totp};
+use crate::cli::{Passkey, Session as Command, Totp};
 use crate::error::Error;
 
 pub(super) async fn whoami(session: &mut Session<'_>) -> Result<(), Error> {
@@ -40,8 +40,23 @@ pub(super) fn show(session: &mut Session<'_>, account: &Account) -> Result<(), E
     Ok(session.printer.record(account, &lines)?)
 }
 
-pub(super) async fn password(session: &mut Session<'_>, command: &Password) -> Result<(), Error> {
-    let Password::Change = command;
+pub(super) async fn redeem(session: &mut Session<'_>, stdin: bool) -> Result<(), Error> {
+    let read = || {
+        if stdin {
+            return Ok((read_secret_stdin()?, read_secret_stdin()?));
+        }
+        Ok((prompt_secret("The link: ")?, prompt_new_secret("New password: ", "Once more: ")?))
+    };
+    let (link, password) = read().map_err(Error::Terminal)?;
+    // The whole link, or its last part.
+    let secret = link.expose().trim().rsplit('/').next().unwrap_or_default().to_owned();
+    let request = RedeemLinkRequest { secret, password: password.expose().to_owned() };
+    let account = session.client.identity.redeem_link(request).await?.into_inner().account;
+    let text = || format!("{account} has a new password: log in with it\n");
+    Ok(session.printer.print(|| serde_json::json!({ "account": account }), text)?)
+}
+
+pub(super) async fn change_password(session: &mut Session<'_>) -> Result<(), Error> {
     let has_password = session.client.me.get_me(GetMeRequest {}).await?.into_inner().has_password;
     let current =
         has_password.then(|| prompt_secret("Password now: ")).transpose().map_err(Error::Terminal)?;
