@@ -30,8 +30,10 @@ pub fn check(input: &[u8]) {
     File::create(&archive).and_then(|mut file| file.write_all(&bytes)).expect("the folder is writable");
     let done = under_test(&archive, &inside);
     assert_eq!(fs::read(&outside).expect("it is still there"), b"as it was");
-    let mut names: Vec<_> =
-        fs::read_dir(folder.path()).expect("it is still there").map(|entry| entry.expect("it can be read").file_name()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder.path())
+        .expect("it is still there")
+        .map(|entry| entry.expect("it can be read").file_name())
+        .collect();
     names.sort();
     match done {
         Ok(done) => {
@@ -42,7 +44,10 @@ pub fn check(input: &[u8]) {
         }
         Err(error) => {
             assert_eq!(names, ["archive", "outside"], "{error}");
-            assert!(error.to_string().chars().all(|c| c == ' ' || !c.is_whitespace() && !c.is_control()), "{error:?}");
+            assert!(
+                error.to_string().chars().all(|c| c == ' ' || !c.is_whitespace() && !c.is_control()),
+                "{error:?}"
+            );
         }
     }
 }

@@ -45,10 +45,11 @@ fn cookies(line: &[u8]) {
         .map(<[u8]>::trim_ascii)
         .filter_map(|pair| Some(pair.split_at(pair.iter().position(|byte| *byte == b'=')?)))
         .collect();
-    let the_one = |name: &str| match *pairs.iter().filter(|(given, _)| *given == name.as_bytes()).collect::<Vec<_>>() {
-        [(_, value)] if value.len() > 1 => str::from_utf8(&value[1..]).ok(),
-        _ => None,
-    };
+    let the_one =
+        |name: &str| match *pairs.iter().filter(|(given, _)| *given == name.as_bytes()).collect::<Vec<_>>() {
+            [(_, value)] if value.len() > 1 => str::from_utf8(&value[1..]).ok(),
+            _ => None,
+        };
     let session = session_of(&headers);
     assert_eq!(session.as_ref().map(Secret::expose), the_one("__Host-session"));
     if let Some(anonymous) = anonymous_of(&headers) {
@@ -65,8 +66,10 @@ fn cookies(line: &[u8]) {
 fn local(text: &str) -> Option<&str> {
     // The planted bug: a backslash is no slash.
     #[cfg(feature = "planted")]
-    return (text.starts_with('/') && !text.starts_with("//") && text.bytes().all(|byte| byte.is_ascii_graphic()))
-        .then_some(text);
+    return (text.starts_with('/')
+        && !text.starts_with("//")
+        && text.bytes().all(|byte| byte.is_ascii_graphic()))
+    .then_some(text);
     #[cfg(not(feature = "planted"))]
     local_path(text)
 }
