@@ -161,10 +161,11 @@ impl Connection {
             ended = connection.as_mut() => return ended.unwrap_or_else(|error| said(&*error)),
             () = leave => connection.as_mut().graceful_shutdown(),
         }
-        // What is under way may end, as long as it gets on.
+        // What is under way may end, as long as it gets on from here.
+        moved.now();
         tokio::select! {
             ended = connection.as_mut() => ended.unwrap_or_else(|error| said(&*error)),
-            () = moved.nothing_for(self.idle.saturating_mul(2)) => said(&"nothing moved any more"),
+            () = moved.nothing_for(self.idle) => said(&"nothing moved any more"),
         }
         drop(self.place);
     }

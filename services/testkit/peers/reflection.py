@@ -1,7 +1,7 @@
 """Asks a MCIAS by gRPC what it is, without any code made from its .proto.
 
-Arguments: address, file of the authority, the name in its certificate. Prints its services, its health, what it answers to a
-call that needs no token, and what it says where a token is missing.
+Arguments: address, file of the authority, the name in its certificate. Prints its services, the health of each, what it answers
+to a call that needs no token, and what it says where a token is missing and where a message is too large.
 """
 
 import json
@@ -46,10 +46,21 @@ def call(service, method, **fields):
 
 
 keys = call("metacircular.mcias.v1.Identity", "GetKeySet")
-health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+stub = health_pb2_grpc.HealthStub(channel)
+ours = [service for service in services if service.startswith("metacircular.")]
+health = {
+    name: stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status for name in ["", *ours]
+}
 refused = None
 try:
     call("metacircular.mcias.v1.Accounts", "ListAccounts")
 except grpc.RpcError as error:
     refused = {"code": error.code().name, "reason": dict(error.trailing_metadata()).get("mc-reason")}
-print(json.dumps({"services": services, "health": health.status, "keys": keys, "refused": refused}))
+too_large = None
+try:
+    # More than server.max_body_bytes, and less than what gRPC takes by itself.
+    call("metacircular.mcias.v1.Identity", "GetLink", secret="x" * 2_000_000)
+except grpc.RpcError as error:
+    too_large = error.code().name
+told = {"services": services, "health": health, "keys": keys, "refused": refused, "too_large": too_large}
+print(json.dumps(told))

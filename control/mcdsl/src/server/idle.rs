@@ -31,7 +31,8 @@ impl<S> Watched<S> {
 }
 
 impl Moved {
-    fn now(&self) {
+    /// Counts as if something moved.
+    pub(super) fn now(&self) {
         let ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(ms, Ordering::Relaxed);
     }

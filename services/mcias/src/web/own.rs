@@ -347,7 +347,9 @@ pub(super) async fn sessions(visitor: Visitor) -> Answer {
             (web::form("/sessions/end-others", &csrf, web::button("End all others", Action::Danger)))
         }
     };
-    let lead = Some("Where you are logged in. End what you do not know, and change your password.");
+    let lead = Some(
+        "Where you are logged in: each is a token, of a browser, of mciasctl, or of a service. End what you do not know, and change your password.",
+    );
     Ok(visitor.page_with(StatusCode::OK, |page| Page { lead, ..page }, "Sessions", body))
 }
 

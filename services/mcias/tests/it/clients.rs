@@ -115,9 +115,12 @@ fn a_grpc_client_without_our_proto_finds_out_what_there_is() {
     let told = python_script("reflection.py", &[&mcias.grpc.to_string(), &ca, NAME], &[]);
     let services = told["services"].as_array().unwrap();
     for name in ["Identity", "Me", "Accounts", "LoginPolicy", "Site"] {
-        assert!(services.contains(&json!(format!("metacircular.mcias.v1.{name}"))), "{name}: {told}");
+        let name = format!("metacircular.mcias.v1.{name}");
+        assert!(services.contains(&json!(name)), "{name}: {told}");
+        assert_eq!(told["health"][&name], 1, "{name}: {told}");
     }
-    assert_eq!((&told["health"], &told["keys"]["keys"][0]["crv"]), (&json!(1), &json!("Ed25519")));
+    assert_eq!((&told["health"][""], &told["keys"]["keys"][0]["crv"]), (&json!(1), &json!("Ed25519")));
+    assert_eq!(told["too_large"], "OUT_OF_RANGE");
     assert_eq!(told["refused"], json!({ "code": "UNAUTHENTICATED", "reason": "unauthenticated" }));
 }
 

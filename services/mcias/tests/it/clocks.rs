@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use mcias::domain::totp::TotpSecret;
 use serde_json::{Value, json};
 
 use crate::local::{Local, PASSWORD, text};
@@ -104,11 +103,8 @@ fn what_was_revoked_while_the_clock_was_wrong_stays_revoked() {
 fn a_code_is_good_once_whatever_the_clock_says() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
-    let enrolment = mcias.done("POST", "/v1/me/totp/begin", &admin, &Value::Null);
-    let secret = data_encoding::BASE32_NOPAD.decode(text(&enrolment["secret"]).as_bytes()).unwrap();
-    let secret = TotpSecret::try_from_slice(&secret).unwrap();
+    let (secret, _) = mcias.second_factor(&admin);
     let code = || secret.code((mcias.clock.unix_s() / 30).unsigned_abs()).expose().to_owned();
-    mcias.done("POST", "/v1/me/totp/confirm", &admin, &json!({ "code": code() }));
     let login = |code: &str| {
         let body = json!({ "username": "ada", "password": PASSWORD, "totp": code });
         mcias.ask("POST", "/v1/login", "", &body)
@@ -172,12 +168,9 @@ fn what_a_wrong_clock_says_is_over_is_not_forgotten() {
 fn a_second_factor_is_not_guessed_by_many_sources() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
-    let enrolment = mcias.done("POST", "/v1/me/totp/begin", &admin, &Value::Null);
-    let secret = data_encoding::BASE32_NOPAD.decode(text(&enrolment["secret"]).as_bytes()).unwrap();
-    let secret = TotpSecret::try_from_slice(&secret).unwrap();
+    let (secret, codes) = mcias.second_factor(&admin);
     let step = || (mcias.clock.unix_s() / 30).unsigned_abs();
     let code = || secret.code(step()).expose().to_owned();
-    let codes = mcias.done("POST", "/v1/me/totp/confirm", &admin, &json!({ "code": code() }));
     mcias.clock.pass(Duration::from_secs(60));
     let wrong = || {
         let near = [step() - 1, step(), step() + 1].map(|step| secret.code(step).expose().to_owned());
@@ -199,7 +192,7 @@ fn a_second_factor_is_not_guessed_by_many_sources() {
         mcias.ask("POST", "/v1/login", "", &json!({ "username": "ada", "password": PASSWORD })).reason(),
         "second-factor-required"
     );
-    assert_eq!(login(7, "recovery_code", codes["codes"][0].as_str().unwrap()).status, 200);
+    assert_eq!(login(7, "recovery_code", &codes[0]).status, 200);
     mcias.clock.pass(Duration::from_secs(2));
     assert_eq!(login(8, "totp", &code()).status, 200);
 }

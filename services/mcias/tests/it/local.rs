@@ -10,6 +10,7 @@ use mcdsl::http::{Metrics, Peer, surround};
 use mcias::app::Mcias;
 use mcias::config::Config;
 use mcias::domain::password::Params;
+use mcias::domain::totp::TotpSecret;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
@@ -124,6 +125,16 @@ impl Local {
         self.done("POST", "/v1/accounts", admin, &json!({ "name": name, "account_type": "system" }));
         let path = format!("/v1/accounts/{name}/tokens");
         text(&self.done("POST", &path, admin, &json!({ "label": "first" }))["token"])
+    }
+
+    /// Turns the second factor of whoever shows this token on: its secret, and the recovery codes.
+    pub(crate) fn second_factor(&self, token: &str) -> (TotpSecret, Vec<String>) {
+        let enrolment = self.done("POST", "/v1/me/totp/begin", token, &Value::Null);
+        let secret = data_encoding::BASE32_NOPAD.decode(text(&enrolment["secret"]).as_bytes()).unwrap();
+        let secret = TotpSecret::try_from_slice(&secret).unwrap();
+        let code = secret.code((self.clock.unix_s() / 30).unsigned_abs());
+        let codes = self.done("POST", "/v1/me/totp/confirm", token, &json!({ "code": code.expose() }));
+        (secret, codes["codes"].as_array().unwrap().iter().map(text).collect())
     }
 
     /// What a service is told of a token.
