@@ -90,9 +90,8 @@ pub(super) async fn keys(visitor: Visitor) -> Answer {
         let state =
             if key.signs { web::badge("Signs", Tone::Good) } else { web::badge("Published", Tone::Info) };
         vec![
-            html! { code { (key.id) } },
+            html! { code title=(key.id) { (short(&key.id)) } },
             state,
-            when(key.created_at),
             when(key.signs_from),
             when(key.needed_until),
             web::link_button(&format!("/keys/{}/withdraw", key.id), "Withdraw", Action::Danger),
@@ -102,7 +101,7 @@ pub(super) async fn keys(visitor: Visitor) -> Answer {
     let rotate = web::form("/keys", &visitor.csrf(), web::button("Make a new key", Action::Primary));
     let overlap = visitor.app().config().tokens.key_overlap_s;
     let body = html! {
-        (web::table("Signing keys", &["Id", "State", "Made", "Signs from", "Needed until", ""], &rows))
+        (web::table("Signing keys", &["Id", "State", "Signs from", "Needed until", ""], &rows))
         (web::card("Rotation", html! {
             p {
                 "A new key is published at once and signs after " (overlap / 60) " minutes, so that everybody had time to fetch it. The old one stays "
@@ -113,6 +112,12 @@ pub(super) async fn keys(visitor: Visitor) -> Answer {
     };
     let lead = Some("What tokens are signed with, and what others check them by.");
     Ok(visitor.page_with(StatusCode::OK, |page| Page { lead, ..page }, "Signing keys", body))
+}
+
+/// The beginning of a key's id, which tells it from the others.
+fn short(id: &str) -> String {
+    let begin: String = id.chars().take(10).collect();
+    format!("{begin}…")
 }
 
 pub(super) async fn rotate(posted: Posted<Nothing>) -> Answer {
@@ -129,7 +134,7 @@ pub(super) async fn ask_withdraw(visitor: Visitor, Path(id): Path<String>) -> An
     let what = "For a key that others may have. All that it signed has ended at once: sessions, yours among them, and tokens of \
                 services, which need new ones. This cannot be undone.";
     let at = format!("/keys/{}/withdraw", key.id);
-    Ok(ask(&visitor, "Withdraw this key?", &at, what, "Withdraw it", "/keys"))
+    Ok(ask(&visitor, &format!("Withdraw the key {}?", short(&key.id)), &at, what, "Withdraw it", "/keys"))
 }
 
 pub(super) async fn withdraw(Path(id): Path<String>, posted: Posted<Nothing>) -> Answer {
