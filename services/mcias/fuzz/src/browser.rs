@@ -2,7 +2,7 @@
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use mcdsl::Secret;
-use mcdsl::web::{Csrf, Flash, Tone, anonymous_of, local_path, session_of};
+use mcdsl::web::{Csrf, Flash, Tone, anonymous_of, session_of};
 use url::Url;
 
 /// What signs here.
@@ -71,5 +71,5 @@ fn local(text: &str) -> Option<&str> {
         && text.bytes().all(|byte| byte.is_ascii_graphic()))
     .then_some(text);
     #[cfg(not(feature = "planted"))]
-    local_path(text)
+    mcdsl::web::local_path(text)
 }

@@ -28,6 +28,15 @@ mod tests {
         assert!(seeds >= 5, "{seeds} seeds in {}", folder.display());
     }
 
+    /// What is mutated is something that is taken, or little would be seen of the rest.
+    #[test]
+    fn sound_archives_are_among_the_seeds() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds/archive");
+        for seed in ["00", "01"] {
+            assert!(super::archive::is_taken(&std::fs::read(folder.join(seed)).unwrap()), "{seed}");
+        }
+    }
+
     #[test]
     fn seeds_pass() {
         run_seeds("account_name", super::account_name::check);
