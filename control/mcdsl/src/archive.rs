@@ -25,7 +25,7 @@ pub use unpack::{Unpacked, unpack};
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The system said no.
-    #[error("cannot {what} {path}")]
+    #[error("cannot {what} {}", shown(path))]
     Io {
         /// What was to be done.
         what: &'static str,
@@ -43,11 +43,13 @@ pub enum ArchiveError {
         source: rusqlite::Error,
     },
     /// A file was cut while it was read.
-    #[error("{0} became shorter while it was packed: pack again")]
+    #[error("{} became shorter while it was packed: pack again", shown(.0))]
     Shorter(PathBuf),
     /// A link that another machine would not have the end of, or that leads into what is not ours.
     #[error(
-        "the link {path} points to {target}, which is not in the directory: put there what it points to, or a link within it"
+        "the link {} points to {}, which is not in the directory: put there what it points to, or a link within it",
+        shown(path),
+        shown(target)
     )]
     LinkLeaves {
         /// The link.
@@ -88,6 +90,11 @@ impl ArchiveError {
     fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, path: path.to_owned(), source }
     }
+}
+
+/// A path for people to read. An archive may come from anywhere, and with it names that would speak to a terminal.
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().escape_debug().to_string()
 }
 
 /// Whether a link from `link` (relative to the directory) to `target` stays within the directory.

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, syncfs, utimensat};
 use tar::{Archive, Entry, EntryType};
 use zstd::Decoder;
 
-use super::{ArchiveError, Temporary, beside, link_stays, parent};
+use super::{ArchiveError, Temporary, beside, link_stays, parent, shown};
 
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +160,11 @@ impl Unpacker<'_> {
     /// Reads an entry's head. When this returns, its path is new, and all that is above it are directories that we made.
     fn judge(&mut self, entry: &Entry<'_, impl Read>) -> Result<Head, ArchiveError> {
         let raw = entry.path_bytes();
+        let has_zero = raw.contains(&0);
         let raw = Path::new(std::ffi::OsStr::from_bytes(&raw));
+        if has_zero {
+            return Err(refused(raw, "has a zero byte in its path"));
+        }
         let mut path = PathBuf::new();
         for component in raw.components() {
             match component {
@@ -219,7 +223,8 @@ impl Unpacker<'_> {
     fn link(&mut self, entry: &Entry<'_, impl Read>, head: &Head, full: &Path) -> Result<(), ArchiveError> {
         let target = entry.link_name_bytes().unwrap_or_default();
         let target = Path::new(std::ffi::OsStr::from_bytes(&target));
-        if target.as_os_str().is_empty() || !link_stays(&head.path, target) {
+        let has_zero = target.as_os_str().as_bytes().contains(&0);
+        if has_zero || target.as_os_str().is_empty() || !link_stays(&head.path, target) {
             return Err(refused(&head.path, "is a link to something that is not in the directory"));
         }
         std::os::unix::fs::symlink(target, full).map_err(ArchiveError::io("create the link", full))?;
@@ -264,7 +269,7 @@ fn times(head: &Head) -> FileTimes {
 }
 
 fn refused(entry: &Path, why: &'static str) -> ArchiveError {
-    ArchiveError::Refused { entry: entry.to_string_lossy().escape_default().to_string(), why }
+    ArchiveError::Refused { entry: shown(entry), why }
 }
 
 /// At most so many bytes; more is a failure, not the end.

@@ -43,6 +43,8 @@ fn archives() -> Vec<Vec<u8>> {
         seed(&[(b'5', ".", "", ""), (b'0', "../x", "", "x")]),
         seed(&[(b'5', ".", "", ""), (b'1', "x", "y", "")]),
         seed(&[(b'0', "x", "", "x")]),
+        // Found: a long name with a zero byte was said to the terminal as it was.
+        seed(&[(b'5', ".", "", ""), (b'L', "l", "", "\u{1b}c\0x"), (b'0', "x", "", "")]),
         b"z".to_vec(),
         b"r\x28\xb5\x2f\xfd".to_vec(),
     ]
