@@ -12,6 +12,7 @@ mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -123,53 +124,67 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self, mut stream: TcpStream, address: SocketAddr) {
+    async fn run(self, mut stream: TcpStream, address: SocketAddr) {
+        let Self { tls, proxy, app, idle, mut stop, place: _place } = self;
         // A failure of a client's connection is the client's: it is told in the log of those who look for it.
         let said = |error: &dyn std::fmt::Display| tracing::debug!(%address, %error, "a connection failed");
-        let begun = tokio::time::timeout(BEGIN, async {
-            let client = accept::client(&mut stream, address, &self.proxy).await?;
-            let stream = match &self.tls {
+        let begin = tokio::time::timeout(BEGIN, async {
+            let client = accept::client(&mut stream, address, &proxy).await?;
+            let stream = match &tls {
                 None => accept::Stream::Plain(stream),
                 Some(tls) => accept::Stream::Tls(Box::new(tls.accept(stream).await?)),
             };
             Ok::<_, std::io::Error>((client, stream))
         });
-        let (client, stream) = match begun.await {
+        let begun = tokio::select! {
+            begun = begin => begun,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        let (client, stream) = match begun {
             Ok(Ok(begun)) => begun,
             Ok(Err(error)) => return said(&error),
             Err(late) => return said(&late),
         };
-        let app = self.app.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+        let heard = Arc::new(AtomicBool::new(false));
+        let hears = Arc::clone(&heard);
+        let app = app.map_request(move |mut request: http::Request<hyper::body::Incoming>| {
+            hears.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(Peer(client));
             request.map(axum::body::Body::new)
         });
         let mut builder = Builder::new(TokioExecutor::new());
         let http1 = &mut builder.http1();
-        http1.timer(TokioTimer::new()).header_read_timeout(self.idle).max_buf_size(HEAD_BYTES as usize);
+        http1.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(HEAD_BYTES as usize);
         let http2 = &mut builder.http2();
         http2.timer(TokioTimer::new()).max_concurrent_streams(STREAMS).max_header_list_size(HEAD_BYTES);
         let (stream, moved) = idle::Watched::new(stream);
         let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
         let mut connection = std::pin::pin!(connection);
-        let leave = async {
-            tokio::select! {
-                _ = self.stop.wait_for(|stop| *stop) => {}
-                () = moved.nothing_for(self.idle) => {}
+        // Bytes alone are no reason to stay: whoever has a connection asks for something.
+        let silent = async {
+            tokio::time::sleep(idle).await;
+            if heard.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             ended = connection.as_mut() => return ended.unwrap_or_else(|error| said(&*error)),
-            () = leave => connection.as_mut().graceful_shutdown(),
+            () = silent => return said(&"nothing was asked"),
+            () = moved.nothing_for(idle) => connection.as_mut().graceful_shutdown(),
+            _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
         }
-        // What is under way may end, as long as it gets on from here.
+        // What is under way may end, as long as it gets on from here; not for ever, though.
         moved.now();
         tokio::select! {
             ended = connection.as_mut() => ended.unwrap_or_else(|error| said(&*error)),
-            () = moved.nothing_for(self.idle) => said(&"nothing moved any more"),
+            () = moved.nothing_for(idle) => said(&"nothing moved any more"),
+            () = tokio::time::sleep(idle.saturating_mul(LEAVING)) => said(&"it does not end"),
         }
-        drop(self.place);
     }
 }
+
+/// How many times as long as it may be idle a connection that is to end may take to.
+const LEAVING: u32 = 5;
 
 /// Time that a client has for its PROXY header and TLS.
 const BEGIN: Duration = Duration::from_secs(10);

@@ -54,6 +54,7 @@ pub struct Mcias {
     hashing: password::Hashing,
     throttle: Mutex<Throttle>,
     bearers: bearer::Bearers,
+    told: bearer::Told,
     /// Grows with each change that may make a token invalid: what was read before is not believed any more.
     generation: Arc<AtomicU64>,
     /// When tokens were last seen, until that is written.
@@ -126,6 +127,7 @@ impl Mcias {
             policy: Arc::new(ArcSwap::from_pointee((revision, policy))),
             keys: Arc::new(ArcSwap::from_pointee(keys)),
             bearers: bearer::Bearers::new(),
+            told: bearer::Told::new(),
             generation: Arc::default(),
             seen: Mutex::default(),
             enrolments: Mutex::default(),

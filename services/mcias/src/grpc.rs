@@ -23,6 +23,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic::{Request, Response, Status};
 
 use crate::app::{Ask, Mcias};
+use crate::http::SMALL;
 
 /// Serves the calls.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ type Reply<T> = Result<Response<T>, Status>;
 pub async fn services(app: Arc<Mcias>) -> Result<RoutesBuilder, tonic_reflection::server::Error> {
     let grpc = Grpc(app);
     let most = grpc.0.config().server.max_body_bytes;
-    let identity = identity_server::IdentityServer::new(grpc.clone()).max_decoding_message_size(most);
+    let identity = identity_server::IdentityServer::new(grpc.clone()).max_decoding_message_size(SMALL);
     let me = me_server::MeServer::new(grpc.clone()).max_decoding_message_size(most);
     let accounts = accounts_server::AccountsServer::new(grpc.clone()).max_decoding_message_size(most);
     let policy = login_policy_server::LoginPolicyServer::new(grpc.clone()).max_decoding_message_size(most);

@@ -25,6 +25,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::{Ask, Mcias};
 
+/// Bytes of a body that anybody may send: no token is needed, or it is not known yet.
+pub(crate) const SMALL: usize = 64 * 1024;
+
 /// What handlers share.
 pub(crate) type App = Arc<Mcias>;
 

@@ -13,7 +13,7 @@ mod visit;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
@@ -25,6 +25,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::app::Mcias;
 use crate::domain::Role;
+use crate::http::SMALL;
 
 /// What pages share.
 #[derive(Debug)]
@@ -93,6 +94,7 @@ pub fn router(app: Arc<Mcias>) -> Router {
         .route("/keys", get(site::keys).post(site::rotate))
         .route("/keys/{id}/withdraw", get(site::ask_withdraw).post(site::withdraw))
         .layer(from_fn(web::secure))
+        .layer(DefaultBodyLimit::max(SMALL))
         .with_state(shared)
         .merge(web::static_files(&[SCRIPT]))
 }

@@ -30,7 +30,8 @@ pub struct Settings {
     /// Connections at the same time, at each address.
     pub max_connections: u32,
     /// Time in which nothing moves over a connection, in milliseconds: then it takes no further request, and is cut off
-    /// once it has lasted twice as long. The head of an HTTP/1.1 request must be whole within it.
+    /// once it has lasted twice as long. The first request must come within it, and the head of each of HTTP/1.1 be whole. Not
+    /// less than `request_timeout_ms`.
     pub idle_timeout_ms: u64,
     /// Time until an answer begins, in milliseconds.
     pub request_timeout_ms: u64,
@@ -79,9 +80,10 @@ impl Settings {
         let body = u64::try_from(self.max_body_bytes).unwrap_or(u64::MAX);
         let least = [
             ("server.max_connections", u64::from(self.max_connections), 1),
-            ("server.idle_timeout_ms", self.idle_timeout_ms, 1000),
+            // Nothing moves while a request is answered.
+            ("server.idle_timeout_ms", self.idle_timeout_ms, self.request_timeout_ms.max(1000)),
             ("server.request_timeout_ms", self.request_timeout_ms, 100),
-            ("server.max_body_bytes", body, 1024),
+            ("server.max_body_bytes", body, 64 * 1024),
         ];
         let wrong = least.into_iter().find(|(_, value, least)| value < least);
         wrong.map_or(Ok(()), |(key, value, least)| {

@@ -164,33 +164,64 @@ async fn ends(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Vec<u8> {
     all
 }
 
+/// HTTP/2's connection preface with empty SETTINGS (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+/// A PING (RFC 9113, section 6.7).
+const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0by chance";
+
+/// A request whose connection stays.
+const ASKED: &[u8] = b"GET /whoami HTTP/1.1\r\nhost: service.test\r\n\r\n";
+
+const IDLE_MS: u64 = 2000;
+
 #[tokio::test]
-async fn whoever_says_nothing_or_reads_nothing_loses_their_place() {
-    let served = serve(Settings { idle_timeout_ms: 300, ..Settings::default() }).await;
-    // HTTP/2's connection preface with empty SETTINGS (RFC 9113, section 3.4).
-    let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".as_slice();
-    let asked = b"GET /whoami HTTP/1.1\r\nhost: service.test\r\n\r\n".as_slice();
+async fn whoever_says_nothing_loses_their_place() {
+    let served = serve(Settings { idle_timeout_ms: IDLE_MS, ..Settings::default() }).await;
     let begun = b"GET /whoami HTTP/1.1\r\nhost: serv".as_slice();
-    for (alpn, said) in
-        [("http/1.1", b"".as_slice()), ("h2", b""), ("h2", http2), ("http/1.1", asked), ("http/1.1", begun)]
-    {
+    let check = async |alpn: &str, said: &[u8]| {
         let mut stream = connect(served.address, &served.roots, b"", &[alpn]).await.unwrap();
         stream.write_all(said).await.unwrap();
         let heard = ends(&mut stream).await;
-        assert_eq!(heard.starts_with(b"HTTP/1.1 200 "), said == asked, "{}", said.escape_ascii());
+        assert_eq!(heard.starts_with(b"HTTP/1.1 200 "), said == ASKED, "{}", said.escape_ascii());
+    };
+    // Bytes are no reason to stay, where nothing is asked.
+    let pings = async {
+        let stream = connect(served.address, &served.roots, b"", &["h2"]).await.unwrap();
+        let (mut from, mut to) = tokio::io::split(stream);
+        to.write_all(PREFACE).await.unwrap();
+        let pings = async {
+            while to.write_all(PING).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::join!(ends(&mut from), pings)
+    };
+    tokio::join!(
+        check("http/1.1", b""),
+        check("h2", b""),
+        check("h2", PREFACE),
+        check("http/1.1", ASKED),
+        check("http/1.1", begun),
+        pings,
+    );
+    // Whoever goes on, however slowly, is served for longer than that.
+    let mut stream = connect(served.address, &served.roots, b"", &["http/1.1"]).await.unwrap();
+    for _ in 0..10 {
+        stream.write_all(ASKED).await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    // More than sockets hold is on its way, and nobody reads it.
+}
+
+#[tokio::test]
+async fn whoever_reads_nothing_loses_their_place() {
+    let served = serve(Settings { idle_timeout_ms: 300, ..Settings::default() }).await;
+    // More than sockets hold is on its way.
     let mut stream = connect(served.address, &served.roots, b"", &["http/1.1"]).await.unwrap();
     stream.write_all(b"GET /large HTTP/1.1\r\nhost: service.test\r\n\r\n").await.unwrap();
     // All places but the one that waits for the next connection.
     let free = served.places.acquire_many(Settings::default().max_connections - 1);
     drop(tokio::time::timeout(Duration::from_secs(20), free).await.expect("its place is kept").unwrap());
     assert!(ends(&mut stream).await.len() < LARGE);
-    // Whoever goes on, however slowly, is served for longer than that.
-    let mut stream = connect(served.address, &served.roots, b"", &["http/1.1"]).await.unwrap();
-    for _ in 0..8 {
-        stream.write_all(asked).await.unwrap();
-        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }

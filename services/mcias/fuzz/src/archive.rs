@@ -95,7 +95,7 @@ fn tar_of(mut rest: &[u8]) -> Vec<u8> {
         rest = text;
         let mut header = Header::new_gnu();
         header.set_entry_type(EntryType::new(kind));
-        header.set_mode(u32::from(mode) << 4 | 0o4000);
+        header.set_mode(u32::from(mode) << 3 | 0o4000);
         header.set_size(contents.len() as u64);
         header.set_uid(0);
         header.set_gid(0);

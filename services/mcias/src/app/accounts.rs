@@ -1,7 +1,6 @@
 //! What admins do with accounts.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use mc_api::mcias as api;
 use mcdsl::http::{Caller, NOWHERE};
@@ -10,7 +9,7 @@ use uuid::Uuid;
 
 use super::event::Event;
 use super::{Ask, Fault, Mcias, messages, named, random, sha256};
-use crate::domain::policy::{AccountType, Effect};
+use crate::domain::policy::{AccountType, Effect, Policy, Service};
 use crate::domain::{Account, Name, Role, Roles};
 use crate::store;
 use crate::store::accounts::Stored;
@@ -127,7 +126,7 @@ impl Mcias {
         if roles.is_some_and(|roles| roles.has(Role::Admin)) {
             self.recent(ask, admin, "account.update", &name).await?;
         }
-        let keep_an_admin = self.keeps_an_admin();
+        let mcias = self.service.clone();
         let (now, enabled) = (self.now(), change.enabled);
         let event = Event::new("account.update", name.as_str()).because(what_changes(&change));
         self.change(ask, event, move |db, _event| {
@@ -141,7 +140,7 @@ impl Mcias {
             }
             let loses_admin = roles.is_some_and(|roles| !roles.has(Role::Admin)) || enabled == Some(false);
             if loses_admin {
-                keep_an_admin(db, &stored)?;
+                keep_an_admin(db, &stored, &mcias)?;
             }
             if let Some(enabled) = enabled {
                 store::accounts::enable(db, stored.id, enabled)?;
@@ -169,10 +168,10 @@ impl Mcias {
     /// See [`Problem`].
     pub async fn delete_account(&self, ask: &Ask, name: String) -> Result<api::Changed, Problem> {
         self.admin(ask, "account.delete", &name).await?;
-        let keep_an_admin = self.keeps_an_admin();
+        let mcias = self.service.clone();
         self.change(ask, Event::new("account.delete", name.as_str()), move |db, _event| {
             let stored = by_name(db, &name)?;
-            keep_an_admin(db, &stored)?;
+            keep_an_admin(db, &stored, &mcias)?;
             store::accounts::remove(db, stored.id)?;
             Ok(messages::changed(1))
         })
@@ -237,7 +236,7 @@ impl Mcias {
     pub async fn reset_factors(&self, ask: &Ask, name: String) -> Result<api::Changed, Problem> {
         let admin = self.admin(ask, "factors.reset", &name).await?;
         self.recent(ask, admin, "factors.reset", &name).await?;
-        let keep_an_admin = self.keeps_an_admin();
+        let mcias = self.service.clone();
         let now = self.now();
         self.change(ask, Event::new("factors.reset", name.as_str()), move |db, _event| {
             let stored = person(db, &name)?;
@@ -245,7 +244,7 @@ impl Mcias {
             // A password that was good enough with a second factor alone is none without: its owner gets a link.
             let needs_factor = store::factors::needs_factor(db, stored.id)?;
             if needs_factor || stored.password.is_none() {
-                keep_an_admin(db, &stored)?;
+                keep_an_admin(db, &stored, &mcias)?;
             }
             if needs_factor {
                 store::factors::remove_password(db, stored.id)?;
@@ -314,23 +313,6 @@ impl Mcias {
         .await
     }
 
-    /// Refuses what would leave nobody who can manage accounts: within a change.
-    fn keeps_an_admin(&self) -> impl Fn(&rusqlite::Connection, &Stored) -> Result<(), Fault> + use<> {
-        let (policy, service) = (Arc::clone(&self.policy), self.service.clone());
-        move |db, stored| {
-            if !stored.enabled || !stored.account.roles().has(Role::Admin) {
-                return Ok(());
-            }
-            let policy = policy.load();
-            let may = |other: &Stored| policy.1.decide(&other.account, &service) == Effect::Allow;
-            if store::accounts::other_admins(db, stored.id)?.iter().any(may) {
-                return Ok(());
-            }
-            let detail = "it is the last admin who can log in: make another one first";
-            Err(conflict("last-admin", detail).into())
-        }
-    }
-
     /// MCIAS's own name is no service's: who logs people in to it would get tokens for MCIAS itself.
     fn not_reserved(&self, service: &Name) -> Result<(), Problem> {
         let detail = || format!("`{service}` is this service itself: name another one");
@@ -380,6 +362,27 @@ fn no_roles(field: &str) -> Problem {
         field,
         "a system account has no roles: each service's own policy says what it may do; leave them out",
     )
+}
+
+/// Refuses what would leave nobody who can manage accounts.
+fn keep_an_admin(db: &rusqlite::Connection, stored: &Stored, mcias: &Service) -> Result<(), Fault> {
+    let is_one = stored.enabled && stored.account.roles().has(Role::Admin);
+    if !is_one || has_an_admin(db, Some(stored.id), &super::policy::in_force(db)?, mcias)? {
+        return Ok(());
+    }
+    let detail = "it is the last admin who can log in: make another one first";
+    Err(conflict("last-admin", detail).into())
+}
+
+/// Whether there is an admin who can log in and whom this policy lets in to MCIAS, besides one.
+pub(super) fn has_an_admin(
+    db: &rusqlite::Connection,
+    besides: Option<i64>,
+    policy: &Policy,
+    mcias: &Service,
+) -> rusqlite::Result<bool> {
+    let may = |admin: &Stored| policy.decide(&admin.account, mcias) == Effect::Allow;
+    Ok(store::accounts::admins(db)?.iter().any(|admin| Some(admin.id) != besides && may(admin)))
 }
 
 fn described(account: &Account, tags: &BTreeSet<Name>) -> String {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use mc_api::mcias::{IntrospectRequest, Introspection};
 use mcdsl::Secret;
@@ -12,7 +13,7 @@ use quick_cache::sync::Cache;
 use super::event::Event;
 use super::{Ask, Mcias, locked, messages, sha256};
 use crate::domain::policy::{Effect, Service};
-use crate::domain::token::{BadToken, Claims, Expect};
+use crate::domain::token::{BadToken, Claims, Expect, KeyRing};
 use crate::domain::{Account, Name};
 use crate::store;
 use crate::store::tokens::Kind as TokenKind;
@@ -46,9 +47,19 @@ impl Bearer {
     }
 }
 
-/// Those who were seen lately, by the SHA-256 of their tokens, as of a generation.
+/// Those who were seen lately, by the SHA-256 of their tokens.
 #[derive(Debug)]
-pub(super) struct Bearers(Cache<[u8; 32], (u64, Arc<Bearer>)>);
+pub(super) struct Bearers(Cache<[u8; 32], Seen>);
+
+/// Who showed a token.
+#[derive(Clone, Debug)]
+struct Seen {
+    /// As of which generation.
+    generation: u64,
+    /// By which keys the signature was checked: as long as these are in use, it need not be again.
+    keys: Arc<KeyRing>,
+    bearer: Arc<Bearer>,
+}
 
 /// Why a token is not good.
 #[derive(Clone, Debug)]
@@ -63,6 +74,28 @@ pub struct NotGood {
 impl From<&'static str> for NotGood {
     fn from(why: &'static str) -> Self {
         Self { why, of: None }
+    }
+}
+
+/// Whose tokens were shown in vain lately, and why: so that who has one that was taken from them cannot fill the disk.
+#[derive(Debug)]
+pub(super) struct Told(Cache<(Name, &'static str), Duration>);
+
+/// How long what was told of an account is not told again.
+const TOLD: Duration = Duration::from_secs(600);
+
+impl Told {
+    pub(super) fn new() -> Self {
+        Self(Cache::new(KEPT))
+    }
+
+    fn is_due(&self, of: &Name, why: &'static str, now: Duration) -> bool {
+        let key = (of.clone(), why);
+        if self.0.get(&key).is_some_and(|last| now.saturating_sub(last) < TOLD) {
+            return false;
+        }
+        self.0.insert(key, now);
+        true
     }
 }
 
@@ -85,17 +118,30 @@ impl Mcias {
         let key = sha256(token.expose());
         // Read before everything else: what is read after a change is newer than the generation says, never older.
         let generation = self.generation.load(Ordering::Acquire);
-        let kept = self.bearers.0.get(&key).filter(|(of, _)| *of == generation);
+        let keys = self.keys.load_full();
+        let kept = self.bearers.0.get(&key);
         let bearer = match kept {
-            Some((_, bearer)) => bearer,
-            None => match self.look_up(token, now).await? {
-                Ok(bearer) => {
-                    let bearer = Arc::new(bearer);
-                    self.bearers.0.insert(key, (generation, Arc::clone(&bearer)));
-                    bearer
+            Some(seen) if seen.generation == generation => seen.bearer,
+            older => {
+                let older = older.filter(|seen| Arc::ptr_eq(&seen.keys, &keys));
+                let claims = match older {
+                    Some(seen) => Ok(seen.bearer.claims.clone()),
+                    None => self.signed(&keys, token, now),
+                };
+                let found = match claims {
+                    Ok(claims) => self.look_up(claims).await?,
+                    Err(error) => Err(messages::word_of(error).into()),
+                };
+                match found {
+                    Ok(bearer) => {
+                        let bearer = Arc::new(bearer);
+                        let seen = Seen { generation, keys, bearer: Arc::clone(&bearer) };
+                        self.bearers.0.insert(key, seen);
+                        bearer
+                    }
+                    Err(not_good) => return Ok(Err(not_good)),
                 }
-                Err(why) => return Ok(Err(why)),
-            },
+            }
         };
         // As its signature was checked at another time, and clocks are set.
         if now >= bearer.expires_at {
@@ -108,12 +154,13 @@ impl Mcias {
         Ok(Ok(bearer))
     }
 
-    async fn look_up(&self, token: &Secret, now: i64) -> Result<Result<Bearer, NotGood>, Problem> {
+    /// What a token says that we signed.
+    fn signed(&self, keys: &KeyRing, token: &Secret, now: i64) -> Result<Claims, BadToken> {
         let expect = Expect { issuer: &self.config.site.public_url, audience: None };
-        let claims = match self.keys.load().verify(token.expose(), &expect, now) {
-            Ok(claims) => claims,
-            Err(error) => return Ok(Err(messages::word_of(error).into())),
-        };
+        keys.verify(token.expose(), &expect, now)
+    }
+
+    async fn look_up(&self, claims: Claims) -> Result<Result<Bearer, NotGood>, Problem> {
         let id = claims.jti.clone();
         let found = self.read(move |db| {
             let Some(token) = store::tokens::by_id(db, &id)? else { return Ok(None) };
@@ -124,7 +171,10 @@ impl Mcias {
             let service = service.zip(tags).map(|(name, tags)| Service { name, tags });
             Ok(Some((token, account, service)))
         });
-        let Some((stored, account, service)) = found.await? else { return Ok(Err("unknown".into())) };
+        let Some((stored, account, service)) = found.await? else {
+            // Signed by us, and not there: of an account that was removed, or by somebody who has the key.
+            return Ok(Err(NotGood { why: "unknown", of: Name::parse(&claims.sub).ok() }));
+        };
         let is_system = matches!(account.account, Account::System { .. });
         let taken = |why| Ok(Err(NotGood { why, of: Some(account.account.name().clone()) }));
         if stored.revoked_at.is_some() {
@@ -160,7 +210,9 @@ impl Mcias {
         };
         self.counters.bad_token(why);
         let problem = Problem::unauthenticated(format!("the token is not good: {why}; log in again"));
-        let Some(of) = of else { return Err(problem) };
+        let Some(of) = of.filter(|of| self.told.is_due(of, why, self.clock.elapsed())) else {
+            return Err(problem);
+        };
         let event = Event::new("token.use", of.as_str()).because(why);
         Err(self.refuse(&Ask { caller, bearer: None }, event, problem).await)
     }

@@ -1,6 +1,6 @@
 //! What is done without being asked: last uses written, what has ended forgotten, tokens that end soon warned about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,8 +25,8 @@ pub struct Counters {
     bad_tokens: Mutex<BTreeMap<&'static str, u64>>,
     /// Tokens of services that end soon.
     expiring: Mutex<Vec<Expiring>>,
-    /// When the log was last told of them.
-    warned: Mutex<Option<Duration>>,
+    /// When the log was last told of each.
+    warned: Mutex<HashMap<String, Duration>>,
 }
 
 impl Counters {
@@ -113,12 +113,14 @@ impl Mcias {
             }
         };
         let mut warned = locked(&self.counters.warned);
-        if warned.is_none_or(|warned| elapsed.saturating_sub(warned) >= WARN) {
-            *warned = Some(elapsed);
-            for Expiring { account, label, id, expires_at } in &expiring {
-                let days = (expires_at - now) / (24 * 3600);
-                tracing::warn!(account, label, id, days, "a token ends soon: issue another one");
+        warned.retain(|_, last| elapsed.saturating_sub(*last) < WARN);
+        for Expiring { account, label, id, expires_at } in &expiring {
+            if warned.contains_key(id) {
+                continue;
             }
+            let days = (expires_at - now) / (24 * 3600);
+            tracing::warn!(account, label, id, days, "a token ends soon: issue another one");
+            warned.insert(id.clone(), elapsed);
         }
         *locked(&self.counters.expiring) = expiring;
     }
@@ -137,8 +139,9 @@ impl Mcias {
             old.iter().try_for_each(|key| store::keys::remove(db, &key.id).map(drop))?;
             Ok::<_, rusqlite::Error>((tokens, old.len(), super::site::ring(db)?.map(Arc::new)))
         };
-        let use_them = move |(_tokens, _keys, ring): &(usize, usize, Option<Arc<KeyRing>>)| {
-            ring.iter().for_each(|ring| in_use.store(Arc::clone(ring)));
+        // As long as they are the same, what they have signed need not be checked again.
+        let use_them = move |(_tokens, gone, ring): &(usize, usize, Option<Arc<KeyRing>>)| {
+            ring.iter().filter(|_ring| *gone > 0).for_each(|ring| in_use.store(Arc::clone(ring)));
         };
         match self.db.write_then(forget, use_them).await {
             Ok((0, 0, _)) => {}

@@ -83,6 +83,8 @@ impl Mcias {
         };
         match &entered {
             Ok(_) => attempt.succeeded(),
+            // A code that comes too early is one more.
+            Err(problem) if problem.kind == Kind::TooMany => attempt.failed(),
             Err(problem) if problem.kind == Kind::Unauthenticated && problem.reason != NEEDED => {
                 attempt.failed()
             }

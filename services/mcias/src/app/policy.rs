@@ -6,9 +6,9 @@ use std::sync::Arc;
 use mc_api::mcias as api;
 use mcdsl::problem::Problem;
 
-use super::accounts::conflict;
+use super::accounts::{conflict, has_an_admin};
 use super::event::Event;
-use super::{Ask, Mcias, messages, named};
+use super::{Ask, Fault, Mcias, messages, named};
 use crate::domain::Name;
 use crate::domain::policy::{Effect, Policy, Rule, Service};
 use crate::store;
@@ -64,7 +64,7 @@ impl Mcias {
         let digest = data_encoding::HEXLOWER.encode(&super::sha256(&written));
         let event = Event::new("policy.set", "");
         let event = event.because(format!("{} rules, SHA-256 {digest}", document.rules.len()));
-        let in_force = Arc::clone(&self.policy);
+        let (in_force, judged, mcias) = (Arc::clone(&self.policy), policy.clone(), self.service.clone());
         let work = move |db: &rusqlite::Connection, event: &mut Event| {
             let (current, _) = store::policy::get(db)?;
             if expected.is_some_and(|expected| expected != current) {
@@ -73,6 +73,11 @@ impl Mcias {
                 return Err(
                     Problem { field: Some("revision".to_owned()), ..conflict("changed", detail) }.into()
                 );
+            }
+            // Whoever asks is let in; but may have been taken the role meanwhile.
+            if !has_an_admin(db, None, &judged, &mcias)? {
+                let detail = "with this policy no admin could log in to `mcias`: add a rule that lets one in";
+                return Err(conflict("locks-you-out", detail).into());
             }
             store::policy::set(db, current + 1, &document)?;
             event.target = format!("revision {}", current + 1);
@@ -121,4 +126,10 @@ impl Mcias {
             tags: service.tags.iter().map(ToString::to_string).collect(),
         })
     }
+}
+
+/// The policy that is stored: what is decided within a change must not be by one that is about to be replaced.
+pub(super) fn in_force(db: &rusqlite::Connection) -> Result<Policy, Fault> {
+    let (_, document) = store::policy::get(db)?;
+    Ok(Policy::new(document.rules, document.default).map_err(|same| Problem::internal(&same))?)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mc_api::mcias as api;
 use mcdsl::clock::Clock;
 use mcdsl::db::{Database, DbError, WriteError};
-use mcdsl::problem::Problem;
+use mcdsl::problem::{Kind, Problem};
 use rusqlite::Connection;
 use zeroize::Zeroizing;
 
@@ -37,6 +37,13 @@ pub(super) fn ring(db: &Connection) -> rusqlite::Result<Option<KeyRing>> {
     let stored = store::keys::all(db)?;
     let keys = stored.iter().map(|row| SigningKey::from_pkcs8(&row.pkcs8, row.created_at, row.signs_from));
     Ok(keys.collect::<Result<_, _>>().ok().map(KeyRing::new))
+}
+
+/// The same, within a change, which must not leave keys that cannot be read.
+fn in_force(db: &Connection) -> Result<KeyRing, Fault> {
+    let unreadable =
+        || Problem::new(Kind::Internal, "internal", "a signing key that is stored cannot be read");
+    Ok(ring(db)?.ok_or_else(unreadable)?)
 }
 
 fn row_of(key: &SigningKey, needed_until: i64) -> StoredKey {
@@ -110,7 +117,7 @@ impl Mcias {
         let now = self.now();
         let next = row_of(&SigningKey::generate(now, now), now);
         self.change_keys(ask, Event::new("key.withdraw", id.as_str()), move |db, event| {
-            let signs = ring(db)?.is_some_and(|ring| ring.signer(now).kid == id);
+            let signs = in_force(db)?.signer(now).kid == id;
             if !store::keys::remove(db, &id)? {
                 return Err(Problem::not_found(format!("there is no key `{id}`")).into());
             }
@@ -134,8 +141,8 @@ impl Mcias {
         let changed = self.change_then(
             ask,
             event,
-            move |db, event| Ok((work(db, event)?, ring(db)?.map(Arc::new))),
-            move |(_done, ring)| ring.iter().for_each(|ring| keys.store(Arc::clone(ring))),
+            move |db, event| Ok((work(db, event)?, Arc::new(in_force(db)?))),
+            move |(_done, ring)| keys.store(Arc::clone(ring)),
         );
         Ok(changed.await?.0)
     }

@@ -14,7 +14,8 @@
 //!
 //! Six digits are few: whoever has somebody's password and many sources would guess them. So the codes of a second factor have a
 //! delay that belongs to the account, up to 15 min, which nobody can bring about who does not know the password. Its owner
-//! has recovery codes and passkeys meanwhile, which are not delayed.
+//! has recovery codes and passkeys meanwhile, which are not delayed. What failed is remembered for a day, so that there are some 110 guesses
+//! a day, and 14 more after each right code: three codes in a million are right at a time.
 //!
 //! [`Throttle::check`] reserves the attempt: it counts as a failure from then on, until [`Throttle::succeeded`] takes it back. So a
 //! thousand attempts at once are a thousand attempts, though none has failed yet, and one that is given up is counted.
@@ -119,6 +120,9 @@ struct Count {
     last: Duration,
 }
 
+/// How long wrong codes are remembered: a pause does not make up for them.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 struct Table<K> {
     counts: HashMap<K, Count>,
     forget: Duration,
@@ -134,7 +138,7 @@ impl Throttle {
             pairs: Table::new(&limits),
             sources: Table::new(&limits),
             accounts: Table::new(&limits),
-            codes: Table::new(&limits),
+            codes: Table { forget: DAY, ..Table::new(&limits) },
         }
     }
 
@@ -212,9 +216,7 @@ impl Throttle {
         }
         self.released(account, source);
     }
-}
 
-impl Throttle {
     /// Whether a code of an account's second factor counts, which is asked once the password was right and it is known
     /// whether the code is: a wrong one counts as a failure, a right one forgets those before it.
     ///

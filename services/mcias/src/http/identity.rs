@@ -10,7 +10,7 @@ use mcdsl::problem::Problem;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Answer, App, Asking};
+use super::{Answer, App, Asking, SMALL};
 
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -21,8 +21,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(redeem_link))
         .routes(routes!(introspect))
         .routes(routes!(key_set))
-        // Nobody needs a token to send these.
-        .layer(DefaultBodyLimit::max(64 * 1024))
+        .layer(DefaultBodyLimit::max(SMALL))
 }
 
 /// Password, and a second factor where the account has one. A service that shows its token logs a person in to itself.

@@ -226,16 +226,16 @@ pub fn remove(db: &Connection, id: i64) -> Result<()> {
     db.execute("DELETE FROM accounts WHERE id = ?1", [id]).map(drop)
 }
 
-/// Admins other than this account who have something to log in by; without their tags.
+/// Admins who are enabled and have something to log in by; without their tags.
 ///
 /// # Errors
 /// The database's.
-pub fn other_admins(db: &Connection, id: i64) -> Result<Vec<Stored>> {
+pub fn admins(db: &Connection) -> Result<Vec<Stored>> {
     let mut select = db.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM accounts WHERE id <> ?1 AND enabled AND roles & 1
+        "SELECT {COLUMNS} FROM accounts WHERE enabled AND roles & 1
          AND (password IS NOT NULL OR EXISTS (SELECT 1 FROM passkeys WHERE account = accounts.id))"
     ))?;
-    select.query_map([id], read)?.collect()
+    select.query_map([], read)?.collect()
 }
 
 /// Tags of the service of this name, as its system accounts have them.

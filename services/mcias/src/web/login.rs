@@ -30,7 +30,7 @@ struct Waiting {
 }
 
 /// How many wait.
-const ROOM: Room = Room { time: Duration::from_secs(180), all: 1000, of_one: 20 };
+const ROOM: Room = Room { time: Duration::from_secs(180), all: 1000, of_one: 100 };
 
 impl Default for Pending {
     fn default() -> Self {
