@@ -157,6 +157,7 @@ pub(crate) enum Passkey {
     /// Calls one something else.
     Rename {
         /// Its id.
+        #[arg(allow_hyphen_values = true)]
         id: String,
         /// What it is to be called.
         label: String,
@@ -164,6 +165,7 @@ pub(crate) enum Passkey {
     /// Removes one.
     Remove {
         /// Its id.
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
 }
@@ -370,6 +372,7 @@ pub(crate) enum Key {
     /// Withdraws one that others may have: all that it signed has ended at once, sessions and services' tokens alike.
     Withdraw {
         /// Its id.
+        #[arg(allow_hyphen_values = true)]
         id: String,
     },
 }
@@ -398,6 +401,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Ids of keys and passkeys are base64url: one in 64 begins so.
+    #[test]
+    fn an_id_may_begin_with_a_hyphen() {
+        for line in ["key withdraw -x_8", "passkey remove -x_8", "passkey rename -x_8 phone"] {
+            let read = Cli::try_parse_from(["mciasctl"].into_iter().chain(line.split(' ')));
+            assert!(read.is_ok(), "{line}: {:?}", read.err());
+        }
+        assert!(
+            Cli::try_parse_from(["mciasctl", "--yes", "key", "withdraw", "-x", "--output", "json"]).is_ok()
+        );
     }
 
     #[test]

@@ -5,6 +5,8 @@ use mc_api::mcias::{
     WithdrawKeyRequest,
 };
 
+use serde_json::json;
+
 use super::{Session, when};
 use crate::cli::{Audit, Key};
 use crate::error::Error;
@@ -68,7 +70,9 @@ pub(super) async fn key(session: &mut Session<'_>, command: Key) -> Result<(), E
             let what = "Withdraw this key? All that it signed has ended then: sessions, yours among them, and services' tokens";
             session.sure(what)?;
             let changed = session.client.site.withdraw_key(WithdrawKeyRequest { id }).await?.into_inner();
-            return session.changed(&changed, "the key is withdrawn");
+            let ended = changed.changed;
+            let text = || format!("the key is withdrawn; {ended} sessions and tokens have ended\n");
+            return Ok(session.printer.print(|| json!({ "ended": ended }), text)?);
         }
         Key::Rotate => session.client.site.rotate_keys(RotateKeysRequest {}).await?,
     };
