@@ -41,7 +41,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for message in &file.message_type {
             for field in &message.field {
                 let path = format!(".{}.{}.{}", file.package(), message.name(), field.name());
-                if field.label() == Label::Repeated {
+                if message.name() == "Introspection" && field.label() == Label::Repeated {
+                    // Where a token is not active, nothing else is said (RFC 7662, section 2.2).
+                    let skip = "#[serde(default, skip_serializing_if = \"Vec::is_empty\")]";
+                    config.field_attribute(&path, skip);
+                } else if field.label() == Label::Repeated {
                     config.field_attribute(&path, "#[serde(default)]");
                 } else if field.proto3_optional() {
                     config.field_attribute(&path, "#[serde(skip_serializing_if = \"Option::is_none\")]");

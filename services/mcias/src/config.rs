@@ -72,10 +72,7 @@ pub struct Tokens {
 
 impl Default for Site {
     fn default() -> Self {
-        Self {
-            public_url: "https://mcias.svc.mcp.metacircular.net:8443".to_owned(),
-            name: "Metacircular".to_owned(),
-        }
+        Self { public_url: "https://localhost:8443".to_owned(), name: "Metacircular".to_owned() }
     }
 }
 
@@ -236,7 +233,7 @@ mod tests {
         );
         check("[site]\npublic_url = \"https://192.0.2.1:8443\"", "is not `https://` and a name");
         check("[server]\nmax_connections = 0", "server.max_connections: 0 is too little: 1 at least");
-        check("[passwords.argon2]\npasses = 0", "passes");
+        check("[passwords.argon2]\npasses = 0", "passwords.argon2: passes: 0 is not between 1 and 10");
         check("[tokens]\nsession_s = 1", "tokens.session_s: 1 is out of range");
         check("[tokens]\nlink_s = 999999999999", "tokens.link_s");
     }

@@ -24,7 +24,7 @@ pub struct Packed {
     pub bytes: u64,
     /// Databases of which a snapshot was packed.
     pub databases: u64,
-    /// Sockets, pipes and devices, relative to the directory: they are not in the archive.
+    /// Sockets, pipes, devices and the directory `backups`, relative to the directory: they are not in the archive.
     pub left_out: Vec<PathBuf>,
 }
 
@@ -33,6 +33,9 @@ const DATABASE: &[u8; 16] = b"SQLite format 3\0";
 
 /// What stands beside a database while it is open: of no use to a snapshot.
 const BESIDE_DATABASES: [&str; 4] = ["-wal", "-shm", "-journal", ".lock"];
+
+/// Where a service's backups are, in its directory: each would have all that were made before it.
+const BACKUPS: &str = "backups";
 
 /// How long a database that is being changed is waited for.
 const BUSY: Duration = Duration::from_secs(30);
@@ -101,6 +104,10 @@ impl<W: Write> Packer<'_, W> {
         let mut names = names.map_err(read)?;
         names.sort();
         for name in names {
+            if path.as_os_str().is_empty() && name == BACKUPS {
+                self.packed.left_out.push(name.into());
+                continue;
+            }
             self.entry(&path.join(name))?;
         }
         Ok(())

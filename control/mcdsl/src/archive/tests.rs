@@ -52,6 +52,8 @@ fn folder() -> (TempDir, PathBuf) {
     symlink("a.pem", site.join("certs/current")).unwrap();
     symlink("../site.toml", site.join("certs/up")).unwrap();
     drop(UnixListener::bind(site.join("site.sock")).unwrap());
+    fs::create_dir(site.join("backups")).unwrap();
+    fs::write(site.join("backups/old.tar.zst"), "old").unwrap();
     for (name, mode) in [("empty", 0o750), ("certs", 0o700), ("", 0o711)] {
         fs::set_permissions(site.join(name), Permissions::from_mode(mode)).unwrap();
         set_time(&site.join(name));
@@ -88,7 +90,7 @@ fn what_was_packed_comes_back() {
     let archive = folder.path().join("a.tar.zst");
     let mut told = Vec::new();
     let done = pack(&site, &archive, &mut |bytes| told.push(bytes)).unwrap();
-    assert_eq!(done.left_out, [PathBuf::from("site.sock")]);
+    assert_eq!(done.left_out, ["backups", "site.sock"].map(PathBuf::from));
     assert_eq!((done.entries, done.databases), (10, 0));
     assert_eq!(told.last(), Some(&done.bytes));
     assert_eq!(fs::metadata(&archive).unwrap().mode() & 0o777, 0o600);
@@ -100,7 +102,7 @@ fn what_was_packed_comes_back() {
     let root = rustix::process::geteuid().is_root();
     assert_eq!(outcome, Unpacked { entries: 10, bytes: done.bytes, owners_kept: root });
     let mut expect = listing(&site);
-    expect.retain(|(path, ..)| path != Path::new("site.sock"));
+    expect.retain(|(path, ..)| path != Path::new("site.sock") && !path.starts_with("backups"));
     assert_eq!(listing(&back), expect);
     assert!(expect.iter().any(|(path, mode, time, _)| path == Path::new("empty")
         && *mode == 0o40750
@@ -129,14 +131,14 @@ fn owners_are_kept_where_they_can_be() {
 #[test]
 fn an_archive_in_the_directory_is_not_packed_into_itself() {
     let (folder, site) = folder();
-    fs::create_dir(site.join("backups")).unwrap();
-    fs::write(site.join("backups/old"), "old").unwrap();
-    let archive = site.join("backups/a.tar.zst");
+    fs::create_dir(site.join("copies")).unwrap();
+    fs::write(site.join("copies/old"), "old").unwrap();
+    let archive = site.join("copies/a.tar.zst");
     packed(&site, &archive);
     let back = folder.path().join("back");
     unpacked(&archive, &back).unwrap();
     let names: Vec<_> =
-        fs::read_dir(back.join("backups")).unwrap().map(|it| it.unwrap().file_name()).collect();
+        fs::read_dir(back.join("copies")).unwrap().map(|it| it.unwrap().file_name()).collect();
     assert_eq!(names, ["old"]);
     assert!(matches!(pack(&site, &archive, &mut |_| ()), Err(ArchiveError::Io { what: "create", .. })));
     assert!(archive.exists(), "what was there is not touched");

@@ -20,7 +20,7 @@ const LONGEST: u64 = 64 * 1024;
 /// # Errors
 /// There is no terminal, or nothing was typed.
 pub fn prompt_secret(text: &str) -> io::Result<Secret> {
-    let without = "pass it in a file, or by standard input with --password-stdin";
+    let without = "this needs one; where it can be passed by standard input, --help says how";
     terminal(text, without)?;
     let typed = rpassword::prompt_password(text).map(Secret::from)?;
     if typed.expose().is_empty() {
@@ -116,7 +116,8 @@ fn nothing_typed() -> io::Error {
 fn terminal(question: &str, instead: &str) -> io::Result<File> {
     let opened = OpenOptions::new().read(true).write(true).open(TERMINAL);
     opened.map_err(|error| {
-        let question = question.trim_end_matches([' ', ':']);
+        // Its last line: what stands above it may be a secret.
+        let question = question.lines().last().unwrap_or_default().trim_end_matches([' ', ':']);
         io::Error::new(error.kind(), format!("there is no terminal to ask on ({question}): {instead}"))
     })
 }

@@ -229,6 +229,25 @@ impl Mcias {
         Err(Problem::new(Kind::Forbidden, "denied-by-policy", detail))
     }
 
+    /// The same for each of these services, as they are registered.
+    pub(super) async fn allowed_at(
+        &self,
+        account: &Account,
+        services: &[Name],
+    ) -> Result<Result<(), Problem>, Problem> {
+        let others = services.iter().filter(|name| **name != self.service.name).cloned();
+        let others: Vec<Name> = others.collect();
+        let registered = self.read(move |db| {
+            let of = |name: Name| Ok(Service { tags: store::accounts::tags_of_service(db, &name)?, name });
+            others.into_iter().map(of).collect::<rusqlite::Result<Vec<_>>>()
+        });
+        let mut all = registered.await?;
+        if services.contains(&self.service.name) {
+            all.push(self.service.clone());
+        }
+        Ok(all.iter().try_for_each(|service| self.allowed(account, service)))
+    }
+
     /// RFC 7662. The service that asks is what the login policy is asked about.
     ///
     /// # Errors

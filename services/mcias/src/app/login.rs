@@ -23,7 +23,7 @@ use crate::store::tokens::{Kind as TokenKind, StoredToken};
 /// The service that is logged in to, and the services that the token is for.
 pub(super) struct Goal {
     pub(super) service: Service,
-    pub(super) audience: Vec<String>,
+    pub(super) audience: Vec<Name>,
 }
 
 /// Who has shown that they are who they say, by what.
@@ -156,8 +156,7 @@ impl Mcias {
     /// What is logged in to: the service that asks, or MCIAS itself.
     pub(super) async fn goal(&self, ask: &Ask, audience: &[String]) -> Result<Goal, Problem> {
         if !is_service(ask) {
-            let audience: Vec<Name> = messages::names("audience", audience)?;
-            let audience = audience.iter().map(ToString::to_string).collect();
+            let audience = messages::names("audience", audience)?;
             return Ok(Goal { service: self.service.clone(), audience });
         }
         let service = self.asking_service(ask, "login").await?;
@@ -165,7 +164,7 @@ impl Mcias {
             let detail = format!("{} can log people in to itself alone: leave it out", service.name);
             return Err(Problem::field(format!("audience[{index}]"), detail));
         }
-        let audience = vec![service.name.to_string()];
+        let audience = vec![service.name.clone()];
         Ok(Goal { service, audience })
     }
 
@@ -184,7 +183,7 @@ impl Mcias {
             // Whether there is such a code is found out when it is taken.
             let code =
                 recovery::normalise(code.expose()).map(|code| Factor::Recovery(recovery::digest(&code)));
-            return Ok(code.ok_or_else(wrong_code));
+            return Ok(code.ok_or_else(wrong_recovery_code));
         }
         let Some(code) = totp else {
             let detail = "the password is right, and the account has a second factor: send `totp` or `recovery_code` too";
@@ -216,7 +215,12 @@ impl Mcias {
         let name = account.account.name().clone();
         let service = goal.service.name.to_string();
         let event = Event::new("login", name.as_str()).by(name.as_str()).through(service.as_str());
-        if let Err(problem) = self.allowed(&account.account, &goal.service) {
+        let mut let_in = self.allowed(&account.account, &goal.service);
+        if let_in.is_ok() {
+            // A token that would be refused wherever it is shown is not given.
+            let_in = self.allowed_at(&account.account, &goal.audience).await?;
+        }
+        if let Err(problem) = let_in {
             return Err(self.refuse(ask, event, problem).await);
         }
         let now = self.now();
@@ -225,7 +229,7 @@ impl Mcias {
             id: Uuid::new_v4().to_string(),
             account: account.id,
             kind: TokenKind::Session,
-            audience: goal.audience,
+            audience: goal.audience.iter().map(ToString::to_string).collect(),
             label: service.clone(),
             origin: by.word().to_owned(),
             source: ask.caller.address.ip().to_string(),
@@ -239,7 +243,11 @@ impl Mcias {
         let id = token.id.clone();
         let source = place(ask.caller.address.ip());
         let refused = event.clone();
-        let entered = self.write(ask, event.because(by.word()), move |db, _event| {
+        let detail = match token.audience.as_slice() {
+            [] => by.word().to_owned(),
+            services => format!("{}, for {}", by.word(), services.join(",")),
+        };
+        let entered = self.write(ask, event.because(detail), move |db, _event| {
             let left = by.take(db, account.id, now)?;
             add(db, &token)?;
             store::accounts::logged_in(db, account.id, &source, now)?;
@@ -352,7 +360,7 @@ impl By {
                     }
                     Factor::Recovery(digest) => {
                         if !store::factors::take_recovery_code(db, account, &digest)? {
-                            return Err(wrong_code().into());
+                            return Err(wrong_recovery_code().into());
                         }
                         Ok(Some(store::accounts::counts(db, account)?.recovery_codes))
                     }
@@ -401,6 +409,11 @@ pub(super) fn wrong_login() -> Problem {
 
 fn wrong_code() -> Problem {
     Problem::new(Kind::Unauthenticated, "wrong-code", "the code is wrong: take the one that is shown now")
+}
+
+fn wrong_recovery_code() -> Problem {
+    let detail = "the recovery code is wrong, or was used before";
+    Problem::new(Kind::Unauthenticated, "wrong-code", detail)
 }
 
 fn replayed() -> Problem {

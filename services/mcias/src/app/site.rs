@@ -194,6 +194,10 @@ impl Mcias {
             bytes.and_then(|bytes| Hash::try_from(bytes).ok()).ok_or_else(wrong)
         });
         let known = known.transpose()?;
+        if known == Some([0; 32]) {
+            let detail = "zeros stand before the first entry of every log: name the hash of an entry";
+            return Err(Problem::field("known", detail));
+        }
         self.read(move |db| verify(db, known)).await
     }
 }

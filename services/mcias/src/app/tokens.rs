@@ -45,15 +45,8 @@ impl Mcias {
             return Err(Problem::field("name", detail));
         };
         // A token that would be refused wherever it is shown is not issued.
-        for service in &audience {
-            let tags = {
-                let service = service.clone();
-                self.read(move |db| store::accounts::tags_of_service(db, &service)).await?
-            };
-            let service = crate::domain::policy::Service { name: service.clone(), tags };
-            if let Err(problem) = self.allowed(&account.account, &service) {
-                return Err(self.refuse(ask, Event::new("token.issue", name.as_str()), problem).await);
-            }
+        if let Err(problem) = self.allowed_at(&account.account, &audience).await? {
+            return Err(self.refuse(ask, Event::new("token.issue", name.as_str()), problem).await);
         }
         let mut stored = StoredToken {
             id: Uuid::new_v4().to_string(),

@@ -53,7 +53,7 @@ impl Default for Params {
 
 /// A field of `[passwords]` is out of its bounds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("passwords.{field}: {value} is not between {least} and {most}")]
+#[error("{field}: {value} is not between {least} and {most}")]
 pub struct BadParams {
     /// The field.
     pub field: &'static str,
@@ -349,13 +349,13 @@ mod tests {
         };
         check(8, 1, 1, None);
         check(128, 10, 16, None);
-        check(7, 1, 1, Some("passwords.memory_kib: 7 is not between 8 and 1048576"));
-        check(127, 1, 16, Some("passwords.memory_kib: 127 is not between 128 and 1048576"));
-        check(1_048_577, 1, 1, Some("passwords.memory_kib: 1048577 is not between 8 and 1048576"));
-        check(8, 0, 1, Some("passwords.passes: 0 is not between 1 and 10"));
-        check(8, 11, 1, Some("passwords.passes: 11 is not between 1 and 10"));
-        check(8, 1, 0, Some("passwords.lanes: 0 is not between 1 and 16"));
-        check(8, 1, u32::MAX, Some("passwords.lanes: 4294967295 is not between 1 and 16"));
+        check(7, 1, 1, Some("memory_kib: 7 is not between 8 and 1048576"));
+        check(127, 1, 16, Some("memory_kib: 127 is not between 128 and 1048576"));
+        check(1_048_577, 1, 1, Some("memory_kib: 1048577 is not between 8 and 1048576"));
+        check(8, 0, 1, Some("passes: 0 is not between 1 and 10"));
+        check(8, 11, 1, Some("passes: 11 is not between 1 and 10"));
+        check(8, 1, 0, Some("lanes: 0 is not between 1 and 16"));
+        check(8, 1, u32::MAX, Some("lanes: 4294967295 is not between 1 and 16"));
         assert!(serde_json::from_str::<Params>(r#"{"memory": 1}"#).is_err());
         assert_eq!(serde_json::from_str::<Params>("{}").unwrap(), Params::default());
     }

@@ -164,6 +164,16 @@ fn the_policy_is_asked_everywhere() {
     };
     assert_eq!(through(PASSWORD), (403, "denied-by-policy".to_owned()));
     assert_eq!(through("wrong").0, 401);
+    // At a login for services, each of which must be open.
+    let login_for = |services: &[&str]| {
+        let body = json!({ "username": "bob", "password": PASSWORD, "audience": services });
+        let answer = mcias.ask("POST", "/v1/login", "", &body);
+        (answer.status, answer.body["reason"].clone())
+    };
+    assert_eq!(login_for(&["mcns", "mcias"]).0, 200);
+    for services in [&["mcr"][..], &["mcns", "mcr"]] {
+        assert_eq!(login_for(services), (403, json!("denied-by-policy")));
+    }
     // At MCIAS itself, and at the issue of a token that would be refused.
     let out = rule("no-bob", "deny", 1, json!({ "usernames": ["bob"], "services": ["mcias"] }));
     let machine =

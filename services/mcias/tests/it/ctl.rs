@@ -104,6 +104,7 @@ fn an_operator_s_day() {
     assert_eq!(verdict["intact"], true);
     ctl.run(0, &["audit", "verify", "--known", verdict["head"].as_str().unwrap()]);
     ctl.run(5, &["audit", "verify", "--known", &"1".repeat(64)]);
+    ctl.run(1, &["audit", "verify", "--known", &"0".repeat(64)]);
     assert!(ctl.run(0, &["audit", "list", "--last", "5"]).contains("token.revoke"));
     assert_eq!(ctl.json(&["key", "rotate"]).as_array().unwrap().len(), 2);
     assert_eq!(ctl.json(&["session", "list"]).as_array().unwrap().len(), 1);

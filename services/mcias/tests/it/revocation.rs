@@ -21,7 +21,7 @@ fn a_token_is_good_until_it_is_revoked_or_its_account_is_disabled() {
     assert_eq!(mcias.introspect(&service, &bob).body["roles"], json!(["guest"]));
     mcias.done("POST", "/v1/me/logout", &bob, &Value::Null);
     let told = mcias.introspect(&service, &bob);
-    assert_eq!(told.body, json!({ "active": false, "roles": [], "tags": [], "aud": [] }));
+    assert_eq!(told.body, json!({ "active": false }));
     // Who is disabled is out at once, and stays out of what was before.
     let bob = mcias.login("bob");
     mcias.done("PATCH", "/v1/accounts/bob", &admin, &json!({ "enabled": false }));

@@ -50,7 +50,7 @@ pub(crate) struct Reach {
         global = true,
         value_name = "URL",
         env = "MCIAS_SERVER",
-        default_value = "https://mcias.svc.mcp.metacircular.net:9443"
+        default_value = "https://localhost:9443"
     )]
     pub(crate) server: String,
     /// PEM file of the authority of its certificate.
@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Login {
         /// The account.
         name: String,
-        /// Reads the password from standard input, its first line.
+        /// Reads the password from standard input, its first line; and a code, where one is needed, from its second.
         #[arg(long)]
         password_stdin: bool,
         /// Gives a recovery code in place of the second factor's.
@@ -130,7 +130,11 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Password {
     /// Sets a new one, and ends every other session.
-    Change,
+    Change {
+        /// Reads the password of now, where there is one, and the new one from standard input, a line each.
+        #[arg(long)]
+        stdin: bool,
+    },
     /// Sets a password by a one-time link, in place of a browser. Takes no login.
     #[command(
         after_help = "Examples:\n  mciasctl password redeem\n  (pass show link; pass show mcias) | mciasctl password redeem --stdin"

@@ -53,7 +53,7 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
         }
         Command::Logout => login::logout(&mut session).await,
         Command::Whoami => own::whoami(&mut session).await,
-        Command::Password(Password::Change) => own::change_password(&mut session).await,
+        Command::Password(Password::Change { stdin }) => own::change_password(&mut session, stdin).await,
         Command::Password(Password::Redeem { stdin }) => own::redeem(&mut session, stdin).await,
         Command::Totp(command) => own::totp(&mut session, &command).await,
         Command::RecoveryCodes => own::recovery_codes(&mut session).await,

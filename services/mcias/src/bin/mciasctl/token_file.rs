@@ -44,7 +44,10 @@ pub(crate) fn read(path: &Path) -> Result<Token, Error> {
 pub(crate) fn write(path: &Path, token: &Secret, new: bool) -> Result<(), Error> {
     let failed = |source| Error::File { what: "cannot write the token to", path: path.to_owned(), source };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    // Where a service is to find its token, there is a folder, or a slip of the pen.
+    if !new {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     let put = |mut file: File| {

@@ -31,7 +31,8 @@ pub(super) async fn login(
     let reply = match first {
         Err(error) if error.has_reason("second-factor-required") => {
             let what = if recovery { "Recovery code: " } else { "Code of your second factor: " };
-            let code = prompt_secret(what).map_err(Error::Terminal)?;
+            let code = if password_stdin { read_secret_stdin() } else { prompt_secret(what) };
+            let code = code.map_err(Error::Terminal)?;
             let code = Some(&code);
             let second = if recovery { request(None, code) } else { request(code, None) };
             session.client.identity.login(second).await?

@@ -56,11 +56,12 @@ pub(super) async fn redeem(session: &mut Session<'_>, stdin: bool) -> Result<(),
     Ok(session.printer.print(|| serde_json::json!({ "account": account }), text)?)
 }
 
-pub(super) async fn change_password(session: &mut Session<'_>) -> Result<(), Error> {
+pub(super) async fn change_password(session: &mut Session<'_>, stdin: bool) -> Result<(), Error> {
     let has_password = session.client.me.get_me(GetMeRequest {}).await?.into_inner().has_password;
-    let current =
-        has_password.then(|| prompt_secret("Password now: ")).transpose().map_err(Error::Terminal)?;
-    let password = prompt_new_secret("New password: ", "Once more: ").map_err(Error::Terminal)?;
+    let now = || if stdin { read_secret_stdin() } else { prompt_secret("Password now: ") };
+    let current = has_password.then(now).transpose().map_err(Error::Terminal)?;
+    let new = if stdin { read_secret_stdin() } else { prompt_new_secret("New password: ", "Once more: ") };
+    let password = new.map_err(Error::Terminal)?;
     let request = ChangePasswordRequest {
         current: current.map(|current| current.expose().to_owned()),
         password: password.expose().to_owned(),

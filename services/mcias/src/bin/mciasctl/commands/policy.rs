@@ -49,10 +49,17 @@ fn exported(policy: &Message) -> String {
 }
 
 fn read(file: &Path) -> Result<SetPolicyRequest, Error> {
-    let text = config::text(file).map_err(|error| Error::Usage(mcdsl::chain(&error)))?;
+    let text = std::fs::read_to_string(file).map_err(|source| Error::File {
+        what: "cannot read the policy",
+        path: file.to_owned(),
+        source,
+    })?;
+    parse(&text, &file.display().to_string())
+}
+
+fn parse(text: &str, name: &str) -> Result<SetPolicyRequest, Error> {
     let hints = Hints { example: |_key| "", within: |_tree, _path| None };
-    config::read(&text, &file.display().to_string(), hints)
-        .map_err(|problem| Error::Usage(problem.to_string()))
+    config::read(text, name, hints).map_err(|problem| Error::Usage(problem.to_string()))
 }
 
 fn show(session: &mut Session<'_>, policy: &Message) -> Result<(), Error> {
@@ -99,4 +106,19 @@ fn explain(session: &mut Session<'_>, explained: &Explanation) -> Result<(), Err
         ("tags of the service", list_or(&explained.tags, "-")),
     ];
     Ok(session.printer.record(explained, &lines)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_operators_are_shown_can_be_set() {
+        let docs = include_str!("../../../../../../docs/mcias.md");
+        let start = docs.find("default = \"allow\"").expect("there is an example");
+        let example = docs[start..].split("```").next().unwrap();
+        let policy = parse(example, "docs").unwrap();
+        assert_eq!(policy.rules.len(), 3);
+        assert!(policy.rules.iter().all(|rule| !rule.name.is_empty() && rule.priority > 0));
+    }
 }
