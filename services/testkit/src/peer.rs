@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::clock;
@@ -16,7 +17,7 @@ pub fn without(what: &str) -> [&str; 3] {
     ["python3", concat!(env!("CARGO_MANIFEST_DIR"), "/peers/without.py"), what]
 }
 
-/// A running haproxy or nginx: killed on drop.
+/// A running haproxy or nginx: ended on drop.
 #[derive(Debug)]
 pub struct Peer {
     process: Process,
@@ -66,6 +67,19 @@ impl Peer {
     pub fn log(&self) -> String {
         let file = std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default();
         format!("{file}{}{}", self.process.output(), self.process.errors())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // nginx's workers outlive a master that is killed: it is asked first.
+        self.process.signal(Signal::SIGTERM);
+        for _ in 0..250 {
+            if self.process.ended().is_some() {
+                return;
+            }
+            clock::sleep(Duration::from_millis(20));
+        }
     }
 }
 
