@@ -5,8 +5,8 @@
 //! place where the directory is wanted, which is renamed once all of it is there and on the disk: nothing is half applied.
 //! An archive may come from anywhere: whatever would reach out of its directory is refused.
 //!
-//! Left out: earlier backups (the directory `backups`); sockets and pipes, which the service makes anew; hard links (what has two names is packed twice); extended
-//! attributes; the bits of files that change who runs them.
+//! Left out: earlier backups (the directory `backups`); sockets and pipes, which the service makes anew; hard links (what has
+//! two names is packed twice); extended attributes; the bits of files that change who runs them.
 //!
 //! Formats: POSIX pax interchange (IEEE Std 1003.1, pax) and its `ustar`, with GNU's long names; RFC 8878.
 

@@ -54,6 +54,7 @@ pub struct Mcias {
     hashing: password::Hashing,
     throttle: Mutex<Throttle>,
     bearers: bearer::Bearers,
+    /// Refused tokens that the audit log was told of lately.
     told: bearer::Told,
     /// Grows with each change that may make a token invalid: what was read before is not believed any more.
     generation: Arc<AtomicU64>,

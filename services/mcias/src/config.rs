@@ -232,6 +232,10 @@ mod tests {
             "is to be written `https://mcias.test:8443`",
         );
         check("[site]\npublic_url = \"https://192.0.2.1:8443\"", "is not `https://` and a name");
+        check(
+            "[server]\nidle_timeout_ms = 5000",
+            "server.idle_timeout_ms: 5000 is too little: 30000 at least",
+        );
         check("[server]\nmax_connections = 0", "server.max_connections: 0 is too little: 1 at least");
         check("[passwords.argon2]\npasses = 0", "passwords.argon2: passes: 0 is not between 1 and 10");
         check("[tokens]\nsession_s = 1", "tokens.session_s: 1 is out of range");

@@ -115,16 +115,25 @@ fn nothing_typed() -> io::Error {
 /// Opens the terminal; without one, says what cannot be asked and what to do instead.
 fn terminal(question: &str, instead: &str) -> io::Result<File> {
     let opened = OpenOptions::new().read(true).write(true).open(TERMINAL);
-    opened.map_err(|error| {
-        // Its last line: what stands above it may be a secret.
-        let question = question.lines().last().unwrap_or_default().trim_end_matches([' ', ':']);
-        io::Error::new(error.kind(), format!("there is no terminal to ask on ({question}): {instead}"))
-    })
+    opened.map_err(|error| io::Error::new(error.kind(), nowhere_to_ask(question, instead)))
+}
+
+/// What is said where there is no terminal. Of the question its last line: what stands above it may be a secret.
+fn nowhere_to_ask(question: &str, instead: &str) -> String {
+    let question = question.lines().last().unwrap_or_default().trim_end_matches([' ', ':']);
+    format!("there is no terminal to ask on ({question}): {instead}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_above_a_question_is_not_said_in_an_error() {
+        let said =
+            nowhere_to_ask("Give this to your authenticator:\n  SECRET\nCode that it shows: ", "see --help");
+        assert_eq!(said, "there is no terminal to ask on (Code that it shows): see --help");
+    }
 
     #[test]
     fn only_yes_is_yes() {

@@ -237,11 +237,16 @@ impl Mcias {
     ) -> Result<Result<(), Problem>, Problem> {
         let others = services.iter().filter(|name| **name != self.service.name).cloned();
         let others: Vec<Name> = others.collect();
-        let registered = self.read(move |db| {
-            let of = |name: Name| Ok(Service { tags: store::accounts::tags_of_service(db, &name)?, name });
-            others.into_iter().map(of).collect::<rusqlite::Result<Vec<_>>>()
-        });
-        let mut all = registered.await?;
+        let mut all = Vec::new();
+        // Most logins name none: they need not wait for a reader.
+        if !others.is_empty() {
+            let registered = self.read(move |db| {
+                let of =
+                    |name: Name| Ok(Service { tags: store::accounts::tags_of_service(db, &name)?, name });
+                others.into_iter().map(of).collect::<rusqlite::Result<Vec<_>>>()
+            });
+            all = registered.await?;
+        }
         if services.contains(&self.service.name) {
             all.push(self.service.clone());
         }

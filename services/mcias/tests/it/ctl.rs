@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 
 use mc_testkit::mcias::{Mcias, PASSWORD};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 struct Ctl<'a>(&'a Mcias);
 
@@ -131,4 +131,43 @@ fn where_nobody_answers_it_says_so() {
         .unwrap();
     assert_eq!(plain.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&plain.stderr).contains("only travel encrypted"));
+}
+
+#[test]
+fn what_a_script_needs_no_terminal_for() {
+    let mcias = Mcias::start();
+    let ctl = Ctl(&mcias);
+    let done = |input: &str, arguments: &[&str]| {
+        let output = ctl.run_with(input, arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    };
+    done(&format!("{PASSWORD}\n"), &["login", "ada", "--password-stdin"]);
+    let other = "another gravel umbrella";
+    done(&format!("{PASSWORD}\n{other}\n"), &["password", "change", "--stdin"]);
+    done(&format!("{other}\n"), &["login", "ada", "--password-stdin"]);
+    // With a second factor, its code is the second line.
+    let token = std::fs::read_to_string(mcias.folder().join("token")).unwrap();
+    let enrolment = mcias.done("POST", "/v1/me/totp/begin", token.trim(), &Value::Null);
+    let secret =
+        data_encoding::BASE32_NOPAD.decode(enrolment["secret"].as_str().unwrap().as_bytes()).unwrap();
+    let secret = mcias::domain::totp::TotpSecret::try_from_slice(&secret).unwrap();
+    let step = (mcdsl::clock::Clock::system().unix_s() / 30).unsigned_abs();
+    let confirm = json!({ "code": secret.code(step).expose() });
+    let codes = mcias.done("POST", "/v1/me/totp/confirm", token.trim(), &confirm);
+    let code = codes["codes"][0].as_str().unwrap();
+    done(&format!("{other}\n{code}\n"), &["login", "ada", "--password-stdin", "--recovery"]);
+    let without = ctl.run_with(&format!("{other}\n"), &["login", "ada", "--password-stdin"]);
+    assert_eq!(without.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&without.stderr).contains("nothing on standard input"), "{without:?}");
+}
+
+#[test]
+fn a_check_reads_what_the_configuration_names() {
+    let mcias = Mcias::start();
+    assert!(mcias.run(&["check"]).contains("in order"));
+    let certificate = mcias.folder().join("certs/server.pem");
+    std::fs::write(&certificate, "no certificate").unwrap();
+    let output = mcias.command(&["check"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("server.pem"), "{output:?}");
 }
