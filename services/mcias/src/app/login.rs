@@ -249,7 +249,7 @@ impl Mcias {
         };
         let entered = self.write(ask, event.because(detail), move |db, _event| {
             let left = by.take(db, account.id, now)?;
-            add(db, &token)?;
+            add_signed(db, &token)?;
             store::accounts::logged_in(db, account.id, &source, now)?;
             Ok(left)
         });
@@ -292,7 +292,7 @@ impl Mcias {
 }
 
 /// Adds a token that is signed.
-pub(super) fn add(db: &rusqlite::Connection, token: &StoredToken) -> Result<(), Fault> {
+pub(super) fn add_signed(db: &rusqlite::Connection, token: &StoredToken) -> Result<(), Fault> {
     let key = token.key_id.as_deref().unwrap_or_default();
     if !store::keys::needed(db, key, token.expires_at)? {
         let detail = "the key that signs was withdrawn meanwhile: try again";

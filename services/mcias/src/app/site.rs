@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::event::Event;
 use super::{Ask, Fault, Mcias, messages};
-use crate::domain::audit::{Hash, Verdict, Verifier};
+use crate::domain::audit::{Hash, START, Verdict, Verifier};
 use crate::domain::token::{KeyRing, SigningKey};
 use crate::store;
 use crate::store::keys::StoredKey;
@@ -194,7 +194,7 @@ impl Mcias {
             bytes.and_then(|bytes| Hash::try_from(bytes).ok()).ok_or_else(wrong)
         });
         let known = known.transpose()?;
-        if known == Some([0; 32]) {
+        if known == Some(START) {
             let detail = "zeros stand before the first entry of every log: name the hash of an entry";
             return Err(Problem::field("known", detail));
         }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::accounts::by_name;
 use super::event::Event;
-use super::login::add;
+use super::login::add_signed;
 use super::{Ask, Mcias, messages};
 use crate::config::LONGEST;
 use crate::domain::{Account, Name};
@@ -72,7 +72,7 @@ impl Mcias {
             if by_name(db, name.as_str())?.id != kept.account {
                 return Err(super::accounts::missing(name.as_str()).into());
             }
-            add(db, &kept)
+            add_signed(db, &kept)
         })
         .await?;
         Ok(api::IssuedToken { token: signed.expose().to_owned(), details: Some(messages::token(stored)) })
