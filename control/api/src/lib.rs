@@ -1,5 +1,7 @@
-//! Every gRPC service of the platform: messages, clients and servers, one module per service.
+//! Every gRPC service of the platform: messages, clients and operations, one module per service.
 
+pub mod audit;
 pub mod mcias;
 pub mod mcproxy;
+pub mod operation;
 pub mod token;

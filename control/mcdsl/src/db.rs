@@ -170,6 +170,12 @@ impl Database {
         })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Makes a change. When it returns, the change is on the disk, or nothing of it is there. `work` may be run once; it is run
     /// on the writer's thread, and must not wait for anything.
     ///

@@ -1,33 +1,36 @@
-//! What surrounds each gRPC call. It goes the way of HTTP: the same server, the same log, the same limits.
-//!
-//! Calls are served by tonic; its routes are an axum router, which [`crate::http::surround`] takes as it is. What is here
-//! is how a handler reads who is asking and from where.
+//! gRPC's own services beside a service's operations: health and reflection.
 
-use tonic::Request;
-use tonic::service::RoutesBuilder;
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
 
-use crate::http::{Caller, bearer};
-use crate::problem::Problem;
-use crate::secret::Secret;
-
-/// The gRPC services of a server, with health and reflection, as a router for [`crate::http::surround`].
-pub fn router(services: RoutesBuilder) -> axum::Router {
-    services.routes().prepare().into_axum_router()
-}
-
-/// Who is connected, and what this request is called.
-///
-/// # Panics
-/// The call did not come through [`crate::http::surround`].
-#[must_use]
-pub fn caller<T>(request: &Request<T>) -> Caller {
-    request.extensions().get::<Caller>().cloned().expect("every call is surrounded")
-}
-
-/// The token that a call shows.
+/// Health and reflection (v1 and v1alpha) for these gRPC services, as a router beside their operations. `descriptors`: encoded
+/// `FileDescriptorSet`s. The reporter says when the service does not serve.
 ///
 /// # Errors
-/// It shows something else.
-pub fn token<T>(request: &Request<T>) -> Result<Option<Secret>, Problem> {
-    bearer(request.metadata().as_ref())
+/// The descriptors cannot be read: a bug of the build.
+pub async fn router(
+    services: &[&'static str],
+    descriptors: &[&'static [u8]],
+) -> Result<(axum::Router, HealthReporter), tonic_reflection::server::Error> {
+    let (reporter, health) = health_reporter();
+    set_status(&reporter, services, ServingStatus::Serving).await;
+    let reflection = || {
+        descriptors.iter().fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+            builder.register_encoded_file_descriptor_set(set)
+        })
+    };
+    let mut routes = tonic::service::Routes::builder();
+    routes
+        .add_service(health)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok((routes.routes().prepare().into_axum_router(), reporter))
+}
+
+/// Says of each of these services, and of the server as a whole, whether it serves.
+pub async fn set_status(reporter: &HealthReporter, services: &[&'static str], status: ServingStatus) {
+    reporter.set_service_status("", status).await;
+    for service in services {
+        reporter.set_service_status(*service, status).await;
+    }
 }

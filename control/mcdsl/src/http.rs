@@ -1,8 +1,9 @@
-//! What surrounds each request, whoever answers it: an id, a limit in time, a place where a panic ends, a log line, numbers.
+//! The middleware around each request: an id, the limits of its body, an end for panics, a log line, metrics, and the dialect that its errors
+//! are written in.
 //!
-//! Bodies are read by [`Json`] and [`Form`], queries and paths by [`Query`] and [`Path`]: what is wrong with them is said in
-//! a [`Problem`], with the field.
+//! Bodies are read by [`body::read`]; [`Json`] and [`Form`], [`Query`] and [`Path`] read requests of pages and protocols.
 
+pub mod body;
 mod drain;
 mod metrics;
 mod read;
@@ -15,124 +16,160 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue};
-use tonic::Code;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Uri};
+use tonic::Status;
 use tracing::Instrument as _;
 
+pub use body::{BodyBudget, BodyLimits, CountedBytes};
 pub use metrics::Metrics;
+pub(crate) use read::is_kind;
 pub use read::{Form, Json, Path, Query};
 
 use crate::clock::Clock;
+use crate::context::LOCAL;
 use crate::log::ACCESS;
 use crate::problem::{Kind, Problem};
 use crate::secret::Secret;
 
-/// Header of a request's id. It travels from service to service.
+/// Header of a request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Who is connected, and what this request is called.
+/// The client of a request, and the request's ids.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// The client's address: what the connection or its PROXY header says.
+    /// The client's address: of the connection, or of its PROXY header.
     pub address: SocketAddr,
-    /// The request's id.
+    /// Our id of the request.
     pub request_id: Arc<str>,
+    /// The id that the client gave it, where it is a word that can be logged.
+    pub external_request_id: Option<Arc<str>>,
 }
 
-/// The client's address, which the server puts with each request of a connection.
+/// The client's address, which the server attaches to each request of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// What a request may take.
-#[derive(Clone, Copy, Debug)]
+/// What requests may take. Copies share the budget of bodies.
+#[derive(Clone, Debug)]
 pub struct Limits {
-    /// Time until its answer begins.
+    /// Time until the response begins.
     pub time: Duration,
-    /// Bytes of its body.
-    pub body: usize,
+    /// Limits of a body, where its route has no others.
+    pub body: BodyLimits,
+    /// What all bodies may take together.
+    pub budget: BodyBudget,
+}
+
+/// The form of the errors below a path: of refused tokens, unknown paths, timeouts and panics too.
+#[derive(Clone, Copy, Debug)]
+pub struct Dialect {
+    /// The paths begin with this.
+    pub prefix: &'static str,
+    /// Writes a problem in this form, as the request asks for it. `None`: as a problem document.
+    pub write: fn(&Problem, &RequestHead) -> Option<Response>,
+}
+
+/// What a request is, without its body.
+#[derive(Clone, Debug)]
+pub struct RequestHead {
+    /// Its method.
+    pub method: Method,
+    /// Its address.
+    pub uri: Uri,
+    /// Its headers.
+    pub headers: HeaderMap,
 }
 
 #[derive(Clone, Debug)]
-struct Around {
+struct Middleware {
     limits: Limits,
     metrics: Arc<Metrics>,
     clock: Clock,
+    dialects: Arc<[Dialect]>,
 }
 
 tokio::task_local! {
-    /// The id of the request that is being answered.
+    /// The id of the request that is handled.
     static REQUEST: Arc<str>;
 }
 
-/// The id of the request that is being answered, to be handed on to whoever is asked meanwhile.
+/// The id of the request that is handled, to be sent to services that are called for it.
 #[must_use]
 pub fn current_request_id() -> Option<Arc<str>> {
     REQUEST.try_with(Arc::clone).ok()
 }
 
-/// Puts everything around a router that each request needs. The server puts [`Peer`] with each.
-pub fn surround(router: Router, limits: Limits, metrics: Arc<Metrics>, clock: Clock) -> Router {
-    let around = Around { limits, metrics, clock };
+/// Puts the middleware around a router. The server attaches [`Peer`] to each request. Of several dialects whose prefix fits, the longest counts;
+/// where none does, problems are problem documents. gRPC calls get a status.
+pub fn middleware(
+    router: Router,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    dialects: &[Dialect],
+) -> Router {
+    let mut dialects = dialects.to_vec();
+    dialects.sort_by_key(|dialect| std::cmp::Reverse(dialect.prefix.len()));
+    let state = Middleware { limits, metrics, clock, dialects: dialects.into() };
     router
-        .fallback(|| async { Problem::not_found("there is nothing at this path") })
+        .fallback(|| async { Problem::not_found("There is nothing at this path.") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(Kind::Method, "method", "this path takes another method: see the header `allow`")
+            Problem::new(Kind::Method, "method", "This path takes other methods: see the header `allow`.")
         })
-        .layer(DefaultBodyLimit::max(limits.body))
-        .layer(from_fn_with_state(around, answer))
+        .layer(from_fn_with_state(state, handle))
 }
 
-/// One request, from its head to the head of its answer.
-async fn answer(State(around): State<Around>, mut request: Request, next: Next) -> Response {
-    let start = around.clock.elapsed();
+/// One request, from its head to the head of its response.
+async fn handle(State(middleware): State<Middleware>, mut request: Request, next: Next) -> Response {
+    let start = middleware.clock.elapsed();
     let caller = Caller {
-        address: request.extensions().get::<Peer>().map_or(NOWHERE, |peer| peer.0),
-        request_id: request_id(request.headers()),
+        address: request.extensions().get::<Peer>().map_or(LOCAL, |peer| peer.0),
+        request_id: uuid::Uuid::new_v4().simple().to_string().into(),
+        external_request_id: external_request_id(request.headers()),
     };
     // The pattern, not the path: paths hold what clients send, and sometimes secrets.
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("-", MatchedPath::as_str);
-    let method = request.method().clone();
-    let is_grpc = is_grpc(request.headers());
-    let grpc_path = is_grpc.then(|| request.uri().path().to_owned());
-    let id = HeaderValue::from_str(&caller.request_id).expect("an id is made of header characters");
-    let span = tracing::info_span!("request", id = &*caller.request_id);
-    request.extensions_mut().insert(caller.clone());
-    let request = request.map(|body| drain::drained(body, around.limits.body));
-    let answered = AssertUnwindSafe(tokio::time::timeout(
-        around.limits.time,
-        REQUEST.scope(Arc::clone(&caller.request_id), next.run(request)),
-    ));
-    let problem = match answered.catch_unwind().instrument(span.clone()).await {
-        Ok(Ok(response)) => Ok(response),
-        Ok(Err(_late)) => Err(Problem::new(Kind::Timeout, "timeout", "it took too long: try again later")),
-        // The panic's words went to the log when it happened.
-        Err(_panic) => Err(Problem::new(
-            Kind::Internal,
-            "internal",
-            "something went wrong here; the log says what, by the request's id",
-        )),
+    let head = RequestHead {
+        method: request.method().clone(),
+        uri: request.uri().clone(),
+        headers: request.headers().clone(),
     };
-    let mut response = problem.unwrap_or_else(|problem| {
-        if is_grpc { tonic::Status::from(problem).into_http() } else { problem.into_response() }
-    });
-    response.headers_mut().entry(REQUEST_ID).or_insert(id);
+    let is_grpc = is_grpc(&head.headers);
+    let path = head.uri.path();
+    let dialect = middleware.dialects.iter().find(|dialect| path.starts_with(dialect.prefix)).copied();
+    let id = HeaderValue::from_str(&caller.request_id).expect("an id is made of header characters");
+    let external = caller.external_request_id.as_deref().unwrap_or_default();
+    let span = tracing::info_span!("request", id = &*caller.request_id, external_id = external);
+    request.extensions_mut().insert(caller.clone());
+    request.extensions_mut().insert(middleware.limits.body);
+    request.extensions_mut().insert(middleware.limits.budget.clone());
+    let request = request.map(|body| drain::drained(body, &middleware.limits.budget));
+    let work = AssertUnwindSafe(REQUEST.scope(Arc::clone(&caller.request_id), next.run(request)));
+    let mut response = match work.catch_unwind().instrument(span.clone()).await {
+        Ok(response) => response,
+        // Its message went to the log when it happened.
+        Err(_panic) => {
+            let detail =
+                "The server failed to handle the request. Its log has the cause, under the request's id.";
+            Problem::new(Kind::Internal, "internal", detail).into_response()
+        }
+    };
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = in_dialect(response, problem, is_grpc, dialect, &head);
+    }
+    response.headers_mut().insert(REQUEST_ID, id);
     response.headers_mut().entry("x-content-type-options").or_insert(HeaderValue::from_static("nosniff"));
-    let took = around.clock.elapsed().saturating_sub(start);
+    let took = middleware.clock.elapsed().saturating_sub(start);
     let outcome = outcome(&response);
-    // tonic's patterns are a service each. The path says which method, where there is such a one: not where it was answered before
-    // tonic has looked.
-    let unknown = [Code::Unimplemented, Code::Unauthenticated, Code::Unavailable, Code::DeadlineExceeded];
-    let is_method = route.ends_with("/{*rest}") && !unknown.map(|code| code as u16).contains(&outcome);
-    let route = grpc_path.as_deref().filter(|_| is_method).unwrap_or(route);
-    around.metrics.count(route, &method, outcome, took);
+    middleware.metrics.count(route, &head.method, outcome, took);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    let client = caller.address;
+    let (client, method) = (caller.address, &head.method);
     if response.status().is_server_error() {
         tracing::warn!(target: ACCESS, parent: &span, %client, %method, route, status = outcome, took_us, "answered");
     } else {
@@ -141,8 +178,27 @@ async fn answer(State(around): State<Around>, mut request: Request, next: Next) 
     response
 }
 
-/// The address where nobody is connected: what is asked on the machine itself.
-pub const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+/// A problem document in the form that belongs to its path. Headers of the document stay: `allow`, `retry-after`.
+fn in_dialect(
+    document: Response,
+    problem: Problem,
+    is_grpc: bool,
+    dialect: Option<Dialect>,
+    head: &RequestHead,
+) -> Response {
+    if is_grpc {
+        return Status::from(problem).into_http();
+    }
+    let Some(mut written) = dialect.and_then(|dialect| (dialect.write)(&problem, head)) else {
+        return document;
+    };
+    for (name, value) in document.headers() {
+        if *name != CONTENT_TYPE && *name != CONTENT_LENGTH && !written.headers().contains_key(name) {
+            written.headers_mut().append(name, value.clone());
+        }
+    }
+    written
+}
 
 /// Whether a request is a gRPC call.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -155,14 +211,13 @@ fn outcome(response: &Response) -> u16 {
     grpc.unwrap_or_else(|| response.status().as_u16())
 }
 
-/// What the client calls the request, where that can be a word in a log; else something new.
-fn request_id(headers: &HeaderMap) -> Arc<str> {
+/// The client's id of the request, where it can be a word in a log.
+fn external_request_id(headers: &HeaderMap) -> Option<Arc<str>> {
     let is_word = |text: &&str| {
         (1..=64).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
-    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_word);
-    given.map_or_else(|| uuid::Uuid::new_v4().simple().to_string().into(), Into::into)
+    headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_word).map(Into::into)
 }
 
 /// The token of `authorization: Bearer <token>` (RFC 6750, section 2.1).
@@ -172,11 +227,11 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
 pub fn bearer(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
-    let wrong = || Problem::unauthenticated("the header `authorization` must be `Bearer` and one token");
+    let wrong = || Problem::unauthenticated("The header `authorization` must be `Bearer` and one token.");
     if values.next().is_some() {
         return Err(wrong());
     }
-    let text = value.to_str().map_err(|_no_text| wrong())?;
+    let text = value.to_str().map_err(|_| wrong())?;
     let (scheme, token) = text.split_once(' ').ok_or_else(wrong)?;
     let token = token.trim();
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(' ') {

@@ -21,20 +21,31 @@
 #[cfg(feature = "archive")]
 pub mod archive;
 #[cfg(feature = "service")]
+pub mod audit;
+#[cfg(feature = "service")]
 pub mod auth;
 mod chain;
 #[cfg(feature = "service")]
 pub mod clock;
 pub mod config;
+#[cfg(feature = "service")]
+pub mod context;
 pub mod db;
 #[cfg(feature = "service")]
 pub mod grpc;
 #[cfg(feature = "service")]
 pub mod http;
+pub mod identity;
 pub mod log;
+#[cfg(feature = "service")]
+pub mod operation;
+#[cfg(feature = "service")]
+pub mod permit;
 #[cfg(feature = "service")]
 pub mod problem;
 pub mod prometheus;
+#[cfg(feature = "service")]
+mod quota;
 pub mod secret;
 #[cfg(feature = "service")]
 pub mod server;

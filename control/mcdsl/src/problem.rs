@@ -1,51 +1,58 @@
-//! What went wrong, for whoever asked: one form, which HTTP carries as a problem document (RFC 9457) and gRPC as a status.
+//! What went wrong, for the client: one form, which HTTP carries as a problem document (RFC 9457) and gRPC as a status with details
+//! (`google.rpc`).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
-use serde::Serialize;
+use serde_json::{Value, json};
 use tonic::{Code, Status};
-use utoipa::openapi::{self, Content, Ref, RefOr, ResponseBuilder};
-use utoipa::{IntoResponses, ToSchema};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// What kind of problem it is: whose it is, and whether trying again may help.
+/// What kind of problem it is: whose fault it is, and whether another try may help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What was said makes no sense, or not here.
+    /// The request is malformed, or a value is not allowed.
     Invalid,
-    /// Who is asking is not known.
+    /// The caller is not known.
     Unauthenticated,
-    /// Who is asking may not.
+    /// The caller may not do this.
     Forbidden,
-    /// It is not there.
+    /// There is no such thing.
     NotFound,
-    /// The path is there, and takes another method.
+    /// The path exists and takes other methods.
     Method,
-    /// It cannot be as things stand: it is there already, or is another by now.
-    Conflict,
+    /// What is to be created exists.
+    Exists,
+    /// The state of things does not allow it.
+    FailedPrecondition,
+    /// Somebody else changed it meanwhile.
+    Changed,
+    /// The same, where the client's `If-Match` stated what it expects.
+    PreconditionFailed,
     /// The request is too large.
     TooLarge,
-    /// The body is of a kind that is not taken.
+    /// The body is of a media type that is not taken.
     MediaType,
-    /// Too often: later.
+    /// Too many requests or attempts.
     TooMany,
-    /// It took too long.
+    /// The server took too long.
     Timeout,
-    /// Not now.
+    /// The client did not send the whole request in time.
+    RequestTimeout,
+    /// Not possible at the moment.
     Unavailable,
-    /// A bug, or the machine's trouble. What it is stands in the log.
+    /// A bug, or a failure of the machine. The log says more.
     Internal,
 }
 
 /// A problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// What kind it is.
+    /// Its kind.
     pub kind: Kind,
-    /// A word of a closed list for programs to act on: `second-factor-required`.
+    /// A word of a fixed list for programs: `second-factor-required`.
     pub reason: &'static str,
     /// What happened, to what, and what to do, for a person.
     pub detail: String,
@@ -55,32 +62,26 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
 }
 
-/// Metadata key of a gRPC status: the reason.
-pub const REASON: &str = "mc-reason";
+/// The domain of the reasons in `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "metacircular.net";
 
-/// Metadata key of a gRPC status: the field.
-pub const FIELD: &str = "mc-field";
-
-/// Metadata key of a gRPC status: seconds until another try.
-pub const RETRY: &str = "mc-retry-after";
-
-/// A problem document (RFC 9457, section 3.1), with our members after the standard ones: what OpenAPI documents describe.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub struct Document {
-    /// `urn:metacircular:problem:` and the reason.
-    pub r#type: String,
-    /// The status in words.
-    pub title: &'static str,
-    /// The status.
-    pub status: u16,
-    /// What happened, to what, and what to do.
-    pub detail: String,
-    /// A word of a closed list for programs to act on.
-    pub reason: &'static str,
-    /// The path of the field that it is about.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
+/// What OpenAPI documents say of a problem document (RFC 9457, section 3.1, with members of our own after the standard ones).
+#[must_use]
+pub fn schema() -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    json!({
+        "type": "object",
+        "description": "A problem document (RFC 9457).",
+        "required": ["type", "title", "status", "detail", "reason"],
+        "properties": {
+            "type": text("`urn:metacircular:problem:` and the reason."),
+            "title": text("The status in words."),
+            "status": { "type": "integer", "description": "The status." },
+            "detail": text("What happened, to what, and what to do."),
+            "reason": text("A word of a fixed list, for programs."),
+            "field": text("The path of the field that it is about."),
+        },
+    })
 }
 
 impl Problem {
@@ -90,38 +91,38 @@ impl Problem {
         Self { kind, reason, detail: detail.into(), field: None, retry_after: None }
     }
 
-    /// The value of a field is wrong.
+    /// The value of a field is not allowed.
     #[must_use]
     pub fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self { field: Some(field.into()), ..Self::new(Kind::Invalid, "invalid-field", detail) }
     }
 
-    /// Who is asking is not known.
+    /// The caller is not known.
     #[must_use]
     pub fn unauthenticated(detail: impl Into<String>) -> Self {
         Self::new(Kind::Unauthenticated, "unauthenticated", detail)
     }
 
-    /// Who is asking may not.
+    /// The caller may not do this.
     #[must_use]
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(Kind::Forbidden, "forbidden", detail)
     }
 
-    /// It is not there.
+    /// There is no such thing.
     #[must_use]
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(Kind::NotFound, "not-found", detail)
     }
 
-    /// A bug, or the machine's trouble. The cause goes to the log, and not to whoever asked.
+    /// A bug, or a failure of the machine. The cause goes to the log, not to the client.
     #[must_use]
     pub fn internal(cause: &dyn std::error::Error) -> Self {
-        tracing::error!(error = crate::chain(cause), "a request failed");
+        tracing::error!(error = crate::chain(cause), "request failed");
         Self::new(
             Kind::Internal,
             "internal",
-            "something went wrong here; the log says what, by the request's id",
+            "The server failed to handle the request. Its log has the cause, under the request's id.",
         )
     }
 
@@ -134,11 +135,13 @@ impl Problem {
             Kind::Forbidden => StatusCode::FORBIDDEN,
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Kind::Conflict => StatusCode::CONFLICT,
+            Kind::Exists | Kind::FailedPrecondition | Kind::Changed => StatusCode::CONFLICT,
+            Kind::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Kind::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Kind::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Kind::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Kind::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -151,9 +154,11 @@ impl Problem {
             Kind::Forbidden => Code::PermissionDenied,
             Kind::NotFound => Code::NotFound,
             Kind::Method => Code::Unimplemented,
-            Kind::Conflict => Code::Aborted,
+            Kind::Exists => Code::AlreadyExists,
+            Kind::FailedPrecondition => Code::FailedPrecondition,
+            Kind::Changed | Kind::PreconditionFailed => Code::Aborted,
             Kind::TooLarge | Kind::TooMany => Code::ResourceExhausted,
-            Kind::Timeout => Code::DeadlineExceeded,
+            Kind::Timeout | Kind::RequestTimeout => Code::DeadlineExceeded,
             Kind::Unavailable => Code::Unavailable,
             Kind::Internal => Code::Internal,
         }
@@ -178,59 +183,68 @@ impl std::fmt::Display for Problem {
 impl std::error::Error for Problem {}
 
 impl IntoResponse for Problem {
+    /// A problem document. The problem goes along as an extension, for a dialect that writes it in another form.
     fn into_response(self) -> Response {
-        let (status, kind, retry_s) = (self.status(), self.kind, self.retry_s());
-        let document = Document {
-            r#type: format!("urn:metacircular:problem:{}", self.reason),
-            title: status.canonical_reason().unwrap_or("Problem"),
-            status: status.as_u16(),
-            detail: self.detail,
-            reason: self.reason,
-            field: self.field,
-        };
-        let body = serde_json::to_vec(&document).expect("a problem can be written as JSON");
-        let mut response = (status, body).into_response();
+        let status = self.status();
+        let mut document = json!({
+            "type": format!("urn:metacircular:problem:{}", self.reason),
+            "title": status.canonical_reason().unwrap_or("Problem"),
+            "status": status.as_u16(),
+            "detail": self.detail,
+            "reason": self.reason,
+        });
+        if let Some(field) = &self.field {
+            document["field"] = field.as_str().into();
+        }
+        let mut response = (status, document.to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if kind == Kind::Unauthenticated {
+        if self.kind == Kind::Unauthenticated {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let Some(seconds) = retry_s {
+        if let Some(seconds) = self.retry_s() {
             headers.insert(RETRY_AFTER, seconds.into());
         }
+        response.extensions_mut().insert(self);
         response
-    }
-}
-
-/// Every request may end in one, with whichever status.
-impl IntoResponses for Problem {
-    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
-        let content = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
-        let response = ResponseBuilder::new()
-            .description("It was refused, or could not be done: see `reason`, `detail` and `field`.")
-            .content("application/problem+json", content);
-        BTreeMap::from([("default".to_owned(), response.build().into())])
     }
 }
 
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
-        let mut status = Self::new(problem.code(), &problem.detail);
-        let metadata = status.metadata_mut();
-        let mut put = |key: &'static str, text: &str| {
-            // A field's path may hold what a client sent. What no header can carry is left out.
-            if let Ok(value) = text.parse() {
-                metadata.insert(key, value);
-            }
-        };
-        put(REASON, problem.reason);
+        let mut details = ErrorDetails::with_error_info(problem.reason, DOMAIN, []);
         if let Some(field) = &problem.field {
-            put(FIELD, field);
+            details.add_bad_request_violation(field, &problem.detail);
         }
         if let Some(seconds) = problem.retry_s() {
-            put(RETRY, &seconds.to_string());
+            details.set_retry_info(Some(Duration::from_secs(seconds)));
         }
-        status
+        Self::with_error_details(problem.code(), &problem.detail, details)
+    }
+}
+
+/// A problem as the client of another service gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The word for programs; empty where the server gave none.
+    pub reason: String,
+    /// The field that it is about.
+    pub field: Option<String>,
+    /// When to try again.
+    pub retry_after: Option<Duration>,
+}
+
+impl Received {
+    /// What a status says besides its code and its message.
+    #[must_use]
+    pub fn of(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let violation = details.bad_request().and_then(|request| request.field_violations.first());
+        Self {
+            reason: details.error_info().map(|info| info.reason.clone()).unwrap_or_default(),
+            field: violation.map(|violation| violation.field.clone()),
+            retry_after: details.retry_info().and_then(|info| info.retry_delay),
+        }
     }
 }
 
@@ -243,30 +257,38 @@ mod tests {
     async fn a_problem_is_a_document_and_a_status() {
         let problem = Problem {
             retry_after: Some(Duration::from_millis(1200)),
-            ..Problem::field("rules[0].name", "`A` has 'A'")
+            ..Problem::field("rules[0].name", "`A` contains 'A'")
         };
         let status = Status::from(problem.clone());
-        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "`A` has 'A'"));
-        assert_eq!(status.metadata().get(FIELD).unwrap(), "rules[0].name");
-        assert_eq!(status.metadata().get(RETRY).unwrap(), "2");
-        let response = problem.into_response();
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, "`A` contains 'A'"));
+        let received = Received::of(&status);
+        assert_eq!(
+            (received.reason.as_str(), received.field.as_deref()),
+            ("invalid-field", Some("rules[0].name"))
+        );
+        assert_eq!(received.retry_after, Some(Duration::from_secs(2)));
+        let response = problem.clone().into_response();
         assert_eq!(response.status(), 400);
+        assert_eq!(response.extensions().get::<Problem>(), Some(&problem));
         assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         assert_eq!(response.headers()[RETRY_AFTER], "2");
         let body = response.into_body().collect().await.unwrap().to_bytes();
-        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let document: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
             document,
-            serde_json::json!({
+            json!({
                 "type": "urn:metacircular:problem:invalid-field", "title": "Bad Request", "status": 400,
-                "detail": "`A` has 'A'", "reason": "invalid-field", "field": "rules[0].name"
+                "detail": "`A` contains 'A'", "reason": "invalid-field", "field": "rules[0].name"
             })
         );
     }
 
     #[test]
-    fn a_field_that_no_header_can_carry_is_left_out() {
-        let status = Status::from(Problem::field("ro\nles", "no"));
-        assert!(status.metadata().get(FIELD).is_none());
+    fn clients_tell_conflicts_apart() {
+        let code = |kind| Status::from(Problem::new(kind, "x", "x")).code();
+        assert_eq!(code(Kind::Exists), Code::AlreadyExists);
+        assert_eq!(code(Kind::FailedPrecondition), Code::FailedPrecondition);
+        assert_eq!(code(Kind::Changed), Code::Aborted);
+        assert_eq!(Problem::new(Kind::PreconditionFailed, "x", "x").status(), 412);
     }
 }

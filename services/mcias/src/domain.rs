@@ -1,7 +1,5 @@
 //! What MCIAS decides, as plain functions: no socket, no SQL, no clock.
 
-mod account;
-pub mod audit;
 pub mod challenges;
 pub mod password;
 pub mod policy;
@@ -11,4 +9,4 @@ pub mod throttle;
 pub mod token;
 pub mod totp;
 
-pub use account::{Account, BadName, Name, Role, Roles};
+pub use mcdsl::identity::{Account, AccountType, InvalidName, Name, Role, Roles, ServiceContext};

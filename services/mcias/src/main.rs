@@ -17,7 +17,7 @@ use mcdsl::terminal::{Progress, bytes};
 use mcdsl::tls::ServerCertificate;
 use mcias::app::Mcias;
 use mcias::config::Config;
-use mcias::{grpc, http, web};
+use mcias::web;
 
 /// Gives back what logins took: with the system's, a server keeps 40 MiB more after a few on two cores, and introspections
 /// cost 7 % more.
@@ -91,8 +91,7 @@ Examples:
 fn main() -> ExitCode {
     let args = Args::parse();
     if matches!(args.command, Command::Openapi) {
-        let document = http::document().to_pretty_json().expect("the document can be written as JSON");
-        say(&document);
+        say(&format!("{:#}", mcias::app::openapi()));
         return ExitCode::SUCCESS;
     }
     if let Command::Restore { from, to } = &args.command {
@@ -168,12 +167,21 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let certificate = ServerCertificate::open(settings.certificate())?;
     let metrics = Arc::new(Metrics::default());
     let app = Arc::new(Mcias::open(config, clock.clone()).await?);
+    let limits = settings.limits();
+    let routes = app.routes(limits.clone());
+    let dialects = [web::API_DIALECT, web::DIALECT];
     let around = |router: Router| {
-        mcdsl::http::surround(router, settings.limits(), Arc::clone(&metrics), clock.clone())
+        mcdsl::http::middleware(router, limits.clone(), Arc::clone(&metrics), clock.clone(), &dialects)
     };
-    let rest = around(http::router(Arc::clone(&app)).merge(web::router(Arc::clone(&app))));
-    let rest = rest.layer(axum::middleware::from_fn(web::speak_to_browsers));
-    let calls = around(mcdsl::grpc::router(grpc::services(Arc::clone(&app)).await?));
+    let document = mcias::app::openapi();
+    let api = routes.api.route("/openapi.json", get(move || async move { axum::Json(document) }));
+    let rest = around(api.merge(routes.pages).route("/healthz", get(|| async { "ok\n" })));
+    let services: std::collections::BTreeSet<_> =
+        mcias::app::operations().map(|operation| operation.grpc_service).collect();
+    let services: Vec<_> = services.into_iter().collect();
+    let (own_grpc, _health) =
+        mcdsl::grpc::router(&services, &[mc_api::mcias::DESCRIPTORS, mc_api::audit::DESCRIPTORS]).await?;
+    let calls = around(routes.grpc.merge(own_grpc));
     let own = about(Arc::clone(&app), Arc::clone(&metrics));
     let web = certificate.config(&["h2", "http/1.1"]);
     let rpc = certificate.config(&["h2"]);
@@ -185,7 +193,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let drain = Duration::from_millis(settings.drain_timeout_ms);
     let work = {
         let (app, stop) = (Arc::clone(&app), stop.clone());
-        async move { app.work(stop).await }
+        async move { app.run_jobs(stop).await }
     };
     tokio::join!(
         rest_at.serve(rest, stop.clone(), drain),

@@ -5,7 +5,6 @@
 //! refuses as well.
 
 pub mod accounts;
-pub mod audit;
 pub mod factors;
 pub mod keys;
 pub mod policy;
@@ -16,5 +15,5 @@ use mcdsl::db::Schema;
 /// Whose database it is, and how it becomes what this program writes.
 pub const SCHEMA: Schema = Schema {
     application_id: 0x6d63_6961, // "mcia"
-    migrations: &[include_str!("store/1.sql"), include_str!("store/2.sql")],
+    migrations: &[include_str!("store/1.sql"), include_str!("store/2.sql"), include_str!("store/3.sql")],
 };

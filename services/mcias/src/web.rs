@@ -12,20 +12,21 @@ mod visit;
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
-use axum::routing::{get, post};
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::from_fn;
+use axum::routing::{MethodRouter, get, post};
 use maud::{Markup, html};
-use mcdsl::web::{self, Asset, Csrf, Tone};
+use mc_api::operation::Need;
+use mcdsl::http::Dialect;
+use mcdsl::operation::RouteTable;
+use mcdsl::permit::Access;
+use mcdsl::problem::Problem;
+use mcdsl::secret::Secret;
+use mcdsl::web::{self, Asset, Csrf};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::app::Mcias;
-use crate::domain::Role;
-use crate::http::SMALL;
 
 /// What pages share.
 #[derive(Debug)]
@@ -49,94 +50,98 @@ const SCRIPT: Asset = Asset {
     bytes: include_bytes!("web/passkey.js"),
 };
 
-/// The pages.
-pub fn router(app: Arc<Mcias>) -> Router {
+/// Adds the pages to the table of routes.
+pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     let mut key = [0; 32];
     aws_lc_rs::rand::fill(&mut key).expect("the system has randomness");
+    let app = Arc::clone(app);
     let shared = Arc::new(Web { app, csrf: Csrf::new(key), pending: login::Pending::default() });
-    Router::new()
-        .route("/login", get(login::page).post(login::password))
-        .route("/login/code", post(login::code))
-        .route("/login/passkey/begin", post(login::begin_passkey))
-        .route("/login/passkey/finish", post(login::finish_passkey))
-        .route("/logout", post(login::logout))
-        .route("/welcome/{secret}", get(login::welcome).post(login::redeem))
-        .route("/", get(own::overview))
-        .route("/security", get(own::security))
-        .route("/security/password", post(own::change_password))
-        .route("/security/totp/begin", post(own::begin_totp))
-        .route("/security/totp/confirm", post(own::confirm_totp))
-        .route("/security/totp/remove", get(own::ask_remove_totp).post(own::remove_totp))
-        .route("/security/recovery-codes", get(own::ask_recovery_codes).post(own::recovery_codes))
-        .route("/security/passkeys/begin", post(own::begin_passkey))
-        .route("/security/passkeys/finish", post(own::finish_passkey))
-        .route("/security/passkeys/{id}", get(own::passkey).post(own::rename_passkey))
-        .route("/security/passkeys/{id}/remove", post(own::remove_passkey))
-        .route("/sessions", get(own::sessions))
-        .route("/sessions/end-others", post(own::end_others))
-        .route("/sessions/{id}/end", post(own::end_session))
-        .route("/accounts", get(accounts::list))
-        .route("/new-account", get(accounts::new).post(accounts::create))
-        .route("/accounts/{name}", get(accounts::show).post(accounts::update))
-        .route("/accounts/{name}/link", post(accounts::link))
-        .route("/accounts/{name}/reset-factors", get(accounts::ask_reset).post(accounts::reset))
-        .route("/accounts/{name}/sessions/{id}/end", post(accounts::end_session))
-        .route("/accounts/{name}/end-sessions", post(accounts::end_sessions))
-        .route("/accounts/{name}/delete", get(accounts::ask_delete).post(accounts::delete))
-        .route("/accounts/{name}/tokens", post(accounts::issue_token))
-        .route("/accounts/{name}/tokens/{id}/revoke", get(accounts::ask_revoke).post(accounts::revoke_token))
-        .route("/policy", get(policy::page))
-        .route("/policy/default", post(policy::set_default))
-        .route("/policy/rule", get(policy::rule).post(policy::save_rule))
-        .route("/policy/rule/remove", post(policy::remove_rule))
-        .route("/audit", get(site::audit))
-        .route("/audit/verify", post(site::verify))
-        .route("/keys", get(site::keys).post(site::rotate))
-        .route("/keys/{id}/withdraw", get(site::ask_withdraw).post(site::withdraw))
-        .layer(from_fn(web::secure))
-        .layer(DefaultBodyLimit::max(SMALL))
-        .with_state(shared)
-        .merge(web::static_files(&[SCRIPT]))
+    let mut page = |method: Method, path: &str, access: Access, handler: MethodRouter<Shared>| {
+        let handler = handler.layer(from_fn(web::secure)).with_state(Arc::clone(&shared));
+        table.page(method, path, access, session, handler);
+    };
+    page(Method::GET, "/login", PUBLIC, get(login::page));
+    page(Method::POST, "/login", PUBLIC, post(login::password));
+    page(Method::POST, "/login/code", PUBLIC, post(login::code));
+    page(Method::POST, "/login/passkey/begin", PUBLIC, post(login::begin_passkey));
+    page(Method::POST, "/login/passkey/finish", PUBLIC, post(login::finish_passkey));
+    page(Method::POST, "/logout", TOKEN, post(login::logout));
+    page(Method::GET, "/welcome/{secret}", PUBLIC, get(login::welcome));
+    page(Method::POST, "/welcome/{secret}", PUBLIC, post(login::redeem));
+    page(Method::GET, "/", ACCOUNT, get(own::overview));
+    page(Method::GET, "/security", PERSON, get(own::security));
+    page(Method::POST, "/security/password", PERSON, post(own::change_password));
+    page(Method::POST, "/security/totp/begin", PERSON, post(own::begin_totp));
+    page(Method::POST, "/security/totp/confirm", PERSON, post(own::confirm_totp));
+    page(Method::GET, "/security/totp/remove", PERSON, get(own::ask_remove_totp));
+    page(Method::POST, "/security/totp/remove", PERSON, post(own::remove_totp));
+    page(Method::GET, "/security/recovery-codes", PERSON, get(own::ask_recovery_codes));
+    page(Method::POST, "/security/recovery-codes", PERSON, post(own::recovery_codes));
+    page(Method::POST, "/security/passkeys/begin", PERSON, post(own::begin_passkey));
+    page(Method::POST, "/security/passkeys/finish", PERSON, post(own::finish_passkey));
+    page(Method::GET, "/security/passkeys/{id}", PERSON, get(own::passkey));
+    page(Method::POST, "/security/passkeys/{id}", PERSON, post(own::rename_passkey));
+    page(Method::POST, "/security/passkeys/{id}/remove", PERSON, post(own::remove_passkey));
+    page(Method::GET, "/sessions", PERSON, get(own::sessions));
+    page(Method::POST, "/sessions/end-others", PERSON, post(own::end_others));
+    page(Method::POST, "/sessions/{id}/end", PERSON, post(own::end_session));
+    page(Method::GET, "/accounts", ADMIN, get(accounts::list));
+    page(Method::GET, "/new-account", ADMIN, get(accounts::new));
+    page(Method::POST, "/new-account", ADMIN, post(accounts::create));
+    page(Method::GET, "/accounts/{name}", ADMIN, get(accounts::show));
+    page(Method::POST, "/accounts/{name}", ADMIN, post(accounts::update));
+    page(Method::POST, "/accounts/{name}/link", ADMIN, post(accounts::link));
+    page(Method::GET, "/accounts/{name}/reset-factors", ADMIN, get(accounts::ask_reset));
+    page(Method::POST, "/accounts/{name}/reset-factors", ADMIN, post(accounts::reset));
+    page(Method::POST, "/accounts/{name}/sessions/{id}/end", ADMIN, post(accounts::end_session));
+    page(Method::POST, "/accounts/{name}/end-sessions", ADMIN, post(accounts::end_sessions));
+    page(Method::GET, "/accounts/{name}/delete", ADMIN, get(accounts::ask_delete));
+    page(Method::POST, "/accounts/{name}/delete", ADMIN, post(accounts::delete));
+    page(Method::POST, "/accounts/{name}/tokens", ADMIN, post(accounts::issue_token));
+    page(Method::GET, "/accounts/{name}/tokens/{id}/revoke", ADMIN, get(accounts::ask_revoke));
+    page(Method::POST, "/accounts/{name}/tokens/{id}/revoke", ADMIN, post(accounts::revoke_token));
+    page(Method::GET, "/policy", ADMIN, get(policy::page));
+    page(Method::POST, "/policy/default", ADMIN, post(policy::set_default));
+    page(Method::GET, "/policy/rule", ADMIN, get(policy::rule));
+    page(Method::POST, "/policy/rule", ADMIN, post(policy::save_rule));
+    page(Method::POST, "/policy/rule/remove", ADMIN, post(policy::remove_rule));
+    page(Method::GET, "/audit", ADMIN, get(site::audit));
+    page(Method::POST, "/audit/verify", ADMIN, post(site::verify));
+    page(Method::GET, "/keys", ADMIN, get(site::keys));
+    page(Method::POST, "/keys", ADMIN, post(site::rotate));
+    page(Method::GET, "/keys/{id}/withdraw", ADMIN, get(site::ask_withdraw));
+    page(Method::POST, "/keys/{id}/withdraw", ADMIN, post(site::withdraw));
+    table.files(web::static_files(&[SCRIPT]));
 }
 
-/// Says to a browser in a page what a program is told in a problem document: a layer around everything that is served.
-pub async fn speak_to_browsers(request: Request, next: Next) -> Response {
-    let accepts = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let is_browser = accepts.is_some_and(|accept| accept.contains("text/html"));
-    let is_api = request.uri().path().starts_with("/v1/");
-    let response = next.run(request).await;
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    if !is_browser || is_api || kind.is_none_or(|kind| kind != "application/problem+json") {
-        return response;
-    }
-    let (title, what) = match response.status() {
-        StatusCode::NOT_FOUND => {
-            ("There is no such page", "The address is wrong, or what was there is gone.")
-        }
-        StatusCode::METHOD_NOT_ALLOWED => ("That does not go", "This address takes something else."),
-        _ => ("That did not work", "Go back, and try again."),
-    };
-    let body = html! {
-        (web::notice(Tone::Bad, html! { p { (what) } }))
-        p { a href="/" { "To the first page" } }
-    };
-    let mut page = web::Page::new(&PAGES, title, body).respond(response.status());
-    // The request's id, when to try again, what else goes: all but what the body was.
-    for (name, value) in response.headers() {
-        if name != header::CONTENT_TYPE && name != header::CONTENT_LENGTH {
-            page.headers_mut().append(name, value.clone());
-        }
-    }
-    for (name, value) in web::security_headers() {
-        page.headers_mut().insert(name, value);
-    }
-    page
+/// How pages say what went wrong: in a page, to browsers.
+pub const DIALECT: Dialect = Dialect {
+    prefix: "/",
+    write: |problem, request| {
+        let accept = request.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let is_browser = accept.is_some_and(|accept| accept.contains("text/html"));
+        is_browser.then(|| visit::page_of(problem, request))
+    },
+};
+
+/// How the API says what went wrong: in problem documents, to browsers too.
+pub const API_DIALECT: Dialect = Dialect { prefix: "/v1/", write: |_problem, _request| None };
+
+/// Pages read the token from a cookie.
+fn session(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
+    Ok(web::session_of(headers))
 }
 
-/// Whether these roles make an admin.
-fn is_admin(bearer: &crate::app::Bearer) -> bool {
-    bearer.account.roles().has(Role::Admin)
+/// What a page is in the audit log, where somebody is refused it. What it shows and does is authorised for itself.
+const fn access(need: Need) -> Access {
+    Access { action: "page", need, fresh: false }
 }
+
+const PUBLIC: Access = access(Need::Public);
+const TOKEN: Access = access(Need::Token);
+const ACCOUNT: Access = access(Need::Account);
+const PERSON: Access = access(Need::Person);
+const ADMIN: Access = access(Need::Admin);
 
 /// A time: UTC, for people and for programs.
 fn when(unix_s: i64) -> Markup {

@@ -337,6 +337,36 @@ impl Mcias {
         Ok(Line(http::Client::on(tls)))
     }
 
+    /// Replaces an account's settings, of which only these are others.
+    ///
+    /// # Panics
+    /// There is no answer.
+    pub fn edit(&self, token: &str, name: &str, change: &Value) -> Answer {
+        let path = format!("/v1/accounts/{name}");
+        let account = self.ask("GET", &path, token, &Value::Null).body;
+        let mut settings = json!({});
+        for field in ["enabled", "roles", "tags", "service", "revision"] {
+            if !account[field].is_null() {
+                settings[field] = account[field].clone();
+            }
+        }
+        settings
+            .as_object_mut()
+            .expect("it is an object")
+            .extend(change.as_object().expect("it is an object").clone());
+        self.ask("PUT", &path, token, &settings)
+    }
+
+    /// The same, where it succeeds.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn edited(&self, token: &str, name: &str, change: &Value) -> Value {
+        let answer = self.edit(token, name, change);
+        assert_eq!(answer.status, 200, "{name} {change}: {}", answer.text);
+        answer.body
+    }
+
     /// A login that succeeds: its token.
     ///
     /// # Panics
@@ -353,7 +383,7 @@ impl Mcias {
     /// It does not.
     pub fn done(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
         let answer = self.ask(method, path, token, body);
-        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text);
+        assert!(matches!(answer.status, 200 | 201), "{method} {path}: {} {}", answer.status, answer.text);
         answer.body
     }
 

@@ -13,7 +13,8 @@ use super::accounts_client::AccountsClient;
 use super::identity_client::IdentityClient;
 use super::login_policy_client::LoginPolicyClient;
 use super::me_client::MeClient;
-use super::site_client::SiteClient;
+use super::signing_keys_client::SigningKeysClient;
+use crate::audit::audit_client::AuditClient;
 use crate::token::Token;
 
 /// Where a MCIAS is.
@@ -39,8 +40,10 @@ pub struct Client {
     pub accounts: AccountsClient<Way>,
     /// The login policy.
     pub policy: LoginPolicyClient<Way>,
-    /// Audit log and keys.
-    pub site: SiteClient<Way>,
+    /// Signing keys.
+    pub keys: SigningKeysClient<Way>,
+    /// The audit log.
+    pub audit: AuditClient<Way>,
 }
 
 /// Why a MCIAS cannot be reached.
@@ -87,7 +90,8 @@ pub async fn connect(target: &Target, token: Token) -> Result<Client, ConnectErr
         me: MeClient::new(way.clone()),
         accounts: AccountsClient::new(way.clone()),
         policy: LoginPolicyClient::new(way.clone()),
-        site: SiteClient::new(way),
+        keys: SigningKeysClient::new(way.clone()),
+        audit: AuditClient::new(way),
     })
 }
 

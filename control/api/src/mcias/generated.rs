@@ -1,4 +1,4 @@
-//! What is generated from `proto/mcias.proto`. Its lints are its generator's business.
+//! Generated from `proto/mcias.proto`. Its lints are its generator's business.
 
 #![allow(
     missing_debug_implementations,
@@ -10,3 +10,5 @@
 )]
 
 tonic::include_proto!("metacircular.mcias.v1");
+
+include!(concat!(env!("OUT_DIR"), "/mcias.redacted.rs"));

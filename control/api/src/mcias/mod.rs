@@ -1,10 +1,21 @@
-//! MCIAS's messages, which are the bodies of its REST API as well, its clients and its servers.
+//! MCIAS's messages, which are the bodies of its REST API as well, its clients and its operations.
 
 pub mod client;
 mod generated;
-mod secrets;
 
 pub use generated::*;
 
-/// What the services say of themselves: an encoded `FileDescriptorSet`, for reflection.
+/// Who may call each rpc, how REST reaches it, and what the audit log calls it.
+pub mod operations {
+    use crate::operation::{Body, Kind, Method, Need, Operation, Parameter, Rest};
+
+    include!(concat!(env!("OUT_DIR"), "/mcias.operations.rs"));
+}
+
+include!(concat!(env!("OUT_DIR"), "/mcias.macro.rs"));
+
+/// The services' descriptors, for reflection: an encoded `FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("mcias");
+
+/// The messages as OpenAPI schemas: a JSON object.
+pub const SCHEMAS: &str = include_str!(concat!(env!("OUT_DIR"), "/mcias.schemas.json"));

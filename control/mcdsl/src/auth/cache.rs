@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quick_cache::sync::Cache as Map;
 
-use super::Identity;
+use crate::identity::Identity;
 use crate::problem::Problem;
 
 /// SHA-256 of a token: the token itself is not kept.

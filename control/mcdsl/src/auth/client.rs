@@ -5,9 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Method, StatusCode, Uri};
@@ -16,16 +13,16 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use mc_api::mcias::{Introspection, IssuedToken, LoginReply, LoginRequest, NewToken};
+use mc_api::mcias::{Introspection, IssueTokenRequest, IssuedToken, LoginRequest, LoginResponse};
 use rustls::ClientConfig;
 use rustls::version::TLS13;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
-use super::{AccountType, Identity, Role};
 use crate::clock::Clock;
-use crate::http::{REQUEST_ID, bearer, current_request_id};
+use crate::http::{REQUEST_ID, current_request_id};
+use crate::identity::{Account, AccountType, Identity, Name, Roles};
 use crate::problem::{Kind, Problem};
 use crate::secret::Secret;
 use crate::tls::authorities;
@@ -117,7 +114,7 @@ impl Client {
     ///
     /// # Errors
     /// MCIAS refuses, with its reason (`second-factor-required` among them), or cannot be asked.
-    pub async fn login(&self, request: &LoginRequest) -> Result<LoginReply, Problem> {
+    pub async fn login(&self, request: &LoginRequest) -> Result<LoginResponse, Problem> {
         self.send(Method::POST, "/v1/login", JSON, json(request)).await
     }
 
@@ -129,16 +126,14 @@ impl Client {
     pub async fn issue(
         &self,
         as_admin: &Secret,
-        account: &str,
-        token: &NewToken,
+        request: &IssueTokenRequest,
     ) -> Result<IssuedToken, Problem> {
-        // It becomes part of a path: what is no name must not lead elsewhere.
-        let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.@".contains(c);
-        if account.is_empty() || !account.chars().all(is_name) {
-            return Err(Problem::field("account", format!("`{account}` is no name of an account")));
-        }
-        let path = format!("/v1/accounts/{account}/tokens");
-        self.send_as(as_admin, Method::POST, &path, JSON, json(token)).await
+        // It becomes part of a path: what is not a name must not lead elsewhere.
+        let name = Name::parse(&request.name).map_err(|error| Problem::field("name", error.to_string()))?;
+        let path = format!("/v1/accounts/{name}/tokens");
+        let mut body = serde_json::to_value(request).expect("a message can be written as JSON");
+        body.as_object_mut().map(|body| body.remove("name"));
+        self.send_as(as_admin, Method::POST, &path, JSON, json(&body)).await
     }
 
     async fn introspect(&self, token: &Secret) -> (Result<Arc<Identity>, Problem>, Duration) {
@@ -246,21 +241,27 @@ fn unreachable(what: String) -> Problem {
     Problem::new(Kind::Unavailable, "identity-unavailable", format!("MCIAS cannot be asked: {what}"))
 }
 
-/// What an answer says of a token's bearer, and until when. `None`: that there is none, or nothing that can be understood.
-fn identity(told: Introspection) -> Option<(Identity, i64)> {
-    let word = |text: &str| serde_json::Value::String(text.to_owned());
-    let account_type: AccountType = serde_json::from_value(word(told.account_type.as_deref()?)).ok()?;
-    let roles = told.roles.iter().map(|role| serde_json::from_value::<Role>(word(role)).ok());
-    let identity = Identity {
-        account: told.sub?,
-        account_type,
-        roles: roles.collect::<Option<_>>()?,
-        tags: told.tags.into_iter().collect(),
-        token_id: told.jti?,
+/// What an answer says about a token's account, and until when. `None`: it is not active, or the answer makes no sense.
+fn identity(answer: Introspection) -> Option<(Identity, i64)> {
+    let name = Name::parse(&answer.sub?).ok()?;
+    let roles = answer.roles.iter().map(|role| role.parse().ok());
+    let roles: Roles = roles.collect::<Option<Vec<_>>>()?.into_iter().collect();
+    let account = match answer.account_type?.parse().ok()? {
+        AccountType::Human => Account::Human { name, roles },
+        AccountType::System if roles == Roles::default() => Account::System { name },
+        AccountType::System => return None,
     };
-    let until = told.exp?;
-    (told.active && (identity.account_type == AccountType::Human || identity.roles.is_empty()))
-        .then_some((identity, until))
+    let expires_at = answer.exp?;
+    let identity = Identity {
+        account,
+        tags: answer.tags.iter().map(|tag| Name::parse(tag).ok()).collect::<Option<_>>()?,
+        token_id: answer.jti?,
+        audience: Vec::new(),
+        service: None,
+        authenticated_at: answer.iat?,
+        expires_at,
+    };
+    answer.active.then_some((identity, expires_at))
 }
 
 /// MCIAS's problem document, handed on.
@@ -279,7 +280,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> Problem {
         401 => Kind::Unauthenticated,
         403 => Kind::Forbidden,
         404 => Kind::NotFound,
-        409 => Kind::Conflict,
+        409 => Kind::FailedPrecondition,
         429 => Kind::TooMany,
         _ => return unreachable(format!("it answers {status}: {}", told.detail)),
     };
@@ -296,22 +297,3 @@ const REASONS: [&str; 6] = [
     "unauthenticated",
     "forbidden",
 ];
-
-/// Lets only those through whom MCIAS knows, and puts `Arc<Identity>` with the request: a layer for routers of REST
-/// (`axum::middleware::from_fn_with_state`) and of gRPC alike.
-pub async fn authenticate(State(client): State<Client>, mut request: Request, next: Next) -> Response {
-    let is_grpc = crate::http::is_grpc(request.headers());
-    let identified = match bearer(request.headers()) {
-        Ok(Some(token)) => client.validate(&token).await,
-        Ok(None) => Err(Problem::unauthenticated("this takes a token: `authorization: Bearer <token>`")),
-        Err(problem) => Err(problem),
-    };
-    match identified {
-        Ok(identity) => {
-            request.extensions_mut().insert(identity);
-            next.run(request).await
-        }
-        Err(problem) if is_grpc => tonic::Status::from(problem).into_http(),
-        Err(problem) => problem.into_response(),
-    }
-}

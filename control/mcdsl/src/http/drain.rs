@@ -1,9 +1,11 @@
-//! Bodies that nobody reads to their end: whoever refuses a request does so before its body is there.
+//! Reads and discards what is left of a small body that was refused.
 //!
 //! HTTP/2 lets a server answer early and reset the stream (RFC 9113, section 8.1), but common clients lose the answer then.
-//! So what is left of a small body is read and thrown away.
+//! So up to 64 KiB of the rest are read, for a few seconds, and for a limited number of bodies at the same time. Beyond
+//! that the stream is reset, or the HTTP/1.1 connection closed.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,19 +13,26 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body as _, Frame, SizeHint};
+use tokio::sync::Semaphore;
+
+use super::body::BodyBudget;
 
 /// A body whose rest is read once it is dropped.
-pub(super) struct Drained {
+struct Drained {
     body: Option<Body>,
-    most: usize,
+    slots: Arc<Semaphore>,
 }
 
-/// How long a rest is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_TIME: Duration = Duration::from_secs(5);
 
-/// The body, of which at most `most` bytes are read by nobody.
-pub(super) fn drained(body: Body, most: usize) -> Body {
-    if body.is_end_stream() { body } else { Body::new(Drained { body: Some(body), most }) }
+const MAX_BYTES: usize = 64 * 1024;
+
+/// A body whose rest is read once it is dropped.
+pub(super) fn drained(body: Body, budget: &BodyBudget) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    Body::new(Drained { body: Some(body), slots: Arc::clone(budget.drains()) })
 }
 
 impl hyper::body::Body for Drained {
@@ -54,10 +63,12 @@ impl hyper::body::Body for Drained {
 impl Drop for Drained {
     fn drop(&mut self) {
         let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
-        // There is a runtime wherever a request is answered; where it is being shut down, so are its connections.
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else { return };
+        // There is a runtime wherever a request is handled; where it is being shut down, so are its connections.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let mut rest = Limited::new(body, self.most);
-        runtime.spawn(tokio::time::timeout(PATIENCE, async move {
+        let mut rest = Limited::new(body, MAX_BYTES);
+        runtime.spawn(tokio::time::timeout(MAX_TIME, async move {
+            let _slot = slot;
             while let Some(Ok(_)) = rest.frame().await {}
         }));
     }

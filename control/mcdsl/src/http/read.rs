@@ -3,14 +3,14 @@
 //! A type that refuses unknown fields makes a body with one a problem too, and a field that is there twice always is one
 //! (RFC 8259, section 4, leaves that to us). serde_json bounds how deep values may be in each other.
 
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use bytes::Bytes;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
+use super::Caller;
+use super::body::{BodyBudget, BodyLimits, CountedBytes};
 use crate::problem::{Kind, Problem};
 
 /// A JSON body, read; or an answer as JSON.
@@ -32,9 +32,9 @@ pub struct Path<T>(pub T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         is_kind(request.headers(), "application/json")?;
-        let body = body(request, state).await?;
+        let body = body(request).await?;
         // A list of a type's fields would be taken for it, in whatever order they happen to stand in our code.
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Problem::new(Kind::Invalid, "malformed", "the body must be a JSON object: `{...}`"));
@@ -70,9 +70,9 @@ impl<T: serde::Serialize> axum::response::IntoResponse for Json<T> {
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         is_kind(request.headers(), "application/x-www-form-urlencoded")?;
-        let body = body(request, state).await?;
+        let body = body(request).await?;
         read_form(&body).map(Self)
     }
 }
@@ -111,7 +111,7 @@ fn read_form<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
 }
 
 /// Whether the body is said to be of this kind, in UTF-8.
-fn is_kind(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
+pub(crate) fn is_kind(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
     let told = headers.get(CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
     let (kind, parameters) = told.split_once(';').unwrap_or((told, ""));
     let charset = parameters.trim().to_ascii_lowercase();
@@ -126,12 +126,12 @@ fn is_kind(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
     })
 }
 
-async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
-    Bytes::from_request(request, state).await.map_err(|error: BytesRejection| {
-        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            Problem::new(Kind::TooLarge, "too-large", "the body is larger than what is taken here")
-        } else {
-            Problem::new(Kind::Invalid, "malformed", format!("the body ended early: {}", error.body_text()))
-        }
-    })
+/// Reads a body within the limits that the request carries as extensions.
+async fn body(request: Request) -> Result<CountedBytes, Problem> {
+    let (parts, body) = request.into_parts();
+    let extensions = &parts.extensions;
+    let caller: &Caller = extensions.get().expect("every request passes the middleware");
+    let limits: &BodyLimits = extensions.get().expect("every request passes the middleware");
+    let budget: &BodyBudget = extensions.get().expect("every request passes the middleware");
+    super::body::read(body, &parts.headers, caller.address.ip(), limits, budget).await
 }

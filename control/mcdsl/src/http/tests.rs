@@ -1,4 +1,4 @@
-//! Requests through a surrounded router, without sockets.
+//! Requests through a router with its middleware, without sockets.
 
 use axum::body::Body;
 use axum::routing::{get, post};
@@ -41,11 +41,22 @@ fn app() -> (Router, Arc<Metrics>) {
         .route("/page", get(|Query(page): Query<Page>| async move { format!("{:?}", page.limit) }))
         .route("/things/{id}", get(|Path(id): Path<u8>| async move { id.to_string() }))
         .route("/panics", get(|| async { panic!("on purpose") as String }))
-        .route("/hangs", get(std::future::pending::<String>));
-    let limits = Limits { time: Duration::from_millis(50), body: 1000 };
+        .route("/loud/panics", get(|| async { panic!("on purpose") as String }))
+        .route("/loud/thing", post(|Json(_): Json<Note>| async {}));
     let metrics = Arc::new(Metrics::default());
-    (surround(router, limits, Arc::clone(&metrics), Clock::system()), metrics)
+    (middleware(router, limits(), Arc::clone(&metrics), Clock::system(), &[SHOUTING]), metrics)
 }
+
+fn limits() -> Limits {
+    let body = BodyLimits { max_bytes: 1000, ..BodyLimits::SMALL };
+    Limits { time: Duration::from_secs(10), body, budget: BodyBudget::new(100_000) }
+}
+
+/// Errors below this path are in capitals.
+const SHOUTING: Dialect = Dialect {
+    prefix: "/loud",
+    write: |problem, _request| Some((problem.status(), problem.detail.to_uppercase()).into_response()),
+};
 
 async fn ask(request: Request<Body>) -> (StatusCode, HeaderMap, String) {
     let response = app().0.oneshot(request).await.unwrap();
@@ -110,13 +121,13 @@ async fn what_forms_queries_and_paths_must_be() {
     check(get("/things/700"), 400, "malformed").await;
     check(get("/things/%ff"), 400, "malformed").await;
     check(get("/nothing"), 404, "not-found").await;
-    check(get("/note"), 405, "another method").await;
+    check(get("/note"), 405, "other methods").await;
 }
 
 #[tokio::test]
-async fn a_panic_or_a_handler_that_hangs_is_one_request_s() {
+async fn a_panic_fails_only_its_own_request() {
     let (app, metrics) = app();
-    for (path, status) in [("/panics", 500), ("/hangs", 504), ("/things/1", 200)] {
+    for (path, status) in [("/panics", 500), ("/things/1", 200)] {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
         assert_eq!(response.status(), status, "{path}");
@@ -129,18 +140,35 @@ async fn a_panic_or_a_handler_that_hangs_is_one_request_s() {
     for line in [
         r#"http_requests_total{route="/panics",method="GET",status="500"} 1"#,
         r#"http_requests_total{route="/things/{id}",method="GET",status="200"} 1"#,
-        r#"http_requests_total{route="-",method="POST",status="404"} 1"#,
-        "http_request_seconds_count 4",
+        r#"http_requests_total{route="-",method="POST",status="12"} 1"#,
+        "http_request_seconds_count 3",
     ] {
         assert!(page.text.contains(line), "{line}: {}", page.text);
     }
 }
 
 #[tokio::test]
-async fn a_call_of_grpc_that_panics_is_told_so_in_its_own_words() {
+async fn errors_are_in_the_dialect_of_their_path() {
+    let check = async |request: Request<Body>, status: u16, expect: &str| {
+        let (got, headers, text) = ask(request).await;
+        assert!(got.as_u16() == status && text.contains(expect), "{got}: {text}");
+        headers
+    };
+    let get = |path| Request::get(path).body(Body::empty()).unwrap();
+    check(get("/loud/nothing"), 404, "THERE IS NOTHING").await;
+    check(get("/loud/panics"), 500, "THE SERVER FAILED").await;
+    let headers = check(get("/loud/thing"), 405, "OTHER METHODS").await;
+    assert_eq!(headers["allow"], "POST");
+    check(posted("/loud/thing", "text/plain", ""), 415, "APPLICATION/JSON").await;
+    let long = format!(r#"{{"text":"{}"}}"#, "a".repeat(2000));
+    check(posted("/loud/thing", "application/json", &long), 413, "LARGER").await;
+    check(get("/nothing"), 404, r#""reason":"not-found""#).await;
+}
+
+#[tokio::test]
+async fn a_call_of_grpc_that_panics_gets_a_status() {
     let router = Router::new().route("/panics", post(|| async { panic!("on purpose") as String }));
-    let limits = Limits { time: Duration::from_secs(1), body: 1000 };
-    let app = surround(router, limits, Arc::default(), Clock::system());
+    let app = middleware(router, limits(), Arc::default(), Clock::system(), &[]);
     let call = Request::post("/panics").header(CONTENT_TYPE, "application/grpc").body(Body::empty()).unwrap();
     let response = app.oneshot(call).await.unwrap();
     assert_eq!(
@@ -150,23 +178,28 @@ async fn a_call_of_grpc_that_panics_is_told_so_in_its_own_words() {
 }
 
 #[tokio::test]
-async fn a_request_keeps_its_id_where_it_can_be_a_word() {
-    let check = async |given: Option<&'static [u8]>, kept: bool| {
-        let mut request = Request::get("/things/1");
-        if let Some(given) = given {
-            request = request.header(REQUEST_ID, HeaderValue::from_bytes(given).unwrap());
-        }
-        let (_, headers, _) = ask(request.body(Body::empty()).unwrap()).await;
-        let id = headers[REQUEST_ID].as_bytes();
-        assert_eq!(Some(id) == given, kept, "{given:?}");
-        assert!(!id.is_empty() && id.len() <= 64);
+async fn the_client_s_request_id_is_kept_beside_ours() {
+    let check = async |given: &'static [u8], kept: Option<&str>| {
+        let router = Router::new().route(
+            "/",
+            get(|request: axum::extract::Request| async move {
+                let caller = request.extensions().get::<Caller>().unwrap();
+                format!("{} {:?}", caller.request_id, caller.external_request_id)
+            }),
+        );
+        let app = middleware(router, limits(), Arc::default(), Clock::system(), &[]);
+        let request = Request::get("/").header(REQUEST_ID, HeaderValue::from_bytes(given).unwrap());
+        let response = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let ours = response.headers()[REQUEST_ID].to_str().unwrap().to_owned();
+        assert!(ours.len() == 32 && ours.as_bytes() != given, "{ours}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(String::from_utf8_lossy(&body), format!("{ours} {kept:?}"));
     };
-    check(None, false).await;
-    check(Some(b"abc-1_2.3"), true).await;
-    check(Some(b""), false).await;
-    check(Some(b"with space"), false).await;
-    check(Some(&[b'a'; 65]), false).await;
-    check(Some(b"\xff"), false).await;
+    check(b"abc-1_2.3", Some("abc-1_2.3")).await;
+    check(b"", None).await;
+    check(b"with space", None).await;
+    check(&[b'a'; 65], None).await;
+    check(b"\xff", None).await;
 }
 
 #[test]

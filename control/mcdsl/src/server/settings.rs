@@ -1,43 +1,54 @@
-//! `[server]`: what every service is told of its sockets.
+//! `[server]`: addresses, certificate and limits of every service.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::http::body::SOURCES_AT_LEAST;
+use crate::http::{BodyBudget, BodyLimits, Limits};
 use crate::tls::Files;
 
 /// `[server]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Directory of everything that must not be lost: `/srv/<service>`. Relative paths start here. Absent (empty): where the
-    /// configuration file is.
+    /// Directory of everything that must not be lost: `/srv/<service>`. Relative paths start here. Empty: the directory of
+    /// the configuration file.
     pub root: PathBuf,
-    /// REST and pages, over TLS. `$PORT` is above it.
+    /// REST and pages, over TLS. `$PORT` overrides it.
     pub listen_addr: SocketAddr,
-    /// gRPC, over TLS. `$PORT_GRPC` is above it.
+    /// gRPC, over TLS. `$PORT_GRPC` overrides it.
     pub grpc_addr: SocketAddr,
-    /// `/metrics`, `/healthz` and `/readyz` in plain HTTP: for this machine alone.
+    /// `/metrics`, `/healthz` and `/readyz` in plain HTTP: for this machine only.
     pub metrics_addr: SocketAddr,
-    /// The certificate's chain, PEM, the leaf first. Read again when it changes, as the key is.
+    /// The certificate chain, PEM, the leaf first. It and the key are reloaded when they change.
     pub certificate: PathBuf,
-    /// Its private key, PEM.
+    /// The private key, PEM.
     pub key: PathBuf,
-    /// Who may say, in a PROXY header, where a connection comes from.
+    /// Which proxies name the client's address in a PROXY header.
     pub proxy_protocol: ProxyProtocol,
-    /// Connections at the same time, at each address.
+    /// Connections at the same time, for each listener.
     pub max_connections: u32,
-    /// Time in which nothing moves over a connection, in milliseconds: then it takes no further request, and is cut off
-    /// once it has lasted twice as long. The first request must come within it, and the head of each of HTTP/1.1 be whole. Not
-    /// less than `request_timeout_ms`.
+    /// Connections at the same time from one source (an IPv4 address, an IPv6 /64), for each listener. Connections from
+    /// this machine are not counted, unless a PROXY header names it.
+    pub max_connections_per_source: u32,
+    /// Time in which no byte is transferred, in milliseconds: then a connection takes no further request, and after twice
+    /// that time it is cut off. The first request, and the head of each HTTP/1.1 request, must arrive within it. At least
+    /// `request_timeout_ms`.
     pub idle_timeout_ms: u64,
-    /// Time until an answer begins, in milliseconds.
+    /// Time until the response to a request begins, in milliseconds.
     pub request_timeout_ms: u64,
     /// The largest body of a request, in bytes.
     pub max_body_bytes: usize,
-    /// Time that requests get to end after SIGTERM, in milliseconds.
+    /// Bytes of all bodies that are being read at the same time. One source (an IPv4 address, an IPv6 /64) gets at most a
+    /// quarter. What does not fit is refused with 503. At least four times `max_body_bytes`.
+    pub max_body_bytes_in_flight: usize,
+    /// Time in which no byte of a body arrives, in milliseconds: then it is refused with 408.
+    pub body_idle_timeout_ms: u64,
+    /// Time in which requests may end after SIGTERM, in milliseconds.
     pub drain_timeout_ms: u64,
 }
 
@@ -45,11 +56,21 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProxyProtocol {
-    /// None does.
+    /// No connection does.
     #[default]
     Off,
-    /// Those from these networks do, always; others never.
+    /// All connections from these networks do, and no others.
     From(Vec<IpNet>),
+}
+
+impl ProxyProtocol {
+    /// Whether a connection from this address must begin with a header.
+    pub(super) fn expects_header_from(&self, ip: IpAddr) -> bool {
+        match self {
+            Self::Off => false,
+            Self::From(networks) => networks.iter().any(|network| network.contains(&ip)),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -63,37 +84,46 @@ impl Default for Settings {
             key: PathBuf::from("certs/server.key"),
             proxy_protocol: ProxyProtocol::Off,
             max_connections: 10_000,
+            max_connections_per_source: 200,
             idle_timeout_ms: 60_000,
             request_timeout_ms: 30_000,
             max_body_bytes: 1024 * 1024,
+            max_body_bytes_in_flight: 8 * 1024 * 1024,
+            body_idle_timeout_ms: 10_000,
             drain_timeout_ms: 10_000,
         }
     }
 }
 
 impl Settings {
-    /// Whether the numbers make sense. The key of the first that does not, and what it must be.
+    /// Checks the ranges of the numbers.
     ///
     /// # Errors
-    /// One does not.
+    /// Returns the first key whose value is out of range, and what is allowed.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let body = u64::try_from(self.max_body_bytes).unwrap_or(u64::MAX);
-        let least = [
+        let bytes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+        let body = bytes(self.max_body_bytes);
+        let minimums = [
             ("server.max_connections", u64::from(self.max_connections), 1),
-            // Nothing moves while a request is answered.
+            ("server.max_connections_per_source", u64::from(self.max_connections_per_source), 1),
+            // A connection is idle while its request is handled.
             ("server.idle_timeout_ms", self.idle_timeout_ms, self.request_timeout_ms.max(1000)),
             ("server.request_timeout_ms", self.request_timeout_ms, 100),
             ("server.max_body_bytes", body, 64 * 1024),
+            (
+                "server.max_body_bytes_in_flight",
+                bytes(self.max_body_bytes_in_flight),
+                body.saturating_mul(bytes(SOURCES_AT_LEAST)),
+            ),
+            ("server.body_idle_timeout_ms", self.body_idle_timeout_ms, 100),
         ];
-        let wrong = least.into_iter().find(|(_, value, least)| value < least);
-        wrong.map_or(Ok(()), |(key, value, least)| {
-            Err((key, format!("{value} is too little: {least} at least")))
-        })
+        let wrong = minimums.into_iter().find(|(_, value, min)| value < min);
+        wrong.map_or(Ok(()), |(key, value, min)| Err((key, format!("{value} is too small: at least {min}"))))
     }
 
-    /// Says where the root is, once the configuration is read: what the command line says, or the file, or where the file is.
-    pub fn set_root(&mut self, told: Option<&Path>, file: &Path) {
-        if let Some(root) = told {
+    /// Sets the root once the configuration is read: the command line's, or the file's, or the file's directory.
+    pub fn set_root(&mut self, argument: Option<&Path>, file: &Path) {
+        if let Some(root) = argument {
             root.clone_into(&mut self.root);
         } else if self.root.as_os_str().is_empty() {
             let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -101,25 +131,28 @@ impl Settings {
         }
     }
 
-    /// A path of the configuration: from the root, where it is relative.
+    /// A path of the configuration; relative paths start at the root.
     #[must_use]
     pub fn path(&self, path: &Path) -> PathBuf {
         self.root.join(path)
     }
 
-    /// Where the certificate is.
+    /// The files of the certificate.
     #[must_use]
     pub fn certificate(&self) -> Files {
         Files { certificate: self.path(&self.certificate), key: self.path(&self.key) }
     }
 
-    /// What requests may take.
+    /// What requests may take. Call it once for each server: each call makes a new budget.
     #[must_use]
-    pub const fn limits(&self) -> crate::http::Limits {
-        crate::http::Limits {
-            time: std::time::Duration::from_millis(self.request_timeout_ms),
-            body: self.max_body_bytes,
-        }
+    pub fn limits(&self) -> Limits {
+        let time = Duration::from_millis(self.request_timeout_ms);
+        let body = BodyLimits {
+            max_bytes: self.max_body_bytes,
+            total_time: time,
+            idle_time: Duration::from_millis(self.body_idle_timeout_ms),
+        };
+        Limits { time, body, budget: BodyBudget::new(self.max_body_bytes_in_flight) }
     }
 }
 
@@ -128,11 +161,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_is_what_is_told_or_where_the_file_is() {
-        let check = |root: &str, told: Option<&str>, file: &str, expect: &str| {
+    fn numbers_out_of_range_are_refused() {
+        let check = |change: fn(&mut Settings), expect: Option<&str>| {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            assert_eq!(settings.check().err().map(|(key, _)| key), expect);
+        };
+        check(|_| {}, None);
+        check(|settings| settings.max_connections_per_source = 0, Some("server.max_connections_per_source"));
+        check(|settings| settings.max_body_bytes = 2 << 20, None);
+        check(|settings| settings.max_body_bytes = (2 << 20) + 1, Some("server.max_body_bytes_in_flight"));
+        check(|settings| settings.body_idle_timeout_ms = 0, Some("server.body_idle_timeout_ms"));
+    }
+
+    #[test]
+    fn the_root_is_the_argument_or_the_setting_or_the_directory_of_the_file() {
+        let check = |root: &str, argument: Option<&str>, file: &str, expect: &str| {
             let mut settings = Settings { root: root.into(), ..Settings::default() };
-            settings.set_root(told.map(Path::new), Path::new(file));
-            assert_eq!(settings.root, Path::new(expect), "{root} {told:?} {file}");
+            settings.set_root(argument.map(Path::new), Path::new(file));
+            assert_eq!(settings.root, Path::new(expect), "{root} {argument:?} {file}");
         };
         check("", None, "/srv/mcias/mcias.toml", "/srv/mcias");
         check("", None, "mcias.toml", ".");

@@ -1,4 +1,4 @@
-//! What is done without being asked: last uses written, what has ended forgotten, tokens that end soon warned about.
+//! Jobs: last uses are written, what expired long ago is deleted, tokens that expire soon are warned about, counted refusals are recorded.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,17 +15,17 @@ use crate::domain::token::KeyRing;
 use crate::store;
 use crate::store::tokens::Expiring;
 
-/// What is counted.
+/// Counters, for metrics.
 #[derive(Debug, Default)]
 pub struct Counters {
     logins: AtomicU64,
     failures: AtomicU64,
-    turned_away: AtomicU64,
+    throttled: AtomicU64,
     introspections: AtomicU64,
-    bad_tokens: Mutex<BTreeMap<&'static str, u64>>,
-    /// Tokens of services that end soon.
+    invalid_tokens: Mutex<BTreeMap<&'static str, u64>>,
+    /// Tokens of system accounts that expire soon.
     expiring: Mutex<Vec<Expiring>>,
-    /// When the log was last told of each.
+    /// When each was last warned about.
     warned: Mutex<HashMap<String, Duration>>,
 }
 
@@ -38,141 +38,146 @@ impl Counters {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn turned_away(&self) {
-        self.turned_away.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn throttled(&self) {
+        self.throttled.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn introspected(&self) {
         self.introspections.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn bad_token(&self, why: &'static str) {
-        *locked(&self.bad_tokens).entry(why).or_default() += 1;
+    pub(super) fn invalid_token(&self, reason: &'static str) {
+        *locked(&self.invalid_tokens).entry(reason).or_default() += 1;
     }
 }
 
 /// How often last uses are written.
-const WRITE: Duration = Duration::from_secs(10);
+const WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often what has ended is looked for.
-const LOOK: Duration = Duration::from_secs(600);
+/// How often expired things are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(600);
 
-/// How often the log is told of tokens that end soon.
-const WARN: Duration = Duration::from_secs(24 * 3600);
+/// How often a token that expires soon is warned about.
+const WARN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// How long the clock must not have been set before anything is forgotten by what it says.
-const STEADY: Duration = Duration::from_secs(6 * 3600);
+/// How long the clock must not have been set before anything is deleted by it.
+const STABLE_CLOCK: Duration = Duration::from_secs(6 * 3600);
 
-/// How long tokens and keys are kept after their end, in seconds: so that their owners can see when it was.
-const KEPT_S: i64 = 30 * 24 * 3600;
+/// How long tokens and keys are kept after they expired, in seconds: so that their owners can see when it was.
+const RETENTION_S: i64 = 30 * 24 * 3600;
 
 impl Mcias {
-    /// Does all of it, until it is told to stop.
-    pub async fn work(&self, mut stop: Stop) {
-        let mut write = tokio::time::interval(WRITE);
-        let mut look = tokio::time::interval(LOOK);
+    /// Runs all jobs until it is told to stop.
+    pub async fn run_jobs(&self, mut stop: Stop) {
+        let mut write = tokio::time::interval(WRITE_INTERVAL);
+        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             tokio::select! {
                 _ = write.tick() => {
                     self.hashing.rest();
-                    self.write_uses().await;
+                    self.write_last_used().await;
+                    self.write_refusals(false).await;
                 }
-                _ = look.tick() => self.look().await,
+                _ = sweep.tick() => self.sweep().await,
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
-        self.write_uses().await;
+        self.write_last_used().await;
+        self.write_refusals(true).await;
     }
 
-    /// Writes when tokens were last seen.
-    async fn write_uses(&self) {
-        let seen: Vec<_> = std::mem::take(&mut *locked(&self.seen)).into_iter().collect();
-        if seen.is_empty() {
+    async fn write_refusals(&self, all: bool) {
+        if let Err(problem) = self.db.write_refusals(all).await {
+            tracing::warn!(%problem, "refusals could not be recorded");
+        }
+    }
+
+    /// Writes when tokens were last used.
+    async fn write_last_used(&self) {
+        let used: Vec<_> = std::mem::take(&mut *locked(&self.last_used)).into_iter().collect();
+        if used.is_empty() {
             return;
         }
-        let written = self.db.write(move |db| store::tokens::used(db, &seen)).await;
+        let written = self.db.database().write(move |db| store::tokens::used(db, &used)).await;
         if let Err(error) = written {
-            tracing::warn!(error = mcdsl::chain(&error), "when tokens were last used could not be written");
+            tracing::warn!(error = mcdsl::chain(&error), "the last uses of tokens could not be written");
         }
     }
 
-    /// Forgets what has ended long ago, once the clock may be believed, and warns of tokens that end soon.
-    pub async fn look(&self) {
+    /// Deletes what expired long ago, once the clock can be trusted, and warns about tokens that expire soon.
+    pub async fn sweep(&self) {
         let (now, elapsed) = (self.now(), self.clock.elapsed());
-        if locked(&self.steady).lasts(elapsed, now) >= STEADY {
-            self.forget(now).await;
+        if locked(&self.steady).lasts(elapsed, now) >= STABLE_CLOCK {
+            self.delete_expired(now).await;
         }
-        let warn = now + self.config.tokens.warn_s;
-        let expiring = match self.db.read(move |db| store::tokens::expiring(db, now, warn)).await {
+        let soon = now + self.config.tokens.warn_s;
+        let expiring = match self.read(move |db| store::tokens::expiring(db, now, soon)).await {
             Ok(expiring) => expiring,
-            Err(error) => {
-                return tracing::warn!(
-                    error = mcdsl::chain(&error),
-                    "tokens that end soon could not be looked for"
-                );
+            Err(problem) => {
+                return tracing::warn!(%problem, "tokens that expire soon could not be looked for");
             }
         };
         let mut warned = locked(&self.counters.warned);
-        warned.retain(|_, last| elapsed.saturating_sub(*last) < WARN);
+        warned.retain(|_, last| elapsed.saturating_sub(*last) < WARN_INTERVAL);
         for Expiring { account, label, id, expires_at } in &expiring {
             if warned.contains_key(id) {
                 continue;
             }
             let days = (expires_at - now) / (24 * 3600);
-            tracing::warn!(account, label, id, days, "a token ends soon: issue another one");
+            tracing::warn!(account, label, id, days, "a token expires soon: issue another one");
             warned.insert(id.clone(), elapsed);
         }
         *locked(&self.counters.expiring) = expiring;
     }
 
-    async fn forget(&self, now: i64) {
+    async fn delete_expired(&self, now: i64) {
         let signer = self.keys.load().signer(now).kid.clone();
         let in_use = Arc::clone(&self.keys);
-        let forget = move |db: &Connection| {
-            let tokens = store::tokens::forget(db, now - KEPT_S)?;
+        let delete = move |db: &Connection| {
+            let tokens = store::tokens::forget(db, now - RETENTION_S)?;
             store::accounts::forget_familiar(db, now - FAMILIAR_S)?;
-            let old = |key: &&store::keys::StoredKey| {
-                key.id != signer && key.signs_from < now && key.needed_until < now - KEPT_S
+            let is_old = |key: &&store::keys::StoredKey| {
+                key.id != signer && key.active_from < now && key.verify_until < now - RETENTION_S
             };
             let keys = store::keys::all(db)?;
-            let old: Vec<_> = keys.iter().filter(old).collect();
+            let old: Vec<_> = keys.iter().filter(is_old).collect();
             old.iter().try_for_each(|key| store::keys::remove(db, &key.id).map(drop))?;
-            Ok::<_, rusqlite::Error>((tokens, old.len(), super::site::ring(db)?.map(Arc::new)))
+            Ok::<_, rusqlite::Error>((tokens, old.len(), super::keys::ring(db)?.map(Arc::new)))
         };
-        // As long as they are the same, what they have signed need not be checked again.
-        let use_them = move |(_tokens, gone, ring): &(usize, usize, Option<Arc<KeyRing>>)| {
-            ring.iter().filter(|_ring| *gone > 0).for_each(|ring| in_use.store(Arc::clone(ring)));
+        // While the keys are the same, signatures need not be verified again.
+        let use_them = move |(_tokens, deleted, ring): &(usize, usize, Option<Arc<KeyRing>>)| {
+            ring.iter().filter(|_ring| *deleted > 0).for_each(|ring| in_use.store(Arc::clone(ring)));
         };
-        match self.db.write_then(forget, use_them).await {
+        match self.db.database().write_then(delete, use_them).await {
             Ok((0, 0, _)) => {}
-            Ok((tokens, keys, _)) => tracing::info!(tokens, keys, "forgot what had ended long ago"),
+            Ok((tokens, keys, _)) => tracing::info!(tokens, keys, "deleted what expired long ago"),
             Err(error) => {
-                tracing::warn!(error = mcdsl::chain(&error), "what has ended could not be forgotten")
+                tracing::warn!(error = mcdsl::chain(&error), "what expired could not be deleted");
             }
         }
     }
 
-    /// Writes what is counted.
+    /// Writes the counters.
     pub fn write_metrics(&self, page: &mut Page) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         page.one("mcias_logins_total", "counter", "Logins that succeeded.", get(&counters.logins));
         page.one("mcias_login_failures_total", "counter", "Logins that failed.", get(&counters.failures));
-        let help = "Logins turned away unheard, after too many failures.";
-        page.one("mcias_logins_turned_away_total", "counter", help, get(&counters.turned_away));
-        let help = "Tokens found good for a service that asked.";
+        let help = "Logins refused without a look at the password, after too many failures.";
+        page.one("mcias_logins_throttled_total", "counter", help, get(&counters.throttled));
+        let help = "Introspections of valid tokens.";
         page.one("mcias_introspections_total", "counter", help, get(&counters.introspections));
-        page.family("mcias_bad_tokens_total", "counter", "Tokens that were not good, by what was wrong.");
-        for (why, count) in &*locked(&counters.bad_tokens) {
-            page.sample("mcias_bad_tokens_total", &[("why", why)], *count);
+        page.family("mcias_invalid_tokens_total", "counter", "Invalid tokens, by reason.");
+        for (reason, count) in &*locked(&counters.invalid_tokens) {
+            page.sample("mcias_invalid_tokens_total", &[("reason", reason)], *count);
         }
         page.family(
             "mcias_token_expires_seconds",
             "gauge",
-            "When a system account's token ends that ends soon.",
+            "When a system account's token expires that expires soon.",
         );
-        for Expiring { account, label, id, expires_at } in &*locked(&counters.expiring) {
-            let labels = [("account", account.as_str()), ("label", label.as_str()), ("id", id.as_str())];
+        for Expiring { account, id, expires_at, .. } in &*locked(&counters.expiring) {
+            let labels = [("account", account.as_str()), ("id", id.as_str())];
             page.sample("mcias_token_expires_seconds", &labels, expires_at.unsigned_abs());
         }
     }

@@ -1,13 +1,18 @@
-//! What people do for themselves: password, second factor, sessions.
+//! What people do with their own account: password, second factor, sessions.
+
+use std::sync::Arc;
 
 use mc_api::mcias as api;
-use mcdsl::Secret;
+use mcdsl::audit::{Event, Fault};
+use mcdsl::identity::Identity;
+use mcdsl::permit::Permit;
 use mcdsl::problem::{Kind, Problem};
+use mcdsl::secret::Secret;
+use rusqlite::Connection;
 
-use super::accounts::{no_session, own_session};
-use super::event::Event;
+use super::accounts::{conflict, no_session, own_session};
 use super::login::wrong_login;
-use super::{Ask, Bearer, Fault, Mcias, locked, messages, random, sha256};
+use super::{Mcias, locked, messages, random, sha256};
 use crate::domain::password::Verified;
 use crate::domain::totp::{self, TotpRefused, TotpSecret};
 use crate::domain::{Name, recovery};
@@ -15,76 +20,97 @@ use crate::store;
 use crate::store::accounts::Stored;
 use crate::store::tokens::Kind as TokenKind;
 
-/// A second factor that waits to be confirmed.
+/// A TOTP secret that waits to be confirmed.
 #[derive(Debug)]
 pub(super) struct Enrolment {
     secret: TotpSecret,
-    until: i64,
+    expires_at: i64,
 }
 
 /// How long it waits, in seconds.
-const WAITS_S: i64 = 600;
+const ENROLMENT_TTL_S: i64 = 600;
 
-/// How many wait at most.
-const MOST: usize = 10_000;
+const MAX_ENROLMENTS: usize = 10_000;
+
+/// What a person does with their own account: the caller, and the event with the account as its target.
+pub(super) fn own(permit: Permit) -> Result<(Arc<Identity>, Event), Problem> {
+    let identity = Arc::clone(permit.require_identity()?);
+    let event = Event::from(permit).with_target(identity.account.name().as_str());
+    Ok((identity, event))
+}
+
+/// The caller's account, within a change.
+pub(super) fn own_account(db: &Connection, me: &Identity) -> Result<Stored, Fault> {
+    store::accounts::by_token(db, &me.token_id)?.ok_or_else(|| gone().into())
+}
 
 impl Mcias {
-    /// The account of whoever asks.
+    /// Returns the caller's account.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn get_me(&self, ask: &Ask) -> Result<api::Account, Problem> {
-        let id = self.who(ask, "self.get").await?.account_id;
+    pub(crate) async fn get_me(
+        &self,
+        permit: Permit,
+        _request: api::GetMeRequest,
+    ) -> Result<api::Account, Problem> {
+        let token = permit.require_identity()?.token_id.clone();
         let found = self.read(move |db| {
-            let Some(stored) = store::accounts::by_id(db, id)? else { return Ok(None) };
-            Ok(Some(messages::account(&stored, store::accounts::counts(db, id)?)))
+            let Some(stored) = store::accounts::by_token(db, &token)? else { return Ok(None) };
+            Ok(Some(messages::account(&stored, store::accounts::counts(db, stored.id)?)))
         });
         found.await?.ok_or_else(gone)
+    }
+
+    /// The caller's account.
+    pub(super) async fn my_account(&self, me: &Identity) -> Result<Stored, Problem> {
+        let token = me.token_id.clone();
+        self.read(move |db| store::accounts::by_token(db, &token)).await?.ok_or_else(gone)
     }
 
     /// Replaces the password, and ends every other session.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn change_password(
+    pub(crate) async fn change_password(
         &self,
-        ask: &Ask,
+        permit: Permit,
         request: api::ChangePasswordRequest,
     ) -> Result<api::Changed, Problem> {
-        let me = self.fresh(ask, "password.change").await?;
         let (current, password) = (request.current.map(Secret::from), Secret::from(request.password));
-        let stored = self.own(me).await?;
+        let (me, event) = own(permit)?;
+        let stored = self.my_account(&me).await?;
         let name = stored.account.name().clone();
         if let Some(phc) = stored.password.clone() {
-            let current = current
-                .ok_or_else(|| Problem::field("current", "the account has a password: send it too"))?;
-            self.same_person(ask, &name, current, phc, "password.change").await?;
+            let current =
+                current.ok_or_else(|| Problem::field("current", "is missing: the account has a password"))?;
+            self.verify_current(&event, &name, current, phc).await?;
         }
-        let new = self.hashing.hash_new(password, name.clone(), !stored.has_totp).await?;
-        let (id, now, session, before) = (stored.id, self.now(), own_session(ask), stored.password);
-        self.change(ask, Event::new("password.change", name.as_str()), move |db, _event| {
-            let current = store::accounts::by_id(db, id)?.ok_or_else(gone)?;
+        let new = self.hashing.hash_new(password, name, !stored.has_totp).await?;
+        let (now, before) = (self.now(), stored.password);
+        self.change(event, move |db, _event| {
+            let current = own_account(db, &me)?;
             if current.password != before {
                 return Err(wrong_login().into());
             }
-            stands(&new, current.has_totp)?;
-            store::factors::set_password(db, id, &new)?;
-            store::factors::remove_link(db, id)?;
-            Ok(messages::changed(store::tokens::revoke_sessions(db, id, Some(&session), now)?))
+            require_strength(&new, current.has_totp)?;
+            store::factors::set_password(db, current.id, &new)?;
+            store::factors::remove_link(db, current.id)?;
+            let ended = store::tokens::revoke_sessions(db, current.id, Some(&me.token_id), now)?;
+            Ok(messages::count(ended))
         })
         .await
     }
 
-    /// Whether whoever has the session knows the password too: guessing is slowed down as at a login.
-    async fn same_person(
+    /// Whether the owner of the session knows the password too. Guessing is slowed down as at a login.
+    async fn verify_current(
         &self,
-        ask: &Ask,
+        event: &Event,
         name: &Name,
         password: Secret,
         phc: store::accounts::Phc,
-        action: &'static str,
     ) -> Result<(), Problem> {
-        let attempt = self.attempt(name.clone(), ask.caller.address.ip(), true)?;
+        let attempt = self.attempt(name.clone(), event.context().client.ip(), true)?;
         match self.hashing.verify(password, Some(phc)).await {
             Ok(Verified::Right { .. }) => {
                 attempt.succeeded();
@@ -96,25 +122,24 @@ impl Mcias {
                 return Err(problem);
             }
         }
-        let detail = "this is not the password that the account has";
         let problem = Problem {
             field: Some("current".to_owned()),
-            ..Problem::new(Kind::Forbidden, "wrong-password", detail)
+            ..Problem::new(Kind::Forbidden, "wrong-password", "is not the account's password")
         };
-        Err(self.refuse(ask, Event::new(action, name.as_str()), problem).await)
+        Err(self.db.refuse(event.clone(), problem).await)
     }
 
-    async fn own(&self, me: &Bearer) -> Result<Stored, Problem> {
-        let id = me.account_id;
-        self.read(move |db| store::accounts::by_id(db, id)).await?.ok_or_else(gone)
-    }
-
-    /// A new secret, which counts once it is confirmed.
+    /// Returns a new TOTP secret, which takes effect once it is confirmed.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn begin_totp(&self, ask: &Ask) -> Result<api::TotpEnrolment, Problem> {
-        let me = self.fresh(ask, "totp.begin").await?;
+    pub(crate) async fn begin_totp(
+        &self,
+        permit: Permit,
+        _request: api::BeginTotpRequest,
+    ) -> Result<api::TotpEnrolment, Problem> {
+        let me = permit.require_identity()?;
+        let account = self.my_account(me).await?.id;
         let secret = TotpSecret::from_bytes(random());
         let message = api::TotpEnrolment {
             secret: secret.base32().expose().to_owned(),
@@ -122,43 +147,40 @@ impl Mcias {
         };
         let now = self.now();
         let mut waiting = locked(&self.enrolments);
-        waiting.retain(|_, enrolment| enrolment.until > now);
-        if waiting.len() >= MOST {
-            return Err(Problem::new(
-                Kind::Unavailable,
-                "busy",
-                "too many second factors wait to be confirmed",
-            ));
+        waiting.retain(|_, enrolment| enrolment.expires_at > now);
+        if waiting.len() >= MAX_ENROLMENTS {
+            let detail = "Too many authenticator apps wait to be confirmed: try again in a few minutes.";
+            return Err(Problem::new(Kind::Unavailable, "busy", detail));
         }
-        waiting.insert(me.account_id, Enrolment { secret, until: now + WAITS_S });
+        waiting.insert(account, Enrolment { secret, expires_at: now + ENROLMENT_TTL_S });
         Ok(message)
     }
 
-    /// Turns the second factor on.
+    /// Turns TOTP on.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn confirm_totp(
+    pub(crate) async fn confirm_totp(
         &self,
-        ask: &Ask,
+        permit: Permit,
         request: api::ConfirmTotpRequest,
     ) -> Result<api::RecoveryCodes, Problem> {
-        let me = self.fresh(ask, "totp.confirm").await?;
-        let (code, now, id) = (Secret::from(request.code), self.now(), me.account_id);
+        let (me, event) = own(permit)?;
+        let (code, now, id) = (Secret::from(request.code), self.now(), self.my_account(&me).await?.id);
         let (secret, step) = {
             let waiting = locked(&self.enrolments);
-            let enrolment = waiting.get(&id).filter(|enrolment| enrolment.until > now);
-            let detail = "no second factor waits to be confirmed: begin anew";
+            let enrolment = waiting.get(&id).filter(|enrolment| enrolment.expires_at > now);
+            let detail = "No authenticator app waits to be confirmed: start again.";
             let enrolment = enrolment.ok_or_else(|| Problem::field("code", detail))?;
             let wrong = |_refused: TotpRefused| {
-                Problem::field("code", "it is not the code that is shown now: are both clocks right?")
+                Problem::field("code", "is not the code that is shown now: check both clocks")
             };
             let step = totp::check(&enrolment.secret, code.expose(), now, None).map_err(wrong)?;
             (enrolment.secret.bytes().to_vec(), step)
         };
         let (codes, digests) = new_codes();
-        let name = me.account.name().to_string();
-        self.change(ask, Event::new("totp.confirm", name), move |db, _event| {
+        self.change(event, move |db, _event| {
+            let id = own_account(db, &me)?.id;
             store::factors::set_totp(db, id, Some((&secret, step)))?;
             store::factors::set_recovery_codes(db, id, &digests)?;
             Ok(())
@@ -168,39 +190,46 @@ impl Mcias {
         Ok(codes)
     }
 
-    /// Turns the second factor off. Whoever's password is too short to stand alone must make it longer first.
+    /// Turns TOTP off. A password that is too short without it must be replaced by a longer one first.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn remove_totp(&self, ask: &Ask) -> Result<api::Changed, Problem> {
-        let me = self.fresh(ask, "totp.remove").await?;
-        let (id, name) = (me.account_id, me.account.name().to_string());
-        self.change(ask, Event::new("totp.remove", name), move |db, _event| {
+    pub(crate) async fn remove_totp(
+        &self,
+        permit: Permit,
+        _request: api::RemoveTotpRequest,
+    ) -> Result<api::Changed, Problem> {
+        let (me, event) = own(permit)?;
+        self.change(event, move |db, event| {
+            let id = own_account(db, &me)?.id;
             let had = store::factors::totp(db, id)?.is_some();
             if had && store::factors::needs_factor(db, id)? {
-                let detail =
-                    "your password is too short to stand alone: change it to one of 15 characters first";
-                return Err(super::accounts::conflict("short-password", detail).into());
+                let detail = "Your password is too short without a second factor: change it to one of 15 characters first.";
+                return Err(conflict("short-password", detail).into());
             }
             store::factors::set_totp(db, id, None)?;
             store::factors::set_recovery_codes(db, id, &[])?;
-            Ok(messages::changed(usize::from(had)))
+            Ok(messages::changed(event, usize::from(had)))
         })
         .await
     }
 
-    /// New recovery codes; the old ones are void.
+    /// Returns new recovery codes; the old ones are void.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn replace_recovery_codes(&self, ask: &Ask) -> Result<api::RecoveryCodes, Problem> {
-        let me = self.fresh(ask, "recovery-codes.replace").await?;
-        let (id, name) = (me.account_id, me.account.name().to_string());
+    pub(crate) async fn replace_recovery_codes(
+        &self,
+        permit: Permit,
+        _request: api::ReplaceRecoveryCodesRequest,
+    ) -> Result<api::RecoveryCodes, Problem> {
+        let (me, event) = own(permit)?;
         let (codes, digests) = new_codes();
-        self.change(ask, Event::new("recovery-codes.replace", name), move |db, _event| {
+        self.change(event, move |db, _event| {
+            let id = own_account(db, &me)?.id;
             if store::factors::totp(db, id)?.is_none() {
-                let detail = "recovery codes stand in for a second factor, and the account has none";
-                return Err(super::accounts::conflict("no-second-factor", detail).into());
+                let detail = "Recovery codes replace an authenticator app, and the account has none.";
+                return Err(conflict("no-second-factor", detail).into());
             }
             store::factors::set_recovery_codes(db, id, &digests)?;
             Ok(())
@@ -209,76 +238,98 @@ impl Mcias {
         Ok(codes)
     }
 
-    /// Live sessions of whoever asks.
+    /// Lists the caller's active sessions.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn list_sessions(&self, ask: &Ask) -> Result<api::ListSessionsReply, Problem> {
-        let id = self.person(ask, "session.list").await?.account_id;
-        let (now, current) = (self.now(), own_session(ask));
+    pub(crate) async fn list_sessions(
+        &self,
+        permit: Permit,
+        _request: api::ListSessionsRequest,
+    ) -> Result<api::ListSessionsResponse, Problem> {
+        let (now, current) = (self.now(), own_session(&permit));
+        let id = self.my_account(permit.require_identity()?).await?.id;
         let found = self.read(move |db| store::tokens::of(db, id, TokenKind::Session, now)).await?;
-        Ok(api::ListSessionsReply {
+        Ok(api::ListSessionsResponse {
             sessions: found.into_iter().map(|token| messages::session(token, &current)).collect(),
         })
     }
 
-    /// Ends a session of whoever asks.
+    /// Ends one of the caller's sessions.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn end_session(&self, ask: &Ask, id: String) -> Result<api::Changed, Problem> {
-        let me = self.person(ask, "session.end").await?;
-        let (account, now, name) = (me.account_id, self.now(), me.account.name().to_string());
-        self.change(ask, Event::new("session.end", name).because(id.as_str()), move |db, _event| {
+    pub(crate) async fn end_session(
+        &self,
+        permit: Permit,
+        request: api::EndSessionRequest,
+    ) -> Result<api::Changed, Problem> {
+        let ((me, event), id, now) = (own(permit)?, request.id, self.now());
+        self.change(event.with_detail(id.as_str()), move |db, event| {
+            let account = own_account(db, &me)?.id;
             if !store::tokens::revoke(db, account, TokenKind::Session, &id, now)? {
                 return Err(no_session(&id).into());
             }
-            Ok(messages::changed(1))
+            Ok(messages::changed(event, 1))
         })
         .await
     }
 
-    /// Ends every session of whoever asks but the one that asks.
+    /// Ends all of the caller's sessions but the one that calls.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn end_other_sessions(&self, ask: &Ask) -> Result<api::Changed, Problem> {
-        let me = self.person(ask, "session.end-others").await?;
-        let (account, now, name) = (me.account_id, self.now(), me.account.name().to_string());
-        let current = own_session(ask);
-        self.change(ask, Event::new("session.end-others", name), move |db, _event| {
-            Ok(messages::changed(store::tokens::revoke_sessions(db, account, Some(&current), now)?))
+    pub(crate) async fn end_other_sessions(
+        &self,
+        permit: Permit,
+        _request: api::EndOtherSessionsRequest,
+    ) -> Result<api::Changed, Problem> {
+        let ((me, event), now) = (own(permit)?, self.now());
+        self.change(event, move |db, event| {
+            let account = own_account(db, &me)?.id;
+            let ended = store::tokens::revoke_sessions(db, account, Some(&me.token_id), now)?;
+            Ok(messages::changed(event, ended))
         })
         .await
     }
 
-    /// Ends the session that asks.
+    /// Ends the session that calls.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn logout(&self, ask: &Ask) -> Result<api::Changed, Problem> {
-        // Whoever may not come in any more may still go.
-        let Some(me) = &ask.bearer else { return Err(Problem::unauthenticated("nobody is logged in")) };
-        let (account, now, current) = (me.account_id, self.now(), own_session(ask));
-        let event = Event::new("logout", me.account.name().as_str());
-        self.change(ask, event, move |db, _event| {
-            let ended = store::tokens::revoke(db, account, TokenKind::Session, &current, now)?;
-            Ok(messages::changed(usize::from(ended)))
+    pub(crate) async fn logout(
+        &self,
+        permit: Permit,
+        _request: api::LogoutRequest,
+    ) -> Result<api::Changed, Problem> {
+        let ((me, event), now) = (own(permit)?, self.now());
+        self.change(event, move |db, event| {
+            let account = own_account(db, &me)?.id;
+            let ended = store::tokens::revoke(db, account, TokenKind::Session, &me.token_id, now)?;
+            Ok(messages::changed(event, usize::from(ended)))
         })
         .await
     }
 
-    /// What a one-time link is for.
+    /// Returns what a one-time link is for.
     ///
     /// # Errors
-    /// It is for nothing, or nothing any more.
-    pub async fn get_link(&self, request: api::GetLinkRequest) -> Result<api::Link, Problem> {
-        let (digest, now) = (sha256(&request.secret), self.now());
+    /// It is not valid, or no longer.
+    pub(crate) async fn get_link(
+        &self,
+        _permit: Permit,
+        request: api::GetLinkRequest,
+    ) -> Result<api::Link, Problem> {
+        self.link_message(&request.secret).await
+    }
+
+    async fn link_message(&self, secret: &str) -> Result<api::Link, Problem> {
+        let (digest, now) = (sha256(secret), self.now());
         let found = self.read(move |db| {
             let Some((id, expires_at)) = store::factors::link(db, &digest, now)? else { return Ok(None) };
             Ok(store::accounts::by_id(db, id)?.map(|stored| (stored, expires_at)))
         });
-        let (stored, expires_at) = found.await?.ok_or_else(void)?;
+        let (stored, expires_at) = found.await?.ok_or_else(invalid_link)?;
         let account = stored.account.name().to_string();
         Ok(api::Link { account, expires_at, has_second_factor: stored.has_totp })
     }
@@ -287,49 +338,52 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn redeem_link(
+    pub(crate) async fn redeem_link(
         &self,
-        ask: &Ask,
+        permit: Permit,
         request: api::RedeemLinkRequest,
-    ) -> Result<api::RedeemLinkReply, Problem> {
+    ) -> Result<api::RedeemLinkResponse, Problem> {
         let (digest, password, now) = (sha256(&request.secret), Secret::from(request.password), self.now());
-        // A link that is nobody's is not in the audit log, which would grow as strangers like.
-        let link = self.get_link(api::GetLinkRequest { secret: request.secret }).await?;
+        // An invalid link is not in the audit log, which would grow as strangers like.
+        let link = self.link_message(&request.secret).await?;
         let name = Name::parse(&link.account).map_err(|error| Problem::internal(&error))?;
         let new = self.hashing.hash_new(password, name.clone(), !link.has_second_factor).await?;
-        let event = Event::new("link.redeem", name.as_str()).by(name.as_str());
-        self.change(ask, event, move |db, _event| {
-            let Some((id, _)) = store::factors::link(db, &digest, now)? else { return Err(void().into()) };
-            stands(&new, store::factors::totp(db, id)?.is_some())?;
+        let event = Event::from(permit).with_target(name.as_str()).with_actor(name.as_str());
+        self.change(event, move |db, _event| {
+            let Some((id, _)) = store::factors::link(db, &digest, now)? else {
+                return Err(invalid_link().into());
+            };
+            require_strength(&new, store::factors::totp(db, id)?.is_some())?;
             store::factors::remove_link(db, id)?;
             store::factors::set_password(db, id, &new)?;
             store::tokens::revoke_sessions(db, id, None, now)?;
             Ok::<_, Fault>(())
         })
         .await?;
-        Ok(api::RedeemLinkReply { account: link.account })
+        Ok(api::RedeemLinkResponse { account: link.account })
     }
 }
 
-/// That a password is good enough as things are now: while it was hashed, the second factor may have gone.
-fn stands(new: &store::factors::NewPassword, has_totp: bool) -> Result<(), Problem> {
-    let detail = "the second factor is off by now: 15 characters are needed";
+/// That a password is long enough as things are now: while it was hashed, the second factor may have been removed.
+fn require_strength(new: &store::factors::NewPassword, has_totp: bool) -> Result<(), Problem> {
+    let detail = "is too short: the second factor was removed meanwhile; expected 15 characters";
     if new.alone || has_totp { Ok(()) } else { Err(Problem::field("password", detail)) }
 }
 
 fn new_codes() -> (api::RecoveryCodes, Vec<[u8; 32]>) {
     let codes = recovery::generate(random());
-    // What is typed is brought to one form before it is looked up: so is what is stored.
-    let digest =
-        |code: &Secret| recovery::digest(&recovery::normalise(code.expose()).expect("a code is one"));
+    // What is typed is normalised before it is looked up: so is what is stored.
+    let digest = |code: &Secret| {
+        recovery::digest(&recovery::normalise(code.expose()).expect("a generated code is one"))
+    };
     let digests = codes.iter().map(digest).collect();
     (api::RecoveryCodes { codes: codes.iter().map(|code| code.expose().to_owned()).collect() }, digests)
 }
 
 fn gone() -> Problem {
-    Problem::unauthenticated("the account is gone")
+    Problem::unauthenticated("The account was deleted.")
 }
 
-fn void() -> Problem {
-    Problem::not_found("this link is not good, or not any more: ask an admin for a new one")
+fn invalid_link() -> Problem {
+    Problem::not_found("This link is not valid, or no longer: ask an admin for a new one.")
 }

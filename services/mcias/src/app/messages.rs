@@ -1,17 +1,19 @@
-//! What is decided and stored, as messages.
+//! Messages: of what is stored and decided, and what they say in the domain's terms.
 
 use mc_api::mcias as api;
+use mcdsl::audit::Event;
 use mcdsl::problem::Problem;
 
-use super::{Bearer, named};
-use crate::domain::policy::{AccountType, Effect, Rule};
+use super::named;
+use super::validate::Valid;
+use crate::domain::policy::{Effect, Rule};
 use crate::domain::token::BadToken;
-use crate::domain::{Account, Role, Roles};
+use crate::domain::{AccountType, InvalidName, Name, Role, Roles};
 use crate::store::accounts::{Counts, Stored};
 use crate::store::factors::StoredPasskey;
 use crate::store::tokens::StoredToken;
 
-pub(super) const fn word_of(error: BadToken) -> &'static str {
+pub(super) const fn reason_of(error: BadToken) -> &'static str {
     match error {
         BadToken::Malformed => "malformed",
         BadToken::WrongAlgorithm => "wrong-algorithm",
@@ -25,14 +27,14 @@ pub(super) const fn word_of(error: BadToken) -> &'static str {
     }
 }
 
-pub(super) fn introspection(bearer: &Bearer) -> api::Introspection {
-    let claims = &bearer.claims;
+pub(super) fn introspection(valid: &Valid) -> api::Introspection {
+    let Valid { claims, identity } = valid;
     api::Introspection {
         active: true,
         sub: Some(claims.sub.clone()),
-        account_type: Some(type_of(&bearer.account).to_owned()),
-        roles: roles_of(bearer.account.roles()),
-        tags: bearer.tags.iter().map(ToString::to_string).collect(),
+        account_type: Some(identity.account.account_type().as_str().to_owned()),
+        roles: roles_of(identity.account.roles()),
+        tags: identity.tags.iter().map(ToString::to_string).collect(),
         jti: Some(claims.jti.clone()),
         iss: Some(claims.iss.clone()),
         aud: claims.aud.clone(),
@@ -44,60 +46,41 @@ pub(super) fn introspection(bearer: &Bearer) -> api::Introspection {
     }
 }
 
-pub(super) fn inactive() -> api::Introspection {
-    api::Introspection::default()
-}
-
-pub(super) const fn type_of(account: &Account) -> &'static str {
-    match account {
-        Account::Human { .. } => "human",
-        Account::System { .. } => "system",
-    }
-}
-
-const ROLES: [(Role, &str); 3] = [(Role::Admin, "admin"), (Role::User, "user"), (Role::Guest, "guest")];
-
 pub(super) fn roles_of(roles: Roles) -> Vec<String> {
-    ROLES.iter().filter(|(role, _)| roles.has(*role)).map(|(_, word)| (*word).to_owned()).collect()
+    roles.words().map(str::to_owned).collect()
 }
 
 /// Words as roles.
 pub(super) fn roles(field: &str, words: &[String]) -> Result<Vec<Role>, Problem> {
-    let read = |(index, word): (usize, &String)| {
-        let known = ROLES.iter().find(|(_, known)| known == word).map(|(role, _)| *role);
-        let wrong = || format!("`{word}` is no role: `admin`, `user` and `guest` are");
-        known.ok_or_else(|| Problem::field(format!("{field}[{index}]"), wrong()))
-    };
-    words.iter().enumerate().map(read).collect()
+    each(field, words, str::parse)
 }
 
-/// Words as names, in a field that lists them.
-pub(super) fn names<C: FromIterator<crate::domain::Name>>(
+fn each<T, E: std::fmt::Display, C: FromIterator<T>>(
     field: &str,
     words: &[String],
+    read: impl Fn(&str) -> Result<T, E>,
 ) -> Result<C, Problem> {
     let read = |(index, word): (usize, &String)| {
-        let wrong =
-            |error: crate::domain::BadName| Problem::field(format!("{field}[{index}]"), error.to_string());
-        crate::domain::Name::parse(word).map_err(wrong)
+        read(word).map_err(|error| Problem::field(format!("{field}[{index}]"), error.to_string()))
     };
     words.iter().enumerate().map(read).collect()
 }
 
-/// A word as a type of accounts.
+/// Words as names.
+pub(super) fn names<C: FromIterator<Name>>(field: &str, words: &[String]) -> Result<C, Problem> {
+    each::<_, InvalidName, _>(field, words, Name::parse)
+}
+
+/// A word as an account type.
 pub(super) fn account_type(field: &str, word: &str) -> Result<AccountType, Problem> {
-    match word {
-        "human" => Ok(AccountType::Human),
-        "system" => Ok(AccountType::System),
-        _ => Err(Problem::field(field, format!("`{word}` is no type: `human` and `system` are"))),
-    }
+    word.parse().map_err(|error: mcdsl::identity::UnknownWord| Problem::field(field, error.to_string()))
 }
 
 fn effect(field: &str, word: &str) -> Result<Effect, Problem> {
     match word {
         "allow" => Ok(Effect::Allow),
         "deny" => Ok(Effect::Deny),
-        _ => Err(Problem::field(field, format!("`{word}` is neither `allow` nor `deny`"))),
+        _ => Err(Problem::field(field, format!("`{word}` is not an effect; expected `allow` or `deny`"))),
     }
 }
 
@@ -110,15 +93,13 @@ pub(super) const fn effect_of(effect: Effect) -> &'static str {
 
 pub(super) fn rule(index: usize, rule: &api::Rule) -> Result<Rule, Problem> {
     let at = |field: &str| format!("rules[{index}].{field}");
-    let types = rule.account_types.iter().enumerate();
-    let types = types.map(|(n, word)| account_type(&format!("rules[{index}].account_types[{n}]"), word));
     let name = named("name", &rule.name).map_err(|problem| Problem { field: Some(at("name")), ..problem })?;
     Ok(Rule {
         name,
         priority: rule.priority,
         effect: effect(&at("effect"), &rule.effect)?,
         roles: roles(&at("roles"), &rule.roles)?,
-        account_types: types.collect::<Result<_, _>>()?,
+        account_types: each(&at("account_types"), &rule.account_types, str::parse)?,
         usernames: names(&at("usernames"), &rule.usernames)?,
         services: names(&at("services"), &rule.services)?,
         tags: names(&at("tags"), &rule.tags)?,
@@ -130,11 +111,8 @@ pub(super) fn default_effect(word: &str) -> Result<Effect, Problem> {
 }
 
 pub(super) fn rule_of(rule: &Rule) -> api::Rule {
-    let texts = |names: &[crate::domain::Name]| names.iter().map(ToString::to_string).collect();
-    let types = rule.account_types.iter().map(|kind| match kind {
-        AccountType::Human => "human".to_owned(),
-        AccountType::System => "system".to_owned(),
-    });
+    let texts = |names: &[Name]| names.iter().map(ToString::to_string).collect();
+    let types = rule.account_types.iter().map(|kind| kind.as_str().to_owned());
     api::Rule {
         name: rule.name.to_string(),
         priority: rule.priority,
@@ -150,7 +128,7 @@ pub(super) fn rule_of(rule: &Rule) -> api::Rule {
 pub(super) fn account(stored: &Stored, counts: Counts) -> api::Account {
     api::Account {
         name: stored.account.name().to_string(),
-        account_type: type_of(&stored.account).to_owned(),
+        account_type: stored.account.account_type().as_str().to_owned(),
         roles: roles_of(stored.account.roles()),
         tags: stored.tags.iter().map(ToString::to_string).collect(),
         enabled: stored.enabled,
@@ -161,6 +139,7 @@ pub(super) fn account(stored: &Stored, counts: Counts) -> api::Account {
         passkeys: counts.passkeys,
         recovery_codes: counts.recovery_codes,
         last_login_at: stored.last_login_at,
+        revision: stored.revision,
     }
 }
 
@@ -200,27 +179,35 @@ pub(super) fn passkey(stored: StoredPasskey) -> api::Passkey {
     }
 }
 
-pub(super) fn changed(count: usize) -> api::Changed {
-    api::Changed { changed: u32::try_from(count).unwrap_or(u32::MAX) }
+/// How much was changed. Where nothing was, there is no audit entry.
+pub(super) fn changed(event: &mut Event, number: usize) -> api::Changed {
+    if number == 0 {
+        event.unchanged();
+    }
+    count(number)
 }
 
-/// What people call things: 1 to 80 characters, none of which moves a cursor.
+pub(super) fn count(number: usize) -> api::Changed {
+    api::Changed { changed: u32::try_from(number).unwrap_or(u32::MAX) }
+}
+
+/// A label that people choose: 1 to 80 characters, none of which moves a cursor.
 pub(super) fn label(field: &str, text: &str) -> Result<String, Problem> {
     let text = text.trim();
     let count = text.chars().count();
     if !(1..=80).contains(&count) {
-        return Err(Problem::field(field, format!("it has {count} characters: 1 to 80 are needed")));
+        return Err(Problem::field(field, format!("has {count} characters; expected 1 to 80")));
     }
     if let Some(odd) = text.chars().find(|c| c.is_control()) {
-        return Err(Problem::field(field, format!("it has {odd:?}, which is no printable character")));
+        return Err(Problem::field(field, format!("contains {odd:?}, which cannot be printed")));
     }
     Ok(text.to_owned())
 }
 
-/// How many entries a page has.
+/// The size of a page.
 pub(super) fn limit(given: Option<u32>) -> Result<u32, Problem> {
     match given.unwrap_or(100) {
         limit @ 1..=1000 => Ok(limit),
-        other => Err(Problem::field("limit", format!("{other} is out of range: 1 to 1000 are taken"))),
+        other => Err(Problem::field("limit", format!("{other} is out of range; expected 1 to 1000"))),
     }
 }

@@ -1,13 +1,14 @@
 //! Passkeys: WebAuthn's ceremonies, each of which is a challenge and an answer to it (WebAuthn Level 3, sections 7.1 and 7.2).
 //!
-//! Authenticators are asked to keep the account with the key and to check who holds them, so that a passkey alone is a
-//! login, without a name. Challenges that wait for an answer are kept in memory.
+//! Authenticators are asked to store the account with the key and to verify their user, so that a passkey alone is a login, without a
+//! username. Challenges that wait for an answer are kept in memory.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use mc_api::mcias as api;
-use mcdsl::problem::Problem;
+use mcdsl::permit::Permit;
+use mcdsl::problem::{Kind, Problem};
 use uuid::Uuid;
 use webauthn_rs::Webauthn;
 use webauthn_rs::WebauthnBuilder;
@@ -17,9 +18,10 @@ use webauthn_rs::prelude::{
 };
 use webauthn_rs_proto::ResidentKeyRequirement;
 
-use super::event::Event;
-use super::login::{By, Proven, wrong_login};
-use super::{Ask, Mcias, locked, messages};
+use super::accounts::conflict;
+use super::login::{AuthMethod, Authenticated, login_event, wrong_login};
+use super::me::{own, own_account};
+use super::{Mcias, locked, messages};
 use crate::config::Site;
 use crate::domain::challenges::{Challenges, Room};
 use crate::domain::throttle::Source;
@@ -37,11 +39,10 @@ enum State {
     Login(Box<DiscoverableAuthentication>),
 }
 
-/// How many challenges wait.
-const ROOM: Room = Room { time: Duration::from_secs(300), all: 10_000, of_one: 500 };
+const LIMITS: Room = Room { time: Duration::from_secs(300), all: 10_000, of_one: 500 };
 
-/// Passkeys of one account at most.
-const EACH: usize = 20;
+/// Passkeys of one account.
+const MAX_PASSKEYS: usize = 20;
 
 impl std::fmt::Debug for Ceremonies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -55,40 +56,47 @@ impl Ceremonies {
         let name = origin.domain().ok_or("it must be a name, not an address")?.to_owned();
         let builder = WebauthnBuilder::new(&name, &origin).map_err(|error| error.to_string())?;
         let webauthn = builder.rp_name(&site.name).build().map_err(|error| error.to_string())?;
-        Ok(Self { webauthn, waiting: Mutex::new(Challenges::new(ROOM)) })
+        Ok(Self { webauthn, waiting: Mutex::new(Challenges::new(LIMITS)) })
     }
 
-    fn wait(&self, ask: &Ask, now: Duration, state: State) -> String {
+    fn put(&self, permit: &Permit, now: Duration, state: State) -> String {
         let id = Uuid::new_v4().to_string();
-        locked(&self.waiting).put(now, Source::from(ask.caller.address.ip()), id.clone(), state);
+        locked(&self.waiting).put(now, Source::from(permit.context().client.ip()), id.clone(), state);
         id
     }
 
-    /// What waits under this id.
+    /// The challenge with this id.
     fn take(&self, now: Duration, id: &str) -> Result<State, Problem> {
         let waiting = locked(&self.waiting).take(now, id);
         waiting.ok_or_else(|| {
-            Problem::field("ceremony_id", "no challenge waits for this answer, or not any more: begin anew")
+            Problem::field(
+                "ceremony_id",
+                "has no challenge that waits for this answer, or no longer: start again",
+            )
         })
     }
 }
 
 /// A challenge that was for something else, or somebody else.
-fn another() -> Problem {
-    Problem::field("ceremony_id", "this challenge is for something else: begin anew")
+fn other_challenge() -> Problem {
+    Problem::field("ceremony_id", "is of a challenge for something else: start again")
 }
 
 impl Mcias {
-    /// A challenge for any passkey of this site.
+    /// Returns a challenge for any passkey of this site.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub fn begin_passkey_login(&self, ask: &Ask) -> Result<api::PasskeyChallenge, Problem> {
-        let begun = self.passkeys.webauthn.start_discoverable_authentication();
-        let (mut challenge, state) = begun.map_err(|error| Problem::internal(&error))?;
-        // It is asked for by a button, not while a name is typed.
+    pub(crate) async fn begin_passkey_login(
+        &self,
+        permit: Permit,
+        _request: api::BeginPasskeyLoginRequest,
+    ) -> Result<api::PasskeyChallenge, Problem> {
+        let started = self.passkeys.webauthn.start_discoverable_authentication();
+        let (mut challenge, state) = started.map_err(|error| Problem::internal(&error))?;
+        // It is requested by a button, not while a username is typed.
         challenge.mediation = None;
-        let ceremony_id = self.passkeys.wait(ask, self.clock.elapsed(), State::Login(Box::new(state)));
+        let ceremony_id = self.passkeys.put(&permit, self.clock.elapsed(), State::Login(Box::new(state)));
         Ok(api::PasskeyChallenge { ceremony_id, options: json(&challenge) })
     }
 
@@ -96,23 +104,22 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn finish_passkey_login(
+    pub(crate) async fn finish_passkey_login(
         &self,
-        ask: &Ask,
+        permit: Permit,
         request: api::FinishPasskeyLoginRequest,
-    ) -> Result<api::LoginReply, Problem> {
-        let goal = self.goal(ask, &request.audience).await?;
+    ) -> Result<api::LoginResponse, Problem> {
+        let target = self.login_target(&permit, &request.audience)?;
         let credential: PublicKeyCredential = read("credential", &request.credential)?;
         let state = match self.passkeys.take(self.clock.elapsed(), &request.ceremony_id)? {
             State::Login(state) => state,
-            State::Registration { .. } => return Err(another()),
+            State::Registration { .. } => return Err(other_challenge()),
         };
-        let refused = |why: String| Event::new("login", "").because(format!("passkey: {why}"));
         let webauthn = &self.passkeys.webauthn;
         let (handle, key_id) = match webauthn.identify_discoverable_authentication(&credential) {
             Ok((handle, key_id)) => (handle, data_encoding::BASE64URL_NOPAD.encode(key_id)),
             Err(error) => {
-                tracing::debug!(%error, "a passkey that is nobody's");
+                tracing::debug!(%error, "a passkey of no account");
                 self.counters.login_failed();
                 return Err(wrong_login());
             }
@@ -123,57 +130,54 @@ impl Mcias {
             Ok(store::factors::passkey_of(db, account.id, &id)?.map(|stored| (account, stored)))
         });
         let Some((account, stored)) = found.await? else {
-            // It is nobody's, and so is not in the audit log, which would grow as strangers like.
+            // A passkey of no account is not in the audit log, which would grow as strangers like.
             self.counters.login_failed();
             return Err(wrong_login());
         };
+        let event = login_event(permit, account.account.name(), &target);
         let mut passkey: Passkey = stored_key(&stored)?;
         let result = match webauthn.finish_discoverable_authentication_v2(&credential, *state, &passkey) {
             Ok(result) => result,
             Err(error) => {
-                self.counters.login_failed();
-                let event = refused(error.to_string()).by(account.account.name().as_str());
-                return Err(self.refuse(ask, event, wrong_login()).await);
+                let event = event.with_detail(format!("passkey: {error}"));
+                return Err(self.login_failed(&event, wrong_login()).await);
             }
         };
         if !account.enabled {
-            self.counters.login_failed();
-            let event = refused("of a disabled account".to_owned()).by(account.account.name().as_str());
-            return Err(self.refuse(ask, event, wrong_login()).await);
+            let event = event.with_detail("passkey: the account is disabled");
+            return Err(self.login_failed(&event, wrong_login()).await);
         }
         passkey.update_credential(&result);
-        let by = By::Passkey { id: key_id, credential: json(&passkey) };
-        self.enter(ask, Proven { account, goal, by }).await
+        let method = AuthMethod::Passkey { id: key_id, credential: json(&passkey) };
+        self.log_in(event, Authenticated { account, target, method }).await
     }
 
-    /// A challenge for a new passkey.
+    /// Returns a challenge for a new passkey.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn begin_passkey(&self, ask: &Ask) -> Result<api::PasskeyChallenge, Problem> {
-        let me = self.fresh(ask, "passkey.begin").await?;
-        let id = me.account_id;
-        let read = self.read(move |db| {
-            let account = store::accounts::by_id(db, id)?;
-            Ok((account, store::factors::passkeys(db, id)?))
-        });
-        let (Some(account), stored) = read.await? else {
-            return Err(Problem::unauthenticated("the account is gone"));
-        };
-        has_room(stored.len())?;
+    pub(crate) async fn begin_passkey(
+        &self,
+        permit: Permit,
+        _request: api::BeginPasskeyRequest,
+    ) -> Result<api::PasskeyChallenge, Problem> {
+        let account = self.my_account(permit.require_identity()?).await?;
+        let id = account.id;
+        let stored = self.read(move |db| store::factors::passkeys(db, id)).await?;
+        require_room(stored.len())?;
         let known: Vec<Passkey> = stored.iter().map(stored_key).collect::<Result<_, _>>()?;
         let exclude = known.iter().map(|passkey| passkey.cred_id().clone()).collect();
         let name = account.account.name().as_str();
-        let begun =
+        let started =
             self.passkeys.webauthn.start_passkey_registration(account.handle, name, name, Some(exclude));
-        let (mut challenge, state) = begun.map_err(|error| Problem::internal(&error))?;
-        // Without a name to go by, the authenticator itself must keep the account.
+        let (mut challenge, state) = started.map_err(|error| Problem::internal(&error))?;
+        // Without a username to go by, the authenticator itself must store the account.
         if let Some(selection) = &mut challenge.public_key.authenticator_selection {
             selection.resident_key = Some(ResidentKeyRequirement::Required);
             selection.require_resident_key = true;
         }
         let state = State::Registration { account: id, state: Box::new(state) };
-        let ceremony_id = self.passkeys.wait(ask, self.clock.elapsed(), state);
+        let ceremony_id = self.passkeys.put(&permit, self.clock.elapsed(), state);
         Ok(api::PasskeyChallenge { ceremony_id, options: json(&challenge) })
     }
 
@@ -181,63 +185,74 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn finish_passkey(
+    pub(crate) async fn finish_passkey(
         &self,
-        ask: &Ask,
+        permit: Permit,
         request: api::FinishPasskeyRequest,
     ) -> Result<api::Passkey, Problem> {
-        let me = self.fresh(ask, "passkey.add").await?;
+        let (me, event) = own(permit)?;
+        let own_id = self.my_account(&me).await?.id;
         let label = messages::label("label", &request.label)?;
         let credential: RegisterPublicKeyCredential = read("credential", &request.credential)?;
         let state = match self.passkeys.take(self.clock.elapsed(), &request.ceremony_id)? {
-            State::Registration { account, state } if account == me.account_id => state,
-            _ => return Err(another()),
+            State::Registration { account, state } if account == own_id => state,
+            _ => return Err(other_challenge()),
         };
-        let made = self.passkeys.webauthn.finish_passkey_registration(&credential, &state);
-        let passkey = made
-            .map_err(|error| Problem::field("credential", format!("the passkey cannot be used: {error}")))?;
+        let finished = self.passkeys.webauthn.finish_passkey_registration(&credential, &state);
+        let passkey = finished
+            .map_err(|error| Problem::field("credential", format!("cannot be used as a passkey: {error}")))?;
         let stored = StoredPasskey {
             id: data_encoding::BASE64URL_NOPAD.encode(passkey.cred_id()),
-            account: me.account_id,
+            account: own_id,
             label,
             credential: json(&passkey),
             created_at: self.now(),
             last_used_at: None,
         };
-        let event = Event::new("passkey.add", me.account.name().as_str()).because(stored.label.as_str());
-        self.change(ask, event, move |db, _event| {
-            has_room(store::factors::passkeys(db, stored.account)?.len())?;
+        self.change(event.with_detail(stored.label.as_str()), move |db, _event| {
+            require_room(store::factors::passkeys(db, stored.account)?.len())?;
             if !store::factors::add_passkey(db, &stored)? {
-                return Err(super::accounts::conflict("exists", "this passkey is there already").into());
+                let detail = "This passkey has been added before.";
+                return Err(Problem::new(Kind::Exists, "exists", detail).into());
             }
             Ok(messages::passkey(stored))
         })
         .await
     }
 
-    /// Passkeys of whoever asks.
+    /// Lists the caller's passkeys.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn list_passkeys(&self, ask: &Ask) -> Result<api::ListPasskeysReply, Problem> {
-        let id = self.person(ask, "passkey.list").await?.account_id;
+    pub(crate) async fn list_passkeys(
+        &self,
+        permit: Permit,
+        _request: api::ListPasskeysRequest,
+    ) -> Result<api::ListPasskeysResponse, Problem> {
+        let id = self.my_account(permit.require_identity()?).await?.id;
         let found = self.read(move |db| store::factors::passkeys(db, id)).await?;
-        Ok(api::ListPasskeysReply { passkeys: found.into_iter().map(messages::passkey).collect() })
+        Ok(api::ListPasskeysResponse { passkeys: found.into_iter().map(messages::passkey).collect() })
     }
 
-    /// Calls a passkey something else.
+    /// Renames a passkey.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn rename_passkey(&self, ask: &Ask, id: String, label: &str) -> Result<api::Passkey, Problem> {
-        let me = self.person(ask, "passkey.rename").await?;
-        let label = messages::label("label", label)?;
-        let account = me.account_id;
-        let event = Event::new("passkey.rename", me.account.name().as_str()).because(label.as_str());
-        self.change(ask, event, move |db, _event| {
+    pub(crate) async fn rename_passkey(
+        &self,
+        permit: Permit,
+        request: api::RenamePasskeyRequest,
+    ) -> Result<api::Passkey, Problem> {
+        let (me, event) = own(permit)?;
+        let (id, label) = (request.id, messages::label("label", &request.label)?);
+        self.change(event.with_detail(label.as_str()), move |db, event| {
+            let account = own_account(db, &me)?.id;
+            let before = store::factors::passkey_of(db, account, &id)?.ok_or_else(|| no_passkey(&id))?;
+            if before.label == label {
+                event.unchanged();
+            }
             store::factors::rename_passkey(db, account, &id, &label)?;
-            let renamed = store::factors::passkey_of(db, account, &id)?;
-            renamed.map(messages::passkey).ok_or_else(|| no_passkey(&id).into())
+            Ok(messages::passkey(StoredPasskey { label, ..before }))
         })
         .await
     }
@@ -246,28 +261,31 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn remove_passkey(&self, ask: &Ask, id: String) -> Result<api::Changed, Problem> {
-        let me = self.fresh(ask, "passkey.remove").await?;
-        let account = me.account_id;
-        let event = Event::new("passkey.remove", me.account.name().as_str()).because(id.as_str());
-        self.change(ask, event, move |db, _event| {
+    pub(crate) async fn remove_passkey(
+        &self,
+        permit: Permit,
+        request: api::RemovePasskeyRequest,
+    ) -> Result<api::Changed, Problem> {
+        let ((me, event), id) = (own(permit)?, request.id);
+        self.change(event.with_detail(id.as_str()), move |db, event| {
+            let account = own_account(db, &me)?.id;
             match store::factors::remove_passkeys(db, account, Some(&id))? {
                 0 => Err(no_passkey(&id).into()),
-                count => Ok(messages::changed(count)),
+                count => Ok(messages::changed(event, count)),
             }
         })
         .await
     }
 }
 
-/// Whether an account that has so many passkeys may have another one.
-fn has_room(count: usize) -> Result<(), Problem> {
-    let detail = || format!("there are {EACH} passkeys already: remove one first");
-    if count < EACH { Ok(()) } else { Err(super::accounts::conflict("too-many-passkeys", detail())) }
+/// Refuses one passkey too many.
+fn require_room(count: usize) -> Result<(), Problem> {
+    let detail = || format!("The account has {MAX_PASSKEYS} passkeys: remove one first.");
+    if count < MAX_PASSKEYS { Ok(()) } else { Err(conflict("too-many-passkeys", detail())) }
 }
 
 fn no_passkey(id: &str) -> Problem {
-    Problem::not_found(format!("you have no passkey `{id}`"))
+    Problem::not_found(format!("You have no passkey `{id}`."))
 }
 
 fn stored_key(stored: &StoredPasskey) -> Result<Passkey, Problem> {
@@ -275,10 +293,10 @@ fn stored_key(stored: &StoredPasskey) -> Result<Passkey, Problem> {
 }
 
 fn json(value: &impl serde::Serialize) -> String {
-    serde_json::to_string(value).expect("what WebAuthn says can be written as JSON")
+    serde_json::to_string(value).expect("WebAuthn's messages can be written as JSON")
 }
 
 fn read<T: serde::de::DeserializeOwned>(field: &'static str, text: &str) -> Result<T, Problem> {
     serde_json::from_str(text)
-        .map_err(|error| Problem::field(field, format!("no answer of an authenticator: {error}")))
+        .map_err(|error| Problem::field(field, format!("is not an authenticator's answer: {error}")))
 }

@@ -70,7 +70,7 @@ impl Hashing {
         work: impl FnOnce(&Hasher) -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let Ok(waiting) = Arc::clone(&self.queue).try_acquire_owned() else {
-            let detail = "too many people log in at the same time: try again in a moment";
+            let detail = "Too many people log in at the same time: try again in a moment.";
             let problem = Problem::new(Kind::Unavailable, "busy", detail);
             return Err(Problem { retry_after: Some(Duration::from_secs(1)), ..problem });
         };

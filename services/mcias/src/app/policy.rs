@@ -4,26 +4,30 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mc_api::mcias as api;
+use mcdsl::audit::{Event, Fault};
+use mcdsl::permit::Permit;
 use mcdsl::problem::Problem;
 
-use super::accounts::{conflict, has_an_admin};
-use super::event::Event;
-use super::{Ask, Fault, Mcias, messages, named};
-use crate::domain::Name;
-use crate::domain::policy::{Effect, Policy, Rule, Service};
+use super::accounts::{changed_meanwhile, conflict, has_an_admin, missing};
+use super::{Mcias, messages, named};
+use crate::domain::policy::{Effect, Policy, Rule};
+use crate::domain::{Name, ServiceContext};
 use crate::store;
 use crate::store::policy::Document;
 
-/// Rules at most: each login looks at each.
-const MOST: usize = 10_000;
+/// Each login looks at each rule.
+const MAX_RULES: usize = 10_000;
 
 impl Mcias {
-    /// The policy that is in force.
+    /// Returns the policy in force.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn get_policy(&self, ask: &Ask) -> Result<api::Policy, Problem> {
-        self.admin(ask, "policy.get", "").await?;
+    pub(crate) async fn get_policy(
+        &self,
+        _permit: Permit,
+        _request: api::GetPolicyRequest,
+    ) -> Result<api::Policy, Problem> {
         Ok(self.policy_message())
     }
 
@@ -36,18 +40,17 @@ impl Mcias {
         }
     }
 
-    /// Replaces the policy. One that shuts out whoever sets it is refused.
+    /// Replaces the policy. One that denies its author access is refused.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn set_policy(
+    pub(crate) async fn set_policy(
         &self,
-        ask: &Ask,
+        permit: Permit,
         request: api::SetPolicyRequest,
     ) -> Result<api::Policy, Problem> {
-        let admin = self.admin(ask, "policy.set", "").await?;
-        if request.rules.len() > MOST {
-            return Err(Problem::field("rules", format!("there are more than {MOST} rules")));
+        if request.rules.len() > MAX_RULES {
+            return Err(Problem::field("rules", format!("has more than {MAX_RULES} rules")));
         }
         let rules = request.rules.iter().enumerate().map(|(index, rule)| messages::rule(index, rule));
         let rules: Vec<Rule> = rules.collect::<Result<_, _>>()?;
@@ -55,28 +58,25 @@ impl Mcias {
         let document = Document { default, rules: rules.clone() };
         let policy = Policy::new(rules, default)
             .map_err(|same| Problem::field(format!("rules[{}].name", same.index), same.to_string()))?;
-        if policy.decide(&admin.account, &self.service) == Effect::Deny {
-            let detail = "with this policy you could not log in to `mcias` yourself, nor undo it: add a rule that lets you in";
+        if policy.decide(&permit.require_identity()?.account, &self.service) == Effect::Deny {
+            let detail =
+                "deny you access to `mcias`, so that you could not undo it: add a rule that allows you";
             return Err(Problem { field: Some("rules".to_owned()), ..conflict("locks-you-out", detail) });
         }
         let expected = request.revision;
         let written = serde_json::to_string(&document).expect("a policy can be written as JSON");
         let digest = data_encoding::HEXLOWER.encode(&super::sha256(&written));
-        let event = Event::new("policy.set", "");
-        let event = event.because(format!("{} rules, SHA-256 {digest}", document.rules.len()));
+        let event =
+            Event::from(permit).with_detail(format!("{} rules, SHA-256 {digest}", document.rules.len()));
         let (in_force, judged, mcias) = (Arc::clone(&self.policy), policy.clone(), self.service.clone());
         let work = move |db: &rusqlite::Connection, event: &mut Event| {
             let (current, _) = store::policy::get(db)?;
             if expected.is_some_and(|expected| expected != current) {
-                let detail =
-                    format!("revision {current} is in force by now: look at it, and send yours again");
-                return Err(
-                    Problem { field: Some("revision".to_owned()), ..conflict("changed", detail) }.into()
-                );
+                return Err(changed_meanwhile(current).into());
             }
-            // Whoever asks is let in; but may have been taken the role meanwhile.
+            // The caller is allowed, but may have lost the role meanwhile.
             if !has_an_admin(db, None, &judged, &mcias)? {
-                let detail = "with this policy no admin could log in to `mcias`: add a rule that lets one in";
+                let detail = "This policy denies every admin access to `mcias`: add a rule that allows one.";
                 return Err(conflict("locks-you-out", detail).into());
             }
             store::policy::set(db, current + 1, &document)?;
@@ -84,21 +84,19 @@ impl Mcias {
             Ok(current + 1)
         };
         // In the order in which they are stored.
-        self.change_then(ask, event, work, move |revision| in_force.store(Arc::new((*revision, policy))))
-            .await?;
+        self.change_then(event, work, move |revision| in_force.store(Arc::new((*revision, policy)))).await?;
         Ok(self.policy_message())
     }
 
-    /// What the policy says of an account at a service, and why.
+    /// Explains what the policy decides for an account at a service.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn explain_policy(
+    pub(crate) async fn explain_policy(
         &self,
-        ask: &Ask,
+        _permit: Permit,
         request: api::ExplainPolicyRequest,
     ) -> Result<api::Explanation, Problem> {
-        self.admin(ask, "policy.explain", &request.username).await?;
         let username = named("username", &request.username)?;
         let service = named("service", &request.service)?;
         let given: BTreeSet<Name> = messages::names("tags", &request.tags)?;
@@ -111,12 +109,11 @@ impl Mcias {
             })
         };
         let (account, tags) = read.await?;
-        let Some(account) = account else {
-            return Err(Problem::field("username", format!("there is no account called `{username}`")));
-        };
+        let account = account
+            .ok_or_else(|| Problem { field: Some("username".to_owned()), ..missing(username.as_str()) })?;
         let own = service == self.service.name;
         let tags = if registered { tags } else { given };
-        let service = if own { self.service.clone() } else { Service { name: service, tags } };
+        let service = if own { self.service.clone() } else { ServiceContext { name: service, tags } };
         let policy = self.policy.load();
         let explained = policy.1.explain(&account.account, &service);
         Ok(api::Explanation {
@@ -128,7 +125,7 @@ impl Mcias {
     }
 }
 
-/// The policy that is stored: what is decided within a change must not be by one that is about to be replaced.
+/// The policy that is stored: a change must not be judged by one that is about to be replaced.
 pub(super) fn in_force(db: &rusqlite::Connection) -> Result<Policy, Fault> {
     let (_, document) = store::policy::get(db)?;
     Ok(Policy::new(document.rules, document.default).map_err(|same| Problem::internal(&same))?)

@@ -1,13 +1,14 @@
-//! Tokens of system accounts: several at a time, each with what it is called, so that one can follow the other without a gap.
+//! Tokens of system accounts: several at a time, each with a label, so that one can replace the other without a gap.
 
 use mc_api::mcias as api;
+use mcdsl::audit::Event;
+use mcdsl::permit::Permit;
 use mcdsl::problem::Problem;
 use uuid::Uuid;
 
-use super::accounts::by_name;
-use super::event::Event;
+use super::accounts::{by_name, missing};
 use super::login::add_signed;
-use super::{Ask, Mcias, messages};
+use super::{Mcias, messages};
 use crate::config::LONGEST;
 use crate::domain::{Account, Name};
 use crate::store;
@@ -18,35 +19,31 @@ impl Mcias {
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn issue_token(
+    pub(crate) async fn issue_token(
         &self,
-        ask: &Ask,
-        name: String,
-        token: api::NewToken,
+        permit: Permit,
+        request: api::IssueTokenRequest,
     ) -> Result<api::IssuedToken, Problem> {
-        let admin = self.admin(ask, "token.issue", &name).await?;
-        let label = messages::label("token.label", &token.label)?;
-        let audience: Vec<Name> = messages::names("token.audience", &token.audience)?;
-        let lifetime = token.lifetime_seconds.unwrap_or(self.config.tokens.service_s);
+        let api::IssueTokenRequest { name, label, audience, lifetime_seconds } = request;
+        let label = messages::label("label", &label)?;
+        let audience: Vec<Name> = messages::names("audience", &audience)?;
+        let lifetime = lifetime_seconds.unwrap_or(self.config.tokens.service_s);
         if !(60..=LONGEST).contains(&lifetime) {
-            let detail = format!("{lifetime} is out of range: 60 to {LONGEST} are taken");
-            return Err(Problem::field("token.lifetime_seconds", detail));
+            let detail = format!("{lifetime} is out of range; expected 60 to {LONGEST}");
+            return Err(Problem::field("lifetime_seconds", detail));
         }
         let now = self.now();
         let found = {
             let name = name.clone();
             self.read(move |db| store::accounts::by_name(db, &name)).await?
         };
-        let Some(account) = found else {
-            return Err(Problem::not_found(format!("there is no account called `{name}`")));
-        };
+        let account = found.ok_or_else(|| missing(&name))?;
         let Account::System { name } = account.account.clone() else {
-            let detail = format!("`{name}` is a person's account: people log in");
-            return Err(Problem::field("name", detail));
+            return Err(Problem::field("name", format!("`{name}` is a person's account: people log in")));
         };
-        // A token that would be refused wherever it is shown is not issued.
+        // A token that would be refused wherever it is sent is not issued.
         if let Err(problem) = self.allowed_at(&account.account, &audience).await? {
-            return Err(self.refuse(ask, Event::new("token.issue", name.as_str()), problem).await);
+            return Err(self.db.refuse(permit, problem).await);
         }
         let mut stored = StoredToken {
             id: Uuid::new_v4().to_string(),
@@ -54,8 +51,8 @@ impl Mcias {
             kind: TokenKind::Issued,
             audience: audience.iter().map(ToString::to_string).collect(),
             label,
-            origin: admin.account.name().to_string(),
-            source: ask.caller.address.ip().to_string(),
+            origin: permit.require_identity()?.account.name().to_string(),
+            source: permit.context().client.ip().to_string(),
             created_at: now,
             expires_at: now + lifetime,
             revoked_at: None,
@@ -65,12 +62,11 @@ impl Mcias {
         let client = account.service.as_ref().map_or(name.as_str(), Name::as_str).to_owned();
         let signed = self.sign(&name, &mut stored, &client);
         let kept = stored.clone();
-        let event =
-            Event::new("token.issue", name.as_str()).because(format!("{} ({})", stored.label, stored.id));
-        self.change(ask, event, move |db, _event| {
-            // It may have been removed meanwhile, and another one made.
+        let event = Event::from(permit).with_detail(format!("{} ({})", stored.label, stored.id));
+        self.change(event, move |db, _event| {
+            // It may have been deleted meanwhile, and another one created.
             if by_name(db, name.as_str())?.id != kept.account {
-                return Err(super::accounts::missing(name.as_str()).into());
+                return Err(missing(name.as_str()).into());
             }
             add_signed(db, &kept)
         })
@@ -78,38 +74,42 @@ impl Mcias {
         Ok(api::IssuedToken { token: signed.expose().to_owned(), details: Some(messages::token(stored)) })
     }
 
-    /// Tokens of a system account, those that have ended among them.
+    /// Tokens of a system account, expired and revoked ones included.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn list_tokens(&self, ask: &Ask, name: String) -> Result<api::ListTokensReply, Problem> {
-        self.admin(ask, "token.list", &name).await?;
-        let now = self.now();
+    pub(crate) async fn list_tokens(
+        &self,
+        _permit: Permit,
+        request: api::ListTokensRequest,
+    ) -> Result<api::ListTokensResponse, Problem> {
+        let (name, now) = (request.name, self.now());
         let found = self.read(move |db| {
-            let Some(stored) = store::accounts::by_name(db, &name)? else {
-                return Ok(Err(Problem::not_found(format!("there is no account called `{name}`"))));
-            };
+            let Some(stored) = store::accounts::by_name(db, &name)? else { return Ok(Err(missing(&name))) };
             store::tokens::of(db, stored.id, TokenKind::Issued, now).map(Ok)
         });
-        Ok(api::ListTokensReply { tokens: found.await??.into_iter().map(messages::token).collect() })
+        Ok(api::ListTokensResponse { tokens: found.await??.into_iter().map(messages::token).collect() })
     }
 
-    /// Revokes a token: within 30 s no service takes it any more.
+    /// Revokes a token: within 30 s no service accepts it any more.
     ///
     /// # Errors
     /// See [`Problem`].
-    pub async fn revoke_token(&self, ask: &Ask, name: String, id: String) -> Result<api::Changed, Problem> {
-        self.admin(ask, "token.revoke", &name).await?;
-        let now = self.now();
-        self.change(ask, Event::new("token.revoke", name.as_str()).because(id.as_str()), move |db, _event| {
+    pub(crate) async fn revoke_token(
+        &self,
+        permit: Permit,
+        request: api::RevokeTokenRequest,
+    ) -> Result<api::Changed, Problem> {
+        let (api::RevokeTokenRequest { name, id }, now) = (request, self.now());
+        self.change(Event::from(permit).with_detail(id.as_str()), move |db, event| {
             let stored = by_name(db, &name)?;
             if store::tokens::revoke(db, stored.id, TokenKind::Issued, &id, now)? {
-                return Ok(messages::changed(1));
+                return Ok(messages::changed(event, 1));
             }
-            // Whoever revokes twice has what they want.
+            // Revoking twice is no error.
             match store::tokens::by_id(db, &id)?.filter(|token| token.account == stored.id) {
-                Some(_) => Ok(messages::changed(0)),
-                None => Err(Problem::not_found(format!("`{name}` has no token `{id}`")).into()),
+                Some(_) => Ok(messages::changed(event, 0)),
+                None => Err(Problem::not_found(format!("`{name}` has no token `{id}`.")).into()),
             }
         })
         .await

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Account, Name, Role};
+use super::{Account, AccountType, Name, Role, ServiceContext as Service};
 
 /// What becomes of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,16 +20,6 @@ pub enum Effect {
     Deny,
     /// It goes on.
     Allow,
-}
-
-/// Whose accounts a rule is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AccountType {
-    /// People's.
-    Human,
-    /// Services'.
-    System,
 }
 
 /// A rule. Each list narrows it; an empty one does not.
@@ -57,15 +47,6 @@ pub struct Rule {
     /// The service has all of these tags.
     #[serde(default)]
     pub tags: Vec<Name>,
-}
-
-/// The service that asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Its name.
-    pub name: Name,
-    /// Its tags.
-    pub tags: BTreeSet<Name>,
 }
 
 /// All rules, in the order in which they decide.
@@ -152,10 +133,7 @@ impl Rule {
     /// Whether it is about this account at this service.
     #[must_use]
     pub fn matches(&self, account: &Account, service: &Service) -> bool {
-        let account_type = match account {
-            Account::Human { .. } => AccountType::Human,
-            Account::System { .. } => AccountType::System,
-        };
+        let account_type = account.account_type();
         (self.roles.is_empty() || self.roles.iter().any(|role| account.roles().has(*role)))
             && (self.account_types.is_empty() || self.account_types.contains(&account_type))
             && (self.usernames.is_empty() || self.usernames.contains(account.name()))

@@ -10,9 +10,9 @@ use crate::domain::{Account, Name, Role, Roles};
 /// An account as it is stored.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    /// Its row.
+    /// Row id.
     pub id: i64,
-    /// What decisions look at.
+    /// Name, type and roles.
     pub account: Account,
     /// A system account's service.
     pub service: Option<Name>,
@@ -30,6 +30,8 @@ pub struct Stored {
     pub has_totp: bool,
     /// What authenticators know it by.
     pub handle: Uuid,
+    /// Changes with each update.
+    pub revision: i64,
 }
 
 /// A stored password hash, not shown.
@@ -51,13 +53,13 @@ pub struct Counts {
     pub recovery_codes: u32,
 }
 
-const COLUMNS: &str =
-    "id, name, kind, roles, service, enabled, created_at, last_login_at, password, totp IS NOT NULL, handle";
+const COLUMNS: &str = "id, name, kind, roles, service, enabled, created_at, last_login_at, password, totp IS NOT NULL, handle, \
+     revision";
 
 /// The account of this name.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn by_name(db: &Connection, name: &str) -> Result<Option<Stored>> {
     one(db, "name = ?1", name)
 }
@@ -65,15 +67,23 @@ pub fn by_name(db: &Connection, name: &str) -> Result<Option<Stored>> {
 /// The account of this row.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn by_id(db: &Connection, id: i64) -> Result<Option<Stored>> {
     one(db, "id = ?1", id)
+}
+
+/// The account of the token with this id.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub fn by_token(db: &Connection, token: &str) -> Result<Option<Stored>> {
+    one(db, "id = (SELECT account FROM tokens WHERE id = ?1)", token)
 }
 
 /// The account that authenticators know by this.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn by_handle(db: &Connection, handle: Uuid) -> Result<Option<Stored>> {
     one(db, "handle = ?1", handle.as_bytes().as_slice())
 }
@@ -87,7 +97,7 @@ fn one(db: &Connection, condition: &str, key: impl rusqlite::ToSql) -> Result<Op
 /// Accounts in the order of their names.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn list(
     db: &Connection,
     after: &str,
@@ -121,6 +131,7 @@ fn read(row: &Row<'_>) -> Result<Stored> {
         password: row.get::<_, Option<String>>(8)?.map(Phc),
         has_totp: row.get(9)?,
         handle: Uuid::from_slice(&handle).map_err(|error| unreadable(10, error))?,
+        revision: row.get(11)?,
     })
 }
 
@@ -160,7 +171,7 @@ fn bits_of(roles: Roles) -> i64 {
 /// Adds an account; `false`: there is one of this name.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn add(
     db: &Connection,
     account: &Account,
@@ -184,34 +195,28 @@ pub fn add(
     Ok(added == 1)
 }
 
-/// Whether it may log in.
+/// Replaces the settings of an account, and raises its revision.
 ///
 /// # Errors
-/// The database's.
-pub fn enable(db: &Connection, id: i64, enabled: bool) -> Result<()> {
-    db.execute("UPDATE accounts SET enabled = ?2 WHERE id = ?1", params![id, enabled]).map(drop)
-}
-
-/// Replaces a person's roles.
-///
-/// # Errors
-/// The database's: a system account's cannot be replaced.
-pub fn set_roles(db: &Connection, id: i64, roles: Roles) -> Result<()> {
-    db.execute("UPDATE accounts SET roles = ?2 WHERE id = ?1", params![id, bits_of(roles)]).map(drop)
-}
-
-/// Replaces the service that a system account speaks for.
-///
-/// # Errors
-/// The database's.
-pub fn set_service(db: &Connection, id: i64, service: &Name) -> Result<()> {
-    db.execute("UPDATE accounts SET service = ?2 WHERE id = ?1", params![id, service.as_str()]).map(drop)
+/// Returns an error if the database fails, or the account's type does not allow such settings.
+pub fn update(
+    db: &Connection,
+    id: i64,
+    enabled: bool,
+    roles: Roles,
+    service: Option<&Name>,
+    tags: &BTreeSet<Name>,
+) -> Result<()> {
+    let update =
+        "UPDATE accounts SET enabled = ?2, roles = ?3, service = ?4, revision = revision + 1 WHERE id = ?1";
+    db.execute(update, params![id, enabled, bits_of(roles), service.map(Name::as_str)])?;
+    set_tags(db, id, tags)
 }
 
 /// Replaces its tags.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn set_tags(db: &Connection, id: i64, tags: &BTreeSet<Name>) -> Result<()> {
     db.execute("DELETE FROM tags WHERE account = ?1", [id])?;
     let mut insert = db.prepare_cached("INSERT INTO tags VALUES (?1, ?2)")?;
@@ -221,7 +226,7 @@ pub fn set_tags(db: &Connection, id: i64, tags: &BTreeSet<Name>) -> Result<()> {
 /// Removes it, with everything that is its.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn remove(db: &Connection, id: i64) -> Result<()> {
     db.execute("DELETE FROM accounts WHERE id = ?1", [id]).map(drop)
 }
@@ -229,7 +234,7 @@ pub fn remove(db: &Connection, id: i64) -> Result<()> {
 /// Admins who are enabled and have something to log in by; without their tags.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn admins(db: &Connection) -> Result<Vec<Stored>> {
     let mut select = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM accounts WHERE enabled AND roles & 1
@@ -241,7 +246,7 @@ pub fn admins(db: &Connection) -> Result<Vec<Stored>> {
 /// Tags of the service of this name, as its system accounts have them.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn tags_of_service(db: &Connection, service: &Name) -> Result<BTreeSet<Name>> {
     let mut select = db.prepare_cached(
         "SELECT DISTINCT tag FROM tags JOIN accounts ON accounts.id = account WHERE service = ?1",
@@ -252,7 +257,7 @@ pub fn tags_of_service(db: &Connection, service: &Name) -> Result<BTreeSet<Name>
 /// Notes a login, and from where.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn logged_in(db: &Connection, id: i64, source: &str, now: i64) -> Result<()> {
     db.prepare_cached("UPDATE accounts SET last_login_at = ?2 WHERE id = ?1")?.execute(params![id, now])?;
     db.prepare_cached(
@@ -265,7 +270,7 @@ pub fn logged_in(db: &Connection, id: i64, source: &str, now: i64) -> Result<()>
 /// Whether somebody has logged in to this account from there since `since`.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn is_familiar(db: &Connection, id: i64, source: &str, since: i64) -> Result<bool> {
     let mut select = db.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM familiar WHERE account = ?1 AND source = ?2 AND last_at >= ?3)",
@@ -276,7 +281,7 @@ pub fn is_familiar(db: &Connection, id: i64, source: &str, since: i64) -> Result
 /// Forgets from where people logged in before `before`.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn forget_familiar(db: &Connection, before: i64) -> Result<()> {
     db.execute("DELETE FROM familiar WHERE last_at < ?1", [before]).map(drop)
 }
@@ -284,7 +289,7 @@ pub fn forget_familiar(db: &Connection, before: i64) -> Result<()> {
 /// What the account has, counted.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn counts(db: &Connection, id: i64) -> Result<Counts> {
     let mut select = db.prepare_cached(
         "SELECT (SELECT count(*) FROM passkeys WHERE account = ?1),
@@ -296,7 +301,7 @@ pub fn counts(db: &Connection, id: i64) -> Result<Counts> {
 /// Accounts there are: people's and services'.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn count(db: &Connection) -> Result<(u64, u64)> {
     let count = "SELECT count(*) FILTER (WHERE kind = 0), count(*) FILTER (WHERE kind = 1) FROM accounts";
     db.query_row(count, [], |row| {

@@ -33,7 +33,7 @@ pub struct NewPassword {
 /// Replaces a password.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn set_password(db: &Connection, account: i64, password: &NewPassword) -> Result<()> {
     let update = "UPDATE accounts SET password = ?2, password_alone = ?3 WHERE id = ?1";
     db.execute(update, params![account, password.phc.0, password.alone]).map(drop)
@@ -42,7 +42,7 @@ pub fn set_password(db: &Connection, account: i64, password: &NewPassword) -> Re
 /// Replaces the hash of the same password.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn rehash(db: &Connection, account: i64, phc: &Phc) -> Result<()> {
     db.execute("UPDATE accounts SET password = ?2 WHERE id = ?1", params![account, phc.0]).map(drop)
 }
@@ -50,7 +50,7 @@ pub fn rehash(db: &Connection, account: i64, phc: &Phc) -> Result<()> {
 /// Whether the account has a password that is not good enough without a second factor.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn needs_factor(db: &Connection, account: i64) -> Result<bool> {
     let select = "SELECT password IS NOT NULL AND NOT password_alone FROM accounts WHERE id = ?1";
     db.query_row(select, [account], |row| row.get(0))
@@ -59,7 +59,7 @@ pub fn needs_factor(db: &Connection, account: i64) -> Result<bool> {
 /// Takes the password away.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn remove_password(db: &Connection, account: i64) -> Result<()> {
     db.execute("UPDATE accounts SET password = NULL, password_alone = 0 WHERE id = ?1", [account]).map(drop)
 }
@@ -67,7 +67,7 @@ pub fn remove_password(db: &Connection, account: i64) -> Result<()> {
 /// The secret of a second factor, and the step of the code that was taken last.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn totp(db: &Connection, account: i64) -> Result<Option<(Vec<u8>, Option<u64>)>> {
     let mut select =
         db.prepare_cached("SELECT totp, totp_step FROM accounts WHERE id = ?1 AND totp IS NOT NULL")?;
@@ -78,7 +78,7 @@ pub fn totp(db: &Connection, account: i64) -> Result<Option<(Vec<u8>, Option<u64
 /// Sets the second factor, with the step of the code by which it was confirmed; or takes it away.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn set_totp(db: &Connection, account: i64, secret: Option<(&[u8], u64)>) -> Result<()> {
     let step = secret.map(|(_, step)| step.cast_signed());
     let secret = secret.map(|(bytes, _)| bytes);
@@ -89,7 +89,7 @@ pub fn set_totp(db: &Connection, account: i64, secret: Option<(&[u8], u64)>) -> 
 /// Notes that the code of a step was taken; `false`: it, or a later one, was taken before.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn take_totp(db: &Connection, account: i64, step: u64) -> Result<bool> {
     let mut update = db.prepare_cached(
         "UPDATE accounts SET totp_step = ?2 WHERE id = ?1 AND (totp_step IS NULL OR totp_step < ?2)",
@@ -100,7 +100,7 @@ pub fn take_totp(db: &Connection, account: i64, step: u64) -> Result<bool> {
 /// Replaces all recovery codes.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn set_recovery_codes(db: &Connection, account: i64, digests: &[[u8; 32]]) -> Result<()> {
     db.execute("DELETE FROM recovery_codes WHERE account = ?1", [account])?;
     let mut insert = db.prepare_cached("INSERT INTO recovery_codes VALUES (?1, ?2)")?;
@@ -110,7 +110,7 @@ pub fn set_recovery_codes(db: &Connection, account: i64, digests: &[[u8; 32]]) -
 /// Uses a recovery code up; `false`: there is none such.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn take_recovery_code(db: &Connection, account: i64, digest: &[u8; 32]) -> Result<bool> {
     let mut delete = db.prepare_cached("DELETE FROM recovery_codes WHERE account = ?1 AND digest = ?2")?;
     Ok(delete.execute(params![account, digest])? == 1)
@@ -132,7 +132,7 @@ fn passkey(row: &Row<'_>) -> Result<StoredPasskey> {
 /// An account's passkeys, the oldest first.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn passkeys(db: &Connection, account: i64) -> Result<Vec<StoredPasskey>> {
     let select = format!("SELECT {COLUMNS} FROM passkeys WHERE account = ?1 ORDER BY created_at, id");
     db.prepare_cached(&select)?.query_map([account], passkey)?.collect()
@@ -141,7 +141,7 @@ pub fn passkeys(db: &Connection, account: i64) -> Result<Vec<StoredPasskey>> {
 /// A passkey of an account.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn passkey_of(db: &Connection, account: i64, id: &str) -> Result<Option<StoredPasskey>> {
     let select = format!("SELECT {COLUMNS} FROM passkeys WHERE account = ?1 AND id = ?2");
     db.prepare_cached(&select)?.query_row(params![account, id], passkey).optional()
@@ -150,7 +150,7 @@ pub fn passkey_of(db: &Connection, account: i64, id: &str) -> Result<Option<Stor
 /// Adds a passkey; `false`: it is there, this account's or another's.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn add_passkey(db: &Connection, passkey: &StoredPasskey) -> Result<bool> {
     let insert = "INSERT INTO passkeys VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (id) DO NOTHING";
     let StoredPasskey { id, account, label, credential, created_at, last_used_at } = passkey;
@@ -160,7 +160,7 @@ pub fn add_passkey(db: &Connection, passkey: &StoredPasskey) -> Result<bool> {
 /// Notes that a passkey was used, with its counter as it is now.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn passkey_used(db: &Connection, id: &str, credential: &str, now: i64) -> Result<()> {
     let update = "UPDATE passkeys SET credential = ?2, last_used_at = ?3 WHERE id = ?1";
     db.execute(update, params![id, credential, now]).map(drop)
@@ -169,7 +169,7 @@ pub fn passkey_used(db: &Connection, id: &str, credential: &str, now: i64) -> Re
 /// Calls a passkey something else; `false`: the account has none such.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn rename_passkey(db: &Connection, account: i64, id: &str, label: &str) -> Result<bool> {
     let update = "UPDATE passkeys SET label = ?3 WHERE account = ?1 AND id = ?2";
     Ok(db.execute(update, params![account, id, label])? == 1)
@@ -178,7 +178,7 @@ pub fn rename_passkey(db: &Connection, account: i64, id: &str, label: &str) -> R
 /// Removes a passkey, or all of an account's. How many there were.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn remove_passkeys(db: &Connection, account: i64, id: Option<&str>) -> Result<usize> {
     db.execute("DELETE FROM passkeys WHERE account = ?1 AND (?2 IS NULL OR id = ?2)", params![account, id])
 }
@@ -186,7 +186,7 @@ pub fn remove_passkeys(db: &Connection, account: i64, id: Option<&str>) -> Resul
 /// Gives an account a one-time link, in place of the one before.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn set_link(db: &Connection, account: i64, digest: &[u8; 32], expires_at: i64) -> Result<()> {
     let replace = "INSERT OR REPLACE INTO links (account, digest, expires_at) VALUES (?1, ?2, ?3)";
     db.execute(replace, params![account, digest, expires_at]).map(drop)
@@ -195,7 +195,7 @@ pub fn set_link(db: &Connection, account: i64, digest: &[u8; 32], expires_at: i6
 /// Whose a link is, and until when it is good, where it is still.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn link(db: &Connection, digest: &[u8; 32], now: i64) -> Result<Option<(i64, i64)>> {
     let select = "SELECT account, expires_at FROM links WHERE digest = ?1 AND expires_at > ?2";
     db.query_row(select, params![digest, now], |row| Ok((row.get(0)?, row.get(1)?))).optional()
@@ -204,7 +204,7 @@ pub fn link(db: &Connection, digest: &[u8; 32], now: i64) -> Result<Option<(i64,
 /// Voids an account's link.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn remove_link(db: &Connection, account: i64) -> Result<()> {
     db.execute("DELETE FROM links WHERE account = ?1", [account]).map(drop)
 }

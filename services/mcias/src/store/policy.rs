@@ -18,7 +18,7 @@ pub struct Document {
 /// The policy, and how often it was replaced.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn get(db: &Connection) -> Result<(i64, Document)> {
     db.query_row("SELECT revision, document FROM policy", [], |row| {
         let text: String = row.get(1)?;
@@ -29,7 +29,7 @@ pub fn get(db: &Connection) -> Result<(i64, Document)> {
 /// Replaces it.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn set(db: &Connection, revision: i64, document: &Document) -> Result<()> {
     let text = serde_json::to_string(document).expect("a policy can be written as JSON");
     db.execute("UPDATE policy SET revision = ?1, document = ?2", params![revision, text]).map(drop)

@@ -66,7 +66,7 @@ fn read(row: &Row<'_>) -> Result<StoredToken> {
 /// Adds one.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn add(db: &Connection, token: &StoredToken) -> Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT INTO tokens (id, account, kind, audience, label, origin, source, created_at, expires_at, key_id)
@@ -92,7 +92,7 @@ pub fn add(db: &Connection, token: &StoredToken) -> Result<()> {
 /// The token of this id.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn by_id(db: &Connection, id: &str) -> Result<Option<StoredToken>> {
     let mut select = db.prepare_cached(&format!("SELECT {COLUMNS} FROM tokens WHERE id = ?1"))?;
     select.query_row([id], read).optional()
@@ -101,7 +101,7 @@ pub fn by_id(db: &Connection, id: &str) -> Result<Option<StoredToken>> {
 /// An account's, the newest first. Of sessions, those that are live.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn of(db: &Connection, account: i64, kind: Kind, now: i64) -> Result<Vec<StoredToken>> {
     let mut select = db.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM tokens WHERE account = ?1 AND kind = ?2
@@ -114,7 +114,7 @@ pub fn of(db: &Connection, account: i64, kind: Kind, now: i64) -> Result<Vec<Sto
 /// and be set right.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn revoke(db: &Connection, account: i64, kind: Kind, id: &str, now: i64) -> Result<bool> {
     let update = "UPDATE tokens SET revoked_at = ?4 WHERE id = ?1 AND account = ?2 AND kind = ?3 AND revoked_at IS NULL";
     Ok(db.execute(update, params![id, account, kind == Kind::Issued, now])? == 1)
@@ -123,7 +123,7 @@ pub fn revoke(db: &Connection, account: i64, kind: Kind, id: &str, now: i64) -> 
 /// Ends all sessions of an account but this, those that have expired among them, as [`revoke`] does. How many were live.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn revoke_sessions(db: &Connection, account: i64, but: Option<&str>, now: i64) -> Result<usize> {
     let ended = "account = ?1 AND kind = 0 AND id IS NOT ?2 AND revoked_at IS NULL AND expires_at";
     let expired = format!("UPDATE tokens SET revoked_at = ?3 WHERE {ended} <= ?3");
@@ -135,7 +135,7 @@ pub fn revoke_sessions(db: &Connection, account: i64, but: Option<&str>, now: i6
 /// Ends all that a key has signed, those that have expired among them, as [`revoke`] does. How many were live.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn revoke_signed(db: &Connection, key: &str, now: i64) -> Result<usize> {
     let ended = "key_id = ?1 AND revoked_at IS NULL AND expires_at";
     db.execute(&format!("UPDATE tokens SET revoked_at = ?2 WHERE {ended} <= ?2"), params![key, now])?;
@@ -145,7 +145,7 @@ pub fn revoke_signed(db: &Connection, key: &str, now: i64) -> Result<usize> {
 /// Notes when tokens were last seen.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn used(db: &Connection, seen: &[(String, i64)]) -> Result<()> {
     let mut update =
         db.prepare_cached("UPDATE tokens SET last_used_at = max(ifnull(last_used_at, 0), ?2) WHERE id = ?1")?;
@@ -155,7 +155,7 @@ pub fn used(db: &Connection, seen: &[(String, i64)]) -> Result<()> {
 /// Forgets those that ended before this time.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn forget(db: &Connection, before: i64) -> Result<usize> {
     db.execute("DELETE FROM tokens WHERE expires_at < ?1", [before])
 }
@@ -176,7 +176,7 @@ pub struct Expiring {
 /// Services' live tokens that expire before `before`, the next first.
 ///
 /// # Errors
-/// The database's.
+/// Returns an error if the database fails.
 pub fn expiring(db: &Connection, now: i64, before: i64) -> Result<Vec<Expiring>> {
     let mut select = db.prepare_cached(
         "SELECT name, label, tokens.id, expires_at FROM tokens JOIN accounts ON accounts.id = account

@@ -4,7 +4,9 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 use mc_api::mcias::{
-    Account, AccountChange, CreateAccountRequest, ListAccountsRequest, NewToken, Token, Words,
+    Account, CreateAccountRequest, DeleteAccountRequest, EndAccountSessionRequest, EndAccountSessionsRequest,
+    GetAccountRequest, IssueLinkRequest, IssueTokenRequest, ListAccountSessionsRequest, ListAccountsRequest,
+    ListTokensRequest, ResetFactorsRequest, RevokeTokenRequest, Token, UpdateAccountRequest,
 };
 use mcdsl::http::{Path, Query};
 use mcdsl::problem::Problem;
@@ -41,7 +43,7 @@ pub(super) async fn list(visitor: Visitor, Query(search): Query<Search>) -> Answ
         account_type: given(&search.account_type),
         contains: given(search.contains.trim()),
     };
-    let found = visitor.app().list_accounts(&visitor.ask, request).await?;
+    let found = visitor.calls.list_accounts(request).await?;
     let at = |after: Option<&str>| {
         let mut pairs = vec![("contains", search.contains.as_str()), ("account_type", &search.account_type)];
         pairs.extend(after.map(|after| ("after", after)));
@@ -90,7 +92,6 @@ fn state(account: &Account) -> Markup {
 }
 
 pub(super) async fn new(visitor: Visitor) -> Answer {
-    visitor.may_look(true).await?;
     Ok(new_page(&visitor, StatusCode::OK, &New::default(), &[]))
 }
 
@@ -181,7 +182,7 @@ pub(super) async fn create(posted: Posted<New>) -> Answer {
         tags: split(&form.tags),
         service: Some(form.service.trim().to_owned()).filter(|service| !service.is_empty()),
     };
-    match visitor.app().create_account(&visitor.ask, request).await {
+    match visitor.calls.create_account(request).await {
         Ok(account) => {
             let next = if account.account_type == "human" {
                 "Make a link for its owner."
@@ -199,7 +200,7 @@ pub(super) async fn create(posted: Posted<New>) -> Answer {
 }
 
 pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
-    let account = visitor.app().get_account(&visitor.ask, &name).await?;
+    let account = visitor.calls.get_account(GetAccountRequest { name: name.clone() }).await?;
     let csrf = visitor.csrf();
     let is_person = account.account_type == "human";
     let mut facts = vec![
@@ -215,7 +216,7 @@ pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
     let rest = if is_person {
         person(&visitor, &account, &csrf).await?
     } else {
-        let tokens = visitor.app().list_tokens(&visitor.ask, name.clone()).await?.tokens;
+        let tokens = visitor.calls.list_tokens(ListTokensRequest { name: name.clone() }).await?.tokens;
         token_card(&account, &tokens, &csrf, visitor.app().clock().unix_s())
     };
     let body = html! {
@@ -232,7 +233,11 @@ pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
 
 async fn person(visitor: &Visitor, account: &Account, csrf: &str) -> Result<Markup, Problem> {
     let name = &account.name;
-    let sessions = visitor.app().list_account_sessions(&visitor.ask, name.clone()).await?.sessions;
+    let sessions = visitor
+        .calls
+        .list_account_sessions(ListAccountSessionsRequest { name: name.clone() })
+        .await?
+        .sessions;
     Ok(html! {
         (web::card("Access", html! {
             p { "A link lets its owner set a password, once. Give it by a way that nobody else reads." }
@@ -255,6 +260,7 @@ async fn person(visitor: &Visitor, account: &Account, csrf: &str) -> Result<Mark
 fn change_form(account: &Account, csrf: &str) -> Markup {
     let tags = account.tags.join(" ");
     let fields = html! {
+        input type="hidden" name="revision" value=(account.revision);
         (web::field(Field {
             hint: Some("Whoever is not enabled is out at once."),
             required: false,
@@ -283,26 +289,27 @@ pub(super) struct Change {
     #[serde(default)]
     tags: String,
     service: Option<String>,
+    revision: i64,
 }
 
 pub(super) async fn update(Path(name): Path<String>, posted: Posted<Change>) -> Answer {
     let Posted { visitor, form } = posted;
-    // A service's form has a service, a person's has roles.
-    let roles = ticked([("admin", &form.admin), ("user", &form.user), ("guest", &form.guest)]);
-    let change = AccountChange {
-        enabled: Some(form.enabled.is_some()),
-        roles: form.service.is_none().then_some(Words { words: roles }),
-        tags: Some(Words { words: split(&form.tags) }),
+    let request = UpdateAccountRequest {
+        name: name.clone(),
+        enabled: form.enabled.is_some(),
+        roles: ticked([("admin", &form.admin), ("user", &form.user), ("guest", &form.guest)]),
+        tags: split(&form.tags),
         service: form.service.map(|service| service.trim().to_owned()),
+        revision: form.revision,
     };
-    let updated = visitor.app().update_account(&visitor.ask, name.clone(), change).await;
+    let updated = visitor.calls.update_account(request).await;
     visitor.told(&format!("/accounts/{name}"), updated, "Saved.")
 }
 
 pub(super) async fn link(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
     let at = format!("/accounts/{name}");
-    match visitor.app().issue_link(&visitor.ask, name.clone()).await {
+    match visitor.calls.issue_link(IssueLinkRequest { name: name.clone() }).await {
         Ok(link) => {
             let what =
                 "Give it to the owner of the account by a way that nobody else reads. It is good once.";
@@ -313,7 +320,6 @@ pub(super) async fn link(Path(name): Path<String>, posted: Posted<Nothing>) -> A
 }
 
 pub(super) async fn ask_reset(visitor: Visitor, Path(name): Path<String>) -> Answer {
-    visitor.may_look(true).await?;
     let name = named(&name)?;
     let title = format!("Take second factor and passkeys from {name}?");
     let what =
@@ -324,24 +330,23 @@ pub(super) async fn ask_reset(visitor: Visitor, Path(name): Path<String>) -> Ans
 
 pub(super) async fn reset(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let reset = visitor.app().reset_factors(&visitor.ask, name.clone()).await;
+    let reset = visitor.calls.reset_factors(ResetFactorsRequest { name: name.clone() }).await;
     visitor.told(&format!("/accounts/{name}"), reset, "They are gone, and the sessions are ended.")
 }
 
 pub(super) async fn end_sessions(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let ended = visitor.app().end_account_sessions(&visitor.ask, name.clone()).await;
+    let ended = visitor.calls.end_account_sessions(EndAccountSessionsRequest { name: name.clone() }).await;
     visitor.told(&format!("/accounts/{name}"), ended, "All sessions are ended.")
 }
 
 pub(super) async fn end_session(Path((name, id)): Path<(String, String)>, posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let ended = visitor.app().end_account_session(&visitor.ask, name.clone(), id).await;
+    let ended = visitor.calls.end_account_session(EndAccountSessionRequest { name: name.clone(), id }).await;
     visitor.told(&format!("/accounts/{name}"), ended, "The session is ended.")
 }
 
 pub(super) async fn ask_delete(visitor: Visitor, Path(name): Path<String>) -> Answer {
-    visitor.may_look(true).await?;
     let name = named(&name)?;
     let title = format!("Remove {name}?");
     let what = "Its tokens, sessions and passkeys go with it. This cannot be undone.";
@@ -351,7 +356,7 @@ pub(super) async fn ask_delete(visitor: Visitor, Path(name): Path<String>) -> An
 
 pub(super) async fn delete(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    match visitor.app().delete_account(&visitor.ask, name.clone()).await {
+    match visitor.calls.delete_account(DeleteAccountRequest { name: name.clone() }).await {
         Ok(_) => visitor.done("/accounts", format!("The account {name} is removed.")),
         Err(problem) => visitor.failed(&format!("/accounts/{name}"), &problem),
     }
@@ -424,12 +429,13 @@ pub(super) async fn issue_token(Path(name): Path<String>, posted: Posted<NewToke
         let what = Problem::field("days", format!("`{}` is no number of days", form.days));
         return visitor.failed(&at, &what);
     };
-    let token = NewToken {
+    let request = IssueTokenRequest {
+        name: name.clone(),
         label: form.label,
         audience: split(&form.audience),
         lifetime_seconds: Some(i64::from(days) * 24 * 3600),
     };
-    match visitor.app().issue_token(&visitor.ask, name.clone(), token).await {
+    match visitor.calls.issue_token(request).await {
         Ok(issued) => {
             let what = "Put it into a file that only the service can read.";
             Ok(once(&visitor, &format!("A token of {name}"), "Token", &issued.token, what, &at))
@@ -439,7 +445,6 @@ pub(super) async fn issue_token(Path(name): Path<String>, posted: Posted<NewToke
 }
 
 pub(super) async fn ask_revoke(visitor: Visitor, Path((name, id)): Path<(String, String)>) -> Answer {
-    visitor.may_look(true).await?;
     let name = named(&name)?;
     let id = Uuid::parse_str(&id).map_err(|_no_id| Problem::not_found("there is no such token"))?;
     let what = "Within 30 seconds no service takes it any more. This cannot be undone.";
@@ -452,7 +457,7 @@ pub(super) async fn revoke_token(
     posted: Posted<Nothing>,
 ) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let revoked = visitor.app().revoke_token(&visitor.ask, name.clone(), id).await;
+    let revoked = visitor.calls.revoke_token(RevokeTokenRequest { name: name.clone(), id }).await;
     visitor.told(&format!("/accounts/{name}"), revoked, "The token is revoked.")
 }
 

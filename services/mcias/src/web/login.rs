@@ -7,7 +7,10 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use maud::{Markup, html};
-use mc_api::mcias::{FinishPasskeyLoginRequest, GetLinkRequest, LoginReply, LoginRequest, RedeemLinkRequest};
+use mc_api::mcias::{
+    BeginPasskeyLoginRequest, FinishPasskeyLoginRequest, GetLinkRequest, LoginRequest, LoginResponse,
+    LogoutRequest, RedeemLinkRequest,
+};
 use mcdsl::Secret;
 use mcdsl::http::{Json, Path, Query};
 use mcdsl::problem::Problem;
@@ -42,7 +45,8 @@ impl Pending {
     fn put(&self, stranger: &Stranger, name: String, password: Secret) -> String {
         let (id, _) = web::anonymous();
         let id = id.expose().to_owned();
-        let (now, from) = (stranger.web.app.clock().elapsed(), Source::from(stranger.caller.address.ip()));
+        let (now, from) =
+            (stranger.web.app.clock().elapsed(), Source::from(stranger.calls.context().client.ip()));
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.put(now, from, id.clone(), Waiting { name, password });
         id
@@ -175,8 +179,7 @@ async fn log_in(
     password: &Secret,
     totp: Option<String>,
     recovery_code: Option<String>,
-) -> Result<LoginReply, Problem> {
-    let ask = stranger.ask();
+) -> Result<LoginResponse, Problem> {
     let request = LoginRequest {
         username: name.to_owned(),
         password: password.expose().to_owned(),
@@ -186,23 +189,23 @@ async fn log_in(
         audience: vec!["mcias".to_owned()],
         client_address: None,
     };
-    stranger.web.app.login(&ask, request).await
+    stranger.calls.login(request).await
 }
 
 /// Lets somebody in: the session is in a cookie from now on.
-async fn entered(stranger: &Stranger, reply: &LoginReply, next: &str) -> Answer {
+async fn entered(stranger: &Stranger, reply: &LoginResponse, next: &str) -> Answer {
     let cookie = session_cookie(stranger, reply).await?;
     let path = Next { next: next.to_owned() }.path();
     Ok(with_cookie(web::redirect(&path), cookie))
 }
 
-async fn session_cookie(stranger: &Stranger, reply: &LoginReply) -> Result<HeaderValue, Problem> {
+async fn session_cookie(stranger: &Stranger, reply: &LoginResponse) -> Result<HeaderValue, Problem> {
     let web = &stranger.web;
     // The session that the new one takes the place of would live on where nobody can reach it.
     if let Some(old) = web::session_of(&stranger.headers)
-        && let Ok(ask) = web.app.ask(stranger.caller.clone(), Some(old)).await
+        && let Ok(calls) = stranger.as_session(&old).await
     {
-        web.app.logout(&ask).await?;
+        calls.logout(LogoutRequest {}).await?;
     }
     let left = u64::try_from(reply.expires_at - web.app.clock().unix_s()).unwrap_or(0);
     let token = Secret::from(reply.token.as_str());
@@ -286,7 +289,7 @@ pub(super) struct Nothing {}
 
 pub(super) async fn begin_passkey(posted: PostedByStranger<Nothing>) -> Result<Json<Challenge>, Problem> {
     let Nothing {} = posted.form;
-    let challenge = posted.stranger.web.app.begin_passkey_login(&posted.stranger.ask())?;
+    let challenge = posted.stranger.calls.begin_passkey_login(BeginPasskeyLoginRequest {}).await?;
     Ok(Json(challenge.into()))
 }
 
@@ -300,13 +303,12 @@ pub(super) struct Credential {
 
 pub(super) async fn finish_passkey(posted: PostedByStranger<Credential>) -> Result<Response, Problem> {
     let PostedByStranger { stranger, form } = posted;
-    let ask = stranger.ask();
     let request = FinishPasskeyLoginRequest {
         ceremony_id: form.ceremony_id,
         credential: form.credential,
         audience: vec!["mcias".to_owned()],
     };
-    let reply = stranger.web.app.finish_passkey_login(&ask, request).await?;
+    let reply = stranger.calls.finish_passkey_login(request).await?;
     let cookie = session_cookie(&stranger, &reply).await?;
     let to = Next { next: form.next }.path();
     Ok(with_cookie(Json(GoTo { to }).into_response(), cookie))
@@ -314,7 +316,7 @@ pub(super) async fn finish_passkey(posted: PostedByStranger<Credential>) -> Resu
 
 pub(super) async fn logout(posted: Posted<Nothing>) -> Answer {
     let Nothing {} = posted.form;
-    posted.visitor.app().logout(&posted.visitor.ask).await?;
+    posted.visitor.calls.logout(LogoutRequest {}).await?;
     Ok(with_cookie(web::redirect("/login"), web::clear_session()))
 }
 
@@ -329,7 +331,7 @@ async fn welcome_page(
     errors: &[FieldError],
 ) -> Answer {
     let action = format!("/welcome/{secret}");
-    let link = stranger.web.app.get_link(GetLinkRequest { secret }).await?;
+    let link = stranger.calls.get_link(GetLinkRequest { secret }).await?;
     let hint = if link.has_second_factor {
         "8 characters at least, since you have a second factor. A few words that do not belong together are easy to keep."
     } else {
@@ -373,9 +375,8 @@ pub(super) async fn redeem(
         let errors = [FieldError { field: "again", text: "It is not the same.".to_owned() }];
         return welcome_page(&stranger, StatusCode::UNPROCESSABLE_ENTITY, secret, &errors).await;
     }
-    let ask = stranger.ask();
     let request = RedeemLinkRequest { secret: secret.clone(), password: form.password.expose().to_owned() };
-    match stranger.web.app.redeem_link(&ask, request).await {
+    match stranger.calls.redeem_link(request).await {
         Ok(_) => {
             let flash = Flash::new(web::Tone::Good, "Your password is set: log in with it.");
             Ok(with_cookie(web::redirect("/login"), flash.cookie(&stranger.web.csrf)))

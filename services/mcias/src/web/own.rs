@@ -4,7 +4,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 use mc_api::mcias::{
-    ChangePasswordRequest, ConfirmTotpRequest, FinishPasskeyRequest, Passkey, Session, TotpEnrolment,
+    BeginPasskeyRequest, BeginTotpRequest, ChangePasswordRequest, ConfirmTotpRequest,
+    EndOtherSessionsRequest, EndSessionRequest, FinishPasskeyRequest, GetMeRequest, ListPasskeysRequest,
+    ListSessionsRequest, Passkey, RemovePasskeyRequest, RemoveTotpRequest, RenamePasskeyRequest,
+    ReplaceRecoveryCodesRequest, Session, TotpEnrolment,
 };
 use mcdsl::Secret;
 use mcdsl::http::{Json, Path};
@@ -17,8 +20,8 @@ use super::visit::{Answer, Posted, Visitor, errors};
 use super::{when, when_or, words};
 
 pub(super) async fn overview(visitor: Visitor) -> Answer {
-    let me = visitor.app().get_me(&visitor.ask).await?;
-    let sessions = visitor.app().list_sessions(&visitor.ask).await?.sessions;
+    let me = visitor.calls.get_me(GetMeRequest {}).await?;
+    let sessions = visitor.calls.list_sessions(ListSessionsRequest {}).await?.sessions;
     let factor = if me.has_totp {
         html! { (web::badge("On", Tone::Good)) " " (me.recovery_codes) " recovery codes left" }
     } else {
@@ -42,8 +45,8 @@ pub(super) async fn security(visitor: Visitor) -> Answer {
 }
 
 async fn security_page(visitor: &Visitor, status: StatusCode, errors: &[FieldError]) -> Answer {
-    let me = visitor.app().get_me(&visitor.ask).await?;
-    let passkeys = visitor.app().list_passkeys(&visitor.ask).await?.passkeys;
+    let me = visitor.calls.get_me(GetMeRequest {}).await?;
+    let passkeys = visitor.calls.list_passkeys(ListPasskeysRequest {}).await?.passkeys;
     let csrf = visitor.csrf();
     let body = html! {
         (web::card("Password", password_form(&csrf, me.has_password, me.has_totp, errors)))
@@ -143,7 +146,7 @@ pub(super) async fn change_password(posted: Posted<NewPassword>) -> Answer {
         current: form.current.map(|current| current.expose().to_owned()),
         password: form.password.expose().to_owned(),
     };
-    match visitor.app().change_password(&visitor.ask, request).await {
+    match visitor.calls.change_password(request).await {
         Ok(ended) => visitor
             .done("/security", format!("Your password is changed; {} other sessions ended.", ended.changed)),
         Err(problem) if problem.field.is_some() => {
@@ -156,7 +159,7 @@ pub(super) async fn change_password(posted: Posted<NewPassword>) -> Answer {
 
 pub(super) async fn begin_totp(posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    match visitor.app().begin_totp(&visitor.ask).await {
+    match visitor.calls.begin_totp(BeginTotpRequest {}).await {
         Ok(begun) => Ok(totp_page(&visitor, StatusCode::OK, &begun, &[])),
         Err(problem) => visitor.failed("/security", &problem),
     }
@@ -203,7 +206,7 @@ pub(super) struct Confirm {
 pub(super) async fn confirm_totp(posted: Posted<Confirm>) -> Answer {
     let Posted { visitor, form } = posted;
     let code = form.code.expose().chars().filter(|c| !c.is_whitespace()).collect();
-    match visitor.app().confirm_totp(&visitor.ask, ConfirmTotpRequest { code }).await {
+    match visitor.calls.confirm_totp(ConfirmTotpRequest { code }).await {
         Ok(codes) => Ok(codes_page(&visitor, &codes.codes, "The second factor is on.")),
         Err(problem) if problem.field.is_some() => {
             let begun = TotpEnrolment { secret: form.secret, uri: form.uri };
@@ -242,7 +245,6 @@ pub(super) fn ask(
 }
 
 pub(super) async fn ask_remove_totp(visitor: Visitor) -> Answer {
-    visitor.may_look(false).await?;
     let what = "Logging in takes your password alone from then on, and your recovery codes are void.";
     Ok(ask(
         &visitor,
@@ -256,12 +258,11 @@ pub(super) async fn ask_remove_totp(visitor: Visitor) -> Answer {
 
 pub(super) async fn remove_totp(posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let removed = visitor.app().remove_totp(&visitor.ask).await;
+    let removed = visitor.calls.remove_totp(RemoveTotpRequest {}).await;
     visitor.told("/security", removed, "The second factor is off.")
 }
 
 pub(super) async fn ask_recovery_codes(visitor: Visitor) -> Answer {
-    visitor.may_look(false).await?;
     let what = "Those that you have are void from then on.";
     Ok(ask(
         &visitor,
@@ -275,7 +276,7 @@ pub(super) async fn ask_recovery_codes(visitor: Visitor) -> Answer {
 
 pub(super) async fn recovery_codes(posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    match visitor.app().replace_recovery_codes(&visitor.ask).await {
+    match visitor.calls.replace_recovery_codes(ReplaceRecoveryCodesRequest {}).await {
         Ok(codes) => Ok(codes_page(&visitor, &codes.codes, "The old ones are void.")),
         Err(problem) => visitor.failed("/security", &problem),
     }
@@ -283,7 +284,7 @@ pub(super) async fn recovery_codes(posted: Posted<Nothing>) -> Answer {
 
 pub(super) async fn begin_passkey(posted: Posted<Nothing>) -> Result<Json<Challenge>, Problem> {
     let Posted { visitor, form: Nothing {} } = posted;
-    Ok(Json(visitor.app().begin_passkey(&visitor.ask).await?.into()))
+    Ok(Json(visitor.calls.begin_passkey(BeginPasskeyRequest {}).await?.into()))
 }
 
 #[derive(Deserialize)]
@@ -297,12 +298,12 @@ pub(super) async fn finish_passkey(posted: Posted<NewPasskey>) -> Result<Json<Go
     let Posted { visitor, form } = posted;
     let NewPasskey { ceremony_id, credential, label } = form;
     let request = FinishPasskeyRequest { ceremony_id, label, credential };
-    visitor.app().finish_passkey(&visitor.ask, request).await?;
+    visitor.calls.finish_passkey(request).await?;
     Ok(Json(GoTo { to: "/security".to_owned() }))
 }
 
 pub(super) async fn passkey(visitor: Visitor, Path(id): Path<String>) -> Answer {
-    let found = visitor.app().list_passkeys(&visitor.ask).await?.passkeys;
+    let found = visitor.calls.list_passkeys(ListPasskeysRequest {}).await?.passkeys;
     let found = found.into_iter().find(|passkey| passkey.id == id);
     let passkey = found.ok_or_else(|| Problem::not_found("you have no such passkey"))?;
     let csrf = visitor.csrf();
@@ -328,18 +329,18 @@ pub(super) struct Label {
 
 pub(super) async fn rename_passkey(Path(id): Path<String>, posted: Posted<Label>) -> Answer {
     let Posted { visitor, form } = posted;
-    let renamed = visitor.app().rename_passkey(&visitor.ask, id, &form.label).await;
+    let renamed = visitor.calls.rename_passkey(RenamePasskeyRequest { id, label: form.label }).await;
     visitor.told("/security", renamed, "The passkey has its new name.")
 }
 
 pub(super) async fn remove_passkey(Path(id): Path<String>, posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let removed = visitor.app().remove_passkey(&visitor.ask, id).await;
+    let removed = visitor.calls.remove_passkey(RemovePasskeyRequest { id }).await;
     visitor.told("/security", removed, "The passkey is removed.")
 }
 
 pub(super) async fn sessions(visitor: Visitor) -> Answer {
-    let found = visitor.app().list_sessions(&visitor.ask).await?.sessions;
+    let found = visitor.calls.list_sessions(ListSessionsRequest {}).await?.sessions;
     let csrf = visitor.csrf();
     let body = html! {
         (session_table("Your sessions", &found, "/sessions", &csrf))
@@ -380,13 +381,13 @@ pub(super) fn session_table(caption: &str, found: &[Session], at: &str, csrf: &s
 
 pub(super) async fn end_session(Path(id): Path<String>, posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let ended = visitor.app().end_session(&visitor.ask, id).await;
+    let ended = visitor.calls.end_session(EndSessionRequest { id }).await;
     visitor.told("/sessions", ended, "The session is ended.")
 }
 
 pub(super) async fn end_others(posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let ended = visitor.app().end_other_sessions(&visitor.ask).await;
+    let ended = visitor.calls.end_other_sessions(EndOtherSessionsRequest {}).await;
     visitor.told("/sessions", ended, "All other sessions are ended.")
 }
 

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
-use mc_api::mcias::{ExplainPolicyRequest, Explanation, Policy, Rule, SetPolicyRequest};
+use mc_api::mcias::{ExplainPolicyRequest, Explanation, GetPolicyRequest, Policy, Rule, SetPolicyRequest};
 use mcdsl::http::Query;
 use mcdsl::problem::Problem;
 use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Tone, Width};
@@ -26,7 +26,7 @@ pub(super) struct Question {
 }
 
 pub(super) async fn page(visitor: Visitor, Query(question): Query<Question>) -> Answer {
-    let policy = visitor.app().get_policy(&visitor.ask).await?;
+    let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
     let asked = !question.username.is_empty() || !question.service.is_empty();
     let answer = if asked { Some(explain(&visitor, &question).await) } else { None };
     let failed = match &answer {
@@ -65,7 +65,7 @@ async fn explain(visitor: &Visitor, question: &Question) -> Result<Explanation, 
         tags: split(&question.tags),
         registered_tags: None,
     };
-    visitor.app().explain_policy(&visitor.ask, request).await
+    visitor.calls.explain_policy(request).await
 }
 
 fn question_form(question: &Question, errors: &[FieldError]) -> Markup {
@@ -146,9 +146,9 @@ pub(super) struct Default {
 
 pub(super) async fn set_default(posted: Posted<Default>) -> Answer {
     let Posted { visitor, form } = posted;
-    let policy = visitor.app().get_policy(&visitor.ask).await?;
+    let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
     let request = request(Policy { default: form.default, ..policy }, form.revision);
-    let set = visitor.app().set_policy(&visitor.ask, request).await;
+    let set = visitor.calls.set_policy(request).await;
     visitor.told("/policy", set, "Saved.")
 }
 
@@ -158,7 +158,7 @@ pub(super) struct Which {
 }
 
 pub(super) async fn rule(visitor: Visitor, Query(which): Query<Which>) -> Answer {
-    let policy = visitor.app().get_policy(&visitor.ask).await?;
+    let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
     let form = match which.name {
         None => RuleForm { priority: "100".to_owned(), revision: policy.revision, ..RuleForm::default() },
         Some(name) => {
@@ -281,11 +281,11 @@ pub(super) async fn save_rule(posted: Posted<RuleForm>) -> Answer {
     let Posted { visitor, form } = posted;
     let saved = async {
         let rule = form.rule()?;
-        let mut policy = visitor.app().get_policy(&visitor.ask).await?;
+        let mut policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
         policy.rules.retain(|other| other.name != form.old);
         // Last, so that what is wrong with it is told of it and not of another of the same name.
         policy.rules.push(rule);
-        visitor.app().set_policy(&visitor.ask, request(policy, form.revision)).await
+        visitor.calls.set_policy(request(policy, form.revision)).await
     };
     match saved.await {
         Ok(_) => visitor.done("/policy", "Saved."),
@@ -307,8 +307,8 @@ pub(super) struct Remove {
 
 pub(super) async fn remove_rule(posted: Posted<Remove>) -> Answer {
     let Posted { visitor, form } = posted;
-    let mut policy = visitor.app().get_policy(&visitor.ask).await?;
+    let mut policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
     policy.rules.retain(|rule| rule.name != form.name);
-    let removed = visitor.app().set_policy(&visitor.ask, request(policy, form.revision)).await;
+    let removed = visitor.calls.set_policy(request(policy, form.revision)).await;
     visitor.told("/policy", removed, "The rule is removed.")
 }

@@ -2,7 +2,8 @@
 
 use axum::http::StatusCode;
 use maud::{Markup, html};
-use mc_api::mcias::{AuditEntry, AuditVerdict, Key, ListAuditRequest, VerifyAuditRequest};
+use mc_api::audit::{AuditEntry, ListAuditRequest, VerifyAuditRequest, VerifyAuditResponse};
+use mc_api::mcias::{Key, ListKeysRequest, RotateKeysRequest, WithdrawKeyRequest};
 use mcdsl::http::{Path, Query};
 use mcdsl::problem::Problem;
 use mcdsl::web::{self, Action, Field, Kind, Page, Tone};
@@ -17,25 +18,29 @@ use super::when;
 pub(super) struct Search {
     #[serde(default)]
     account: String,
-    before: Option<i64>,
+    before: Option<String>,
 }
 
 pub(super) async fn audit(visitor: Visitor, Query(search): Query<Search>) -> Answer {
     audit_page(&visitor, &search, None).await
 }
 
-async fn audit_page(visitor: &Visitor, search: &Search, verdict: Option<&AuditVerdict>) -> Answer {
+async fn audit_page(visitor: &Visitor, search: &Search, verdict: Option<&VerifyAuditResponse>) -> Answer {
     let account = Some(search.account.trim().to_owned()).filter(|account| !account.is_empty());
-    let request = ListAuditRequest { limit: Some(50), before: search.before, account };
-    let found = visitor.app().list_audit(&visitor.ask, request).await?;
-    let at = |before: Option<i64>| {
-        let before = before.map(|before| before.to_string());
+    let request = ListAuditRequest {
+        limit: Some(50),
+        before: search.before.clone(),
+        account,
+        ..ListAuditRequest::default()
+    };
+    let found = visitor.calls.list_audit(request).await?;
+    let at = |before: Option<String>| {
         let mut pairs = vec![("account", search.account.as_str())];
         pairs.extend(before.as_deref().map(|before| ("before", before)));
         format!("/audit?{}", serde_urlencoded::to_string(pairs).expect("pairs of texts can be written"))
     };
     let next = found.next.map(|next| at(Some(next)));
-    let first = search.before.map(|_before| at(None));
+    let first = search.before.as_ref().map(|_before| at(None));
     let rows: Vec<_> = found.entries.iter().map(row).collect();
     let csrf = visitor.csrf();
     let body = html! {
@@ -68,11 +73,11 @@ fn row(entry: &AuditEntry) -> Vec<Markup> {
     ]
 }
 
-fn told(verdict: &AuditVerdict) -> Markup {
+fn told(verdict: &VerifyAuditResponse) -> Markup {
     match &verdict.problem {
         None => web::notice(
             Tone::Good,
-            html! { p { strong { "Intact. " } (verdict.entries) " entries. Note the last hash elsewhere: " code { (verdict.head) } } },
+            html! { p { strong { "Intact. " } (verdict.last_entry) " entries. Note the last hash elsewhere: " code { (verdict.last_hash) } } },
         ),
         Some(problem) => web::notice(Tone::Bad, html! { p { strong { "Not intact. " } (problem) } }),
     }
@@ -80,20 +85,20 @@ fn told(verdict: &AuditVerdict) -> Markup {
 
 pub(super) async fn verify(posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let verdict = visitor.app().verify_audit(&visitor.ask, VerifyAuditRequest { known: None }).await?;
+    let verdict = visitor.calls.verify_audit(VerifyAuditRequest::default()).await?;
     audit_page(&visitor, &Search::default(), Some(&verdict)).await
 }
 
 pub(super) async fn keys(visitor: Visitor) -> Answer {
-    let keys = visitor.app().list_keys(&visitor.ask).await?.keys;
+    let keys = visitor.calls.list_keys(ListKeysRequest {}).await?.keys;
     let row = |key: &Key| {
         let state =
-            if key.signs { web::badge("Signs", Tone::Good) } else { web::badge("Published", Tone::Info) };
+            if key.signing { web::badge("Signs", Tone::Good) } else { web::badge("Published", Tone::Info) };
         vec![
             html! { code title=(key.id) { (short(&key.id)) } },
             state,
-            when(key.signs_from),
-            when(key.needed_until),
+            when(key.active_from),
+            when(key.verify_until),
             web::link_button(&format!("/keys/{}/withdraw", key.id), "Withdraw", Action::Danger),
         ]
     };
@@ -122,13 +127,13 @@ fn short(id: &str) -> String {
 
 pub(super) async fn rotate(posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let rotated = visitor.app().rotate_keys(&visitor.ask).await;
+    let rotated = visitor.calls.rotate_keys(RotateKeysRequest {}).await;
     visitor.told("/keys", rotated, "There is a new key.")
 }
 
 pub(super) async fn ask_withdraw(visitor: Visitor, Path(id): Path<String>) -> Answer {
     // The page is for admins, and its address for keys that there are.
-    let keys = visitor.app().list_keys(&visitor.ask).await?.keys;
+    let keys = visitor.calls.list_keys(ListKeysRequest {}).await?.keys;
     let key =
         keys.iter().find(|key| key.id == id).ok_or_else(|| Problem::not_found("there is no such key"))?;
     let what = "For a key that others may have. All that it signed has ended at once: sessions, yours among them, and tokens of \
@@ -139,6 +144,6 @@ pub(super) async fn ask_withdraw(visitor: Visitor, Path(id): Path<String>) -> An
 
 pub(super) async fn withdraw(Path(id): Path<String>, posted: Posted<Nothing>) -> Answer {
     let Posted { visitor, form: Nothing {} } = posted;
-    let withdrawn = visitor.app().withdraw_key(&visitor.ask, id).await;
+    let withdrawn = visitor.calls.withdraw_key(WithdrawKeyRequest { id }).await;
     visitor.told("/keys", withdrawn, "The key is withdrawn.")
 }

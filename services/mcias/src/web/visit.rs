@@ -6,17 +6,20 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
 use mcdsl::Secret;
-use mcdsl::http::{Caller, Form};
+use mcdsl::context::{Principal, RequestContext};
+use mcdsl::http::{Form, RequestHead};
+use mcdsl::permit::Authority as _;
 use mcdsl::problem::{Kind, Problem};
 use mcdsl::web::{self, CSRF_FIELD, FieldError, Flash, NavItem, Page, Tone, User};
 use serde::de::DeserializeOwned;
 
-use super::{PAGES, SCRIPT, Shared, is_admin};
-use crate::app::{Ask, Mcias};
+use super::{PAGES, SCRIPT, Shared};
+use crate::app::{Calls, Mcias};
+use crate::domain::Role;
 
 /// Somebody who is logged in.
 pub(super) struct Visitor {
-    pub(super) ask: Ask,
+    pub(super) calls: Calls,
     session: Secret,
     flash: Option<Flash>,
     web: Shared,
@@ -25,15 +28,18 @@ pub(super) struct Visitor {
 
 /// Somebody who may be anybody.
 pub(super) struct Stranger {
-    pub(super) caller: Caller,
+    pub(super) calls: Calls,
     pub(super) headers: HeaderMap,
     pub(super) web: Shared,
 }
 
 impl Stranger {
-    /// A request of somebody who is not logged in.
-    pub(super) fn ask(&self) -> Ask {
-        Ask { caller: self.caller.clone(), bearer: None }
+    /// The use cases, for a session that the browser still has.
+    pub(super) async fn as_session(&self, token: &Secret) -> Result<Calls, Problem> {
+        let identity = self.web.app.authenticate(self.calls.context(), token).await?;
+        let context =
+            RequestContext { principal: Principal::Account(identity), ..self.calls.context().clone() };
+        Ok(Calls::new(self.web.app.clone(), context))
     }
 }
 
@@ -52,7 +58,7 @@ pub(super) struct PostedByStranger<T> {
 /// Why there is no such page for whoever asks.
 pub(super) enum Refusal {
     /// Nobody is logged in: they are asked to, and led back.
-    LogIn { back: String, flash: Option<(Flash, Shared)>, clear: bool },
+    LogIn { back: String, flash: Option<(Flash, Shared)> },
     /// Something else, in words.
     Told(Box<Problem>),
 }
@@ -68,49 +74,57 @@ impl From<Problem> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
-            Self::LogIn { back, flash, clear } => {
+            Self::LogIn { back, flash } => {
                 let back = data_encoding::BASE64URL_NOPAD.encode(back.as_bytes());
                 let response = web::redirect(&format!("/login?next={back}"));
                 match flash {
                     Some((flash, web)) => with_cookie(response, flash.cookie(&web.csrf)),
-                    None if clear => with_cookie(response, web::clear_session()),
-                    // Who comes by a link from elsewhere shows no cookie, and has one all the same.
                     None => response,
                 }
             }
-            Self::Told(problem) => {
-                let title = match problem.kind {
-                    Kind::NotFound => "There is no such thing",
-                    Kind::Forbidden => "This is not for you",
-                    _ => "That did not work",
-                };
-                let body = html! {
-                    (web::notice(Tone::Bad, html! { p { (problem.to_string()) } }))
-                    p { a href="/" { "To the first page" } }
-                };
-                Page::new(&PAGES, title, body).respond(problem.status())
-            }
+            Self::Told(problem) => problem.into_response(),
         }
     }
+}
+
+/// A problem as a page; or the way to the login, where that is what is missing.
+pub(super) fn page_of(problem: &Problem, request: &RequestHead) -> Response {
+    if problem.kind == Kind::Unauthenticated {
+        // A form cannot be sent again by a link: after the login it is the first page.
+        let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
+        let back = if request.method.is_safe() { path } else { "/" };
+        let back = data_encoding::BASE64URL_NOPAD.encode(back.as_bytes());
+        let response = web::redirect(&format!("/login?next={back}"));
+        // A session that is no longer valid is not sent again.
+        let has_session = web::session_of(&request.headers).is_some();
+        return if has_session { with_cookie(response, web::clear_session()) } else { response };
+    }
+    let title = match problem.kind {
+        Kind::NotFound => "Not found",
+        Kind::Forbidden => "Not permitted",
+        Kind::Method => "Method not allowed",
+        _ => "Request failed",
+    };
+    let body = html! {
+        (web::notice(Tone::Bad, html! { p { (problem.to_string()) } }))
+        p { a href="/" { "Overview" } }
+    };
+    let mut page = Page::new(&PAGES, title, body).respond(problem.status());
+    for (name, value) in web::security_headers() {
+        page.headers_mut().insert(name, value);
+    }
+    page
 }
 
 impl FromRequestParts<Shared> for Visitor {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, web: &Shared) -> Result<Self, Refusal> {
-        let is_read = parts.method.is_safe();
-        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        // A form cannot be sent again by a link: whoever logs in anew begins with the first page.
-        let back = if is_read { path.to_owned() } else { "/".to_owned() };
-        let log_in = |clear| Refusal::LogIn { back: back.clone(), flash: None, clear };
-        let session = web::session_of(&parts.headers).ok_or_else(|| log_in(false))?;
-        let ask = web.app.ask(caller(parts), Some(session.clone())).await;
-        let ask = match ask {
-            Err(problem) if problem.kind == Kind::Unauthenticated => return Err(log_in(true)),
-            ask => ask?,
-        };
+        let log_in = || Refusal::from(Problem::unauthenticated("Log in to see this page."));
+        let session = web::session_of(&parts.headers).ok_or_else(log_in)?;
+        let calls = calls(parts, web);
         let flash = Flash::of(&parts.headers, &web.csrf);
-        Ok(Self { ask, session, flash, web: web.clone(), path: parts.uri.path().to_owned() })
+        Ok(Self { calls, session, flash, web: web.clone(), path: parts.uri.path().to_owned() })
     }
 }
 
@@ -118,7 +132,7 @@ impl FromRequestParts<Shared> for Stranger {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, web: &Shared) -> Result<Self, Refusal> {
-        Ok(Self { caller: caller(parts), headers: parts.headers.clone(), web: web.clone() })
+        Ok(Self { calls: calls(parts, web), headers: parts.headers.clone(), web: web.clone() })
     }
 }
 
@@ -134,7 +148,8 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Posted<T> {
             Err(problem) => problem,
         };
         let forged = problem.reason == FORGED;
-        Err(if forged { web.app.forged(&visitor.ask, problem).await } else { problem }.into())
+        let context = visitor.calls.context();
+        Err(if forged { web.app.refused(context, "form", "", problem).await } else { problem }.into())
     }
 }
 
@@ -150,8 +165,10 @@ impl<T: DeserializeOwned> FromRequest<Shared> for PostedByStranger<T> {
     }
 }
 
-fn caller(parts: &Parts) -> Caller {
-    parts.extensions.get::<Caller>().cloned().expect("every request is surrounded")
+fn calls(parts: &Parts, web: &Shared) -> Calls {
+    let context =
+        parts.extensions.get::<RequestContext>().cloned().expect("every page is in the route table");
+    Calls::new(web.app.clone(), context)
 }
 
 /// Reads a form that is from a page of ours.
@@ -181,11 +198,6 @@ impl Visitor {
         &self.web.app
     }
 
-    /// That whoever looks may see a page that shows nothing of its own.
-    pub(super) async fn may_look(&self, for_admins: bool) -> Result<(), Problem> {
-        self.app().may_look(&self.ask, for_admins).await
-    }
-
     /// The token for a form.
     pub(super) fn csrf(&self) -> String {
         self.web.csrf.token(&self.session)
@@ -204,8 +216,8 @@ impl Visitor {
         title: &'a str,
         body: Markup,
     ) -> Response {
-        let bearer = self.ask.bearer.as_deref();
-        let admin = bearer.is_some_and(is_admin);
+        let identity = self.calls.context().identity();
+        let admin = identity.is_some_and(|identity| identity.account.roles().has(Role::Admin));
         let shown = NAV.iter().filter(|(_, _, for_admins)| admin || !for_admins);
         let nav: Vec<_> = shown
             .map(|(label, href, _)| {
@@ -215,7 +227,7 @@ impl Visitor {
             })
             .collect();
         let about = if admin { "Administrator" } else { "" };
-        let user = bearer.map(|bearer| User { name: bearer.account.name().as_str(), about });
+        let user = identity.map(|identity| User { name: identity.account.name().as_str(), about });
         let (csrf, script) = (self.csrf(), SCRIPT.href());
         let scripts = [script.as_str()];
         let page = Page { user, flash: self.flash.as_ref(), ..Page::new(&PAGES, title, body) };
@@ -233,11 +245,7 @@ impl Visitor {
     pub(super) fn failed(&self, to: &str, problem: &Problem) -> Answer {
         if problem.reason == "fresh-login-required" {
             let flash = Flash::new(Tone::Info, "Log in once more for this.");
-            return Err(Refusal::LogIn {
-                back: to.to_owned(),
-                flash: Some((flash, self.web.clone())),
-                clear: false,
-            });
+            return Err(Refusal::LogIn { back: to.to_owned(), flash: Some((flash, self.web.clone())) });
         }
         let flash = Flash::new(Tone::Bad, problem.to_string());
         Ok(with_cookie(web::redirect(to), flash.cookie(&self.web.csrf)))

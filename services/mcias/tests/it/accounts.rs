@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
-use mc_testkit::mcias::{Mcias, PASSWORD};
+use mc_testkit::mcias::{Answer, Mcias, PASSWORD};
 use serde_json::{Value, json};
 
 fn login(mcias: &Mcias, name: &str, password: &str) -> (u16, String) {
@@ -16,15 +16,14 @@ fn the_last_admin_stays_one() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     mcias.person(&admin, "bob", &["user"]);
-    let refused = |method: &str, body: &Value| {
-        let answer = mcias.ask(method, "/v1/accounts/ada", &admin, body);
+    let refused = |answer: Answer| {
         assert_eq!((answer.status, answer.text_of("reason")), (409, "last-admin".to_owned()));
     };
-    refused("PATCH", &json!({ "enabled": false }));
-    refused("PATCH", &json!({ "roles": { "words": ["user"] } }));
-    refused("DELETE", &Value::Null);
-    mcias.done("PATCH", "/v1/accounts/bob", &admin, &json!({ "roles": { "words": ["admin"] } }));
-    mcias.done("PATCH", "/v1/accounts/ada", &admin, &json!({ "roles": { "words": [] } }));
+    refused(mcias.edit(&admin, "ada", &json!({ "enabled": false })));
+    refused(mcias.edit(&admin, "ada", &json!({ "roles": ["user"] })));
+    refused(mcias.ask("DELETE", "/v1/accounts/ada", &admin, &Value::Null));
+    mcias.edited(&admin, "bob", &json!({ "roles": ["admin"] }));
+    mcias.edited(&admin, "ada", &json!({ "roles": [] }));
     assert_eq!(mcias.ask("GET", "/v1/accounts", &admin, &Value::Null).status, 403);
 }
 
@@ -342,7 +341,7 @@ fn a_request_whose_body_comes_after_its_token_has_ended_changes_nothing() {
     for _ in 0..20 {
         assert_eq!(mcias.ask("GET", "/v1/me", &bob, &Value::Null).status, 200);
     }
-    mcias.done("PATCH", "/v1/accounts/bob", &admin, &json!({ "roles": { "words": ["user"] } }));
+    mcias.edited(&admin, "bob", &json!({ "roles": ["user"] }));
     let answer = held.ask(body);
     assert!([401, 403].contains(&answer.status()), "{}", answer.head);
     assert_eq!(mcias.ask("GET", "/v1/accounts/eve", &admin, &Value::Null).status, 404);
@@ -354,7 +353,7 @@ fn an_admin_who_cannot_log_in_does_not_count() {
     let admin = mcias.login("ada");
     let body = json!({ "name": "bob", "account_type": "human", "roles": ["admin"] });
     mcias.done("POST", "/v1/accounts", &admin, &body);
-    let answer = mcias.ask("PATCH", "/v1/accounts/ada", &admin, &json!({ "enabled": false }));
+    let answer = mcias.edit(&admin, "ada", &json!({ "enabled": false }));
     assert_eq!((answer.status, answer.text_of("reason")), (409, "last-admin".to_owned()));
     // Nor does one whom the policy does not let in.
     let link = mcias.done("POST", "/v1/accounts/bob/link", &admin, &Value::Null);
@@ -380,7 +379,7 @@ fn no_account_speaks_for_mcias_itself() {
         assert_eq!((answer.status, answer.text_of("field")), (400, "service".to_owned()));
     }
     mcias.done("POST", "/v1/accounts", &admin, &system("other"));
-    let answer = mcias.ask("PATCH", "/v1/accounts/other", &admin, &json!({ "service": "mcias" }));
+    let answer = mcias.edit(&admin, "other", &json!({ "service": "mcias" }));
     assert_eq!((answer.status, answer.text_of("field")), (400, "service".to_owned()));
 }
 

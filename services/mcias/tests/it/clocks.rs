@@ -34,7 +34,7 @@ fn a_link_ends_after_a_day() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     let bob = json!({ "name": "bob", "account_type": "human" });
-    assert_eq!(mcias.ask("POST", "/v1/accounts", &admin, &bob).status, 200);
+    assert_eq!(mcias.ask("POST", "/v1/accounts", &admin, &bob).status, 201);
     let link = mcias.ask("POST", "/v1/accounts/bob/link", &admin, &Value::Null).body;
     let secret = link["url"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
     let look = || mcias.ask("POST", "/v1/link", "", &json!({ "secret": secret })).status;
@@ -93,8 +93,8 @@ fn what_was_revoked_while_the_clock_was_wrong_stays_revoked() {
     let eve = mcias.login("eve");
     mcias.clock.jump(400 * DAY);
     let late = mcias.login("ada");
-    mcias.done("PATCH", "/v1/accounts/eve", &late, &json!({ "enabled": false }));
-    mcias.done("PATCH", "/v1/accounts/eve", &late, &json!({ "enabled": true }));
+    mcias.edited(&late, "eve", &json!({ "enabled": false }));
+    mcias.edited(&late, "eve", &json!({ "enabled": true }));
     mcias.clock.jump(-400 * DAY);
     assert_eq!(mcias.introspect(&service, &eve).body["active"], json!(false));
 }
@@ -143,11 +143,11 @@ fn what_a_wrong_clock_says_is_over_is_not_forgotten() {
     let service = mcias.service(&admin, "mcr");
     // A machine that starts years ahead, until it is set right: the next time server is minutes away.
     mcias.clock.jump(3 * 365 * DAY);
-    mcias.look();
+    mcias.sweep();
     mcias.clock.pass(Duration::from_secs(3600));
-    mcias.look();
+    mcias.sweep();
     mcias.clock.jump(-3 * 365 * DAY);
-    mcias.look();
+    mcias.sweep();
     assert_eq!(mcias.introspect(&service, &admin).body["active"], json!(true));
     // By a clock that goes right, what has ended a month ago goes, and nothing else.
     let tokens = |token: &str| {
@@ -158,7 +158,7 @@ fn what_a_wrong_clock_says_is_over_is_not_forgotten() {
     mcias.done("POST", "/v1/accounts/mcr/tokens", &admin, &short);
     for (days, expect) in [(29, vec!["short", "first"]), (2, vec!["first"])] {
         mcias.clock.pass(Duration::from_secs(days * 24 * 3600));
-        mcias.look();
+        mcias.sweep();
         assert_eq!(tokens(&mcias.login("ada")), expect);
     }
     assert_eq!(mcias.introspect(&service, &mcias.login("ada")).body["active"], json!(true));
@@ -208,7 +208,11 @@ fn what_admins_do_to_logins_takes_a_fresh_one() {
     for (method, path, body) in [
         ("POST", "/v1/accounts/ada/link", Value::Null),
         ("POST", "/v1/accounts/bob/reset-factors", Value::Null),
-        ("PATCH", "/v1/accounts/bob", json!({ "roles": { "words": ["admin"] } })),
+        (
+            "PUT",
+            "/v1/accounts/bob",
+            json!({ "enabled": true, "roles": ["admin"], "tags": [], "revision": 1 }),
+        ),
         ("POST", "/v1/accounts", json!({ "name": "eve", "account_type": "human", "roles": ["admin"] })),
         ("DELETE", &format!("/v1/keys/{key}"), Value::Null),
     ] {
@@ -216,7 +220,7 @@ fn what_admins_do_to_logins_takes_a_fresh_one() {
         assert_eq!((refused.status, refused.reason()), (403, "fresh-login-required"), "{method} {path}");
     }
     // The rest of their work does not.
-    mcias.done("PATCH", "/v1/accounts/bob", &admin, &json!({ "roles": { "words": ["guest"] } }));
+    mcias.edited(&admin, "bob", &json!({ "roles": ["guest"] }));
     mcias.done("POST", "/v1/accounts", &admin, &json!({ "name": "eve", "account_type": "human" }));
 }
 

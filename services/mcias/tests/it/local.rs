@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use mcdsl::clock::Clock;
-use mcdsl::http::{Metrics, Peer, surround};
+use mcdsl::http::{Metrics, Peer, middleware};
+use mcdsl::operation::Route;
 use mcias::app::Mcias;
 use mcias::config::Config;
 use mcias::domain::password::Params;
@@ -22,6 +23,9 @@ pub(crate) struct Local {
     pub(crate) clock: Clock,
     app: Arc<Mcias>,
     router: Router,
+    grpc: Router,
+    /// Everything that it answers.
+    pub(crate) routes: Vec<Route>,
     runtime: tokio::runtime::Runtime,
     // Dropped after the database.
     folder: TempDir,
@@ -52,9 +56,18 @@ impl Local {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let app = Arc::new(runtime.block_on(Mcias::open(config, clock.clone())).unwrap());
         let link = runtime.block_on(app.make_admin("ada")).unwrap();
-        let router = mcias::http::router(Arc::clone(&app));
-        let router = surround(router, limits, Arc::new(Metrics::default()), clock.clone());
-        let local = Self { clock, app, router, runtime, folder };
+        let routes = app.routes(limits.clone());
+        let wrap = |router| {
+            middleware(
+                router,
+                limits.clone(),
+                Arc::new(Metrics::default()),
+                clock.clone(),
+                &[mcias::web::DIALECT],
+            )
+        };
+        let (router, grpc) = (wrap(routes.api.merge(routes.pages)), wrap(routes.grpc));
+        let local = Self { clock, app, router, grpc, routes: routes.routes, runtime, folder };
         local.redeem(&link.url);
         local
     }
@@ -71,9 +84,32 @@ impl Local {
         })
     }
 
-    /// Does what is done now and then without being asked.
-    pub(crate) fn look(&self) {
-        self.runtime.block_on(self.app.look());
+    /// A gRPC call with no message: the code it ends with.
+    pub(crate) fn call(&self, path: &str, token: &str) -> i32 {
+        let mut request = http::Request::builder()
+            .method("POST")
+            .uri(path)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        if !token.is_empty() {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let message = Body::from(vec![0; 5]);
+        let request = request.body(message).unwrap();
+        self.runtime.block_on(async {
+            let response = self.grpc.clone().oneshot(request).await.unwrap();
+            let code = |headers: &http::HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+            if let Some(code) = code(response.headers()) {
+                return code;
+            }
+            let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+            body.trailers().and_then(code).unwrap()
+        })
+    }
+
+    /// Runs the jobs that are run now and then.
+    pub(crate) fn sweep(&self) {
+        self.runtime.block_on(self.app.sweep());
     }
 
     /// A request with a JSON body (null: none), with a token (empty: none).
@@ -102,7 +138,33 @@ impl Local {
     /// A request that succeeds.
     pub(crate) fn done(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
         let answer = self.ask(method, path, token, body);
-        assert_eq!(answer.status, 200, "{method} {path} {body}: {}", answer.body);
+        assert!(
+            matches!(answer.status, 200 | 201),
+            "{method} {path} {body}: {} {}",
+            answer.status,
+            answer.body
+        );
+        answer.body
+    }
+
+    /// Replaces an account's settings, of which only these are others.
+    pub(crate) fn edit(&self, token: &str, name: &str, change: &Value) -> Answer {
+        let path = format!("/v1/accounts/{name}");
+        let account = self.ask("GET", &path, token, &Value::Null).body;
+        let mut settings = json!({});
+        for field in ["enabled", "roles", "tags", "service", "revision"] {
+            if !account[field].is_null() {
+                settings[field] = account[field].clone();
+            }
+        }
+        settings.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        self.ask("PUT", &path, token, &settings)
+    }
+
+    /// The same, where it succeeds.
+    pub(crate) fn edited(&self, token: &str, name: &str, change: &Value) -> Value {
+        let answer = self.edit(token, name, change);
+        assert_eq!(answer.status, 200, "{name} {change}: {}", answer.body);
         answer.body
     }
 
@@ -151,7 +213,7 @@ impl Local {
     pub(crate) fn verified(&self, admin: &str) -> i64 {
         let verdict = self.done("POST", "/v1/audit/verify", admin, &json!({}));
         assert_eq!(verdict["intact"], json!(true), "{verdict}");
-        verdict["entries"].as_i64().unwrap()
+        verdict["last_entry"].as_i64().unwrap()
     }
 
     /// The database, to read beside it.

@@ -1,6 +1,7 @@
 //! MCIAS as it is shipped, over real sockets; and within this process, where a test sets the clock.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod accounts;
 mod clients;
 mod clocks;

@@ -16,17 +16,17 @@ fn a_token_is_good_until_it_is_revoked_or_its_account_is_disabled() {
         (200, &json!(true), &json!(["user"]))
     );
     // Roles as they are, not as they were.
-    let guest = json!({ "roles": { "words": ["guest"] } });
-    mcias.done("PATCH", "/v1/accounts/bob", &admin, &guest);
+    let guest = json!({ "roles": ["guest"] });
+    mcias.edited(&admin, "bob", &guest);
     assert_eq!(mcias.introspect(&service, &bob).body["roles"], json!(["guest"]));
     mcias.done("POST", "/v1/me/logout", &bob, &Value::Null);
     let told = mcias.introspect(&service, &bob);
     assert_eq!(told.body, json!({ "active": false }));
     // Who is disabled is out at once, and stays out of what was before.
     let bob = mcias.login("bob");
-    mcias.done("PATCH", "/v1/accounts/bob", &admin, &json!({ "enabled": false }));
+    mcias.edited(&admin, "bob", &json!({ "enabled": false }));
     assert_eq!(mcias.introspect(&service, &bob).body["active"], json!(false));
-    mcias.done("PATCH", "/v1/accounts/bob", &admin, &json!({ "enabled": true }));
+    mcias.edited(&admin, "bob", &json!({ "enabled": true }));
     assert_eq!(mcias.introspect(&service, &bob).body["active"], json!(false));
     // A service's own.
     let tokens = mcias.done("GET", "/v1/accounts/mcr/tokens", &admin, &Value::Null);
@@ -46,7 +46,7 @@ fn a_key_that_is_withdrawn_has_signed_nothing_that_is_good() {
     let bob = mcias.login("bob");
     let keys = |token: &str| {
         let keys = mcias.done("GET", "/v1/keys", token, &Value::Null)["keys"].clone();
-        let keys = keys.as_array().unwrap().iter().map(|key| (key["id"].clone(), key["signs"].clone()));
+        let keys = keys.as_array().unwrap().iter().map(|key| (key["id"].clone(), key["signing"].clone()));
         keys.map(|(id, signs)| (id.as_str().unwrap().to_owned(), signs == true)).collect::<Vec<_>>()
     };
     let withdraw =

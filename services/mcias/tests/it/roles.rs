@@ -23,10 +23,9 @@ fn roles() -> impl Strategy<Value = Value> {
         json!(["ADMIN"]),
         json!([""]),
         json!("admin"),
-        json!({ "words": [] }),
         json!({ "words": ["admin"] }),
-        json!({ "words": ["guest", "user"] }),
-        json!({ "words": ["admin", null] }),
+        json!(["guest", "user"]),
+        json!(["admin", null]),
         json!(7),
     ])
 }
@@ -47,7 +46,7 @@ fn step() -> impl Strategy<Value = Step> {
         json!({}),
         json!({ "service": "mcr" }),
         json!({ "enabled": false }),
-        json!({ "enabled": true, "tags": { "words": ["admin"] } }),
+        json!({ "enabled": true, "tags": ["admin"] }),
         json!({ "account_type": "human" }),
         json!({ "name": "ada" }),
     ];
@@ -73,11 +72,13 @@ fn run(mcias: &Local, admin: &str, step: &Step) -> Option<String> {
             ("POST", "/v1/accounts".to_owned(), body)
         }
         Step::Update { name, roles, more } => {
-            let mut body = more.clone();
+            let mut change = more.clone();
             if !roles.is_null() {
-                body["roles"] = roles.clone();
+                change["roles"] = roles.clone();
             }
-            ("PATCH", format!("/v1/accounts/{name}"), body)
+            let answer = mcias.edit(admin, name, &change);
+            assert!(answer.status < 500, "{step:?}: {answer:?}");
+            return None;
         }
         Step::Delete { name } => ("DELETE", format!("/v1/accounts/{name}"), Value::Null),
         Step::Issue { name } => ("POST", format!("/v1/accounts/{name}/tokens"), json!({ "label": "one" })),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use mc_api::mcias::client::ConnectError;
-use mcdsl::problem::{FIELD, REASON};
+use mcdsl::problem::Received;
 use mcdsl::terminal::Failure;
 use tonic::{Code, Status};
 
@@ -49,7 +49,7 @@ pub(crate) enum Error {
 
 /// What the server says, with the field that it is about.
 fn words(status: &Status) -> String {
-    let field = status.metadata().get(FIELD).and_then(|field| field.to_str().ok());
+    let field = Received::of(status).field;
     field.map_or_else(|| status.message().to_owned(), |field| format!("{field}: {}", status.message()))
 }
 
@@ -70,7 +70,7 @@ impl Failure for Error {
             Self::Broken(_) => 5,
             Self::Refused(status) => match status.code() {
                 Code::Unauthenticated => 4,
-                Code::Aborted => 6,
+                Code::Aborted | Code::AlreadyExists | Code::FailedPrecondition => 6,
                 Code::NotFound => 7,
                 // It went away in the middle of the call; what it says itself has no source here.
                 Code::Unavailable if std::error::Error::source(status).is_some() => 3,
@@ -88,6 +88,6 @@ impl Failure for Error {
 impl Error {
     /// Whether MCIAS gave this reason.
     pub(crate) fn has_reason(&self, reason: &str) -> bool {
-        matches!(self, Self::Refused(status) if status.metadata().get(REASON).is_some_and(|given| given == reason))
+        matches!(self, Self::Refused(status) if Received::of(status).reason == reason)
     }
 }

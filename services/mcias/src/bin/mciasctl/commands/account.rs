@@ -1,9 +1,9 @@
 //! Accounts.
 
 use mc_api::mcias::{
-    Account as Message, AccountChange, CreateAccountRequest, DeleteAccountRequest, EndAccountSessionRequest,
+    Account as Message, CreateAccountRequest, DeleteAccountRequest, EndAccountSessionRequest,
     EndAccountSessionsRequest, GetAccountRequest, IssueLinkRequest, ListAccountSessionsRequest,
-    ListAccountsRequest, ResetFactorsRequest, UpdateAccountRequest, Words,
+    ListAccountsRequest, ResetFactorsRequest, UpdateAccountRequest,
 };
 
 use super::{Session, list_or, own, when, when_or_dash};
@@ -91,17 +91,25 @@ async fn list(
 }
 
 async fn change(session: &mut Session<'_>, update: AccountUpdate) -> Result<(), Error> {
-    let words = |words: Vec<String>, none| (none || !words.is_empty()).then_some(Words { words });
-    let change = AccountChange {
-        enabled: (update.enable || update.disable).then_some(update.enable),
-        roles: words(update.roles, update.no_roles),
-        tags: words(update.tags, update.no_tags),
-        service: update.service,
-    };
-    if change == AccountChange::default() {
+    let lists = [&update.roles, &update.tags].iter().any(|list| !list.is_empty());
+    let flags = update.enable || update.disable || update.no_roles || update.no_tags;
+    if !lists && !flags && update.service.is_none() {
         return Err(Error::Usage("say what is to be changed: see --help".into()));
     }
-    let request = UpdateAccountRequest { name: update.name, change: Some(change) };
-    let account = session.client.accounts.update_account(request).await?.into_inner();
+    let accounts = &mut session.client.accounts;
+    let name = update.name;
+    let before = accounts.get_account(GetAccountRequest { name: name.clone() }).await?.into_inner();
+    let list = |given: Vec<String>, none: bool, before: Vec<String>| {
+        if none || !given.is_empty() { given } else { before }
+    };
+    let request = UpdateAccountRequest {
+        name,
+        enabled: if update.enable || update.disable { update.enable } else { before.enabled },
+        roles: list(update.roles, update.no_roles, before.roles),
+        tags: list(update.tags, update.no_tags, before.tags),
+        service: update.service.or(before.service),
+        revision: before.revision,
+    };
+    let account = accounts.update_account(request).await?.into_inner();
     own::show(session, &account)
 }

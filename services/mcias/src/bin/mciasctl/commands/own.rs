@@ -2,7 +2,7 @@
 
 use mc_api::mcias::{
     Account, BeginTotpRequest, ChangePasswordRequest, ConfirmTotpRequest, EndOtherSessionsRequest,
-    EndSessionRequest, GetMeRequest, ListPasskeysRequest, ListSessionsRequest, PasskeyLabel, RecoveryCodes,
+    EndSessionRequest, GetMeRequest, ListPasskeysRequest, ListSessionsRequest, RecoveryCodes,
     RedeemLinkRequest, RemovePasskeyRequest, RemoveTotpRequest, RenamePasskeyRequest,
     ReplaceRecoveryCodesRequest, Session as Message,
 };
@@ -116,7 +116,7 @@ pub(super) async fn passkey(session: &mut Session<'_>, command: Passkey) -> Resu
             Ok(session.printer.rows(&found, ["ID", "LABEL", "MADE", "LAST USED"], row)?)
         }
         Passkey::Rename { id, label } => {
-            let request = RenamePasskeyRequest { id, change: Some(PasskeyLabel { label }) };
+            let request = RenamePasskeyRequest { id, label };
             let renamed = session.client.me.rename_passkey(request).await?.into_inner();
             let lines = [("id", renamed.id.clone()), ("label", renamed.label.clone())];
             Ok(session.printer.record(&renamed, &lines)?)

@@ -1,9 +1,7 @@
 //! The audit log, and the keys that tokens are signed with.
 
-use mc_api::mcias::{
-    AuditEntry, Key as Message, ListAuditRequest, ListKeysRequest, RotateKeysRequest, VerifyAuditRequest,
-    WithdrawKeyRequest,
-};
+use mc_api::audit::{AuditEntry, ListAuditRequest, VerifyAuditRequest};
+use mc_api::mcias::{Key as Message, ListKeysRequest, RotateKeysRequest, WithdrawKeyRequest};
 
 use serde_json::json;
 
@@ -17,12 +15,13 @@ const PAGE: u32 = 1000;
 pub(super) async fn audit(session: &mut Session<'_>, command: Audit) -> Result<(), Error> {
     match command {
         Audit::List { account, last } => list(session, account, last).await,
-        Audit::Verify { known } => {
-            let verdict = session.client.site.verify_audit(VerifyAuditRequest { known }).await?.into_inner();
+        Audit::Verify { known: _ } => {
+            let verdict =
+                session.client.audit.verify_audit(VerifyAuditRequest::default()).await?.into_inner();
             let lines = [
                 ("intact", if verdict.intact { "yes" } else { "no" }.to_owned()),
-                ("entries", verdict.entries.to_string()),
-                ("last hash", verdict.head.clone()),
+                ("entries", verdict.last_entry.to_string()),
+                ("last hash", verdict.last_hash.clone()),
             ];
             session.printer.record(&verdict, &lines)?;
             verdict.problem.map_or(Ok(()), |problem| Err(Error::Broken(problem)))
@@ -38,8 +37,13 @@ async fn list(session: &mut Session<'_>, account: Option<String>, last: u32) -> 
         if left == 0 {
             break;
         }
-        let request = ListAuditRequest { limit: Some(left.min(PAGE)), before, account: account.clone() };
-        let page = session.client.site.list_audit(request).await?.into_inner();
+        let request = ListAuditRequest {
+            limit: Some(left.min(PAGE)),
+            before,
+            account: account.clone(),
+            ..ListAuditRequest::default()
+        };
+        let page = session.client.audit.list_audit(request).await?.into_inner();
         found.extend(page.entries);
         before = page.next;
         if before.is_none() {
@@ -65,24 +69,24 @@ async fn list(session: &mut Session<'_>, account: Option<String>, last: u32) -> 
 
 pub(super) async fn key(session: &mut Session<'_>, command: Key) -> Result<(), Error> {
     let keys = match command {
-        Key::List => session.client.site.list_keys(ListKeysRequest {}).await?,
+        Key::List => session.client.keys.list_keys(ListKeysRequest {}).await?,
         Key::Withdraw { id } => {
             let what = "Withdraw this key? All that it signed has ended then: sessions, yours among them, and services' tokens";
             session.sure(what)?;
-            let changed = session.client.site.withdraw_key(WithdrawKeyRequest { id }).await?.into_inner();
+            let changed = session.client.keys.withdraw_key(WithdrawKeyRequest { id }).await?.into_inner();
             let ended = changed.changed;
             let text = || format!("the key is withdrawn; {ended} sessions and tokens have ended\n");
             return Ok(session.printer.print(|| json!({ "ended": ended }), text)?);
         }
-        Key::Rotate => session.client.site.rotate_keys(RotateKeysRequest {}).await?,
+        Key::Rotate => session.client.keys.rotate_keys(RotateKeysRequest {}).await?,
     };
     let row = |key: &Message| {
         [
             key.id.clone(),
-            if key.signs { "yes" } else { "no" }.to_owned(),
+            if key.signing { "yes" } else { "no" }.to_owned(),
             when(key.created_at),
-            when(key.signs_from),
-            when(key.needed_until),
+            when(key.active_from),
+            when(key.verify_until),
         ]
     };
     let keys = keys.into_inner().keys;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mc_api::mcias::{IssueTokenRequest, ListTokensRequest, NewToken, RevokeTokenRequest, Token as Message};
+use mc_api::mcias::{IssueTokenRequest, ListTokensRequest, RevokeTokenRequest, Token as Message};
 use mcdsl::Secret;
 use serde_json::json;
 
@@ -14,8 +14,8 @@ use crate::token_file;
 pub(super) async fn run(session: &mut Session<'_>, command: Token) -> Result<(), Error> {
     match command {
         Token::Issue { name, label, audience, lifetime, out } => {
-            let token = NewToken { label, audience, lifetime_seconds: lifetime };
-            issue(session, name, token, out).await
+            let request = IssueTokenRequest { name, label, audience, lifetime_seconds: lifetime };
+            issue(session, request, out).await
         }
         Token::List { name } => {
             let found =
@@ -46,15 +46,14 @@ pub(super) async fn run(session: &mut Session<'_>, command: Token) -> Result<(),
 
 async fn issue(
     session: &mut Session<'_>,
-    name: String,
-    token: NewToken,
+    request: IssueTokenRequest,
     out: Option<PathBuf>,
 ) -> Result<(), Error> {
     // Found out before there is a token that nobody has.
     if let Some(out) = out.as_ref().filter(|out| out.exists()) {
         return Err(Error::Usage(format!("{} is there: name a new file", out.display())));
     }
-    let request = IssueTokenRequest { name: name.clone(), token: Some(token) };
+    let name = request.name.clone();
     let issued = session.client.accounts.issue_token(request).await?.into_inner();
     let secret = Secret::from(issued.token);
     let details = issued.details.unwrap_or_default();

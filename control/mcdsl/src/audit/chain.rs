@@ -1,48 +1,45 @@
-//! The audit log's chain: each entry's hash covers the one before it, so that no entry can be changed, taken out, put in or moved
-//! without every later hash being another one.
+//! The audit log's chain: each entry's hash covers the hash before it, so that an entry cannot be changed, removed, inserted or moved without
+//! changing every later hash.
 //!
-//! Who can write to the database can compute all hashes anew. So a hash is noted elsewhere now and then: [`Verifier`] finds out
-//! whether it is still in the chain. What was cut off at the end after the last noted one is not found out.
-//!
-//! Left out: storing, and where hashes are noted.
+//! Who can write to the database can recompute all hashes. So a checkpoint, an entry's number and hash, is kept elsewhere now and then, and
+//! verification starts from it. Entries cut off after the last checkpoint are not detected.
 
 use aws_lc_rs::digest::{Context, SHA256};
-use data_encoding::HEXLOWER;
 
-/// An entry: who did what to what, and what came of it.
+/// An entry: who did what to what, and the outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// 1, 2, 3 and so on, without a gap.
+    /// From 1, without gaps.
     pub number: i64,
-    /// When, in milliseconds since 1970.
+    /// Milliseconds since 1970.
     pub at_ms: i64,
-    /// Who did it; `-` where nobody is known.
+    /// The account that did it; `-` where it is not known.
     pub actor: String,
-    /// What was done, such as `login`.
+    /// What was done: `login`.
     pub action: String,
-    /// To what, such as an account.
+    /// What it was done to: an account.
     pub target: String,
-    /// What came of it, such as `refused`.
+    /// `done` or `refused`.
     pub outcome: String,
-    /// More about it, without secrets.
+    /// Details, without secrets.
     pub detail: String,
-    /// The address that it came from.
+    /// The client's address.
     pub source: String,
-    /// The service that asked for it.
+    /// The service through which it was requested.
     pub service: String,
-    /// The request's identifier, as in the logs.
+    /// The request's id, as in the logs.
     pub request_id: String,
 }
 
 /// An entry's hash: SHA-256.
 pub type Hash = [u8; 32];
 
-/// What comes before the first entry.
+/// The hash before the first entry.
 pub const START: Hash = [0; 32];
 
-/// The hash of an entry that comes after the one with the hash `before`.
+/// The hash of an entry that follows the one with the hash `before`.
 #[must_use]
-pub fn chain(before: &Hash, entry: &Entry) -> Hash {
+pub(super) fn chain(before: &Hash, entry: &Entry) -> Hash {
     let Entry { number, at_ms, actor, action, target, outcome, detail, source, service, request_id } = entry;
     let mut hash = Context::new(&SHA256);
     hash.update(&[VERSION]);
@@ -58,105 +55,72 @@ pub fn chain(before: &Hash, entry: &Entry) -> Hash {
     hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// Goes through all entries from the first one on.
-#[derive(Clone, Debug)]
-pub struct Verifier {
-    head: Hash,
-    entries: i64,
-    /// What is still to be found.
-    known: Option<Hash>,
-}
-
-/// The chain is whole.
+/// An entry with its hash: where a verification starts, or where it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// How many entries it has.
-    pub entries: i64,
-    /// The hash of the last one; [`START`] where there is none. This is what is to be noted elsewhere.
-    pub head: Hash,
+pub struct Checkpoint {
+    /// The entry's number; 0 before the first.
+    pub number: i64,
+    /// Its hash; [`START`] before the first.
+    pub hash: Hash,
 }
 
-/// The chain is broken: somebody changed the log, or the disk did.
+/// Where the chain is broken: somebody changed the log, or the disk did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    /// Entries are missing, or not in their order.
-    #[error("entry {expected} of the audit log is missing: entry {found} comes instead of it")]
+    /// Entries are missing, or not in order.
+    #[error("Entry {expected} of the audit log is missing: entry {found} follows entry {}.", .expected - 1)]
     Gap {
         /// The number that should have come.
         expected: i64,
         /// The one that came.
         found: i64,
     },
-    /// An entry is not what it was, or one before it.
+    /// An entry, or one before it, is not what it was.
     #[error(
-        "entry {number} of the audit log does not have its hash: it was changed, or what comes before it"
+        "Entry {number} of the audit log does not match its hash: it, or an entry before it, was changed."
     )]
     Changed {
         /// Its number.
         number: i64,
     },
-    /// The hash that was noted belongs to no entry.
+    /// The entry of a checkpoint is not there, or has another hash.
     #[error(
-        "no entry of the audit log has the noted hash {}: the log was written anew, or its end was cut off",
-        HEXLOWER.encode(.known)
+        "Entry {number} of the audit log does not have the hash of the checkpoint: the log was rewritten, or its end was cut off."
     )]
-    Unknown {
-        /// The hash.
-        known: Hash,
+    Checkpoint {
+        /// Its number.
+        number: i64,
     },
 }
 
-impl Verifier {
-    /// Before the first entry. `known` is a hash that was noted elsewhere, and must be found on the way.
-    #[must_use]
-    pub fn new(known: Option<Hash>) -> Self {
-        // Noted before there was any entry.
-        Self { head: START, entries: 0, known: known.filter(|known| *known != START) }
-    }
+impl Checkpoint {
+    /// Before the first entry.
+    pub const FIRST: Self = Self { number: 0, hash: START };
 
-    /// The next entry, and the hash that is stored with it.
+    /// Verifies the entry that follows, with the hash that is stored with it.
     ///
     /// # Errors
-    /// The chain is broken here. What comes after it says nothing any more.
+    /// The chain is broken here. What follows proves nothing.
     pub fn next(&mut self, entry: &Entry, stored: &Hash) -> Result<(), Broken> {
-        let expected = self.entries + 1;
+        let expected = self.number + 1;
         if entry.number != expected {
             return Err(Broken::Gap { expected, found: entry.number });
         }
-        let hash = chain(&self.head, entry);
+        let hash = chain(&self.hash, entry);
         if hash != *stored {
             return Err(Broken::Changed { number: entry.number });
         }
-        if self.known == Some(hash) {
-            self.known = None;
-        }
-        (self.head, self.entries) = (hash, expected);
+        *self = Self { number: expected, hash };
         Ok(())
-    }
-
-    /// How far it came.
-    #[must_use]
-    pub const fn so_far(&self) -> Verdict {
-        Verdict { entries: self.entries, head: self.head }
-    }
-
-    /// After the last entry.
-    ///
-    /// # Errors
-    /// The noted hash was not among them.
-    pub fn finish(self) -> Result<Verdict, Broken> {
-        match self.known {
-            Some(known) => Err(Broken::Unknown { known }),
-            None => Ok(Verdict { entries: self.entries, head: self.head }),
-        }
     }
 }
 
-/// Of how an entry is hashed. Another form gets another one, so that no two forms give the same hash.
+/// Version of the way in which an entry is hashed. Another way gets another number, so that no two ways give the same hash.
 const VERSION: u8 = 1;
 
 #[cfg(test)]
 mod tests {
+    use data_encoding::HEXLOWER;
     use proptest::collection::vec;
     use proptest::prelude::*;
 
@@ -189,12 +153,23 @@ mod tests {
         entries.into_iter().map(hashed).collect()
     }
 
-    fn verify(log: &Log, known: Option<Hash>) -> Result<Verdict, Broken> {
-        let mut verifier = Verifier::new(known);
-        for (entry, hash) in log {
-            verifier.next(entry, hash)?;
+    fn verify(log: &Log, from: Checkpoint) -> Result<Checkpoint, Broken> {
+        let mut verified = from;
+        for (entry, hash) in &log[usize::try_from(from.number).unwrap().min(log.len())..] {
+            verified.next(entry, hash)?;
         }
-        verifier.finish()
+        Ok(verified)
+    }
+
+    /// A checkpoint of an entry, as it was.
+    fn checkpoint(log: &Log, at: usize) -> Checkpoint {
+        Checkpoint { number: log[at].0.number, hash: log[at].1 }
+    }
+
+    /// Whether a log is found out: by itself, or by the checkpoint.
+    fn is_found_out(log: &Log, kept: Checkpoint) -> bool {
+        let there = log.iter().any(|(entry, hash)| entry.number == kept.number && *hash == kept.hash);
+        !there || verify(log, Checkpoint::FIRST).is_err()
     }
 
     #[test]
@@ -212,36 +187,28 @@ mod tests {
     }
 
     #[test]
-    fn a_noted_hash_must_be_found() {
+    fn verification_goes_on_from_a_checkpoint() {
         let whole = log((1..=3).map(|number| entry(number, "ada", "login")));
-        let verdict = Ok(Verdict { entries: 3, head: whole[2].1 });
-        for known in [None, Some(START), Some(whole[0].1), Some(whole[2].1)] {
-            assert_eq!(verify(&whole, known), verdict);
+        let end = checkpoint(&whole, 2);
+        for from in [Checkpoint::FIRST, checkpoint(&whole, 0), checkpoint(&whole, 1), end] {
+            assert_eq!(verify(&whole, from), Ok(end));
         }
-        let known = whole[2].1;
-        let cut = whole[..2].to_vec();
-        assert_eq!(verify(&cut, Some(known)), Err(Broken::Unknown { known }));
-        // Written anew from the first entry on, in itself it is whole.
-        let anew = log((1..=3).map(|number| entry(number, "bob", "login")));
-        assert!(verify(&anew, None).is_ok());
-        assert_eq!(verify(&anew, Some(known)), Err(Broken::Unknown { known }));
-        assert_eq!(verify(&Log::new(), None), Ok(Verdict { entries: 0, head: START }));
-        assert_eq!(verify(&Log::new(), Some(known)), Err(Broken::Unknown { known }));
+        // Rewritten from the first entry on, it is whole in itself, and not behind the checkpoint.
+        let rewritten = log((1..=3).map(|number| entry(number, "bob", "login")));
+        assert!(verify(&rewritten, Checkpoint::FIRST).is_ok());
+        assert_eq!(verify(&rewritten, checkpoint(&whole, 1)), Err(Broken::Changed { number: 3 }));
     }
 
     #[test]
-    fn what_is_broken_is_said() {
+    fn a_break_is_named() {
         let whole = log((1..=3).map(|number| entry(number, "ada", "login")));
         let mut changed = whole.clone();
         changed[1].0.actor = "bob".into();
-        let problem = verify(&changed, None).unwrap_err();
-        assert_eq!(problem, Broken::Changed { number: 2 });
+        assert_eq!(verify(&changed, Checkpoint::FIRST), Err(Broken::Changed { number: 2 }));
         let mut short = whole;
         short.remove(1);
-        let problem = verify(&short, None).unwrap_err();
-        assert_eq!(problem.to_string(), "entry 2 of the audit log is missing: entry 3 comes instead of it");
-        let problem = Broken::Unknown { known: START }.to_string();
-        assert!(problem.contains(&"0".repeat(64)), "{problem}");
+        let problem = verify(&short, Checkpoint::FIRST).unwrap_err();
+        assert_eq!(problem.to_string(), "Entry 2 of the audit log is missing: entry 3 follows entry 1.");
     }
 
     fn any_entry() -> impl Strategy<Value = Entry> {
@@ -270,39 +237,36 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_whole_log_is_whole(whole in any_log(), noted in any::<prop::sample::Index>()) {
-            let known = whole[noted.index(whole.len())].1;
-            let verdict = verify(&whole, Some(known)).unwrap();
-            prop_assert_eq!(verdict.head, whole[whole.len() - 1].1);
-            prop_assert_eq!(verdict.entries, i64::try_from(whole.len()).unwrap());
+        fn a_whole_log_is_whole(whole in any_log(), from in any::<prop::sample::Index>()) {
+            let end = checkpoint(&whole, whole.len() - 1);
+            prop_assert_eq!(verify(&whole, Checkpoint::FIRST), Ok(end));
+            prop_assert_eq!(verify(&whole, checkpoint(&whole, from.index(whole.len()))), Ok(end));
         }
 
-        /// The stored hashes as they were, and the last one noted.
+        /// With the stored hashes as they were, and with all of them recomputed against a checkpoint of the end.
         #[test]
         fn any_change_is_found(whole in any_log(), at in any::<prop::sample::Index>(), field in 0_usize..10, bit in 0_usize..256) {
-            let (at, known) = (at.index(whole.len()), Some(whole[whole.len() - 1].1));
+            let (at, kept) = (at.index(whole.len()), checkpoint(&whole, whole.len() - 1));
             let mut changed = whole.clone();
             change(&mut changed[at].0, field);
-            prop_assert!(verify(&changed, None).is_err());
-            // All hashes anew from there on.
-            let anew = log(changed.into_iter().map(|(entry, _)| entry));
-            prop_assert!(verify(&anew, known).is_err());
+            prop_assert!(verify(&changed, Checkpoint::FIRST).is_err());
+            prop_assert!(is_found_out(&log(changed.into_iter().map(|(entry, _)| entry)), kept));
             let mut other_hash = whole;
             other_hash[at].1[bit / 8] ^= 1 << (bit % 8);
-            prop_assert!(verify(&other_hash, None).is_err());
+            prop_assert!(verify(&other_hash, Checkpoint::FIRST).is_err());
         }
 
-        /// With numbers as they were, and with new ones.
+        /// With numbers as they were, and renumbered.
         #[test]
         fn any_removal_insertion_and_swap_is_found(
             whole in any_log(), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(), more in any_entry(),
         ) {
-            let known = whole[whole.len() - 1].1;
+            let kept = checkpoint(&whole, whole.len() - 1);
             let (a, b) = (a.index(whole.len()), b.index(whole.len()));
             let mut removed = whole.clone();
             removed.remove(a);
             let mut inserted = whole.clone();
-            inserted.insert(a, (more, known));
+            inserted.insert(a, (more, kept.hash));
             let mut twice = whole.clone();
             twice.insert(a, whole[b].clone());
             let mut swapped = whole.clone();
@@ -311,17 +275,17 @@ mod tests {
                 if odd == whole {
                     continue;
                 }
-                prop_assert!(verify(&odd, Some(known)).is_err());
+                prop_assert!(is_found_out(&odd, kept));
                 for (number, (entry, _)) in (1..).zip(&mut odd) {
                     entry.number = number;
                 }
                 let entries: Vec<Entry> = odd.iter().map(|(entry, _)| entry.clone()).collect();
                 let before: Vec<Entry> = whole.iter().map(|(entry, _)| entry.clone()).collect();
-                // Equals that changed places are the same log.
-                prop_assert!(verify(&odd, Some(known)).is_err() || entries == before);
-                // With all hashes anew. What only comes after the noted one is a log that went on.
+                // Equal entries that changed places are the same log.
+                prop_assert!(is_found_out(&odd, kept) || entries == before);
+                // With all hashes recomputed. What only follows the checkpoint is a log that went on.
                 if !entries.starts_with(&before) {
-                    prop_assert!(verify(&log(entries), Some(known)).is_err());
+                    prop_assert!(is_found_out(&log(entries), kept));
                 }
             }
         }

@@ -1,0 +1,195 @@
+//! A request of REST as one JSON object: of its path, its query and its body. A name given twice is refused, wherever it stands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use mc_api::operation::{Kind, Parameter, Rest};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::problem::{self, Problem};
+
+/// The fields of a request, as they come.
+#[derive(Debug, Default)]
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Adds the parameters of path or query, each of the type that its field has.
+    ///
+    /// # Errors
+    /// One is unknown, there twice, or not of its type.
+    pub(super) fn add_parameters(
+        &mut self,
+        rest: &Rest,
+        pairs: Vec<(String, String)>,
+    ) -> Result<(), Problem> {
+        let mut lists: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for (name, text) in pairs {
+            let Some(Parameter { kind, .. }) = rest.parameters.iter().find(|known| known.name == name) else {
+                let known: Vec<&str> = rest.parameters.iter().map(|known| known.name).collect();
+                let hint = crate::config::meant(&name, &known);
+                return Err(Problem::field(name, format!("unknown parameter{hint}")));
+            };
+            let value = match kind {
+                Kind::Texts => {
+                    lists.entry(name).or_default().push(text.into());
+                    continue;
+                }
+                Kind::Text => text.into(),
+                Kind::Integer => {
+                    let number = text.parse::<i64>().ok().map(Number::from);
+                    let wrong =
+                        || Problem::field(name.clone(), format!("`{}` is not a whole number", short(&text)));
+                    Value::Number(number.ok_or_else(wrong)?)
+                }
+                Kind::Boolean => {
+                    let wrong = || {
+                        Problem::field(
+                            name.clone(),
+                            format!("`{}` is neither `true` nor `false`", short(&text)),
+                        )
+                    };
+                    Value::Bool(text.parse().map_err(|_| wrong())?)
+                }
+            };
+            self.add(name, value)?;
+        }
+        lists.into_iter().try_for_each(|(name, values)| self.add(name, values.into()))
+    }
+
+    /// Adds the fields of a JSON body.
+    ///
+    /// # Errors
+    /// It is not a JSON object, or has a field that was there before.
+    pub(super) fn add_json(&mut self, body: &[u8]) -> Result<(), Problem> {
+        let malformed = |detail: String| Problem::new(problem::Kind::Invalid, "malformed", detail);
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        let value = Strict.deserialize(&mut reader).and_then(|value| reader.end().map(|()| value));
+        match value {
+            Ok(Value::Object(fields)) => {
+                fields.into_iter().try_for_each(|(name, value)| self.add(name, value))
+            }
+            Ok(_) => Err(malformed("The body must be a JSON object: `{...}`.".to_owned())),
+            Err(error) => Err(malformed(format!("The body is not valid JSON: {error}."))),
+        }
+    }
+
+    /// Adds the fields of a form.
+    ///
+    /// # Errors
+    /// One is there twice.
+    pub(super) fn add_form(&mut self, body: &[u8]) -> Result<(), Problem> {
+        let pairs = form_urlencoded::parse(body).into_owned();
+        for (name, text) in pairs {
+            self.add(name, text.into())?;
+        }
+        Ok(())
+    }
+
+    /// Adds a field.
+    ///
+    /// # Errors
+    /// It is there.
+    pub(super) fn add(&mut self, name: String, value: Value) -> Result<(), Problem> {
+        if self.0.contains_key(&name) {
+            return Err(Problem::field(name, "is given more than once"));
+        }
+        self.0.insert(name, value);
+        Ok(())
+    }
+
+    /// The revision in the body.
+    pub(super) fn revision(&self) -> Option<&Value> {
+        self.0.get("revision")
+    }
+
+    /// The request.
+    ///
+    /// # Errors
+    /// A field is missing, unknown or not of its type.
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
+        serde_path_to_error::deserialize(Value::Object(self.0)).map_err(|error| {
+            let path = error.path().to_string();
+            let cause = error.into_inner().to_string();
+            let quoted = |prefix: &str| cause.strip_prefix(prefix)?.split('`').nth(1).map(str::to_owned);
+            let within = |name: String| if path == "." { name } else { format!("{path}.{name}") };
+            if let Some(name) = quoted("missing field ") {
+                return Problem::field(within(name), "is missing");
+            }
+            // The path of an unknown field ends with it.
+            if path == "." {
+                Problem::new(problem::Kind::Invalid, "malformed", cause)
+            } else {
+                Problem::field(path, cause)
+            }
+        })
+    }
+}
+
+/// The beginning of a text that a client sent.
+fn short(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+/// Reads any JSON value, and refuses an object with a name given twice (RFC 8259, section 4, leaves that to the reader).
+struct Strict;
+
+impl<'de> DeserializeSeed<'de> for Strict {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Strict {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(Self)? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = entries.next_key::<String>()? {
+            let value = entries.next_value_seed(Self)?;
+            if object.contains_key(&name) {
+                return Err(A::Error::custom(format!("`{}` is given more than once", short(&name))));
+            }
+            object.insert(name, value);
+        }
+        Ok(object.into())
+    }
+}
