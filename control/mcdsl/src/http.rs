@@ -161,7 +161,7 @@ async fn handle(State(middleware): State<Middleware>, mut request: Request, next
         }
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        response = in_dialect(response, problem, is_grpc, dialect, &head);
+        response = in_dialect(response, problem, is_grpc, matched.is_some(), dialect, &head);
     }
     response.headers_mut().insert(REQUEST_ID, id);
     response.headers_mut().entry("x-content-type-options").or_insert(HeaderValue::from_static("nosniff"));
@@ -183,11 +183,15 @@ fn in_dialect(
     document: Response,
     problem: Problem,
     is_grpc: bool,
+    is_routed: bool,
     dialect: Option<Dialect>,
     head: &RequestHead,
 ) -> Response {
     if is_grpc {
-        return Status::from(problem).into_http();
+        // What clients expect of a method that is not there.
+        let is_unknown = matches!(problem.kind, Kind::NotFound | Kind::Method) && !is_routed;
+        let status = if is_unknown { Status::unimplemented(problem.detail) } else { Status::from(problem) };
+        return status.into_http();
     }
     let Some(mut written) = dialect.and_then(|dialect| (dialect.write)(&problem, head)) else {
         return document;

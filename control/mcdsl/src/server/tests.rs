@@ -11,7 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use super::*;
 use crate::clock::Clock;
-use crate::http::{Caller, Limits, surround};
+use crate::http::{Caller, middleware};
 use crate::tls::{Files, ServerCertificate};
 
 /// A folder with a new certificate of its own authority; the authority's, to trust it by.
@@ -37,8 +37,7 @@ fn app() -> Router {
     let large = || async { "x".repeat(LARGE) };
     let router = Router::new().route("/whoami", get(whoami));
     let router = router.route("/slow", get(slow)).route("/large", get(large));
-    let limits = Limits { time: Duration::from_secs(5), body: 1000 };
-    surround(router, limits, Arc::default(), Clock::system())
+    middleware(router, Settings::default().limits(), Arc::default(), Clock::system(), &[])
 }
 
 struct Served {

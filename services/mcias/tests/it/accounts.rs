@@ -226,7 +226,7 @@ fn guessing_is_slowed_down_and_the_owner_is_not() {
     assert!(late.head.contains("retry-after: "), "{}", late.head);
     // Nobody can tell an account that is not there, by what is said or by when it is delayed.
     let unknown: Vec<_> = (0..12).map(|n| try_from(home, "nobody", &format!("guess {n}"))).collect();
-    let seen = |answers: &[mc_testkit::mcias::Answer]| {
+    let seen = |answers: &[Answer]| {
         answers
             .iter()
             .map(|answer| (answer.status, answer.body["detail"].clone()))
