@@ -1,10 +1,10 @@
 //! An SQLite database that loses nothing acknowledged: WAL, `synchronous=FULL`, one writer.
 //!
-//! One thread writes. What waits for it meanwhile goes into one transaction, each change in a savepoint of its own: one wait
-//! for the disk acknowledges them all, and one that fails leaves the others as they are. Any number of threads read, each on
-//! a connection of its own, beside the writer. Callers wait without holding up a runtime's threads.
+//! One thread writes. Changes that wait for it go into one transaction, each in a savepoint of its own: one wait for the disk
+//! acknowledges them all, and one that fails leaves the others as they are. Any number of threads read, each on a connection of its
+//! own, beside the writer. Callers wait without blocking the threads of the runtime.
 //!
-//! Left out: what is stored. SQL and rows are the service's.
+//! SQL and rows are the service's.
 
 mod error;
 mod open;
@@ -23,39 +23,39 @@ use tokio::sync::{Semaphore, oneshot};
 pub use error::DbError;
 pub use open::open;
 
-/// Whose database it is, and how it is brought up to date.
+/// Which application's database it is, and how it is migrated.
 #[derive(Clone, Copy, Debug)]
 pub struct Schema {
-    /// `PRAGMA application_id`: says whose database it is, to the program and to `file`.
+    /// `PRAGMA application_id`: tells the program and `file` which application it belongs to.
     pub application_id: i64,
-    /// Each brings a database from the version that is its index to the next. They only go forward.
+    /// Each migrates a database from the version that is its index to the next. There is no way back.
     pub migrations: &'static [&'static str],
 }
 
 impl Schema {
-    /// The version that this program writes.
+    /// The version of this program.
     #[must_use]
     pub const fn version(&self) -> i64 {
         self.migrations.len() as i64
     }
 }
 
-/// A database, open.
+/// An open database.
 #[derive(Debug)]
 pub struct Database {
     path: PathBuf,
     writer: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
-    /// Locked for as long as it is open. Dropped after the connections.
+    /// Locked while it is open. Dropped after the connections.
     _lock: File,
 }
 
-/// Connections that wait for somebody to read.
+/// Idle connections for reading.
 #[derive(Debug)]
 struct Readers {
     idle: Mutex<Vec<Connection>>,
-    places: Arc<Semaphore>,
+    available: Arc<Semaphore>,
 }
 
 impl Readers {
@@ -65,13 +65,13 @@ impl Readers {
     }
 }
 
-/// Why a change was not made: nothing of it was.
+/// Why a change was not made. Nothing of it is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError<E: std::error::Error + 'static> {
-    /// The change itself says so.
+    /// The change itself refused.
     #[error(transparent)]
     Refused(E),
-    /// The database does.
+    /// The database failed.
     #[error(transparent)]
     Db(#[from] DbError),
 }
@@ -79,28 +79,28 @@ pub enum WriteError<E: std::error::Error + 'static> {
 /// A change that waits for the writer.
 type Job = Box<dyn Work + Send>;
 
-/// A change, and who waits for it.
+/// A change, with its caller who waits.
 trait Work {
-    /// Makes the change. Whether it is to be kept.
+    /// Makes the change. Returns whether it is to be kept.
     fn apply(&mut self, savepoint: &Connection) -> bool;
 
-    /// Tells whoever waits: it is on the disk, or why not.
-    fn tell(self: Box<Self>, stored: Result<(), DbError>);
+    /// Acknowledges it to the caller: it is on the disk, or why not.
+    fn acknowledge(self: Box<Self>, stored: Result<(), DbError>);
 }
 
-/// What follows a change that is on the disk.
+/// What is to be done after a change is on the disk.
 type Follow<T> = Box<dyn FnOnce(&T) + Send>;
 
 struct Change<F, T, E> {
     /// Taken when it is run.
     work: Option<F>,
     done: Option<Result<T, Failed<E>>>,
-    /// Run when it is on the disk, whoever still waits for that.
+    /// Run when it is on the disk, even if the caller is gone.
     then: Option<Follow<T>>,
     reply: oneshot::Sender<Result<T, Failed<E>>>,
 }
 
-/// What went wrong with a change.
+/// Why a change failed.
 enum Failed<E> {
     Refused(E),
     Panicked,
@@ -120,29 +120,29 @@ where
         kept
     }
 
-    fn tell(self: Box<Self>, stored: Result<(), DbError>) {
-        let mut told = match (self.done, stored) {
+    fn acknowledge(self: Box<Self>, stored: Result<(), DbError>) {
+        let mut outcome = match (self.done, stored) {
             (Some(Err(failed)), _) => Err(failed),
             (Some(Ok(value)), Ok(())) => Ok(value),
             (_, Err(error)) => Err(Failed::Db(error)),
             (None, Ok(())) => Err(Failed::Panicked),
         };
-        if let (Ok(value), Some(then)) = (&told, self.then)
+        if let (Ok(value), Some(then)) = (&outcome, self.then)
             && catch_unwind(AssertUnwindSafe(|| then(value))).is_err()
         {
-            told = Err(Failed::Panicked);
+            outcome = Err(Failed::Panicked);
         }
-        // Whoever has gone does not want to know.
-        self.reply.send(told).unwrap_or(());
+        // The caller may be gone.
+        self.reply.send(outcome).unwrap_or(());
     }
 }
 
-/// Changes in one transaction at most: a bound for how long the first waits for the last.
-const GROUP: usize = 256;
+/// Most changes in one transaction: bounds how long the first waits for the last.
+const MAX_GROUP: usize = 256;
 
 impl Database {
-    /// Opens a database with so many connections for reading, made where there is none (mode 0600, its directory 0700), and
-    /// brought to the schema's version where it is older.
+    /// Opens a database with this number of connections for reading. It is created where there is none (mode 0600, its directory 0700), and
+    /// migrated where it is older than the schema.
     ///
     /// # Errors
     /// [`DbError`] says what is wrong with it and what to do. A database that cannot be used is not changed.
@@ -163,7 +163,7 @@ impl Database {
             writer: Some(writer),
             thread: Some(thread),
             readers: Arc::new(Readers {
-                places: Arc::new(Semaphore::new(idle.len())),
+                available: Arc::new(Semaphore::new(idle.len())),
                 idle: Mutex::new(idle),
             }),
             _lock: lock,
@@ -176,14 +176,14 @@ impl Database {
         &self.path
     }
 
-    /// Makes a change. When it returns, the change is on the disk, or nothing of it is there. `work` may be run once; it is run
-    /// on the writer's thread, and must not wait for anything.
+    /// Makes a change. When this returns, the change is on the disk, or nothing of it is. `work` runs at most once, on the writer's thread, and
+    /// must not block.
     ///
     /// # Errors
-    /// [`WriteError`]: what `work` says, or the database.
+    /// [`WriteError`]: of `work`, or of the database.
     ///
     /// # Panics
-    /// When `work` does; nothing of it is stored then, and others are not hurt.
+    /// When `work` does: then nothing of it is stored, and other changes are not affected.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, WriteError<E>>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
@@ -193,14 +193,14 @@ impl Database {
         self.write_then(work, |_value| ()).await
     }
 
-    /// The same, with what is to be done when the change is on the disk and before anybody is told: also where whoever asked has
-    /// gone meanwhile. What is in memory stays in step with what is stored only so. `then` must not wait for anything.
+    /// The same, with what is to be done when the change is on the disk and before it is acknowledged, even if the caller is gone
+    /// meanwhile: only so memory follows what is stored. `then` must not block.
     ///
     /// # Errors
     /// As [`Database::write`].
     ///
     /// # Panics
-    /// When `work` does, and nothing is stored; or when `then` does, and the change is.
+    /// When `work` does: then nothing is stored. When `then` does: then the change is.
     pub async fn write_then<T, E, F, G>(&self, work: F, then: G) -> Result<T, WriteError<E>>
     where
         F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
@@ -220,11 +220,11 @@ impl Database {
         }
     }
 
-    /// Reads. `work` is run on a thread that may wait, on a connection that nobody else uses meanwhile, and sees what was on
-    /// the disk when it first looked, however many statements it makes.
+    /// Reads. `work` runs on a thread that may block, on a connection of its own, and sees one state of the database however many statements
+    /// it makes.
     ///
     /// # Errors
-    /// The database's.
+    /// The database failed.
     ///
     /// # Panics
     /// When `work` does.
@@ -246,14 +246,14 @@ impl Database {
         T: Send + 'static,
     {
         let readers = Arc::clone(&self.readers);
-        // Waited for here, so that no thread of the runtime waits. It goes along: whoever is given up goes on reading.
-        let place = Arc::clone(&readers.places).acquire_owned().await;
-        let place = place.map_err(|_closed| DbError::Closed(self.path.clone()))?;
+        // Awaited here, so that no thread blocks. It moves to the thread: a read whose caller is gone goes on.
+        let permit = Arc::clone(&readers.available).acquire_owned().await;
+        let permit = permit.map_err(|_closed| DbError::Closed(self.path.clone()))?;
         let reading = tokio::task::spawn_blocking(move || {
-            let connection = readers.lock().pop().expect("there are as many as places");
+            let connection = readers.lock().pop().expect("there are as many as permits");
             let read = catch_unwind(AssertUnwindSafe(|| work(&connection)));
             readers.lock().push(connection);
-            drop(place);
+            drop(permit);
             read.unwrap_or_else(|panic| resume_unwind(panic))
         });
         match reading.await {
@@ -265,8 +265,7 @@ impl Database {
         }
     }
 
-    /// A consistent copy of what is there now, in a file that must not exist, mode 0600, on the disk when this returns.
-    /// Others read and write meanwhile.
+    /// A consistent copy, in a file that must not exist, mode 0600, on the disk when this returns. Others read and write meanwhile.
     ///
     /// # Errors
     /// The copy cannot be written: none is left there.
@@ -276,7 +275,7 @@ impl Database {
         copying.await.map_err(|_stopping| DbError::Closed(self.path.clone()))?
     }
 
-    /// What is wrong within the database, in SQLite's words; nothing, as it should be.
+    /// What is wrong within the database, in SQLite's words; empty if it is intact.
     ///
     /// # Errors
     /// It cannot be read.
@@ -290,7 +289,7 @@ impl Database {
     }
 }
 
-/// A consistent copy of a database that another process may use meanwhile; as [`Database::snapshot`].
+/// A consistent copy of a database that another process may use meanwhile. See [`Database::snapshot`].
 ///
 /// # Errors
 /// It is not there, or the copy cannot be written: none is left there.
@@ -299,7 +298,7 @@ pub fn snapshot(from: &Path, to: &Path) -> Result<(), DbError> {
     let db = Connection::open_with_flags(from, flags).map_err(|error| DbError::sqlite(from, error))?;
     open::create(to)?;
     let copied = db.execute("VACUUM INTO ?1", [to.to_string_lossy()]);
-    // SQLite leaves that to the system, which may take its time.
+    // SQLite does not wait for the disk here.
     let synced = copied.map_err(|error| DbError::sqlite(to, error)).and_then(|_rows| {
         File::open(to).and_then(|copy| copy.sync_all()).map_err(|error| DbError::io("write", to, error))
     });
@@ -311,7 +310,7 @@ pub fn snapshot(from: &Path, to: &Path) -> Result<(), DbError> {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // What waits is still written.
+        // Changes that wait are still written.
         self.writer = None;
         if let Some(thread) = self.thread.take() {
             thread.join().unwrap_or(());
@@ -319,19 +318,19 @@ impl Drop for Database {
     }
 }
 
-/// Writes until nobody can ask any more.
+/// Writes until the database is dropped.
 fn write_all(mut connection: Connection, jobs: &mpsc::Receiver<Job>, path: &Path) {
     while let Ok(first) = jobs.recv() {
-        let group = std::iter::once(first).chain(jobs.try_iter()).take(GROUP).collect();
+        let group = std::iter::once(first).chain(jobs.try_iter()).take(MAX_GROUP).collect();
         write_group(&mut connection, group, path);
     }
 }
 
-/// Writes these in one transaction, then tells those who wait.
+/// Writes these in one transaction, then acknowledges them.
 fn write_group(connection: &mut Connection, mut group: Vec<Job>, path: &Path) {
     let stored = store(connection, &mut group).map_err(|error| DbError::sqlite(path, error));
     for job in group {
-        job.tell(stored.clone());
+        job.acknowledge(stored.clone());
     }
 }
 

@@ -68,7 +68,7 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     page(Method::POST, "/logout", TOKEN, post(login::logout));
     page(Method::GET, "/welcome/{secret}", PUBLIC, get(login::welcome));
     page(Method::POST, "/welcome/{secret}", PUBLIC, post(login::redeem));
-    page(Method::GET, "/", ACCOUNT, get(own::overview));
+    page(Method::GET, "/", PERSON, get(own::overview));
     page(Method::GET, "/security", PERSON, get(own::security));
     page(Method::POST, "/security/password", PERSON, post(own::change_password));
     page(Method::POST, "/security/totp/begin", PERSON, post(own::begin_totp));
@@ -139,7 +139,6 @@ const fn access(need: Need) -> Access {
 
 const PUBLIC: Access = access(Need::Public);
 const TOKEN: Access = access(Need::Token);
-const ACCOUNT: Access = access(Need::Account);
 const PERSON: Access = access(Need::Person);
 const ADMIN: Access = access(Need::Admin);
 
