@@ -34,7 +34,8 @@ pub(crate) fn operation(pool: &DescriptorPool, method: &MethodDescriptor, option
         if !rest.is_empty() {
             let schema = if in_path.is_empty() { reference(&input) } else { object(pool, &rest) };
             let kind = if options.form { "application/x-www-form-urlencoded" } else { "application/json" };
-            operation["requestBody"] = json!({ "required": true, "content": { kind: { "schema": schema } } });
+            let required = rest.iter().any(is_required);
+            operation["requestBody"] = json!({ "required": required, "content": { kind: { "schema": schema } } });
         }
     }
     match options.need.as_str() {

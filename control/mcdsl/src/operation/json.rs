@@ -37,7 +37,7 @@ impl Fields {
                 }
                 Kind::Text => text.into(),
                 Kind::Integer => {
-                    let number = text.parse::<i64>().ok().map(Number::from);
+                    let number = text.parse::<i64>().ok().filter(|number| is_exact(*number)).map(Number::from);
                     let wrong =
                         || Problem::field(name.clone(), format!("`{}` is not a whole number", short(&text)));
                     Value::Number(number.ok_or_else(wrong)?)
@@ -126,6 +126,15 @@ impl Fields {
     }
 }
 
+/// Whether every reader of JSON takes the number for what it is (RFC 8259, section 6).
+const fn is_exact(number: i64) -> bool {
+    number.unsigned_abs() < 1 << 53
+}
+
+fn inexact<E: Error>(number: impl fmt::Display) -> E {
+    E::custom(format!("{number} is out of range; expected at most 53 bits"))
+}
+
 /// The beginning of a text that a client sent.
 fn short(text: &str) -> String {
     text.chars().take(64).collect()
@@ -157,12 +166,12 @@ impl<'de> Visitor<'de> for Strict {
         Ok(value.into())
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        if is_exact(value) { Ok(value.into()) } else { Err(inexact(value)) }
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        i64::try_from(value).map_or_else(|_| Err(inexact(value)), |value| self.visit_i64(value))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {

@@ -168,6 +168,7 @@ async fn path_query_and_body_are_one_request() {
     check("GET", "/v1/accounts?limit=7&limit=8", "", 400, "limit").await;
     check("GET", "/v1/accounts?limit=x", "", 400, "limit").await;
     check("GET", "/v1/accounts?limit=-1", "", 400, "limit").await;
+    check("GET", "/v1/accounts?limit=9007199254740992", "", 400, "limit").await;
     check("GET", "/v1/accounts?other=1", "", 400, "other").await;
     check("GET", "/v1/accounts/%ff", "", 400, "").await;
     let settings = r#"{"enabled":true,"revision":7}"#;
@@ -179,6 +180,7 @@ async fn path_query_and_body_are_one_request() {
     check("PUT", "/v1/accounts/ada", r#"{"enabled":true,"revision":7,"roles":["a",7]}"#, 400, "roles[1]")
         .await;
     check("PUT", "/v1/accounts/ada", r#"{"enabled":true,"revision":7,"admin":true}"#, 400, "admin").await;
+    check("PUT", "/v1/accounts/ada", r#"{"enabled":true,"revision":9007199254740992}"#, 400, "").await;
     check("PUT", "/v1/accounts/ada", "[true,7]", 400, "").await;
     check("PUT", "/v1/accounts/ada", "{", 400, "").await;
     check("PUT", "/v1/accounts/ada", &format!("{{\"roles\":{}", "[".repeat(900)), 400, "").await;
