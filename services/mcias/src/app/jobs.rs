@@ -134,8 +134,8 @@ impl Mcias {
         let signer = self.keys.load().signer(now).kid.clone();
         let in_use = Arc::clone(&self.keys);
         let delete = move |db: &Connection| {
-            let tokens = store::tokens::forget(db, now - RETENTION_S)?;
-            store::accounts::forget_familiar(db, now - FAMILIAR_S)?;
+            let tokens = store::tokens::delete_expired(db, now - RETENTION_S)?;
+            store::accounts::delete_familiar(db, now - FAMILIAR_S)?;
             let is_old = |key: &&store::keys::StoredKey| {
                 key.id != signer && key.active_from < now && key.verify_until < now - RETENTION_S
             };

@@ -1,4 +1,4 @@
-//! Hashing, so many at a time: a flood of logins takes so much memory and no more, and nobody else's time.
+//! Password hashing with a limit on how many run at a time: a flood of logins takes a fixed amount of memory, and delays nobody else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +18,9 @@ use crate::store::factors::NewPassword;
 #[derive(Debug)]
 pub(super) struct Hashing {
     hasher: Arc<Hasher>,
-    /// Those that are hashed now.
+    /// Slots for hashes that run.
     places: Arc<Semaphore>,
-    /// Those that are hashed or wait.
+    /// Slots for hashes that run or wait.
     queue: Arc<Semaphore>,
 }
 
@@ -35,12 +35,12 @@ impl Hashing {
         }
     }
 
-    /// Whether this is the password. The same work where there is none.
+    /// Verifies a password. Takes as long where there is no hash to compare with.
     pub(super) async fn verify(&self, password: Secret, phc: Option<Phc>) -> Result<Verified, Problem> {
         self.run(move |hasher| hasher.verify(&password, phc.as_ref().map(|phc| phc.0.as_str()))).await
     }
 
-    /// What to store of a new password, where it is good enough. Judging takes its time too.
+    /// Hashes a new password, if it is strong enough. Judging that takes time too.
     pub(super) async fn hash_new(
         &self,
         password: Secret,
@@ -55,12 +55,12 @@ impl Hashing {
         judged.await?.map_err(|weak| Problem::field("password", weak.to_string()))
     }
 
-    /// What to store of a password that somebody has.
+    /// Hashes a password that is in use.
     pub(super) async fn hash(&self, password: Secret) -> Result<Phc, Problem> {
         self.run(move |hasher| Phc(hasher.hash(&password, random()))).await
     }
 
-    /// Gives memory back that nothing is hashed in now.
+    /// Releases memory that no hash uses now.
     pub(super) fn rest(&self) {
         self.hasher.rest();
     }
@@ -74,9 +74,9 @@ impl Hashing {
             let problem = Problem::new(Kind::Unavailable, "busy", detail);
             return Err(Problem { retry_after: Some(Duration::from_secs(1)), ..problem });
         };
-        let place = Arc::clone(&self.places).acquire_owned().await.expect("the places are never closed");
+        let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
         let hasher = Arc::clone(&self.hasher);
-        // The places go along: whoever is given up goes on hashing.
+        // The slots move along: a hash whose request is gone goes on.
         let hashed = tokio::task::spawn_blocking(move || {
             let done = work(&hasher);
             drop((place, waiting));

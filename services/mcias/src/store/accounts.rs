@@ -1,4 +1,4 @@
-//! Accounts, their tags, and from where they have logged in.
+//! Accounts, their tags, and the addresses from which they have logged in.
 
 use std::collections::BTreeSet;
 
@@ -28,13 +28,13 @@ pub struct Stored {
     pub password: Option<Phc>,
     /// Whether it has a second factor.
     pub has_totp: bool,
-    /// What authenticators know it by.
+    /// The user handle that authenticators know it by (WebAuthn Level 3, section 4).
     pub handle: Uuid,
     /// Changes with each update.
     pub revision: i64,
 }
 
-/// A stored password hash, not shown.
+/// A stored password hash. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Phc(pub String);
 
@@ -44,12 +44,12 @@ impl std::fmt::Debug for Phc {
     }
 }
 
-/// What an account has, counted.
+/// Numbers of things that belong to an account.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     /// Passkeys.
     pub passkeys: u32,
-    /// Recovery codes that are left.
+    /// Unused recovery codes.
     pub recovery_codes: u32,
 }
 
@@ -80,7 +80,7 @@ pub fn by_token(db: &Connection, token: &str) -> Result<Option<Stored>> {
     one(db, "id = (SELECT account FROM tokens WHERE id = ?1)", token)
 }
 
-/// The account that authenticators know by this.
+/// The account with this user handle.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -150,7 +150,7 @@ fn parsed(column: usize, text: &str) -> Result<Name> {
     Name::parse(text).map_err(|error| unreadable(column, error))
 }
 
-/// What is stored makes no sense: somebody else wrote it.
+/// A stored value that cannot be read.
 pub(super) fn unreadable(
     column: usize,
     error: impl std::error::Error + Send + Sync + 'static,
@@ -168,7 +168,7 @@ fn bits_of(roles: Roles) -> i64 {
     ROLES.iter().filter(|(role, _)| roles.has(*role)).map(|(_, bit)| bit).sum()
 }
 
-/// Adds an account; `false`: there is one of this name.
+/// Adds an account; `false`: the name is taken.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -223,7 +223,7 @@ pub fn set_tags(db: &Connection, id: i64, tags: &BTreeSet<Name>) -> Result<()> {
     tags.iter().try_for_each(|tag| insert.execute(params![id, tag.as_str()]).map(drop))
 }
 
-/// Removes it, with everything that is its.
+/// Deletes it with everything that belongs to it.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -231,7 +231,7 @@ pub fn remove(db: &Connection, id: i64) -> Result<()> {
     db.execute("DELETE FROM accounts WHERE id = ?1", [id]).map(drop)
 }
 
-/// Admins who are enabled and have something to log in by; without their tags.
+/// Admins who are enabled and have a password or a passkey; without their tags.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -254,7 +254,7 @@ pub fn tags_of_service(db: &Connection, service: &Name) -> Result<BTreeSet<Name>
     select.query_map([service.as_str()], |row| name(row, 0))?.collect()
 }
 
-/// Notes a login, and from where.
+/// Records a login and its source.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -267,7 +267,7 @@ pub fn logged_in(db: &Connection, id: i64, source: &str, now: i64) -> Result<()>
     Ok(())
 }
 
-/// Whether somebody has logged in to this account from there since `since`.
+/// Whether somebody has logged in to this account from this source since a time.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -278,15 +278,15 @@ pub fn is_familiar(db: &Connection, id: i64, source: &str, since: i64) -> Result
     select.query_row(params![id, source, since], |row| row.get(0))
 }
 
-/// Forgets from where people logged in before `before`.
+/// Deletes sources of logins before a time.
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub fn forget_familiar(db: &Connection, before: i64) -> Result<()> {
+pub fn delete_familiar(db: &Connection, before: i64) -> Result<()> {
     db.execute("DELETE FROM familiar WHERE last_at < ?1", [before]).map(drop)
 }
 
-/// What the account has, counted.
+/// Numbers of things that belong to the account.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -298,7 +298,7 @@ pub fn counts(db: &Connection, id: i64) -> Result<Counts> {
     select.query_row([id], |row| Ok(Counts { passkeys: row.get(0)?, recovery_codes: row.get(1)? }))
 }
 
-/// Accounts there are: people's and services'.
+/// The number of accounts: of people, and of services.
 ///
 /// # Errors
 /// Returns an error if the database fails.

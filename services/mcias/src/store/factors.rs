@@ -1,4 +1,4 @@
-//! What people log in with: passwords, second factors, passkeys, and the links by which they get a password.
+//! Sign-in methods: passwords, TOTP, recovery codes, passkeys, and the one-time links that set a password.
 
 use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
 
@@ -9,9 +9,9 @@ use super::accounts::Phc;
 pub struct StoredPasskey {
     /// Its credential's id, base64url.
     pub id: String,
-    /// Whose it is.
+    /// Row id of its account.
     pub account: i64,
-    /// What its owner calls it.
+    /// A name for it, chosen by its owner.
     pub label: String,
     /// As webauthn-rs writes it: public key and counter.
     pub credential: String,
@@ -21,12 +21,12 @@ pub struct StoredPasskey {
     pub last_used_at: Option<i64>,
 }
 
-/// A password as it is stored, and whether it is good enough without a second factor.
+/// A password as it is stored, and whether it is strong enough without a second factor.
 #[derive(Clone, Debug)]
 pub struct NewPassword {
     /// The hash.
     pub phc: Phc,
-    /// Whether it is.
+    /// Whether it is strong enough without a second factor.
     pub alone: bool,
 }
 
@@ -47,7 +47,7 @@ pub fn rehash(db: &Connection, account: i64, phc: &Phc) -> Result<()> {
     db.execute("UPDATE accounts SET password = ?2 WHERE id = ?1", params![account, phc.0]).map(drop)
 }
 
-/// Whether the account has a password that is not good enough without a second factor.
+/// Whether the account has a password that is too weak without a second factor.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -56,7 +56,7 @@ pub fn needs_factor(db: &Connection, account: i64) -> Result<bool> {
     db.query_row(select, [account], |row| row.get(0))
 }
 
-/// Takes the password away.
+/// Removes the password.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -64,7 +64,7 @@ pub fn remove_password(db: &Connection, account: i64) -> Result<()> {
     db.execute("UPDATE accounts SET password = NULL, password_alone = 0 WHERE id = ?1", [account]).map(drop)
 }
 
-/// The secret of a second factor, and the step of the code that was taken last.
+/// The TOTP secret, and the time step of the last code that was accepted.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -75,7 +75,7 @@ pub fn totp(db: &Connection, account: i64) -> Result<Option<(Vec<u8>, Option<u64
     select.query_row([account], read).optional()
 }
 
-/// Sets the second factor, with the step of the code by which it was confirmed; or takes it away.
+/// Sets the TOTP secret, with the time step of the code that confirmed it; or removes it.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -86,7 +86,7 @@ pub fn set_totp(db: &Connection, account: i64, secret: Option<(&[u8], u64)>) -> 
     db.execute(update, params![account, secret, step]).map(drop)
 }
 
-/// Notes that the code of a step was taken; `false`: it, or a later one, was taken before.
+/// Uses up the code of a time step; `false`: it, or a later one, was used before.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -107,7 +107,7 @@ pub fn set_recovery_codes(db: &Connection, account: i64, digests: &[[u8; 32]]) -
     digests.iter().try_for_each(|digest| insert.execute(params![account, digest]).map(drop))
 }
 
-/// Uses a recovery code up; `false`: there is none such.
+/// Uses up a recovery code; `false`: there is no such code.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -147,7 +147,7 @@ pub fn passkey_of(db: &Connection, account: i64, id: &str) -> Result<Option<Stor
     db.prepare_cached(&select)?.query_row(params![account, id], passkey).optional()
 }
 
-/// Adds a passkey; `false`: it is there, this account's or another's.
+/// Adds a passkey; `false`: it exists, of this account or another.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -157,7 +157,7 @@ pub fn add_passkey(db: &Connection, passkey: &StoredPasskey) -> Result<bool> {
     Ok(db.execute(insert, params![id, account, label, credential, created_at, last_used_at])? == 1)
 }
 
-/// Notes that a passkey was used, with its counter as it is now.
+/// Records the use of a passkey, with its counter.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -166,7 +166,7 @@ pub fn passkey_used(db: &Connection, id: &str, credential: &str, now: i64) -> Re
     db.execute(update, params![id, credential, now]).map(drop)
 }
 
-/// Calls a passkey something else; `false`: the account has none such.
+/// Renames a passkey; `false`: the account has no such passkey.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -175,7 +175,7 @@ pub fn rename_passkey(db: &Connection, account: i64, id: &str, label: &str) -> R
     Ok(db.execute(update, params![account, id, label])? == 1)
 }
 
-/// Removes a passkey, or all of an account's. How many there were.
+/// Removes a passkey, or all of an account. Returns how many.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -183,7 +183,7 @@ pub fn remove_passkeys(db: &Connection, account: i64, id: Option<&str>) -> Resul
     db.execute("DELETE FROM passkeys WHERE account = ?1 AND (?2 IS NULL OR id = ?2)", params![account, id])
 }
 
-/// Gives an account a one-time link, in place of the one before.
+/// Sets an account's one-time link; an earlier one is void.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -192,7 +192,7 @@ pub fn set_link(db: &Connection, account: i64, digest: &[u8; 32], expires_at: i6
     db.execute(replace, params![account, digest, expires_at]).map(drop)
 }
 
-/// Whose a link is, and until when it is good, where it is still.
+/// The account of a link and when the link expires, if it is valid.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -201,7 +201,7 @@ pub fn link(db: &Connection, digest: &[u8; 32], now: i64) -> Result<Option<(i64,
     db.query_row(select, params![digest, now], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-/// Voids an account's link.
+/// Removes an account's link.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Result, params};
 use zeroize::Zeroizing;
 
-/// A key as it is stored. Its `Debug` is not derived: it would show the key.
+/// A key as it is stored. `Debug` does not show the private key.
 pub struct StoredKey {
     /// `kid`.
     pub id: String,

@@ -1,4 +1,4 @@
-//! The login policy, as a whole.
+//! The login policy.
 
 use rusqlite::{Connection, Result, params};
 use serde::{Deserialize, Serialize};
@@ -9,13 +9,13 @@ use crate::domain::policy::{Effect, Rule};
 /// The policy as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
-    /// Where no rule matches.
+    /// The effect where no rule matches.
     pub default: Effect,
     /// In any order.
     pub rules: Vec<Rule>,
 }
 
-/// The policy, and how often it was replaced.
+/// The policy and its revision.
 ///
 /// # Errors
 /// Returns an error if the database fails.

@@ -9,36 +9,36 @@ use super::accounts::unreadable;
 pub struct StoredToken {
     /// `jti`.
     pub id: String,
-    /// Whose it is.
+    /// Row id of its account.
     pub account: i64,
     /// A person's session, or issued to a service.
     pub kind: Kind,
-    /// Services that it is for; all where there is none.
+    /// Services that it is for; empty: all.
     pub audience: Vec<String>,
-    /// A session: the service through which its owner logged in. A token: what it is called.
+    /// Of a session: the service that was logged in to. Of an issued token: its label.
     pub label: String,
-    /// A session: how its owner logged in. A token: who issued it.
+    /// Of a session: the sign-in method. Of an issued token: the account that issued it.
     pub origin: String,
-    /// The address from which it was asked for.
+    /// The client's address at login or issue.
     pub source: String,
     /// Seconds since 1970, as all times here.
     pub created_at: i64,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: i64,
-    /// When it was ended before.
+    /// When it was revoked.
     pub revoked_at: Option<i64>,
-    /// When it was last seen, to within some seconds.
+    /// When it was last used, to within some seconds.
     pub last_used_at: Option<i64>,
-    /// The key that signed it; absent where that was not noted yet.
+    /// The key that signed it; absent in rows of database version 1.
     pub key_id: Option<String>,
 }
 
-/// Whose a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A person's: from a login.
+    /// A person's session: from a login.
     Session,
-    /// A service's: from an admin.
+    /// A system account's token: issued by an admin.
     Issued,
 }
 
@@ -98,7 +98,7 @@ pub fn by_id(db: &Connection, id: &str) -> Result<Option<StoredToken>> {
     select.query_row([id], read).optional()
 }
 
-/// An account's, the newest first. Of sessions, those that are live.
+/// Tokens of an account, the newest first. Of sessions, only the active ones.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -110,8 +110,8 @@ pub fn of(db: &Connection, account: i64, kind: Kind, now: i64) -> Result<Vec<Sto
     select.query_map(params![account, kind == Kind::Issued, now], read)?.collect()
 }
 
-/// Ends one of an account; `false`: there is none such, or it was ended. Also one that has expired: the clock may be wrong,
-/// and be set right.
+/// Revokes a token of an account; `false`: there is no such token, or it was revoked. An expired one too: the clock may be wrong now,
+/// and be corrected later.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -120,7 +120,7 @@ pub fn revoke(db: &Connection, account: i64, kind: Kind, id: &str, now: i64) -> 
     Ok(db.execute(update, params![id, account, kind == Kind::Issued, now])? == 1)
 }
 
-/// Ends all sessions of an account but this, those that have expired among them, as [`revoke`] does. How many were live.
+/// Revokes all sessions of an account but one, expired ones included (see [`revoke`]). Returns how many were active.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -132,7 +132,7 @@ pub fn revoke_sessions(db: &Connection, account: i64, but: Option<&str>, now: i6
     db.execute(&live, params![account, but, now])
 }
 
-/// Ends all that a key has signed, those that have expired among them, as [`revoke`] does. How many were live.
+/// Revokes all tokens that a key signed, expired ones included (see [`revoke`]). Returns how many were active.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -142,7 +142,7 @@ pub fn revoke_signed(db: &Connection, key: &str, now: i64) -> Result<usize> {
     db.execute(&format!("UPDATE tokens SET revoked_at = ?2 WHERE {ended} > ?2"), params![key, now])
 }
 
-/// Notes when tokens were last seen.
+/// Records when tokens were last used.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -152,28 +152,28 @@ pub fn used(db: &Connection, seen: &[(String, i64)]) -> Result<()> {
     seen.iter().try_for_each(|(id, at)| update.execute(params![id, at]).map(drop))
 }
 
-/// Forgets those that ended before this time.
+/// Deletes tokens that expired before a time.
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub fn forget(db: &Connection, before: i64) -> Result<usize> {
+pub fn delete_expired(db: &Connection, before: i64) -> Result<usize> {
     db.execute("DELETE FROM tokens WHERE expires_at < ?1", [before])
 }
 
-/// A service's token that ends soon.
+/// A system account's token that expires soon.
 #[derive(Clone, Debug)]
 pub struct Expiring {
     /// The account's name.
     pub account: String,
-    /// What the token is called.
+    /// The token's label.
     pub label: String,
     /// `jti`.
     pub id: String,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: i64,
 }
 
-/// Services' live tokens that expire before `before`, the next first.
+/// Valid tokens of system accounts that expire before a time, the next first.
 ///
 /// # Errors
 /// Returns an error if the database fails.
