@@ -7,7 +7,8 @@
 //! - `web`, with the feature of that name: pages for people.
 //! - [`chain()`]: an error in words.
 //! - `archive`, with the feature of that name: a service's directory as one file.
-//! - `terminal`, with the feature of that name: what command lines share.
+//! - `ctl`, with the feature of that name: the frame of every operator's command line.
+//! - `terminal`, with the feature of that name: prompts and progress.
 //!
 //! With the feature `service`, what a service speaks with:
 //! - [`server`]: sockets, TLS, connections and their end; [`tls`]: certificates that change while it runs.
@@ -30,6 +31,8 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "service")]
 pub mod context;
+#[cfg(feature = "ctl")]
+pub mod ctl;
 pub mod db;
 #[cfg(feature = "service")]
 pub mod grpc;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use mc_core::model::Steered;
-use mcdsl::terminal::Output;
+use mcdsl::ctl::Output;
 
 use crate::parse::{BackendArg, CustomTlvArg, IdArg, RuleArg, SubjectArg};
 

@@ -1,7 +1,7 @@
 //! Why a command failed, and with which code it exits.
 
 use mc_api::mcproxy::client::ConnectError;
-use mcdsl::terminal::Failure;
+use mcdsl::ctl::Failure;
 use tonic::{Code, Status};
 
 /// Why a command failed.

@@ -13,5 +13,5 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    mcdsl::terminal::run("mcproxyctl", async |out| commands::run(cli, out).await)
+    mcdsl::ctl::run("mcproxyctl", async |out| commands::run(cli, out).await)
 }

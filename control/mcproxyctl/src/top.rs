@@ -16,7 +16,8 @@ use crossterm::terminal::{
 use crossterm::{cursor, queue};
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{BackendState, GetStatsRequest, ListBackendsRequest, RouteKey, Stats};
-use mcdsl::terminal::{Printer, bytes, duration, table};
+use mcdsl::ctl::{Printer, duration, table};
+use mcdsl::terminal::bytes;
 
 use crate::commands::{health_word, refusals};
 use crate::error::Error;

@@ -1,6 +1,5 @@
-//! MCIAS's messages, which are the bodies of its REST API as well, its clients and its operations.
+//! MCIAS's messages, which are also the bodies of its REST API, its clients and its operations.
 
-pub mod client;
 mod generated;
 
 pub use generated::*;

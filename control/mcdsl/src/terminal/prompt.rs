@@ -1,6 +1,6 @@
-//! Questions to who sits at the terminal. Secrets are asked for without showing what is typed.
+//! Questions to the user. Secrets are typed without being shown.
 //!
-//! They are asked on the terminal itself, not on standard input and output, which may be pipes.
+//! They are asked on the terminal itself: standard input and output may be pipes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -9,30 +9,30 @@ use zeroize::Zeroizing;
 
 use crate::Secret;
 
-/// The terminal of this process, whatever standard input and output are (tty(4)).
+/// The controlling terminal of this process, wherever standard input and output lead (tty(4)).
 const TERMINAL: &str = "/dev/tty";
 
-/// Longest secret that is read from standard input, in bytes: a bound for what is no secret at all.
-const LONGEST: u64 = 64 * 1024;
+/// Maximum length of a line of input, in bytes.
+const MAX_LINE: u64 = 64 * 1024;
 
 /// Asks for a secret, without showing what is typed.
 ///
 /// # Errors
-/// There is no terminal, or nothing was typed.
+/// There is no terminal, or the input is empty.
 pub fn prompt_secret(text: &str) -> io::Result<Secret> {
-    let without = "this needs one; where it can be passed by standard input, --help says how";
-    terminal(text, without)?;
+    let instead = "run it on a terminal, or pass the input on standard input if --help shows a way";
+    terminal(text, instead)?;
     let typed = rpassword::prompt_password(text).map(Secret::from)?;
     if typed.expose().is_empty() {
-        return Err(nothing_typed());
+        return Err(empty_input());
     }
     Ok(typed)
 }
 
-/// Asks for a new secret twice, without showing what is typed, until both are the same.
+/// Asks for a new secret twice, without showing what is typed, until both are equal.
 ///
 /// # Errors
-/// There is no terminal, nothing was typed, or three times the two were not the same.
+/// There is no terminal, the input is empty, or the two differ three times.
 pub fn prompt_new_secret(text: &str, again: &str) -> io::Result<Secret> {
     twice(prompt_secret, text, again, &mut io::stderr())
 }
@@ -41,54 +41,45 @@ fn twice(
     mut ask: impl FnMut(&str) -> io::Result<Secret>,
     text: &str,
     again: &str,
-    told: &mut impl Write,
+    messages: &mut impl Write,
 ) -> io::Result<Secret> {
     for _ in 0..3 {
         let secret = ask(text)?;
         if ask(again)?.expose() == secret.expose() {
             return Ok(secret);
         }
-        writeln!(told, "They are not the same.")?;
+        writeln!(messages, "The two differ. Try again.")?;
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "what was typed was not the same twice: nothing was changed",
-    ))
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "The two inputs differ: nothing was changed"))
 }
 
-/// Asks for a line that is no secret.
+/// Asks whether to continue. Only `y` and `yes` mean yes.
 ///
 /// # Errors
-/// There is no terminal, or it was closed.
-pub fn prompt_line(text: &str) -> io::Result<String> {
-    let terminal = terminal(text, "pass it as an argument")?;
-    ask(&mut BufReader::new(&terminal), &mut &terminal, text)
-}
-
-/// Asks whether to go on: only `y` and `yes` say so.
-///
-/// # Errors
-/// There is no terminal: `--yes` is the way without one.
+/// There is no terminal.
 pub fn confirm(question: &str) -> io::Result<bool> {
     let question = format!("{question} [y/N] ");
-    let terminal = terminal(&question, "pass --yes to go on without being asked")?;
+    let terminal = terminal(&question, "pass --yes to continue without a question")?;
     ask(&mut BufReader::new(&terminal), &mut &terminal, &question).map(|answer| is_yes(&answer))
 }
 
-/// Reads a secret from standard input: its first line, without the line's end.
+/// Reads a secret from the next line of standard input.
 ///
 /// # Errors
-/// It cannot be read, or is empty.
+/// The input cannot be read, or is empty.
 pub fn read_secret_stdin() -> io::Result<Secret> {
     first_line(&mut io::stdin().lock())
 }
 
 fn first_line(input: &mut impl BufRead) -> io::Result<Secret> {
     let mut line = Zeroizing::new(String::new());
-    input.take(LONGEST).read_line(&mut line)?;
+    input.take(MAX_LINE).read_line(&mut line)?;
     let secret = line.trim_end_matches(['\r', '\n']);
     if secret.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "there is nothing on standard input"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "Standard input is empty or has too few lines",
+        ));
     }
     Ok(Secret::from(secret))
 }
@@ -97,9 +88,9 @@ fn ask(input: &mut impl BufRead, output: &mut impl Write, text: &str) -> io::Res
     write!(output, "{text}")?;
     output.flush()?;
     let mut line = String::new();
-    if input.take(LONGEST).read_line(&mut line)? == 0 {
+    if input.take(MAX_LINE).read_line(&mut line)? == 0 {
         writeln!(output)?;
-        return Err(nothing_typed());
+        return Err(empty_input());
     }
     Ok(line.trim().to_owned())
 }
@@ -108,20 +99,20 @@ fn is_yes(answer: &str) -> bool {
     matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
-fn nothing_typed() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "nothing was typed")
+fn empty_input() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "The input is empty")
 }
 
-/// Opens the terminal; without one, says what cannot be asked and what to do instead.
+/// Opens the terminal. The error says what cannot be asked and what to do instead.
 fn terminal(question: &str, instead: &str) -> io::Result<File> {
     let opened = OpenOptions::new().read(true).write(true).open(TERMINAL);
-    opened.map_err(|error| io::Error::new(error.kind(), nowhere_to_ask(question, instead)))
+    opened.map_err(|error| io::Error::new(error.kind(), no_terminal(question, instead)))
 }
 
-/// What is said where there is no terminal. Of the question its last line: what stands above it may be a secret.
-fn nowhere_to_ask(question: &str, instead: &str) -> String {
+/// Quotes only the last line of the question: those above it may hold a secret.
+fn no_terminal(question: &str, instead: &str) -> String {
     let question = question.lines().last().unwrap_or_default().trim_end_matches([' ', ':']);
-    format!("there is no terminal to ask on ({question}): {instead}")
+    format!("There is no terminal for a question ({question}): {instead}")
 }
 
 #[cfg(test)]
@@ -129,10 +120,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_above_a_question_is_not_said_in_an_error() {
-        let said =
-            nowhere_to_ask("Give this to your authenticator:\n  SECRET\nCode that it shows: ", "see --help");
-        assert_eq!(said, "there is no terminal to ask on (Code that it shows): see --help");
+    fn errors_quote_only_the_last_line_of_a_question() {
+        let message =
+            no_terminal("Give this to your authenticator:\n  SECRET\nCode that it shows: ", "see --help");
+        assert_eq!(message, "There is no terminal for a question (Code that it shows): see --help");
     }
 
     #[test]
@@ -153,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_from_standard_input_is_its_first_line() {
+    fn a_secret_on_standard_input_is_the_first_line() {
         let check = |input: &str, expect: Option<&str>| {
             let read = first_line(&mut input.as_bytes()).ok();
             assert_eq!(read.as_ref().map(Secret::expose), expect, "{input:?}");
@@ -165,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_secret_must_be_typed_twice_the_same() {
+    fn a_new_secret_must_be_typed_twice() {
         let check = |typed: &[&str], expect: Option<&str>| {
             let mut typed = typed.iter();
             let ask = |_: &str| Ok(Secret::from(*typed.next().unwrap()));

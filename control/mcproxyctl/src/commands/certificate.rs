@@ -2,7 +2,8 @@
 
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{CertificateState, ListCertificatesRequest, ReloadCertificatesRequest};
-use mcdsl::terminal::{Printer, or_dash, table};
+use mcdsl::ctl::{Printer, table};
+use mcdsl::terminal::or_dash;
 use serde_json::json;
 
 use crate::cli::Certificate;

@@ -2,7 +2,8 @@
 
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{Connection as Live, ConnectionFilter, KillConnectionsRequest, ListConnectionsRequest};
-use mcdsl::terminal::{Printer, duration, or_dash, table};
+use mcdsl::ctl::{Printer, duration, table};
+use mcdsl::terminal::or_dash;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 

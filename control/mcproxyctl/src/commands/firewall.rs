@@ -7,7 +7,8 @@ use mc_api::mcproxy::{
     WatchDropsRequest,
 };
 use mc_core::model::{Action, Firewall as Model, FirewallRule, Rate, Subject};
-use mcdsl::terminal::{Printer, list, or_dash, table};
+use mcdsl::ctl::{Printer, list, table};
+use mcdsl::terminal::or_dash;
 use serde::Deserialize;
 use serde_json::json;
 use tokio_stream::StreamExt as _;

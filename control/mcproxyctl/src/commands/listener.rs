@@ -4,7 +4,8 @@ use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{AddListenerRequest, ListListenersRequest, RemoveListenerRequest};
 use mc_core::model::{Listener as Model, ProxyIn, default_hello_timeout_ms, default_max_hello_bytes};
-use mcdsl::terminal::{Printer, or_dash, table};
+use mcdsl::ctl::{Printer, table};
+use mcdsl::terminal::or_dash;
 use serde_json::json;
 
 use super::disposition;

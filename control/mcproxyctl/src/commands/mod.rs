@@ -17,7 +17,8 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use mc_api::mcproxy::client::{self, Client, Target};
 use mc_api::mcproxy::{Disposition, Event, GetCapabilitiesRequest, GetStatusRequest, WatchEventsRequest};
-use mcdsl::terminal::{Printer, bytes, duration, list, or_dash, table};
+use mcdsl::ctl::{Printer, duration, list, table};
+use mcdsl::terminal::{bytes, or_dash};
 use serde_json::json;
 use tokio_stream::StreamExt as _;
 
@@ -37,7 +38,7 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
         return Ok(out.write_all(&script)?);
     }
     let mut client = client::connect(&target(&cli.reach)?).await?;
-    let mut printer = Printer { out, form: cli.output };
+    let mut printer = Printer::new(out, cli.output);
     match cli.command {
         Command::Status => status(&mut client, &mut printer).await,
         Command::Route(command) => route::run(command, &mut client, &mut printer).await,

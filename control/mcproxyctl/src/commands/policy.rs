@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{ListPoliciesRequest, PolicyState};
 use mc_core::model::Policy as Model;
-use mcdsl::terminal::{Printer, table};
+use mcdsl::ctl::{Printer, table};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

@@ -9,7 +9,8 @@ use mc_api::mcproxy::{
     UpdateRouteRequest,
 };
 use mc_core::model::{Balance, Check, CheckKind, ClientAuth, Forwarded, Mode, ProxyOut, Route as Model};
-use mcdsl::terminal::{Printer, or_dash, table};
+use mcdsl::ctl::{Printer, table};
+use mcdsl::terminal::or_dash;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio_stream::StreamExt as _;

@@ -3,7 +3,8 @@
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{GetStatsRequest, RouteStats, Stats};
 use mc_core::outcome::Outcome;
-use mcdsl::terminal::{Printer, bytes, duration, list, or_dash, table};
+use mcdsl::ctl::{Printer, duration, list, table};
+use mcdsl::terminal::{bytes, or_dash};
 use serde_json::json;
 
 use super::moved;

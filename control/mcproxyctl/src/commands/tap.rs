@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{TapRequest, TappedHead};
-use mcdsl::terminal::Printer;
+use mcdsl::ctl::Printer;
 use serde_json::json;
 use tokio_stream::StreamExt as _;
 

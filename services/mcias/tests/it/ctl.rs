@@ -1,7 +1,8 @@
-//! `mciasctl`, as a person or a script uses it.
+//! `mciasctl`, as people and scripts use it.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use mc_testkit::mcias::{Mcias, PASSWORD};
@@ -9,19 +10,32 @@ use serde_json::{Value, json};
 
 struct Ctl<'a>(&'a Mcias);
 
+/// `mciasctl` with a configuration directory of its own.
+fn mciasctl(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mciasctl"));
+    command.env("XDG_CONFIG_HOME", directory.join("config"));
+    for variable in ["MCIAS_SERVER", "MCIAS_CA", "MCIAS_TOKEN_FILE", "METACIRCULAR_CONTEXT"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn output_of(mut command: Command, input: &str) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
 impl Ctl<'_> {
     fn run_with(&self, input: &str, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mciasctl"));
+        let mut command = mciasctl(self.0.folder());
         command.args(["--server", &format!("https://{}", self.0.grpc), "--ca"]).arg(self.0.ca_file());
         command.arg("--token-file").arg(self.0.folder().join("token")).args(arguments);
-        // No terminal to ask on, wherever the test is run.
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
+        output_of(command, input)
     }
 
-    /// What it prints, where it exits with this code.
+    /// Returns what it prints, and checks the exit code.
     fn run(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run_with("", arguments);
         let [out, errors] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
@@ -35,12 +49,12 @@ impl Ctl<'_> {
 }
 
 #[test]
-fn an_operator_s_day() {
+fn ctl_covers_a_daily_workflow() {
     let mcias = Mcias::start();
     let ctl = Ctl(&mcias);
-    assert!(ctl.run(4, &["whoami"]).contains("takes a token"));
+    assert!(ctl.run(5, &["whoami"]).contains("Log in with `mciasctl login"));
     let wrong = ctl.run_with("wrong\n", &["login", "ada", "--password-stdin"]);
-    assert_eq!(wrong.status.code(), Some(4));
+    assert_eq!(wrong.status.code(), Some(5));
     let right = ctl.run_with(&format!("{PASSWORD}\n"), &["login", "ada", "--password-stdin"]);
     assert!(right.status.success(), "{right:?}");
     let token_file = mcias.folder().join("token");
@@ -64,7 +78,7 @@ fn an_operator_s_day() {
     let short = redeem("short");
     assert!(String::from_utf8_lossy(&short.stderr).contains("at least 15"), "{short:?}");
     assert!(redeem(PASSWORD).status.success());
-    assert_eq!(redeem(PASSWORD).status.code(), Some(7));
+    assert_eq!(redeem(PASSWORD).status.code(), Some(4));
     drop(mcias.login("bob"));
     let names: Vec<_> =
         ctl.json(&["account", "list"]).as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
@@ -73,10 +87,10 @@ fn an_operator_s_day() {
     let out = mcias.folder().join("mcr.token");
     let issue =
         ["token", "issue", "mcr", "--label", "rift", "--lifetime", "90d", "--out", out.to_str().unwrap()];
-    let said = ctl.run(0, &issue);
+    let printed = ctl.run(0, &issue);
     let issued = std::fs::read_to_string(&out).unwrap();
     assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(!said.contains(issued.trim()));
+    assert!(!printed.contains(issued.trim()));
     assert!(ctl.run(2, &issue).contains("name a new file"));
     assert_eq!(mcias.introspect(issued.trim(), token.trim()).body["active"], true);
     let id = ctl.json(&["token", "list", "mcr"])[0]["id"].as_str().unwrap().to_owned();
@@ -86,26 +100,35 @@ fn an_operator_s_day() {
     std::fs::write(&policy, ctl.run(0, &["policy", "export"]) + rule).unwrap();
     let set = ["policy", "set", policy.to_str().unwrap()];
     assert!(ctl.run(0, &set).contains("no-bob"));
-    // It was made from a revision that is not in force any more.
+    // It was made from a revision that is no longer in force.
     assert!(ctl.run(6, &set).contains("revision"));
     assert_eq!(ctl.json(&["policy", "explain", "bob", "--service", "mcr"])["effect"], "deny");
     std::fs::write(&policy, "default = \"allow\"\nrule = []\n").unwrap();
     assert!(ctl.run(2, &set).contains("policy.toml:2:1"));
 
-    // Nothing is removed without being asked for twice, and there is nobody to ask here.
+    // Nothing is removed without confirmation, and there is no terminal here.
     if std::fs::File::open("/dev/tty").is_err() {
         assert!(ctl.run(1, &["token", "revoke", "mcr", &id]).contains("--yes"));
     }
     ctl.run(0, &["--yes", "token", "revoke", "mcr", &id]);
     assert_eq!(mcias.introspect(issued.trim(), token.trim()).status, 401);
-    ctl.run(7, &["--yes", "account", "delete", "nobody"]);
+    ctl.run(4, &["--yes", "account", "delete", "nobody"]);
 
     let verdict = ctl.json(&["audit", "verify"]);
     assert_eq!(verdict["intact"], true);
-    ctl.run(0, &["audit", "verify", "--known", verdict["head"].as_str().unwrap()]);
-    ctl.run(5, &["audit", "verify", "--known", &"1".repeat(64)]);
-    ctl.run(1, &["audit", "verify", "--known", &"0".repeat(64)]);
-    assert!(ctl.run(0, &["audit", "list", "--last", "5"]).contains("token.revoke"));
+    let (number, hash) = (&verdict["last_entry"], verdict["last_hash"].as_str().unwrap());
+    let verify = |code, checkpoint: &str| ctl.run(code, &["audit", "verify", "--from-checkpoint", checkpoint]);
+    verify(0, &format!("{number}:{hash}"));
+    verify(7, &format!("{number}:{}", "1".repeat(64)));
+    verify(2, hash);
+    let entries = ctl.run(0, &["audit", "export", "--account", "bob", "--outcome", "done", "--since", "1h"]);
+    let entries: Vec<Value> = entries.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(entries.iter().any(|entry| entry["action"] == "account.create"), "{entries:?}");
+    assert!(entries.iter().all(|entry| entry["actor"] == "bob" || entry["target"] == "bob"), "{entries:?}");
+    assert!(entries.is_sorted_by_key(|entry| entry["number"].as_i64()), "{entries:?}");
+    assert!(!ctl.run(0, &["audit", "list", "--action", "token.revoke"]).contains("account.create"));
+    ctl.run(4, &["audit", "export", "--account", "nobody"]);
+    assert!(ctl.run(0, &["audit", "list", "--limit", "5"]).contains("token.revoke"));
     assert_eq!(ctl.json(&["key", "rotate"]).as_array().unwrap().len(), 2);
     assert_eq!(ctl.json(&["session", "list"]).as_array().unwrap().len(), 1);
 
@@ -113,17 +136,113 @@ fn an_operator_s_day() {
     assert!(!token_file.exists());
     std::fs::write(&token_file, token).unwrap();
     std::fs::set_permissions(&token_file, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(ctl.run(4, &["whoami"]).contains("can be read by others"));
+    assert!(ctl.run(5, &["whoami"]).contains("can be read by others"));
     std::fs::set_permissions(&token_file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    assert!(ctl.run(4, &["whoami"]).contains("revoked"));
+    assert!(ctl.run(5, &["whoami"]).contains("revoked"));
 }
 
 #[test]
-fn where_nobody_answers_it_says_so() {
+fn names_that_do_not_exist_are_errors() {
+    let mcias = Mcias::start();
+    let ctl = Ctl(&mcias);
+    assert!(ctl.run_with(&format!("{PASSWORD}\n"), &["login", "ada", "--password-stdin"]).status.success());
+    for line in [
+        "account show nobody",
+        "account update nobody --disable",
+        "audit list --account nobody",
+        "session list --account nobody",
+        "session end --all --account nobody",
+        "token list nobody",
+        "policy explain nobody --service mcr",
+    ] {
+        let text = ctl.run(4, &line.split(' ').collect::<Vec<_>>());
+        assert!(text.contains("nobody"), "{line}: {text}");
+    }
+    ctl.run(2, &["account", "list", "--type", "robot"]);
+    ctl.run(2, &["account", "update", "ada"]);
+    ctl.run(2, &["token", "issue", "mcr", "--label", "x", "--lifetime", "soon"]);
+    // The log remembers deleted accounts.
+    ctl.run(0, &["account", "create", "bob"]);
+    ctl.run(0, &["account", "delete", "bob", "--yes"]);
+    assert!(ctl.run(0, &["audit", "list", "--account", "bob"]).contains("account.delete"));
+}
+
+#[test]
+fn errors_are_json_where_json_is_asked_for() {
+    let mcias = Mcias::start();
+    let ctl = Ctl(&mcias);
+    let error = |arguments: &[&str]| -> Value {
+        let output = ctl.run_with("", &[arguments, &["--output", "json"]].concat());
+        assert!(output.stdout.is_empty(), "{output:?}");
+        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(error["exit_code"], json!(output.status.code()), "{output:?}");
+        error
+    };
+    assert_eq!(error(&["whoami"])["reason"], "unauthenticated");
+    assert_eq!(error(&["account", "lost"])["reason"], "usage");
+    assert!(ctl.run_with(&format!("{PASSWORD}\n"), &["login", "ada", "--password-stdin"]).status.success());
+    let missing = error(&["account", "show", "nobody"]);
+    assert_eq!((&missing["reason"], &missing["exit_code"]), (&json!("not-found"), &json!(4)));
+    let taken = error(&["account", "create", "ada"]);
+    assert_eq!((&taken["field"], &taken["exit_code"]), (&json!("name"), &json!(6)));
+}
+
+#[test]
+fn a_context_holds_server_ca_and_token() {
+    let mcias = Mcias::start();
+    let folder = mcias.folder();
+    let run = |code: i32, input: &str, line: &str| {
+        let mut command = mciasctl(folder);
+        command.args(line.split(' '));
+        let output = output_of(command, input);
+        assert_eq!(output.status.code(), Some(code), "{line}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    };
+    let (server, ca) = (format!("https://{}", mcias.grpc), mcias.ca_file());
+    let add = format!("context add home --server {server} --ca {}", ca.to_str().unwrap());
+    run(0, "", &add);
+    assert!(run(6, "", &add).contains("There is a context `home`"));
+    run(2, "", "context add work");
+    run(0, "", "context add work --server https://localhost:1");
+    let login = "login ada --password-stdin";
+    run(0, &format!("{PASSWORD}\n"), login);
+    let token = folder.join("config/metacircular/tokens/home");
+    assert_eq!(std::fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(run(0, "", "whoami").contains("ada"));
+    // The token of a context is not sent to a server that is named otherwise.
+    run(5, "", &format!("--server {server} --ca {} whoami", ca.to_str().unwrap()));
+    run(3, "", "--context work whoami");
+    assert!(run(4, "", "--context nowhere whoami").contains("There is no context `nowhere`"));
+    run(0, "", "context use work");
+    run(3, "", "whoami");
+    assert!(run(0, "", "--context home whoami").contains("ada"));
+    let list: Value = serde_json::from_str(&run(0, "", "context list --output json")).unwrap();
+    assert_eq!(
+        (&list["current"], &list["contexts"]["home"]["servers"]["mcias"]),
+        (&json!("work"), &json!(server))
+    );
+    run(0, "", "context remove home");
+    assert!(!token.exists());
+    run(4, "", "context remove home");
+}
+
+#[test]
+fn completion_and_man_pages_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let completion = mciasctl(folder.path()).args(["completion", "bash"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&completion.stdout).contains("_mciasctl"));
+    let man = mciasctl(folder.path()).arg("man").arg(folder.path()).output().unwrap();
+    assert!(man.status.success(), "{man:?}");
+    let page = std::fs::read_to_string(folder.path().join("mciasctl-token-issue.1")).unwrap();
+    assert!(page.contains("lifetime"), "{page}");
+}
+
+#[test]
+fn an_unreachable_server_is_reported() {
     let mut mcias = Mcias::start();
     mcias.stop();
-    assert!(Ctl(&mcias).run(3, &["whoami"]).contains("cannot connect"));
-    let plain = Command::new(env!("CARGO_BIN_EXE_mciasctl"))
+    assert!(Ctl(&mcias).run(3, &["whoami"]).contains("Cannot connect"));
+    let plain = mciasctl(mcias.folder())
         .args(["--server", "http://localhost:1", "--ca"])
         .arg(mcias.ca_file())
         .arg("whoami")
@@ -134,7 +253,7 @@ fn where_nobody_answers_it_says_so() {
 }
 
 #[test]
-fn what_a_script_needs_no_terminal_for() {
+fn scripts_need_no_terminal() {
     let mcias = Mcias::start();
     let ctl = Ctl(&mcias);
     let done = |input: &str, arguments: &[&str]| {
@@ -158,11 +277,11 @@ fn what_a_script_needs_no_terminal_for() {
     done(&format!("{other}\n{code}\n"), &["login", "ada", "--password-stdin", "--recovery"]);
     let without = ctl.run_with(&format!("{other}\n"), &["login", "ada", "--password-stdin"]);
     assert_eq!(without.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&without.stderr).contains("nothing on standard input"), "{without:?}");
+    assert!(String::from_utf8_lossy(&without.stderr).contains("Standard input is empty"), "{without:?}");
 }
 
 #[test]
-fn a_check_reads_what_the_configuration_names() {
+fn check_reads_the_files_of_the_configuration() {
     let mcias = Mcias::start();
     assert!(mcias.run(&["check"]).contains("in order"));
     let certificate = mcias.folder().join("certs/server.pem");

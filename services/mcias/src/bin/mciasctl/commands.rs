@@ -1,98 +1,100 @@
-//! One module for each kind of thing that is operated.
+//! The commands, one module for each kind of thing.
 
 mod account;
-mod login;
-mod own;
+mod audit;
+mod key;
+mod me;
 mod policy;
-mod site;
+mod session;
 mod token;
 
-use std::io::Write;
-use std::path::PathBuf;
-
-use clap::CommandFactory as _;
+use clap::Subcommand;
+use mc_api::audit::audit_client::AuditClient;
 use mc_api::mcias::Changed;
-use mc_api::mcias::client::{self, Client, Target};
-use mcdsl::terminal::{Printer, confirm};
+use mc_api::mcias::accounts_client::AccountsClient;
+use mc_api::mcias::identity_client::IdentityClient;
+use mc_api::mcias::login_policy_client::LoginPolicyClient;
+use mc_api::mcias::me_client::MeClient;
+use mc_api::mcias::signing_keys_client::SigningKeysClient;
+use mcdsl::ctl::{Ctl, Error};
 use serde_json::json;
 
-use crate::cli::{Cli, Command, Password};
-use crate::error::Error;
-use crate::token_file;
-
-/// What commands are done with.
-struct Session<'a> {
-    client: Client,
-    printer: Printer<'a>,
-    token_file: PathBuf,
-    yes: bool,
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the account that is logged in
+    Whoami,
+    /// Change your password, or set one with a setup link
+    #[command(subcommand)]
+    Password(me::Password),
+    /// Manage your authenticator app (TOTP)
+    #[command(subcommand)]
+    Totp(me::Totp),
+    /// Create new recovery codes; the old ones become invalid
+    RecoveryCodes,
+    /// Manage your passkeys; new ones are added in a browser
+    #[command(subcommand)]
+    Passkey(me::Passkey),
+    /// Manage sessions: yours, or those of an account
+    #[command(subcommand)]
+    Session(session::Session),
+    /// Manage accounts of people and services
+    #[command(subcommand)]
+    Account(account::Account),
+    /// Manage tokens of system accounts
+    #[command(subcommand)]
+    Token(token::Token),
+    /// Manage the login policy: who may log in where
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Read and verify the audit log
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// Manage the keys that sign tokens
+    #[command(subcommand)]
+    Key(key::Key),
 }
 
-/// Does what was asked; data goes to `out`.
-pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
-    if let Command::Completion { shell } = cli.command {
-        // By way of memory: the generator panics where its writer fails.
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "mciasctl", &mut script);
-        return Ok(out.write_all(&script)?);
+pub(crate) async fn run(ctl: &mut Ctl<'_>, command: Command) -> Result<(), Error> {
+    if let Command::Password(me::Password::Redeem { stdin }) = command {
+        let identity = IdentityClient::new(ctl.connect_without_token().await?);
+        return me::redeem(ctl, identity, stdin).await;
     }
-    let token_file = cli.reach.token_file.or_else(token_file::default_path);
-    let token_file =
-        token_file.ok_or_else(|| Error::Usage("there is no home directory: pass --token-file".into()))?;
-    // A token that has ended would stand in the way of the login that replaces it.
-    let takes_none =
-        matches!(cli.command, Command::Login { .. } | Command::Password(Password::Redeem { .. }));
-    let token = if takes_none { mc_api::token::Token::default() } else { token_file::read(&token_file)? };
-    let target = Target { url: cli.reach.server, ca: cli.reach.ca };
-    let client = client::connect(&target, token).await?;
-    let mut session =
-        Session { client, printer: Printer { out, form: cli.output }, token_file, yes: cli.yes };
-    match cli.command {
-        Command::Login { name, password_stdin, recovery, audience } => {
-            login::login(&mut session, name, password_stdin, recovery, audience).await
+    let connection = ctl.connect().await?;
+    match command {
+        Command::Whoami => me::whoami(ctl, MeClient::new(connection)).await,
+        Command::Password(command) => me::password(ctl, MeClient::new(connection), &command).await,
+        Command::Totp(command) => me::totp(ctl, MeClient::new(connection), &command).await,
+        Command::RecoveryCodes => me::recovery_codes(ctl, MeClient::new(connection)).await,
+        Command::Passkey(command) => me::passkey(ctl, MeClient::new(connection), command).await,
+        Command::Session(command) => {
+            let accounts = AccountsClient::new(connection.clone());
+            session::run(ctl, MeClient::new(connection), accounts, command).await
         }
-        Command::Logout => login::logout(&mut session).await,
-        Command::Whoami => own::whoami(&mut session).await,
-        Command::Password(Password::Change { stdin }) => own::change_password(&mut session, stdin).await,
-        Command::Password(Password::Redeem { stdin }) => own::redeem(&mut session, stdin).await,
-        Command::Totp(command) => own::totp(&mut session, &command).await,
-        Command::RecoveryCodes => own::recovery_codes(&mut session).await,
-        Command::Passkey(command) => own::passkey(&mut session, command).await,
-        Command::Session(command) => own::session(&mut session, command).await,
-        Command::Account(command) => account::run(&mut session, command).await,
-        Command::Token(command) => token::run(&mut session, command).await,
-        Command::Policy(command) => policy::run(&mut session, command).await,
-        Command::Audit(command) => site::audit(&mut session, command).await,
-        Command::Key(command) => site::key(&mut session, command).await,
-        Command::Completion { .. } => Ok(()),
+        Command::Account(command) => account::run(ctl, AccountsClient::new(connection), command).await,
+        Command::Token(command) => token::run(ctl, AccountsClient::new(connection), command).await,
+        Command::Policy(command) => {
+            let accounts = AccountsClient::new(connection.clone());
+            policy::run(ctl, LoginPolicyClient::new(connection), accounts, command).await
+        }
+        Command::Audit(command) => {
+            let accounts = AccountsClient::new(connection.clone());
+            audit::run(ctl, AuditClient::new(connection), accounts, command).await
+        }
+        Command::Key(command) => key::run(ctl, SigningKeysClient::new(connection), command).await,
     }
 }
 
-impl Session<'_> {
-    /// Asks before something is lost.
-    fn sure(&self, question: &str) -> Result<(), Error> {
-        if self.yes || confirm(question).map_err(Error::Terminal)? { Ok(()) } else { Err(Error::No) }
-    }
-
-    /// Says how much was changed.
-    fn changed(&mut self, changed: &Changed, what: &str) -> Result<(), Error> {
-        let count = changed.changed;
-        let text = || if count == 0 { format!("nothing to do: {what}\n") } else { format!("{what}\n") };
-        Ok(self.printer.print(|| json!({ "changed": count }), text)?)
-    }
+/// Prints what was done, and how many things it changed.
+fn print_changed(ctl: &mut Ctl<'_>, changed: &Changed, what: &str) -> Result<(), Error> {
+    let count = changed.changed;
+    let text = || if count == 0 { format!("Nothing to do: {what}\n") } else { format!("{what}\n") };
+    Ok(ctl.printer.print(|| json!({ "changed": count }), text)?)
 }
 
-/// A time for people: UTC.
-fn when(unix_s: i64) -> String {
-    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]");
-    let time = time::OffsetDateTime::from_unix_timestamp(unix_s).ok();
-    time.and_then(|time| time.format(&format).ok()).unwrap_or_else(|| unix_s.to_string())
-}
-
-fn when_or_dash(unix_s: Option<i64>) -> String {
-    unix_s.map_or_else(|| "-".to_owned(), when)
-}
-
-fn list_or(words: &[String], none: &str) -> String {
+fn join_or(words: &[String], none: &str) -> String {
     if words.is_empty() { none.to_owned() } else { words.join(",") }
+}
+
+fn yes_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
 }

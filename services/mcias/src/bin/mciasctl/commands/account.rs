@@ -1,115 +1,202 @@
 //! Accounts.
 
+use clap::{Args, Subcommand};
+use mc_api::client::Connection;
+use mc_api::mcias::accounts_client::AccountsClient;
 use mc_api::mcias::{
-    Account as Message, CreateAccountRequest, DeleteAccountRequest, EndAccountSessionRequest,
-    EndAccountSessionsRequest, GetAccountRequest, IssueLinkRequest, ListAccountSessionsRequest,
+    Account as Message, CreateAccountRequest, DeleteAccountRequest, GetAccountRequest, IssueLinkRequest,
     ListAccountsRequest, ResetFactorsRequest, UpdateAccountRequest,
 };
+use mcdsl::ctl::{Column, Ctl, Error, when, when_or_dash};
+use tonic::Code;
 
-use super::{Session, list_or, own, when, when_or_dash};
-use crate::cli::{Account, AccountUpdate};
-use crate::error::Error;
+use super::{join_or, me, print_changed};
 
-pub(super) async fn run(session: &mut Session<'_>, command: Account) -> Result<(), Error> {
+#[derive(Debug, Subcommand)]
+pub(crate) enum Account {
+    /// List accounts
+    List {
+        /// Only accounts of this type
+        #[arg(long = "type", value_name = "TYPE", value_parser = ["human", "system"])]
+        account_type: Option<String>,
+        /// Only accounts whose name contains this text
+        #[arg(long, value_name = "TEXT")]
+        contains: Option<String>,
+    },
+    /// Show an account
+    Show {
+        /// Account
+        name: String,
+    },
+    /// Create an account; a person then needs a setup link
+    #[command(
+        after_help = "Examples:\n  mciasctl account create bob --role user\n  mciasctl account create mcr --type system --tag prod"
+    )]
+    Create {
+        /// Account
+        name: String,
+        /// Type: of a person, or of a service
+        #[arg(long = "type", value_name = "TYPE", value_parser = ["human", "system"], default_value = "human")]
+        account_type: String,
+        /// Role of a person; repeat for several
+        #[arg(long = "role", value_name = "ROLE", value_parser = ["admin", "user", "guest"])]
+        roles: Vec<String>,
+        /// Tag; repeat for several
+        #[arg(long = "tag", value_name = "TAG")]
+        tags: Vec<String>,
+        /// Service that a system account acts for [default: the account's name]
+        #[arg(long)]
+        service: Option<String>,
+    },
+    /// Update the given settings of an account
+    #[command(
+        after_help = "Examples:\n  mciasctl account update bob --disable\n  mciasctl account update bob --role user --role admin\n  mciasctl account update mcr --no-tags"
+    )]
+    Update(Update),
+    /// Delete an account with its tokens, sessions and passkeys
+    Delete {
+        /// Account
+        name: String,
+    },
+    /// Create a setup link, with which a person sets a password
+    Link {
+        /// Account of a person
+        name: String,
+    },
+    /// Remove authenticator app, recovery codes and passkeys of a person, and end the sessions
+    ResetFactors {
+        /// Account of a person
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Update {
+    /// Account
+    name: String,
+    /// Enable the account
+    #[arg(long, conflicts_with = "disable")]
+    enable: bool,
+    /// Disable the account, and end its sessions
+    #[arg(long)]
+    disable: bool,
+    /// New role, instead of all present ones; repeat for several
+    #[arg(long = "role", value_name = "ROLE", value_parser = ["admin", "user", "guest"], conflicts_with = "no_roles")]
+    roles: Vec<String>,
+    /// Remove all roles
+    #[arg(long)]
+    no_roles: bool,
+    /// New tag, instead of all present ones; repeat for several
+    #[arg(long = "tag", value_name = "TAG", conflicts_with = "no_tags")]
+    tags: Vec<String>,
+    /// Remove all tags
+    #[arg(long)]
+    no_tags: bool,
+    /// Service that a system account acts for
+    #[arg(long)]
+    service: Option<String>,
+}
+
+pub(super) async fn run(
+    ctl: &mut Ctl<'_>,
+    mut accounts: AccountsClient<Connection>,
+    command: Account,
+) -> Result<(), Error> {
     match command {
-        Account::List { account_type, contains } => list(session, account_type, contains).await,
+        Account::List { account_type, contains } => list(ctl, accounts, account_type, contains).await,
         Account::Show { name } => {
-            let account = session.client.accounts.get_account(GetAccountRequest { name }).await?.into_inner();
-            own::show(session, &account)
+            let account = accounts.get_account(GetAccountRequest { name }).await?.into_inner();
+            me::print_account(ctl, &account)
         }
         Account::Create { name, account_type, roles, tags, service } => {
             let request = CreateAccountRequest { name, account_type, roles, tags, service };
-            let account = session.client.accounts.create_account(request).await?.into_inner();
-            own::show(session, &account)
+            let account = accounts.create_account(request).await?.into_inner();
+            me::print_account(ctl, &account)
         }
-        Account::Update(update) => change(session, update).await,
+        Account::Update(update) => change(ctl, accounts, update).await,
         Account::Delete { name } => {
-            session.sure(&format!("Remove {name} with its tokens, sessions and passkeys?"))?;
-            let request = DeleteAccountRequest { name };
-            let changed = session.client.accounts.delete_account(request).await?.into_inner();
-            session.changed(&changed, "the account is removed")
+            ctl.confirm(&format!("Delete account {name} with its tokens, sessions and passkeys?"))?;
+            let changed = accounts.delete_account(DeleteAccountRequest { name }).await?.into_inner();
+            print_changed(ctl, &changed, "Account deleted")
         }
         Account::Link { name } => {
-            let link = session.client.accounts.issue_link(IssueLinkRequest { name }).await?.into_inner();
-            let lines = [("link", link.url.clone()), ("good until", when(link.expires_at))];
-            Ok(session.printer.record(&link, &lines)?)
+            let link = accounts.issue_link(IssueLinkRequest { name }).await?.into_inner();
+            let lines = [("link", link.url.clone()), ("expires", when(link.expires_at))];
+            Ok(ctl.printer.record(&link, &lines)?)
         }
         Account::ResetFactors { name } => {
-            session.sure(&format!("Take second factor, recovery codes and passkeys from {name}?"))?;
-            let request = ResetFactorsRequest { name };
-            let changed = session.client.accounts.reset_factors(request).await?.into_inner();
-            session.changed(&changed, "they are gone, and the sessions are ended")
-        }
-        Account::Sessions { name } => {
-            let request = ListAccountSessionsRequest { name };
-            let found = session.client.accounts.list_account_sessions(request).await?.into_inner();
-            own::sessions(session, &found.sessions)
-        }
-        Account::EndSessions { name, id } => {
-            let accounts = &mut session.client.accounts;
-            let changed = match id {
-                Some(id) => accounts.end_account_session(EndAccountSessionRequest { name, id }).await?,
-                None => accounts.end_account_sessions(EndAccountSessionsRequest { name }).await?,
-            };
-            session.changed(&changed.into_inner(), "ended")
+            ctl.confirm(&format!("Remove authenticator app, recovery codes and passkeys of {name}?"))?;
+            let changed = accounts.reset_factors(ResetFactorsRequest { name }).await?.into_inner();
+            print_changed(ctl, &changed, "Sign-in methods removed, sessions ended")
         }
     }
 }
 
 async fn list(
-    session: &mut Session<'_>,
+    ctl: &mut Ctl<'_>,
+    mut accounts: AccountsClient<Connection>,
     account_type: Option<String>,
     contains: Option<String>,
 ) -> Result<(), Error> {
+    let mut request = ListAccountsRequest { limit: Some(1000), after: None, account_type, contains };
     let mut found: Vec<Message> = Vec::new();
-    let mut after = None;
     loop {
-        let request = ListAccountsRequest {
-            limit: Some(1000),
-            after,
-            account_type: account_type.clone(),
-            contains: contains.clone(),
-        };
-        let page = session.client.accounts.list_accounts(request).await?.into_inner();
+        let page = accounts.list_accounts(request.clone()).await?.into_inner();
         found.extend(page.accounts);
-        after = page.next;
-        if after.is_none() {
+        request.after = page.next;
+        if request.after.is_none() {
             break;
         }
     }
-    let row = |account: &Message| {
+    let columns = [
+        Column::text("NAME"),
+        Column::exact("TYPE").rank(1),
+        Column::text("ROLES").rank(2),
+        Column::text("TAGS").rank(4),
+        Column::state("STATE"),
+        Column::exact("LAST LOGIN").rank(3),
+    ];
+    let cells = |account: &Message| {
         [
             account.name.clone(),
             account.account_type.clone(),
-            list_or(&account.roles, "-"),
-            list_or(&account.tags, "-"),
-            if account.enabled { "yes" } else { "no" }.to_owned(),
+            join_or(&account.roles, "-"),
+            join_or(&account.tags, "-"),
+            me::state(account).to_owned(),
             when_or_dash(account.last_login_at),
         ]
     };
-    Ok(session.printer.rows(&found, ["NAME", "TYPE", "ROLES", "TAGS", "ENABLED", "LAST LOGIN"], row)?)
+    Ok(ctl.printer.rows(&found, columns, cells)?)
 }
 
-async fn change(session: &mut Session<'_>, update: AccountUpdate) -> Result<(), Error> {
-    let lists = [&update.roles, &update.tags].iter().any(|list| !list.is_empty());
-    let flags = update.enable || update.disable || update.no_roles || update.no_tags;
-    if !lists && !flags && update.service.is_none() {
-        return Err(Error::Usage("say what is to be changed: see --help".into()));
+/// Replaces the settings by the present ones and the given ones. If somebody else changes the account in between, it starts
+/// over once.
+async fn change(
+    ctl: &mut Ctl<'_>,
+    mut accounts: AccountsClient<Connection>,
+    update: Update,
+) -> Result<(), Error> {
+    let sets_roles = update.no_roles || !update.roles.is_empty();
+    let sets_tags = update.no_tags || !update.tags.is_empty();
+    if !(update.enable || update.disable || sets_roles || sets_tags || update.service.is_some()) {
+        return Err(Error::usage("Nothing to update: pass at least one setting (see --help)"));
     }
-    let accounts = &mut session.client.accounts;
-    let name = update.name;
-    let before = accounts.get_account(GetAccountRequest { name: name.clone() }).await?.into_inner();
-    let list = |given: Vec<String>, none: bool, before: Vec<String>| {
-        if none || !given.is_empty() { given } else { before }
+    let request = |present: Message| UpdateAccountRequest {
+        name: present.name,
+        enabled: update.enable || (present.enabled && !update.disable),
+        roles: if sets_roles { update.roles.clone() } else { present.roles },
+        tags: if sets_tags { update.tags.clone() } else { present.tags },
+        service: update.service.clone().or(present.service),
+        revision: present.revision,
     };
-    let request = UpdateAccountRequest {
-        name,
-        enabled: if update.enable || update.disable { update.enable } else { before.enabled },
-        roles: list(update.roles, update.no_roles, before.roles),
-        tags: list(update.tags, update.no_tags, before.tags),
-        service: update.service.or(before.service),
-        revision: before.revision,
+    let get = GetAccountRequest { name: update.name.clone() };
+    let present = accounts.get_account(get.clone()).await?.into_inner();
+    let updated = match accounts.update_account(request(present)).await {
+        Err(status) if status.code() == Code::Aborted => {
+            let present = accounts.get_account(get).await?.into_inner();
+            accounts.update_account(request(present)).await?
+        }
+        other => other?,
     };
-    let account = accounts.update_account(request).await?.into_inner();
-    own::show(session, &account)
+    me::print_account(ctl, &updated.into_inner())
 }

@@ -2,74 +2,134 @@
 
 use std::path::PathBuf;
 
+use clap::{Args, Subcommand};
+use mc_api::client::Connection;
+use mc_api::mcias::accounts_client::AccountsClient;
 use mc_api::mcias::{IssueTokenRequest, ListTokensRequest, RevokeTokenRequest, Token as Message};
 use mcdsl::Secret;
+use mcdsl::clock::Clock;
+use mcdsl::ctl::{Column, Ctl, Error, create_token_file, parse_lifetime, when, when_or_dash};
 use serde_json::json;
 
-use super::{Session, list_or, when, when_or_dash};
-use crate::cli::Token;
-use crate::error::Error;
-use crate::token_file;
+use super::{join_or, print_changed};
 
-pub(super) async fn run(session: &mut Session<'_>, command: Token) -> Result<(), Error> {
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Issue a token; it is shown only once
+    #[command(
+        after_help = "Example:\n  mciasctl token issue mcr --label rift --lifetime 90d --out /srv/mcr/mcias.token"
+    )]
+    Issue(Issue),
+    /// List the tokens of an account, expired and revoked ones included
+    List {
+        /// System account
+        name: String,
+    },
+    /// Revoke a token
+    Revoke {
+        /// System account
+        name: String,
+        /// Token
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Issue {
+    /// System account
+    name: String,
+    /// What the token is for, or where it is kept
+    #[arg(long)]
+    label: String,
+    /// Service that the token is valid for; repeat for several [default: all services]
+    #[arg(long, value_name = "SERVICE")]
+    audience: Vec<String>,
+    /// Lifetime: 90d, 12h [default: 365d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_lifetime)]
+    lifetime: Option<i64>,
+    /// Write the token to a new file of mode 0600 instead of printing it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(super) async fn run(
+    ctl: &mut Ctl<'_>,
+    mut accounts: AccountsClient<Connection>,
+    command: Token,
+) -> Result<(), Error> {
     match command {
-        Token::Issue { name, label, audience, lifetime, out } => {
-            let request = IssueTokenRequest { name, label, audience, lifetime_seconds: lifetime };
-            issue(session, request, out).await
-        }
+        Token::Issue(arguments) => issue(ctl, accounts, arguments).await,
         Token::List { name } => {
-            let found =
-                session.client.accounts.list_tokens(ListTokensRequest { name }).await?.into_inner().tokens;
-            let row = |token: &Message| {
-                [
-                    token.id.clone(),
-                    token.label.clone(),
-                    list_or(&token.audience, "all"),
-                    when(token.created_at),
-                    when(token.expires_at),
-                    when_or_dash(token.last_used_at),
-                    when_or_dash(token.revoked_at),
-                    token.issued_by.clone(),
-                ]
-            };
-            let head = ["ID", "LABEL", "FOR", "ISSUED", "UNTIL", "LAST USED", "REVOKED", "BY"];
-            Ok(session.printer.rows(&found, head, row)?)
+            let found = accounts.list_tokens(ListTokensRequest { name }).await?.into_inner().tokens;
+            list(ctl, &found)
         }
         Token::Revoke { name, id } => {
-            session.sure(&format!("Revoke this token of {name}?"))?;
-            let request = RevokeTokenRequest { name, id };
-            let changed = session.client.accounts.revoke_token(request).await?.into_inner();
-            session.changed(&changed, "the token is revoked")
+            ctl.confirm(&format!("Revoke token {id} of {name}?"))?;
+            let changed = accounts.revoke_token(RevokeTokenRequest { name, id }).await?.into_inner();
+            print_changed(ctl, &changed, "Token revoked")
         }
     }
 }
 
+fn list(ctl: &mut Ctl<'_>, found: &[Message]) -> Result<(), Error> {
+    let now = Clock::system().unix_s();
+    let state = |token: &Message| match token.revoked_at {
+        Some(_) => "revoked",
+        None if token.expires_at <= now => "expired",
+        None => "valid",
+    };
+    let columns = [
+        Column::exact("ID"),
+        Column::text("LABEL"),
+        Column::state("STATE"),
+        Column::text("AUDIENCE").rank(3),
+        Column::exact("CREATED").rank(5),
+        Column::exact("EXPIRES").rank(1),
+        Column::exact("LAST USED").rank(2),
+        Column::exact("REVOKED").rank(6),
+        Column::text("ISSUED BY").rank(4),
+    ];
+    let cells = |token: &Message| {
+        [
+            token.id.clone(),
+            token.label.clone(),
+            state(token).to_owned(),
+            join_or(&token.audience, "all"),
+            when(token.created_at),
+            when(token.expires_at),
+            when_or_dash(token.last_used_at),
+            when_or_dash(token.revoked_at),
+            token.issued_by.clone(),
+        ]
+    };
+    Ok(ctl.printer.rows(found, columns, cells)?)
+}
+
 async fn issue(
-    session: &mut Session<'_>,
-    request: IssueTokenRequest,
-    out: Option<PathBuf>,
+    ctl: &mut Ctl<'_>,
+    mut accounts: AccountsClient<Connection>,
+    Issue { name, label, audience, lifetime, out }: Issue,
 ) -> Result<(), Error> {
-    // Found out before there is a token that nobody has.
+    // Before a token is issued that would be lost.
     if let Some(out) = out.as_ref().filter(|out| out.exists()) {
-        return Err(Error::Usage(format!("{} is there: name a new file", out.display())));
+        return Err(Error::usage(format!("{} exists: name a new file", out.display())));
     }
-    let name = request.name.clone();
-    let issued = session.client.accounts.issue_token(request).await?.into_inner();
+    let request = IssueTokenRequest { name: name.clone(), label, audience, lifetime_seconds: lifetime };
+    let issued = accounts.issue_token(request).await?.into_inner();
     let secret = Secret::from(issued.token);
     let details = issued.details.unwrap_or_default();
     let mut json = json!(details);
     let mut lines = vec![
         ("id", details.id.clone()),
         ("label", details.label.clone()),
-        ("for", list_or(&details.audience, "all")),
-        ("until", when(details.expires_at)),
+        ("audience", join_or(&details.audience, "all")),
+        ("expires", when(details.expires_at)),
     ];
     match &out {
         Some(out) => {
-            if let Err(error) = token_file::write(out, &secret, true) {
-                // A token that nobody has is good for nothing but to be found.
-                let request = RevokeTokenRequest { name, id: details.id };
-                session.client.accounts.revoke_token(request).await?;
+            if let Err(error) = create_token_file(out, &secret) {
+                // Nobody has it.
+                accounts.revoke_token(RevokeTokenRequest { name, id: details.id }).await?;
                 return Err(error);
             }
             lines.push(("written to", out.display().to_string()));
@@ -79,5 +139,5 @@ async fn issue(
             lines.push(("token", secret.expose().to_owned()));
         }
     }
-    Ok(session.printer.record(&json, &lines)?)
+    Ok(ctl.printer.record(&json, &lines)?)
 }

@@ -1,0 +1,31 @@
+//! The frame of every command line that operates a service ("a ctl").
+//!
+//! A ctl is a [`Program`], its own commands, and one call of [`main`]. The frame adds what all ctls share: global options,
+//! contexts (several sites), login and logout at MCIAS, tokens, tables, JSON, paging, exit codes, completion, man pages.
+//! Data goes to standard output; errors, questions and progress go to standard error or the terminal.
+//!
+//! Names are positional, everything else is an option. Verbs: `list`, `show`, `create` and `delete` (things), `add` and
+//! `remove` (members of a list), `update`. A name that does not exist is an error, also in a filter.
+//!
+//! Left out: full-screen views.
+
+mod args;
+mod context;
+mod error;
+mod login;
+mod output;
+mod program;
+mod run;
+mod screen;
+mod settings;
+mod table;
+mod time;
+mod token_file;
+
+pub use error::{Error, Exit};
+pub use output::{Output, Printer, list, table};
+pub use program::{Ctl, Program, command, main, new_password, secret};
+pub use run::{Failure, run};
+pub use table::Column;
+pub use time::{Moment, duration, parse_lifetime, when, when_or_dash};
+pub use token_file::create as create_token_file;

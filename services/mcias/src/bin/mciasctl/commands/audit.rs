@@ -1,0 +1,217 @@
+//! The audit log.
+
+use clap::{Args, Subcommand};
+use mc_api::audit::audit_client::AuditClient;
+use mc_api::audit::{AuditEntry, ExportAuditRequest, ListAuditRequest, VerifyAuditRequest};
+use mc_api::client::Connection;
+use mc_api::mcias::GetAccountRequest;
+use mc_api::mcias::accounts_client::AccountsClient;
+use mcdsl::clock::Clock;
+use mcdsl::ctl::{Column, Ctl, Error, Exit, Moment, when};
+use mcdsl::terminal::Progress;
+
+use super::yes_no;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// List entries, newest first
+    #[command(after_help = "Example:\n  mciasctl audit list --account bob --outcome refused --since 7d")]
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// Maximum number of entries
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        limit: u32,
+    },
+    /// Export entries, oldest first, one JSON object per line
+    #[command(after_help = "Example:\n  mciasctl audit export --since 2026-11-01 > november.jsonl")]
+    Export(Filter),
+    /// Verify that each entry follows from the one before; prints a checkpoint to keep elsewhere
+    #[command(after_help = "Example:\n  mciasctl audit verify --from-checkpoint 535:9f86d0...")]
+    Verify {
+        /// Start after the checkpoint of an earlier verification, which must still be in the log
+        #[arg(long, value_name = "NUMBER:HASH", value_parser = checkpoint)]
+        from_checkpoint: Option<(i64, String)>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Filter {
+    /// Only what this account did, or what was done to it
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// Only this action: login, account.create
+    #[arg(long)]
+    action: Option<String>,
+    /// Only this outcome
+    #[arg(long, value_parser = ["done", "refused"])]
+    outcome: Option<String>,
+    /// Only what was done to this target
+    #[arg(long)]
+    target: Option<String>,
+    /// Only from this time on: 2026-11-30, 2026-11-30T09:13:00Z, or an age (7d)
+    #[arg(long, value_name = "TIME")]
+    since: Option<Moment>,
+    /// Only before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<Moment>,
+}
+
+fn checkpoint(text: &str) -> Result<(i64, String), String> {
+    let parsed =
+        text.split_once(':').and_then(|(number, hash)| Some((number.parse().ok()?, hash.to_owned())));
+    parsed.ok_or_else(|| "expected the checkpoint that `audit verify` printed, NUMBER:HASH".to_owned())
+}
+
+/// Entries of one request.
+const PAGE: u32 = 1000;
+
+pub(super) async fn run(
+    ctl: &mut Ctl<'_>,
+    audit: AuditClient<Connection>,
+    accounts: AccountsClient<Connection>,
+    command: Audit,
+) -> Result<(), Error> {
+    match command {
+        Audit::List { filter, limit } => list(ctl, audit, accounts, filter, limit).await,
+        Audit::Export(filter) => export(ctl, audit, accounts, filter).await,
+        Audit::Verify { from_checkpoint } => verify(ctl, audit, from_checkpoint).await,
+    }
+}
+
+async fn list(
+    ctl: &mut Ctl<'_>,
+    mut audit: AuditClient<Connection>,
+    accounts: AccountsClient<Connection>,
+    filter: Filter,
+    limit: u32,
+) -> Result<(), Error> {
+    let [since_ms, until_ms] = filter.times();
+    let Filter { account, action, outcome, target, .. } = filter;
+    let name = account.clone();
+    let mut request =
+        ListAuditRequest { limit: None, before: None, account, action, outcome, target, since_ms, until_ms };
+    let mut found: Vec<AuditEntry> = Vec::new();
+    loop {
+        let left = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+        if left == 0 {
+            break;
+        }
+        request.limit = Some(left.min(PAGE));
+        let page = audit.list_audit(request.clone()).await?.into_inner();
+        found.extend(page.entries);
+        request.before = page.next;
+        if request.before.is_none() {
+            break;
+        }
+    }
+    if found.is_empty() {
+        check_account(accounts, name).await?;
+    }
+    let columns = [
+        Column::number("NUMBER").rank(3),
+        Column::exact("TIME"),
+        Column::text("ACTOR"),
+        Column::text("ACTION"),
+        Column::text("TARGET"),
+        Column::state("OUTCOME").rank(1),
+        Column::text("SOURCE").rank(2),
+        Column::text("SERVICE").rank(5),
+        Column::text("DETAIL").rank(4),
+    ];
+    let cells = |entry: &AuditEntry| {
+        [
+            entry.number.to_string(),
+            when(entry.at_ms.div_euclid(1000)),
+            entry.actor.clone(),
+            entry.action.clone(),
+            entry.target.clone(),
+            entry.outcome.clone(),
+            entry.source.clone(),
+            entry.service.clone(),
+            entry.detail.clone(),
+        ]
+    };
+    Ok(ctl.printer.rows(&found, columns, cells)?)
+}
+
+async fn export(
+    ctl: &mut Ctl<'_>,
+    mut audit: AuditClient<Connection>,
+    accounts: AccountsClient<Connection>,
+    filter: Filter,
+) -> Result<(), Error> {
+    let [since_ms, until_ms] = filter.times();
+    let Filter { account, action, outcome, target, .. } = filter;
+    let name = account.clone();
+    let request = ExportAuditRequest { after: None, account, action, outcome, target, since_ms, until_ms };
+    let mut entries = audit.export_audit(request).await?.into_inner();
+    let progress = Progress::of_items("Exporting entries");
+    let mut count = 0;
+    while let Some(entry) = entries.message().await? {
+        ctl.printer.json_line(&entry)?;
+        count += 1;
+        progress.set(count);
+    }
+    if count == 0 { check_account(accounts, name).await } else { Ok(()) }
+}
+
+/// An account without entries must exist: otherwise its name is a mistake. The log remembers deleted accounts.
+async fn check_account(mut accounts: AccountsClient<Connection>, name: Option<String>) -> Result<(), Error> {
+    if let Some(name) = name {
+        accounts.get_account(GetAccountRequest { name }).await?;
+    }
+    Ok(())
+}
+
+async fn verify(
+    ctl: &mut Ctl<'_>,
+    mut audit: AuditClient<Connection>,
+    from: Option<(i64, String)>,
+) -> Result<(), Error> {
+    let (after_entry, after_hash) = from.unzip();
+    let mut request = VerifyAuditRequest { after_entry, after_hash, limit: None };
+    let progress = Progress::of_items("Verifying entries");
+    let verdict = loop {
+        let slice = audit.verify_audit(request.clone()).await?.into_inner();
+        if slice.complete || !slice.intact {
+            break slice;
+        }
+        progress.set(slice.last_entry.unsigned_abs());
+        request.after_entry = Some(slice.last_entry);
+        request.after_hash = Some(slice.last_hash);
+    };
+    drop(progress);
+    let lines = [
+        ("intact", yes_no(verdict.intact)),
+        ("last entry", verdict.last_entry.to_string()),
+        ("checkpoint", format!("{}:{}", verdict.last_entry, verdict.last_hash)),
+    ];
+    ctl.printer.record(&verdict, &lines)?;
+    let problem = verdict.problem.unwrap_or_else(|| "the server does not say where".to_owned());
+    if verdict.intact {
+        return Ok(());
+    }
+    Err(Error::new(Exit::Unsound, format!("The audit log is not intact: {problem}")))
+}
+
+impl Filter {
+    /// `since` and `until` in milliseconds since 1970.
+    fn times(&self) -> [Option<i64>; 2] {
+        let now = Clock::system().unix_s();
+        [self.since, self.until].map(|moment| Some(moment?.unix_s(now).saturating_mul(1000)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_a_number_and_a_hash() {
+        assert_eq!(checkpoint("535:9f86"), Ok((535, "9f86".to_owned())));
+        for wrong in ["9f86", "x:9f86", ""] {
+            assert!(checkpoint(wrong).is_err(), "{wrong}");
+        }
+    }
+}
