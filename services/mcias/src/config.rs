@@ -29,6 +29,9 @@ pub struct Config {
     pub log: Log,
 }
 
+/// Bytes of a body that anybody may send: no token is needed, or it is not known yet.
+pub(crate) const SMALL: usize = 64 * 1024;
+
 /// `[site]`: what the outside knows it by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

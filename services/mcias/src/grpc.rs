@@ -23,7 +23,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic::{Request, Response, Status};
 
 use crate::app::{Ask, Mcias};
-use crate::http::SMALL;
+use crate::config::SMALL;
 
 /// Serves the calls.
 #[derive(Clone, Debug)]

@@ -24,9 +24,7 @@ use utoipa::{Modify, OpenApi as _};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::{Ask, Mcias};
-
-/// Bytes of a body that anybody may send: no token is needed, or it is not known yet.
-pub(crate) const SMALL: usize = 64 * 1024;
+use crate::config::SMALL;
 
 /// What handlers share.
 pub(crate) type App = Arc<Mcias>;

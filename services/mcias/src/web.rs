@@ -24,8 +24,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::app::Mcias;
+use crate::config::SMALL;
 use crate::domain::Role;
-use crate::http::SMALL;
 
 /// What pages share.
 #[derive(Debug)]
