@@ -79,14 +79,13 @@ fn rows() -> Vec<Row> {
     rows.extend(bpf());
     rows.push(kernel_tls(&trimmed("/proc/sys/net/ipv4/tcp_available_ulp")));
     rows.push(namespaces());
-    rows.extend(toolchain());
+    rows.push(toolchain());
     rows.extend(TOOLS.iter().map(tool));
     rows
 }
 
 /// Programs: name, what for, what to do without.
 const TOOLS: &[(&str, &str, &str)] = &[
-    ("cargo-fuzz", "fuzz targets", "`cargo xtask test` installs it into target/tools"),
     ("cargo-deny", "advisories in `cargo xtask lint`", "cargo install cargo-deny --locked"),
     ("haproxy", "tests and benchmarks with peers", "apt-get install haproxy"),
     ("nginx", "tests and benchmarks with peers", "apt-get install nginx libnginx-mod-stream"),
@@ -227,29 +226,17 @@ fn namespaces() -> Row {
     row("network namespaces", state, found, "namespace tests, benchmarks", "run `cargo xtask test` as root")
 }
 
-fn toolchain() -> [Row; 2] {
-    let nightly = read(Command::new("rustc").env("RUSTUP_TOOLCHAIN", "nightly").arg("--version"));
+fn toolchain() -> Row {
     let sysroot = read(Command::new("rustc").env("RUSTUP_TOOLCHAIN", "nightly").args(["--print", "sysroot"]));
     let source =
         sysroot.is_ok_and(|root| Path::new(root.trim()).join("lib/rustlib/src/rust/library").is_dir());
-    let state = |good| if good { State::Ok } else { State::Lacks };
-    let found = nightly.as_ref().map_or("absent".to_owned(), |version| version.trim().to_owned());
-    [
-        row(
-            "nightly toolchain",
-            state(nightly.is_ok()),
-            found,
-            "fuzz targets",
-            "rustup toolchain install nightly",
-        ),
-        row(
-            "nightly's rust-src",
-            state(source),
-            if source { "there" } else { "absent" },
-            "what runs in the kernel, where Debian's rustc-web is not wanted",
-            "rustup component add rust-src --toolchain nightly; or Debian's rustc-web, cargo-web and rust-web-src",
-        ),
-    ]
+    row(
+        "nightly with rust-src",
+        if source { State::Ok } else { State::Lacks },
+        if source { "there" } else { "absent" },
+        "what runs in the kernel, where Debian's rustc-web is not wanted",
+        "rustup toolchain install nightly --component rust-src; or Debian's rustc-web, cargo-web and rust-web-src",
+    )
 }
 
 fn tool(&(name, purpose, remedy): &(&'static str, &'static str, &'static str)) -> Row {

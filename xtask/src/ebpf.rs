@@ -16,6 +16,9 @@ use crate::setup;
 /// Debian's compiler, its cargo, and the library's sources.
 const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 
+/// What is built, by the names of the programs.
+const OBJECTS: [&str; 3] = ["mc-ebpf", "mc-steer", "mc-generate"];
+
 const BPF_LINKER: &str = "0.13.0";
 
 /// Little-endian machines, which all that MC-Proxy runs on are.
@@ -68,7 +71,7 @@ pub(crate) fn build(repo: &Repo) -> Result<PathBuf> {
         .env("RUSTFLAGS", FLAGS)
         .args(["build", "--quiet", "--release", "--locked", "--target", TARGET, "-Z", "build-std=core"]);
     run_command(&mut build)?;
-    for name in ["mc-ebpf", "mc-steer", "mc-generate"] {
+    for name in OBJECTS {
         let built = folder.join("build").join(TARGET).join("release").join(name);
         let object = folder.join(name);
         let bytes = std::fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
@@ -78,6 +81,11 @@ pub(crate) fn build(repo: &Repo) -> Result<PathBuf> {
         }
     }
     Ok(folder)
+}
+
+/// Whether the objects are there.
+pub(crate) fn is_built(repo: &Repo) -> bool {
+    OBJECTS.iter().all(|name| repo.target.join("ebpf").join(name).is_file())
 }
 
 /// Builds the objects where that can be. Without them the program works, and judges in user space alone.
@@ -151,7 +159,7 @@ impl Toolchain {
         let found_at_run_time = self.llvm.parent().context("a folder")?.display();
         let mut install = repo.cargo();
         install
-            .args(["install", "--quiet", "--locked", "--version", BPF_LINKER, "--no-default-features"])
+            .args(["install", "--locked", "--version", BPF_LINKER, "--no-default-features"])
             .args(["--features", &format!("llvm-{}", self.major), "--root"])
             .arg(&folder)
             .arg("bpf-linker")

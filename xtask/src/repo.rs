@@ -13,9 +13,6 @@ pub(crate) struct Repo {
     pub(crate) target: PathBuf,
 }
 
-/// Where the fuzz crates are. They are no members of the workspace: cargo-fuzz builds them with its own flags.
-pub(crate) const FUZZ_FOLDERS: [&str; 2] = ["dataplane/fuzz", "services/mcias/fuzz"];
-
 impl Repo {
     /// Finds the working tree that this command was started from.
     pub(crate) fn find() -> Result<Self> {
@@ -55,7 +52,7 @@ impl Repo {
         command
     }
 
-    /// Cargo of the nightly toolchain, which fuzzing needs.
+    /// Cargo of the nightly toolchain.
     pub(crate) fn nightly_cargo(&self) -> Command {
         let mut command = self.cargo();
         command.env("RUSTUP_TOOLCHAIN", "nightly").env_remove("CARGO");

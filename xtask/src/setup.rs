@@ -35,8 +35,6 @@ const REQUIREMENTS: &str = "services/testkit/requirements.txt";
 const COUNTRIES: &str = "@ip-location-db/geo-whois-asn-country-mmdb";
 const COUNTRIES_VERSION: &str = "2.3.2026061719";
 
-const CARGO_FUZZ: &str = "0.13.2";
-
 /// What was found or installed.
 #[derive(Debug, Default)]
 pub(crate) struct Tools {
@@ -61,8 +59,6 @@ pub(crate) fn for_tests(repo: &Repo) -> Tools {
     if let Some(countries) = tools.keep(countries) {
         tools.env.push(("MC_COUNTRY_MMDB", countries));
     }
-    let fuzz = cargo_tool(repo, "cargo-fuzz", CARGO_FUZZ).context("cargo-fuzz is missing");
-    tools.keep(fuzz);
     tools
 }
 
@@ -99,10 +95,7 @@ pub(crate) fn cargo_tool(repo: &Repo, name: &str, version: &str) -> Result<PathB
     }
     // Up to date where this very version is there already: cargo sees to that.
     let mut install = repo.cargo();
-    install
-        .args(["install", "--quiet", "--locked", "--version", version, "--root"])
-        .arg(repo.tools())
-        .arg(name);
+    install.args(["install", "--locked", "--version", version, "--root"]).arg(repo.tools()).arg(name);
     // Its own target folder, kept: an interrupted build goes on where it was.
     install.env("CARGO_TARGET_DIR", repo.tools().join("build"));
     if !path.is_file() {

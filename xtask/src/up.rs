@@ -18,9 +18,9 @@ pub(crate) struct Args {
     /// Runs the printed lines itself, says whether they do what they promise, and stops.
     #[arg(long)]
     check: bool,
-    /// Faster to build and slower to run: the dev profile.
+    /// Slower to build and faster to run: the release profile.
     #[arg(long)]
-    dev: bool,
+    release: bool,
 }
 
 /// Builds, then replaces this process.
@@ -28,16 +28,23 @@ pub(crate) struct Args {
 /// # Errors
 /// It does not build, or cannot be started.
 pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
-    let profile = if args.dev { "dev" } else { "release" };
+    let profile = if args.release { "release" } else { "dev" };
     eprintln!("up: building MC-Proxy, MCIAS and the demo site ({profile} profile; minutes the first time)");
+    if !ebpf::is_built(repo) {
+        eprintln!(
+            "up: without what runs in the kernel, which the demo does not need (`cargo xtask ebpf` builds it)"
+        );
+    }
     let watch = Stopwatch::start();
-    ebpf::build_if_possible(repo);
     let mut build = repo.cargo();
-    build.args(["build", "--profile", profile]).args(["-p", "mc-proxy", "-p", "mcproxyctl"]);
-    build.args(["-p", "mcias", "-p", "mc-demo"]);
+    // Of the whole workspace, because a part would have other features of third-party crates than the tests' build.
+    build.args(["build", "--workspace", "--profile", profile]);
+    for program in ["mc-proxy", "mcproxyctl", "mcias", "mciasctl", "mc-demo"] {
+        build.args(["--bin", program]);
+    }
     run_command(&mut build)?;
     eprintln!("up: built in {}", words(watch.elapsed()));
-    let folder = repo.target.join(if args.dev { "debug" } else { "release" });
+    let folder = repo.target.join(if args.release { "release" } else { "debug" });
     let mut demo = demo(repo, &folder);
     if args.check {
         demo.arg("--check");

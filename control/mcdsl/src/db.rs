@@ -7,6 +7,7 @@
 //! SQL and rows are the service's.
 
 mod error;
+mod fault;
 mod open;
 #[cfg(test)]
 mod tests;

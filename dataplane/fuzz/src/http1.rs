@@ -4,8 +4,8 @@
 //! whole once more as a response.
 
 use mc_core::http1::{
-    Authority, Body, Decoder, Facts, Forwarded, HeadEnd, Limits, Malformed, Request, RequestLine, Response, Step,
-    write_request,
+    Authority, Body, Decoder, Facts, Forwarded, HeadEnd, Limits, Malformed, Request, RequestLine, Response,
+    Step, write_request,
 };
 
 const LIMITS: Limits = Limits { head_bytes: 4096, target_bytes: 2048, fields: 50 };
@@ -61,8 +61,13 @@ fn check_other_parser(head: &[u8], request: &Request) {
 /// What is passed on is one request, with the same meaning, and nothing of the client's connection.
 fn check_passed_on(head: &[u8], request: &Request) {
     let host = if request.host.is_empty() { b"a.example" } else { request.host.of(head) };
-    let facts =
-        Facts { client: [192, 0, 2, 1].into(), host, request_id: "id", forwarded: Forwarded::Set, client_cert: None };
+    let facts = Facts {
+        client: [192, 0, 2, 1].into(),
+        host,
+        request_id: "id",
+        forwarded: Forwarded::Set,
+        client_cert: None,
+    };
     let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
     let mut out = Vec::new();
     let passed = passed(request, head);
@@ -80,7 +85,8 @@ fn check_passed_on(head: &[u8], request: &Request) {
         let meant = request.section.fields().iter().any(|field| {
             request.section.is_hop_by_hop(field, head) && field.name.of(head).eq_ignore_ascii_case(name)
         });
-        let ours = name.starts_with(b"x-forwarded-") || [b"forwarded".as_slice(), b"x-request-id"].contains(&name);
+        let ours =
+            name.starts_with(b"x-forwarded-") || [b"forwarded".as_slice(), b"x-request-id"].contains(&name);
         let framing = name == b"Transfer-Encoding";
         assert!(!meant || ours || framing, "{} is passed on", String::from_utf8_lossy(name));
     }

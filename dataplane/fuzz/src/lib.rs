@@ -9,6 +9,33 @@ pub mod client_hello;
 pub mod http1;
 pub mod proxy_protocol;
 
+use std::sync::LazyLock;
+
+/// Checks one input.
+pub type Check = fn(&[u8]);
+
+/// Every target by its name, which is that of its folder in `seeds/`.
+pub const TARGETS: &[(&str, Check)] = &[
+    ("admin_validation", admin_validation::check),
+    ("client_hello", client_hello::check),
+    ("http1", http1::check),
+    ("proxy_protocol", proxy_protocol::check),
+];
+
+/// The target that `MC_FUZZ_TARGET` names.
+///
+/// # Panics
+/// There is none of this name.
+#[must_use]
+pub fn chosen() -> Check {
+    static CHOSEN: LazyLock<Check> = LazyLock::new(|| {
+        let name = std::env::var("MC_FUZZ_TARGET").unwrap_or_default();
+        let target = TARGETS.iter().find(|(known, _)| *known == name);
+        target.unwrap_or_else(|| panic!("MC_FUZZ_TARGET: there is no target `{name}`")).1
+    });
+    *CHOSEN
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -26,9 +53,10 @@ mod tests {
 
     #[test]
     fn seeds_pass() {
-        run_seeds("client_hello", super::client_hello::check);
-        run_seeds("proxy_protocol", super::proxy_protocol::check);
-        run_seeds("http1", super::http1::check);
-        run_seeds("admin_validation", super::admin_validation::check);
+        for (target, check) in super::TARGETS {
+            run_seeds(target, *check);
+        }
+        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").read_dir().unwrap();
+        assert_eq!(folders.count(), super::TARGETS.len());
     }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use mc_testkit::backend::{Backend, Expect};
 use mc_testkit::ca::Ca;
 use mc_testkit::client::{Raw, Request};
+use mc_testkit::clock::PATIENCE;
 use mc_testkit::hello::Hello;
 use mc_testkit::net::Host;
 use mc_testkit::proxy::{Config, Proxy};
@@ -237,7 +238,7 @@ fn nobody_but_the_edge_speaks_for_clients() {
         // It may be reset before it has noticed that it is connected.
         let Ok(mut raw) = Raw::try_connect(None, origin) else { return Vec::new() };
         std::io::Write::write_all(&mut raw.stream, &bytes).ok();
-        raw.read_to_end(std::time::Duration::from_secs(5)).0
+        raw.read_to_end(PATIENCE).0
     });
     assert!(answer.is_empty());
     chain.origin.wait_outcome("proxy_untrusted");

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::ca::Certificate;
+use crate::clock;
 use crate::header::{self, Header};
 use crate::net::Host;
 use crate::tools::fresh_address;
@@ -216,7 +217,7 @@ fn answer(
     expect: Expect,
     mut stream: TcpStream,
 ) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_read_timeout(Some(clock::PATIENCE))?;
     let peer = stream.peer_addr()?;
     let header = match expect {
         Expect::Header => header::read(&mut stream)?,

@@ -62,7 +62,7 @@ impl Raw {
         }
     }
 
-    /// Connects, perhaps from a given address, within ten seconds.
+    /// Connects, perhaps from a given address, within [`clock::PATIENCE`].
     ///
     /// # Errors
     /// The kernel's.
@@ -71,10 +71,10 @@ impl Raw {
         if let Some(from) = from {
             socket.bind(&SocketAddr::new(from, 0).into())?;
         }
-        socket.connect_timeout(&to.into(), Duration::from_secs(10))?;
+        socket.connect_timeout(&to.into(), clock::PATIENCE)?;
         socket.set_tcp_nodelay(true)?;
         let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(clock::PATIENCE))?;
         Ok(Self { stream })
     }
 
@@ -153,7 +153,7 @@ impl Raw {
     pub fn finish_and_read(&mut self) -> (Vec<u8>, End) {
         // The other side may have gone already, and said why.
         self.stream.shutdown(Shutdown::Write).ok();
-        self.read_to_end(Duration::from_secs(10))
+        self.read_to_end(clock::PATIENCE)
     }
 
     /// Resets the connection.

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+/// How long a test waits for what must happen. Long, so that no slow machine fails a test: waiting costs nothing where it happens.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Now, on the monotonic clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
@@ -40,7 +43,7 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Option<
 /// Waits until something is so.
 ///
 /// # Panics
-/// When it is not within ten seconds, naming `what`.
+/// When it is not within [`PATIENCE`], naming `what`.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    wait_for(what, Duration::from_secs(10), || is_so().then_some(()));
+    wait_for(what, PATIENCE, || is_so().then_some(()));
 }

@@ -23,7 +23,9 @@ pub mod trace;
 
 mod tools;
 
-pub use tools::{fresh_address, fresh_ip, heavy, lacks, left_out, node, node_script, python_script, venv};
+pub use tools::{
+    fresh_address, fresh_ip, heavy, lacks, left_out, node, node_script, python_script, rounds, venv,
+};
 
 /// Debian packages that the tests need, one a line.
 pub const PACKAGES: &str = include_str!("../packages.txt");

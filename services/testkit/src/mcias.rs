@@ -4,7 +4,6 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -202,7 +201,7 @@ impl Mcias {
         command.envs(environment.iter().copied());
         self.process = None;
         let mut process = Process::start(&command, self.folder.path(), "mcias", None, false);
-        clock::wait_for("MCIAS to serve", Duration::from_secs(20), || {
+        clock::wait_for("MCIAS to serve", clock::PATIENCE, || {
             assert!(process.ended().is_none(), "MCIAS ended: {}", process.errors());
             std::net::TcpStream::connect(self.about).ok()
         });
@@ -223,7 +222,7 @@ impl Mcias {
     pub fn stop(&mut self) {
         let Some(mut process) = self.process.take() else { return };
         process.signal(Signal::SIGTERM);
-        let status = process.wait(Duration::from_secs(20));
+        let status = process.wait(clock::PATIENCE);
         assert!(status.success(), "{status}: {}", process.errors());
     }
 

@@ -54,7 +54,7 @@ impl Peer {
     /// # Panics
     /// When it ends, or does not within ten seconds.
     pub fn wait_ready(&mut self, ready: impl Fn() -> bool) {
-        clock::wait_for("a peer to listen", Duration::from_secs(10), || {
+        clock::wait_for("a peer to listen", clock::PATIENCE, || {
             if let Some(status) = self.process.ended() {
                 panic!("the peer ended with {status}: {}{}", self.process.errors(), self.process.output());
             }

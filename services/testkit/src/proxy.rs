@@ -248,10 +248,9 @@ impl Proxy {
 
     fn wait_ready(&mut self) -> Result<(), Failed> {
         let socket = self.socket();
-        let limit = Duration::from_secs(if self.config.wrapper.is_empty() { 15 } else { 60 });
         let addresses: Vec<SocketAddr> =
             self.config.listeners.iter().map(|(_, address, _)| *address).collect();
-        clock::wait_for("mc-proxy to serve", limit, || {
+        clock::wait_for("mc-proxy to serve", clock::PATIENCE, || {
             if let Some(status) = self.process.ended() {
                 return Some(Err(Failed { status, errors: self.process.errors() }));
             }
@@ -393,7 +392,7 @@ impl Proxy {
     /// Waits for an access log line of which this is so.
     ///
     /// # Panics
-    /// When there is none within ten seconds.
+    /// When there is none within [`clock::PATIENCE`].
     pub fn wait_log(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let mut seen = Vec::new();
         let start = clock::now();
@@ -401,7 +400,7 @@ impl Proxy {
             if let Some(line) = self.log().into_iter().find(|line| is_it(line)) {
                 return line;
             }
-            if start.elapsed() > Duration::from_secs(10) {
+            if start.elapsed() > clock::PATIENCE {
                 seen.extend(self.log());
                 panic!("no line of {what} in the access log: {seen:#?}");
             }

@@ -62,6 +62,11 @@ pub fn heavy() -> MutexGuard<'static, ()> {
     HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long a loop of kills, restarts or floods is: `few` rounds, or `many` with `cargo xtask test --long` (`MC_LONG=1`).
+pub fn rounds<T>(few: T, many: T) -> T {
+    if std::env::var_os("MC_LONG").is_some() { many } else { few }
+}
+
 /// A Python environment with [`crate::REQUIREMENTS`]: `MC_VENV`, or `target/venv`, made at first use.
 ///
 /// # Panics

@@ -1,12 +1,28 @@
-//! Runs every fuzz target for a while, as many at once as there are processors.
+//! Runs the fuzz targets by turns, as many at once as there are processors, until the time for all of them is over.
+//!
+//! No cargo-fuzz and no nightly compiler: what they would add where no sanitizer is used is a handful of flags, which the
+//! compiler wrapper `xtask/fuzz-rustc` adds to the crates that are fuzzed. All others are taken from the tests' build.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::System;
 use super::output::Counts;
-use crate::repo::{FUZZ_FOLDERS, Repo, read, run};
+use crate::repo::{Repo, run};
+
+/// The crates of fuzz targets, by system and name. Each has a folder of seeds for each of its targets.
+pub(crate) const CRATES: &[(System, &str, &str)] =
+    &[(System::McProxy, "dataplane/fuzz", "mc-fuzz"), (System::Mcias, "services/mcias/fuzz", "mcias-fuzz")];
+
+/// Longest input in bytes.
+const MAX_LEN: u32 = 4096;
+
+/// Longest time for one input in seconds: what takes so long takes as long on every machine.
+const TIMEOUT_S: u32 = 60;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -18,135 +34,110 @@ pub(super) struct Outcome {
 
 /// A fuzz target. No two have the same name.
 #[derive(Clone, Debug)]
-pub(super) struct Target {
-    /// The fuzz crate's folder.
-    folder: &'static str,
+struct Target {
     name: String,
+    seeds: PathBuf,
+    program: PathBuf,
 }
 
-/// The targets, from the fuzz crates' manifests.
-///
-/// # Errors
-/// One cannot be read, or names none.
-pub(super) fn targets(repo: &Repo) -> Result<Vec<Target>> {
-    let mut targets = Vec::new();
-    for folder in FUZZ_FOLDERS {
-        let manifest = repo.root.join(folder).join("Cargo.toml");
-        let text = std::fs::read_to_string(&manifest)
-            .with_context(|| format!("cannot read {}", manifest.display()))?;
-        let names = target_names(&text)?;
-        anyhow::ensure!(!names.is_empty(), "{} names no [[bin]]", manifest.display());
-        targets.extend(names.into_iter().map(|name| Target { folder, name }));
-    }
-    Ok(targets)
-}
-
-/// Why fuzzing cannot be done here, with the remedy.
-pub(super) fn obstacle(repo: &Repo) -> Option<String> {
-    if read(repo.nightly_cargo().arg("--version")).is_err() {
-        return Some(
-            "needs the nightly toolchain: rustup toolchain install nightly --profile minimal".into(),
-        );
-    }
-    read(fuzz(repo).arg("--version")).err().map(|_| "needs cargo-fuzz: cargo install cargo-fuzz".into())
-}
-
-/// Builds all targets, then runs each for `seconds`.
+/// Builds the targets of these systems, then runs them for `seconds` in all.
 ///
 /// # Errors
 /// They do not build.
-pub(super) fn run_all(repo: &Repo, targets: &[Target], seconds: u32) -> Result<Outcome> {
-    for folder in FUZZ_FOLDERS {
-        run(fuzz(repo).arg("build").args(in_folder(folder)))?;
-    }
-    let logs = repo.target.join("xtask");
-    std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
-    let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut outcome = Outcome::default();
-    for batch in targets.chunks(at_once) {
-        let names: Vec<&str> = batch.iter().map(|target| target.name.as_str()).collect();
-        eprintln!("fuzz: {} for {seconds} s", names.join(", "));
-        let results: Vec<Result<()>> = std::thread::scope(|scope| {
-            let logs = &logs;
-            let start = |target: &'_ Target| {
-                let target = target.clone();
-                scope.spawn(move || one(repo, &target, seconds, logs))
-            };
-            let running: Vec<_> = batch.iter().map(start).collect();
-            running.into_iter().map(|thread| thread.join().expect("a fuzz thread does not panic")).collect()
-        });
-        for result in results {
-            match result {
-                Ok(()) => outcome.counts.passed += 1,
-                Err(error) => {
-                    outcome.counts.failed += 1;
-                    outcome.failures.push(format!("{error:#}"));
-                }
-            }
+pub(super) fn run_all(repo: &Repo, systems: &[System], seconds: u32) -> Result<Outcome> {
+    let crates: Vec<_> = CRATES.iter().filter(|(system, ..)| systems.contains(system)).collect();
+    let mut targets = Vec::new();
+    for (_, folder, program) in &crates {
+        let seeds = repo.root.join(folder).join("seeds");
+        for name in names(&seeds)? {
+            let program = repo.target.join("debug").join(program);
+            targets.push(Target { seeds: seeds.join(&name), name, program });
         }
     }
-    Ok(outcome)
+    if targets.is_empty() {
+        return Ok(Outcome::default());
+    }
+    build(repo)?;
+    let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(targets.len());
+    let each = share(seconds, targets.len(), at_once);
+    eprintln!("fuzz: {} targets, {at_once} at a time, {} s each", targets.len(), each.as_secs());
+    let (waiting, outcome) = (Mutex::new(targets.into_iter()), Mutex::new(Outcome::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                let next = || waiting.lock().expect("no thread panics").next();
+                while let Some(target) = next() {
+                    let result = one(repo, &target, each);
+                    let mut outcome = outcome.lock().expect("no thread panics");
+                    match result {
+                        Ok(()) => outcome.counts.passed += 1,
+                        Err(error) => {
+                            outcome.counts.failed += 1;
+                            outcome.failures.push(format!("{error:#}"));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    Ok(outcome.into_inner().expect("no thread panics"))
 }
 
-fn one(repo: &Repo, target: &Target, seconds: u32, logs: &Path) -> Result<()> {
-    let Target { folder, name: target } = target;
-    let log = logs.join(format!("fuzz-{target}.log"));
-    let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let mut command = fuzz(repo);
-    command.arg("run").args(in_folder(folder)).arg(target);
-    // What fuzzing found interesting is kept in the first folder; seeds are only read.
-    let seeds = repo.root.join(folder).join("seeds").join(target);
-    if seeds.is_dir() {
-        let corpus = repo.root.join(folder).join("corpus").join(target);
-        std::fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
-        command.arg(corpus).arg(seeds);
+/// All of them, of whichever system: they are built in the tests' configuration, which is the whole workspace's.
+fn build(repo: &Repo) -> Result<()> {
+    let mut build = repo.cargo();
+    build.env("RUSTC_WORKSPACE_WRAPPER", repo.root.join("xtask/fuzz-rustc"));
+    build.args(["build", "--workspace"]);
+    for (_, _, name) in CRATES {
+        build.args(["--features", &format!("{name}/engine"), "--bin", name]);
     }
-    command.args([
-        "--",
-        &format!("-max_total_time={seconds}"),
-        "-max_len=4096",
-        "-timeout=10",
-        "-print_final_stats=1",
+    run(&mut build)
+}
+
+fn names(seeds: &Path) -> Result<Vec<String>> {
+    let what = || format!("cannot read {}", seeds.display());
+    let mut names = Vec::new();
+    for entry in seeds.read_dir().with_context(what)? {
+        names.push(entry.with_context(what)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The time for each of so many targets, of which some run at once.
+fn share(seconds: u32, targets: usize, at_once: usize) -> Duration {
+    let turns = targets.div_ceil(at_once);
+    let turns = u32::try_from(turns).expect("there are few targets");
+    Duration::from_secs(u64::from((seconds / turns).max(1)))
+}
+
+fn one(repo: &Repo, target: &Target, time: Duration) -> Result<()> {
+    let folder = repo.target.join("fuzz");
+    // What was found interesting is kept in the first folder, and is where the next run begins; seeds are only read.
+    let corpus = folder.join("corpus").join(&target.name);
+    let artifacts = folder.join("artifacts").join(&target.name);
+    for folder in [&corpus, &artifacts] {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let log = folder.join(format!("{}.log", target.name));
+    let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut command = repo.command(&target.program);
+    command.env("MC_FUZZ_TARGET", &target.name).arg(corpus).arg(&target.seeds).args([
+        format!("-max_total_time={}", time.as_secs()),
+        format!("-max_len={MAX_LEN}"),
+        format!("-timeout={TIMEOUT_S}"),
+        format!("-artifact_prefix={}/", artifacts.display()),
+        "-print_final_stats=1".into(),
     ]);
     command.stdout(file.try_clone().context("cannot share the log")?).stderr(file);
-    let status = command.status().context("cannot start cargo fuzz")?;
+    let status = command.status().with_context(|| format!("cannot start {}", target.program.display()))?;
     if !status.success() {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         let tail: Vec<&str> = text.lines().rev().take(30).collect();
-        eprintln!("fuzz: {target}:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
-        anyhow::bail!("fuzz target {target}: {status}, see {}", log.display());
+        eprintln!("fuzz: {}:\n{}", target.name, tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        anyhow::bail!("fuzz target {}: {status}, see {}", target.name, log.display());
     }
     Ok(())
-}
-
-fn fuzz(repo: &Repo) -> std::process::Command {
-    let mut command = repo.nightly_cargo();
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::iter::once(repo.tools().join("bin")).chain(std::env::split_paths(&path));
-    if let Ok(path) = std::env::join_paths(folders) {
-        command.env("PATH", path);
-    }
-    command.arg("fuzz");
-    command
-}
-
-fn target_names(manifest: &str) -> Result<Vec<String>> {
-    #[derive(serde::Deserialize)]
-    struct Manifest {
-        #[serde(default)]
-        bin: Vec<Bin>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Bin {
-        name: String,
-    }
-    let manifest: Manifest = toml::from_str(manifest).context("the fuzz crate's manifest")?;
-    Ok(manifest.bin.into_iter().map(|bin| bin.name).collect())
-}
-
-/// There is no unsafe code in what is fuzzed: without a sanitizer a minute sees several times as much.
-const fn in_folder(folder: &str) -> [&str; 4] {
-    ["--fuzz-dir", folder, "--sanitizer", "none"]
 }
 
 #[cfg(test)]
@@ -154,13 +145,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_the_manifests_binaries() {
-        let check = |text, expect: &[&str]| assert_eq!(target_names(text).unwrap(), expect);
-        check(
-            "[package]\nname = 'f'\n[[bin]]\nname = 'hello'\npath = 'x'\n[[bin]]\nname = 'proxy'\n",
-            &["hello", "proxy"],
-        );
-        check("[package]\nname = 'f'\n", &[]);
-        assert!(target_names("[[bin]").is_err());
+    fn the_time_is_for_all_targets_together() {
+        let check = |seconds, targets, at_once, expect| {
+            assert_eq!(share(seconds, targets, at_once), Duration::from_secs(expect));
+        };
+        check(240, 12, 2, 40);
+        check(240, 12, 1, 20);
+        check(240, 13, 2, 34);
+        check(3, 12, 2, 1);
+    }
+
+    #[test]
+    fn targets_are_the_folders_of_seeds() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("dataplane/fuzz/seeds");
+        assert_eq!(names(&folder).unwrap(), ["admin_validation", "client_hello", "http1", "proxy_protocol"]);
+        assert!(names(Path::new("/no/such/folder")).is_err());
     }
 }

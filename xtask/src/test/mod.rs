@@ -1,33 +1,65 @@
 //! `cargo xtask test`: every step that decides whether the tree is good, one summary at the end.
 //!
-//! A step that fails does not stop the later ones, unless they need what it makes. Everything is built in one
-//! configuration (the dev profile, all targets of the workspace), because builds are most of the time.
+//! A step that fails does not stop the later ones, unless they need what it makes. Every crate is compiled once, in the dev
+//! profile, for clippy, tests and the programs that tests start, because compiling is most of the time.
 
+mod build;
 mod fuzz;
 mod output;
+mod programs;
 mod report;
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::Stdio;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::clock::Stopwatch;
 use crate::repo::{Repo, is_ci, run as run_command};
 use crate::setup::{self, Tools};
 use crate::{ebpf, lint, tidy, up};
+use build::Lints;
 use output::{Counts, Group, Reader};
+use programs::Runner;
 use report::{Report, Row, Verdict};
+
+pub(crate) use fuzz::CRATES as FUZZ_CRATES;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Format, clippy, tidy and unit tests only, and nothing is installed.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["only", "long", "fuzz_seconds"])]
     quick: bool,
-    /// How long each fuzz target runs, in seconds.
-    #[arg(long, default_value_t = 60)]
+    /// The tests and fuzz targets of this system only. May be given several times.
+    #[arg(long, value_name = "SYSTEM")]
+    only: Vec<System>,
+    /// Loops of kills, restarts and floods take as many rounds as shall be shown, and not ten or so.
+    #[arg(long)]
+    long: bool,
+    /// For how long fuzz targets run, all of them together.
+    #[arg(long, value_name = "SECONDS", default_value_t = 240)]
     fuzz_seconds: u32,
+}
+
+/// What is tested together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum System {
+    McProxy,
+    Mcias,
+    Mcdsl,
+    /// What no user sees: this command, the demo, benchmarks, the test kit.
+    Tools,
+}
+
+impl System {
+    const ALL: [Self; 4] = [Self::McProxy, Self::Mcias, Self::Mcdsl, Self::Tools];
+
+    /// The system that a crate belongs to.
+    fn of(package: &str) -> Self {
+        match package {
+            "mcdsl" | "mc-api" => Self::Mcdsl,
+            "xtask" | "mc-demo" | "mc-bench" | "mc-testkit" => Self::Tools,
+            name if name.starts_with("mcias") => Self::Mcias,
+            _ => Self::McProxy,
+        }
+    }
 }
 
 /// Runs all steps, prints the summary and says whether all is good.
@@ -37,28 +69,31 @@ pub(crate) struct Args {
 pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let watch = Stopwatch::start();
     let mut report = Report::default();
-    let mut tools = if args.quick { Tools::default() } else { report.setup(repo) };
-    if !args.quick {
-        report.check("ebpf: what runs in the kernel", || ebpf::build(repo).map(drop));
-    }
-    report.check("format", || lint::format(repo));
-    report.check("clippy", || lint::clippy(repo));
-    report.check("tidy", || match tidy::run(repo)? {
-        true => Ok(()),
-        false => bail!("the findings are above"),
-    });
     if args.quick {
-        report.tests(repo, &tools, &["--lib", "--bins"]);
-    } else if report.check("build", || build(repo, &mut tools)) {
-        report.tests(repo, &tools, &[]);
-        report.check("demo: the lines that `cargo xtask up` prints", || up::check(repo));
-    }
-    if !args.quick {
-        report.check("documentation", || document(repo));
-        report.fuzz(repo, args.fuzz_seconds);
+        report.check("format", || lint::format(repo));
+        report.check("clippy", || lint::clippy(repo));
+        report.tidy(repo);
+        report.tests("unit tests", || Runner { repo, env: Vec::new() }.quick());
+    } else {
+        let systems = if args.only.is_empty() { &System::ALL[..] } else { &args.only };
+        let tools = report.setup(repo);
+        if systems.contains(&System::McProxy) {
+            report.check("ebpf: what runs in the kernel", || ebpf::build(repo).map(drop));
+        }
+        report.check("format", || lint::format(repo));
+        report.tidy(repo);
+        report.built(repo, args, systems, tools);
+        report.fuzz(repo, systems, args.fuzz_seconds);
+        report.notes.push(notes(args));
     }
     print!("{}", report.render(is_ci(), watch.elapsed()));
     Ok(report.is_good(is_ci()))
+}
+
+/// What this run was, beside the ordinary one.
+fn notes(args: &Args) -> String {
+    let loops = if args.long { "long loops (--long)" } else { "short loops (all rounds: --long)" };
+    format!("{loops}, {} s of fuzzing over all targets (--fuzz-seconds)", args.fuzz_seconds)
 }
 
 impl Report {
@@ -87,12 +122,49 @@ impl Report {
         tools
     }
 
-    /// `cargo test`, one row for each group of tests.
-    fn tests(&mut self, repo: &Repo, tools: &Tools, which: &[&str]) {
+    fn tidy(&mut self, repo: &Repo) {
+        self.check("tidy", || match tidy::run(repo)? {
+            true => Ok(()),
+            false => bail!("the findings are above"),
+        });
+    }
+
+    /// What needs the build.
+    fn built(&mut self, repo: &Repo, args: &Args, systems: &[System], tools: Tools) {
+        let mut programs = Vec::new();
+        let mut build = |lints| {
+            programs = build::all(repo, lints)?;
+            Ok(())
+        };
+        let is_built = self.check("build and clippy", || build(Lints::Deny))
+            // What clippy finds is no reason to run no test.
+            || self.check("build with findings of clippy", || build(Lints::Warn));
+        if !is_built {
+            return;
+        }
+        programs.retain(|program| systems.contains(&System::of(&program.package)));
+        let mut env = tools.env;
+        if args.long {
+            env.push(("MC_LONG", "1".into()));
+        }
+        let runner = Runner { repo, env };
+        self.tests("all tests above", || runner.run(&programs));
+        if args.only.is_empty() {
+            self.tests("all examples above", || runner.examples());
+            self.check("demo: the lines that `cargo xtask up` prints", || up::check(repo));
+            self.check("documentation", || document(repo));
+        }
+    }
+
+    /// Tests, one row for each group, and one for the time of all.
+    fn tests(&mut self, step: &str, run: impl FnOnce() -> Result<Reader>) {
         eprintln!("== tests");
         let watch = Stopwatch::start();
-        let mut reader = Reader::default();
-        let outcome = cargo_test(repo, tools, which, &mut reader);
+        let (mut reader, verdict) = match run() {
+            // Counted where they failed.
+            Ok(reader) => (reader, Verdict::Passed),
+            Err(error) => (Reader::default(), Verdict::Failed(format!("{error:#}"))),
+        };
         for group in Group::ALL {
             let counts = reader.counts(group);
             let verdict = match counts.failed {
@@ -103,68 +175,26 @@ impl Report {
                 self.rows.push(Row { step: group.name().into(), verdict, time: None, counts });
             }
         }
-        let verdict = match outcome {
-            Err(error) if reader.failures.is_empty() => Verdict::Failed(format!("{error:#}")),
-            // Counted where they failed.
-            _ => Verdict::Passed,
-        };
-        self.add("all tests above", verdict, &watch, Counts::default());
+        self.add(step, verdict, &watch, Counts::default());
         self.failures.append(&mut reader.failures);
         self.left_out.append(&mut reader.left_out);
+        self.times.append(&mut reader.times);
     }
 
-    fn fuzz(&mut self, repo: &Repo, seconds: u32) {
+    fn fuzz(&mut self, repo: &Repo, systems: &[System], seconds: u32) {
         eprintln!("== fuzz");
         let watch = Stopwatch::start();
-        let mut counts = Counts::default();
-        let outcome = match fuzz::obstacle(repo) {
-            Some(obstacle) => Ok(Verdict::LeftOut(obstacle)),
-            None => fuzz::targets(repo).and_then(|targets| fuzz::run_all(repo, &targets, seconds)).map(
-                |outcome| {
-                    counts = outcome.counts;
-                    if outcome.failures.is_empty() {
-                        Verdict::Passed
-                    } else {
-                        Verdict::Failed(outcome.failures.join("; "))
-                    }
-                },
-            ),
+        let (counts, verdict) = match fuzz::run_all(repo, systems, seconds) {
+            Ok(outcome) if outcome.failures.is_empty() => (outcome.counts, Verdict::Passed),
+            Ok(outcome) => (outcome.counts, Verdict::Failed(outcome.failures.join("; "))),
+            Err(error) => (Counts::default(), Verdict::Failed(format!("{error:#}"))),
         };
-        let verdict = outcome.unwrap_or_else(|error| Verdict::Failed(format!("{error:#}")));
         self.add("fuzz targets", verdict, &watch, counts);
     }
 
     fn add(&mut self, step: &str, verdict: Verdict, watch: &Stopwatch, counts: Counts) {
         self.rows.push(Row { step: step.into(), verdict, time: Some(watch.elapsed()), counts });
     }
-}
-
-/// Everything that tests start or are, in the one configuration that `cargo test` uses too. First programs with
-/// a planted fault, which tests must find out; in the same configuration, so that only their own crates are built twice.
-fn build(repo: &Repo, tools: &mut Tools) -> Result<()> {
-    const PLANTED: &[(&str, &str)] = &[("mc-proxy", "MC_PLANTED_PROXY"), ("mcias", "MC_PLANTED_MCIAS")];
-    let build = || {
-        let mut build = repo.cargo();
-        build.args(["build", "--workspace", "--all-targets"]);
-        build
-    };
-    let features: Vec<_> =
-        PLANTED.iter().map(|(program, _)| format!("{program}/planted-early-ack")).collect();
-    run_command(build().args(["--features", &features.join(",")]))?;
-    for (program, variable) in PLANTED {
-        let planted = repo.target.join(format!("xtask/{program}-planted"));
-        copy(&repo.target.join("debug").join(program), &planted)?;
-        tools.env.push((variable, planted));
-    }
-    run_command(&mut build())
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let what = || format!("cannot copy {} to {}", from.display(), to.display());
-    if let Some(folder) = to.parent() {
-        std::fs::create_dir_all(folder).with_context(what)?;
-    }
-    std::fs::copy(from, to).map(|_| ()).with_context(what)
 }
 
 fn document(repo: &Repo) -> Result<()> {
@@ -175,31 +205,19 @@ fn document(repo: &Repo) -> Result<()> {
     run_command(&mut doc)
 }
 
-fn cargo_test(repo: &Repo, tools: &Tools, which: &[&str], reader: &mut Reader) -> Result<()> {
-    let logs = repo.target.join("xtask");
-    std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
-    let mut log =
-        std::fs::File::create(logs.join("tests.log")).context("cannot write target/xtask/tests.log")?;
-    let mut test = repo.cargo();
-    test.args(["test", "--workspace", "--no-fail-fast"]).args(which).args(["--", "--show-output"]);
-    test.envs(tools.env.iter().map(|(name, path)| (name, path)));
-    // One pipe for both streams: cargo says on one which binary runs, the binary on the other how it went.
-    let (output, input) = std::io::pipe().context("cannot make a pipe")?;
-    test.stdin(Stdio::null()).stdout(input.try_clone().context("cannot share a pipe")?).stderr(input);
-    let mut child = test.spawn().context("cannot start cargo test")?;
-    // Holds the pipe's writing end: without it, the pipe ends when the last writer does.
-    drop(test);
-    for line in BufReader::new(output).split(b'\n') {
-        let line = line.context("cannot read what cargo test prints")?;
-        let line = String::from_utf8_lossy(&line);
-        writeln!(log, "{line}").context("cannot write target/xtask/tests.log")?;
-        if reader.line(&line) {
-            eprintln!("{line}");
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_crate_belongs_to_a_system() {
+        let check = |package, system| assert_eq!(System::of(package), system, "{package}");
+        check("mc-core", System::McProxy);
+        check("mcproxyctl", System::McProxy);
+        check("mc-fuzz", System::McProxy);
+        check("mcias", System::Mcias);
+        check("mcias-fuzz", System::Mcias);
+        check("mc-api", System::Mcdsl);
+        check("mc-testkit", System::Tools);
     }
-    let status = child.wait().context("cargo test")?;
-    if !status.success() {
-        bail!("cargo test failed ({status}) and no test did: see target/xtask/tests.log");
-    }
-    Ok(())
 }

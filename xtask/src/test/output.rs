@@ -1,7 +1,9 @@
-//! Reads what `cargo test` prints: counts by group, what failed, what was left out and why.
+//! Reads what tests print: counts by group, what failed, what was left out and why, how long each took.
 //!
 //! A test that needs what is not there prints `LEFT OUT: <test>: <reason>` and returns; libtest counts it as
 //! passed, so it is taken off there.
+
+use std::time::Duration;
 
 /// Counts of tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub(super) struct Reader {
     pub(super) failures: Vec<String>,
     /// `test: reason` of tests that were left out.
     pub(super) left_out: Vec<String>,
+    /// Every test with its program, and how long it took.
+    pub(super) times: Vec<(Duration, String)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,6 +90,12 @@ impl Reader {
         self.other(line)
     }
 
+    /// A failure that no test has said.
+    pub(super) fn fail(&mut self, what: String) {
+        self.counts[self.group as usize].failed += 1;
+        self.failures.push(what);
+    }
+
     pub(super) fn counts(&self, group: Group) -> Counts {
         self.counts[group as usize]
     }
@@ -96,7 +106,11 @@ impl Reader {
             "failures:" => self.section = Section::Failures,
             _ => {}
         }
+        let (line, time) = timed(line);
         let test = line.strip_prefix("test ").filter(|_| self.section == Section::Running);
+        if let Some((time, name)) = time.zip(test.and_then(|test| test.split(" ... ").next())) {
+            self.times.push((time, format!("{name} ({})", self.binary)));
+        }
         if let Some(name) = test.and_then(|test| test.strip_suffix(" ... FAILED")) {
             self.failures.push(format!("{name} ({})", self.binary));
             return true;
@@ -105,7 +119,8 @@ impl Reader {
         !passed && self.section != Section::Successes && !line.is_empty()
     }
 
-    fn start(&mut self, group: Group, binary: &str) {
+    /// What follows is said by this program.
+    pub(super) fn start(&mut self, group: Group, binary: &str) {
         self.group = group;
         self.section = Section::Running;
         // Without the path that it was built to.
@@ -123,6 +138,14 @@ impl Reader {
         counts.failed += number(" failed");
         counts.skipped += number(" ignored");
     }
+}
+
+/// A line without the time that ends it, as in `test a::works ... ok <0.012s>`, and that time.
+fn timed(line: &str) -> (&str, Option<Duration>) {
+    let parts = line.strip_suffix("s>").and_then(|line| line.rsplit_once(" <"));
+    let time =
+        parts.and_then(|(line, time)| Some((line, Duration::try_from_secs_f64(time.parse().ok()?).ok()?)));
+    time.map_or((line, None), |(line, time)| (line, Some(time)))
 }
 
 /// The test and reason of a line that says so. Written past libtest's capture, it may follow what libtest has
@@ -147,7 +170,7 @@ mod tests {
 
     const OUTPUT: &str = "   Compiling mc-core v0.1.0\n\
         \x20    Running unittests src/lib.rs (target/debug/deps/mc_core-1)\n\
-        running 3 tests\ntest a::works ... ok\ntest a::breaks ... FAILED\ntest a::slow ... ignored\n\
+        running 3 tests\ntest a::works ... ok <0.012s>\ntest a::breaks ... FAILED\ntest a::slow ... ignored\n\
         successes:\n\n---- a::works stdout ----\nhello\n\nsuccesses:\n    a::works\n\n\
         failures:\n\n---- a::breaks stdout ----\nLEFT OUT: a::breaks: not root\npanicked\n\nfailures:\n    a::breaks\n\n\
         test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
@@ -185,6 +208,18 @@ mod tests {
         check("test edge ... LEFT OUT: edge: needs root", Some("edge: needs root"));
         check("we read: LEFT OUT: x", None);
         check("test edge ... ok", None);
+    }
+
+    #[test]
+    fn times_are_read_where_there_are_some() {
+        let check =
+            |line, text, time: Option<u64>| assert_eq!(timed(line), (text, time.map(Duration::from_millis)));
+        check("test a ... ok <0.012s>", "test a ... ok", Some(12));
+        check("test a ... FAILED <61.500s>", "test a ... FAILED", Some(61_500));
+        check("test a ... ok", "test a ... ok", None);
+        check("a <b> <xs>", "a <b> <xs>", None);
+        let (reader, _) = read();
+        assert_eq!(reader.times, [(Duration::from_millis(12), "a::works (unittests src/lib.rs)".to_owned())]);
     }
 
     #[test]

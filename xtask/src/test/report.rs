@@ -34,7 +34,14 @@ pub(super) struct Report {
     pub(super) failures: Vec<String>,
     /// `test: reason`.
     pub(super) left_out: Vec<String>,
+    /// Every test and test program, and how long it took.
+    pub(super) times: Vec<(Duration, String)>,
+    /// What else is to be known, a line each.
+    pub(super) notes: Vec<String>,
 }
+
+/// How many of the slowest tests are in the summary.
+const SLOWEST: usize = 15;
 
 impl Report {
     /// Whether nothing failed and, in CI, nothing was left out.
@@ -49,6 +56,10 @@ impl Report {
         let mut text = format!("\n{}", render(&columns, &rows, &[2, 3, 4, 5]));
         if ci && self.rows.iter().any(|row| matches!(row.verdict, Verdict::LeftOut(_))) {
             text.push_str("\nCI=true: a step that is left out is a failure");
+        }
+        text.push_str(&self.slowest());
+        for note in &self.notes {
+            text.push_str(&format!("\n{note}"));
         }
         for row in &self.rows {
             if let Verdict::Failed(why) | Verdict::LeftOut(why) = &row.verdict {
@@ -67,6 +78,20 @@ impl Report {
             words(time)
         ));
         text
+    }
+
+    /// The tests and test programs that took longest.
+    fn slowest(&self) -> String {
+        let mut times: Vec<_> =
+            self.times.iter().filter(|(time, _)| *time >= Duration::from_secs(1)).collect();
+        times.sort_by(|a, b| b.cmp(a));
+        let rows: Vec<_> =
+            times.iter().take(SLOWEST).map(|(time, name)| vec![name.clone(), words(*time)]).collect();
+        if rows.is_empty() {
+            String::new()
+        } else {
+            format!("\n{}", render(&["slowest", "time"], &rows, &[1]))
+        }
     }
 
     /// Counts of tests. A step counts as one where it fails, or is left out, without a test that did: it
@@ -122,6 +147,15 @@ mod tests {
         check(vec![row(failed(), 7, 3, 0)], "7 passed, 3 failed, 0 skipped");
         check(vec![row(failed(), 0, 0, 0)], "0 passed, 1 failed, 0 skipped");
         check(vec![row(Verdict::LeftOut("no nightly".into()), 0, 0, 0)], "0 passed, 0 failed, 1 skipped");
+    }
+
+    #[test]
+    fn the_slowest_come_first_and_quick_ones_are_not_named() {
+        let times = [(900, "a"), (1_000, "b"), (61_000, "c")];
+        let times = times.map(|(millis, name)| (Duration::from_millis(millis), name.to_owned())).to_vec();
+        let report = Report { times, ..Report::default() };
+        assert_eq!(report.slowest(), "\nslowest        time\nc        1 min 01 s\nb             1.0 s\n");
+        assert_eq!(Report::default().slowest(), "");
     }
 
     #[test]

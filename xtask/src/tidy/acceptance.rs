@@ -5,7 +5,7 @@
 //! The third is `done` or `open: reason`. An open row may name what is to come; a done row names only what is there.
 
 use super::{Finding, Tree, conformance};
-use crate::repo::FUZZ_FOLDERS;
+use crate::test::FUZZ_CRATES;
 
 const FOLDER: &str = "docs/acceptance/";
 const HEADER: &str = "| requirement | shown by | state |";
@@ -78,9 +78,9 @@ pub(super) fn exists(tree: &Tree, reference: &Reference<'_>) -> bool {
         Reference::Bench { scenario } => tree
             .texts(".rs")
             .any(|(path, text)| path.starts_with("bench/src/") && text.contains(&format!("\"{scenario}\""))),
-        Reference::Fuzz { target } => FUZZ_FOLDERS
-            .iter()
-            .any(|folder| tree.file(&format!("{folder}/fuzz_targets/{target}.rs")).is_some()),
+        Reference::Fuzz { target } => {
+            FUZZ_CRATES.iter().any(|(_, folder, _)| tree.file(&format!("{folder}/src/{target}.rs")).is_some())
+        }
         Reference::File { path } => tree.files.iter().any(|file| file.path == *path),
     }
 }

@@ -19,7 +19,7 @@ enum Layer {
     Fence,
     /// What is started: programs and services. They speak to each other over the wire only.
     Program,
-    /// Starts programs for tests. Only tests may depend on it, and what measures.
+    /// Starts programs for tests, or looks into them. Only tests may depend on it, and what measures.
     Testkit,
 }
 
@@ -38,6 +38,8 @@ const LAYERS: &[(&str, Layer)] = &[
     ("mc-demo", Layer::Program),
     ("xtask", Layer::Program),
     ("mc-testkit", Layer::Testkit),
+    ("mc-fuzz", Layer::Testkit),
+    ("mcias-fuzz", Layer::Testkit),
 ];
 
 /// What would bring a socket, a clock, a runtime or SQL into a pure crate.

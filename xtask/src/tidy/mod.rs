@@ -8,6 +8,7 @@ mod dependencies;
 mod edges;
 mod links;
 mod members;
+mod rooms;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,7 @@ const RULES: &[Rule] = &[
     ("no machine's paths, no registry's hosts", sources::words),
     ("crates depend downwards only", edges::edges),
     ("the pure crates stay pure", edges::purity),
+    ("rooms of a service depend one way only", rooms::rooms),
     ("members inherit from the workspace", members::inheritance),
     ("the architecture page names each member", members::architecture),
     ("the changelog has an Unreleased section", members::changelog),

@@ -9,16 +9,13 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{DbError, Schema};
+use super::{DbError, Schema, fault};
 
 /// How long a statement waits for someone who reads the database from outside.
 const BUSY: Duration = Duration::from_secs(5);
 
 /// Bytes of log that are kept for reuse after a large change.
 const KEPT_LOG: i64 = 4 << 20;
-
-/// A planted fault, for the tests that must notice it: acknowledges before the disk has the change.
-const SYNCHRONOUS: &str = if cfg!(feature = "planted-early-ack") { "OFF" } else { "FULL" };
 
 /// Opens a database of this schema, made where there is none (mode 0600, its directory 0700), brought to the schema's
 /// version where it is older; with it, the lock that keeps others away.
@@ -130,7 +127,7 @@ fn restrict(path: &Path) -> Result<(), DbError> {
 fn configure(connection: &mut Connection, path: &Path, schema: &Schema) -> Result<(), DbError> {
     let sqlite = |error| DbError::sqlite(path, error);
     connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
-    connection.pragma_update(None, "synchronous", SYNCHRONOUS).map_err(sqlite)?;
+    connection.pragma_update(None, "synchronous", fault::synchronous()).map_err(sqlite)?;
     connection.pragma_update(None, "foreign_keys", true).map_err(sqlite)?;
     connection.pragma_update(None, "journal_size_limit", KEPT_LOG).map_err(sqlite)?;
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;

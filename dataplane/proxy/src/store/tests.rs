@@ -234,7 +234,7 @@ fn the_file_is_ours_alone_and_durable() {
     let log = path.with_extension("db-wal");
     assert_eq!(mode(&log), 0o600);
     let pragma = |name| store.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
-    let full = if cfg!(feature = "planted-early-ack") { 0 } else { 2 };
+    let full = 2;
     assert_eq!((pragma("synchronous"), pragma("foreign_keys")), (full, 1));
     drop(store);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();

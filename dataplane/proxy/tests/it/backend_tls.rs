@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use mc_testkit::backend::{Backend, Expect};
 use mc_testkit::ca::Ca;
@@ -174,7 +173,7 @@ fn a_bundle_that_changes_is_read_again() {
     let site = site(files, &[(NAME, &backend(host.address(), "https", ""), "eject_after = 0")]);
     assert_eq!(site.ask(NAME).status(), 502);
     let wait = |what: &str, status| {
-        clock::wait_for(what, Duration::from_secs(10), || (site.ask(NAME).status() == status).then_some(()));
+        clock::wait_for(what, clock::PATIENCE, || (site.ask(NAME).status() == status).then_some(()));
     };
     let _ca_file = second.write(site.files.path());
     wait("the new authority to be trusted", 200);

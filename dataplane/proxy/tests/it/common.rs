@@ -1,9 +1,9 @@
 //! What several themes use.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use mc_testkit::client::{End, Raw};
+use mc_testkit::clock::PATIENCE;
 use mc_testkit::hello::Hello;
 use mc_testkit::proxy::{Config, Proxy};
 
@@ -41,7 +41,7 @@ pub(crate) fn assert_alive(client: &mut Raw) {
 pub(crate) fn ask(proxy: &Proxy, bytes: &[u8]) -> (Vec<u8>, End) {
     let mut client = Raw::connect(proxy.web());
     client.send(bytes);
-    client.read_to_end(Duration::from_secs(10))
+    client.read_to_end(PATIENCE)
 }
 
 /// A fatal TLS alert with this description (RFC 8446, section 6).

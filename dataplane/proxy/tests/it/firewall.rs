@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use mc_api::mcproxy::TestFirewallRequest;
 use mc_testkit::backend::Backend;
 use mc_testkit::client::Raw;
+use mc_testkit::clock::PATIENCE;
 use mc_testkit::header::v2;
 use mc_testkit::proxy::{Config, Proxy};
 use mc_testkit::{fresh_ip, venv};
@@ -32,7 +32,7 @@ fn visit(proxy: &Proxy, client: &str) -> String {
 
 fn first_line(connection: &mut Raw) -> String {
     connection.stream.shutdown(std::net::Shutdown::Write).ok();
-    let (answer, _) = connection.read_to_end(Duration::from_secs(5));
+    let (answer, _) = connection.read_to_end(PATIENCE);
     String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
 }
 

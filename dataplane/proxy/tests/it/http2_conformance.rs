@@ -317,7 +317,7 @@ fn messages_are_well_formed_or_refused() {
 #[test]
 fn a_client_is_told_when_its_connection_ends() {
     // Whether a request that was on its way was looked at, it can then know (section 6.8).
-    let site = site_with("", "http = { keepalive_timeout_ms = 300 }");
+    let site = site_with("", "http = { keepalive_timeout_ms = 2000 }");
     let result = site.part("http2_protocol.py", "idle");
     assert_eq!(result["ends"], serde_json::json!(["status 200", "status 200"]));
     assert_eq!(result["heard"], serde_json::json!(["3 0"]));

@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
-use std::time::Duration;
 
 use mc_testkit::backend::Backend;
 use mc_testkit::client::{End, Raw};
@@ -12,10 +11,6 @@ use nix::sys::signal::Signal;
 
 use crate::common::{assert_alive, greet, open, to};
 use crate::grpc::{Grpc, route};
-
-fn seconds(count: u64) -> Duration {
-    Duration::from_secs(count)
-}
 
 #[test]
 fn sigterm_lets_connections_end() {
@@ -30,7 +25,7 @@ fn sigterm_lets_connections_end() {
     assert!(proxy.process().ended().is_none(), "it did not wait for its connection");
     let (_, end) = client.finish_and_read();
     assert_eq!(end, End::Fin);
-    assert_eq!(proxy.process().wait(seconds(5)).code(), Some(0));
+    assert_eq!(proxy.process().wait(clock::PATIENCE).code(), Some(0));
     proxy.wait_outcome("completed");
 }
 
@@ -45,7 +40,7 @@ fn connections_that_wait_in_the_queue_are_served_before_the_end() {
         assert_eq!(name, "origin");
         client.finish_and_read();
     }
-    assert_eq!(proxy.process().wait(seconds(5)).code(), Some(0));
+    assert_eq!(proxy.process().wait(clock::PATIENCE).code(), Some(0));
 }
 
 #[test]
@@ -56,26 +51,26 @@ fn the_drain_time_is_limited() {
     let (mut client, _) = open(&proxy);
     let start = clock::now();
     proxy.term();
-    let (_, end) = client.read_to_end(seconds(5));
+    let (_, end) = client.read_to_end(clock::PATIENCE);
     assert_ne!(end, End::Silence);
     let waited = start.elapsed();
-    assert!((600..2_500).contains(&waited.as_millis()), "{waited:?}");
-    assert_eq!(proxy.process().wait(seconds(5)).code(), Some(0));
+    assert!(waited.as_millis() >= 600, "{waited:?}");
+    assert_eq!(proxy.process().wait(clock::PATIENCE).code(), Some(0));
     proxy.wait_outcome("drained");
 }
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let backend = Backend::named("origin");
-    let mut proxy = to(backend.address());
+    let config =
+        Config::new().listener("web").route("*", backend.address()).server("drain_timeout_ms = 600000");
+    let mut proxy = Proxy::start(config);
     let (mut client, _) = open(&proxy);
     proxy.term();
     clock::wait_until("new connections to be refused", || Raw::try_connect(None, proxy.web()).is_err());
     assert_alive(&mut client);
-    let start = clock::now();
     proxy.process().signal(Signal::SIGINT);
-    assert_eq!(proxy.process().wait(seconds(5)).code(), Some(0));
-    assert!(start.elapsed() < seconds(2));
+    assert_eq!(proxy.process().wait(clock::PATIENCE).code(), Some(0));
     proxy.wait_outcome("drained");
 }
 
@@ -89,7 +84,7 @@ fn what_was_changed_outlives_a_restart_and_the_seed_does_not_come_back() {
     let revision = client.revision();
     assert_eq!(open(&proxy).1, "added");
     proxy.term();
-    proxy.process().wait(seconds(5));
+    proxy.process().wait(clock::PATIENCE);
     proxy.restart();
     let client = Grpc::connect(&proxy.socket());
     assert_eq!((client.route_names(), client.revision()), (vec!["www.example.org".to_owned()], revision));
@@ -195,7 +190,7 @@ fn an_address_that_is_not_ours_is_named() {
 fn a_database_of_a_newer_version_is_left_alone() {
     let mut proxy = Proxy::start(Config::new().listener("web"));
     proxy.term();
-    proxy.process().wait(seconds(5));
+    proxy.process().wait(clock::PATIENCE);
     let root = proxy.into_root();
     let database = root.path().join("mc-proxy.db");
     rusqlite::Connection::open(&database).unwrap().pragma_update(None, "user_version", 999).unwrap();

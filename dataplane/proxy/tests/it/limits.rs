@@ -3,7 +3,6 @@
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use mc_testkit::backend::Backend;
 use mc_testkit::ca::Ca;
@@ -23,7 +22,7 @@ fn refused(proxy: &Proxy, outcome: &str) -> f64 {
 
 /// Whether the connection is ended before anything is said on it.
 fn is_ended(mut client: Raw) -> bool {
-    client.stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.stream.set_read_timeout(Some(clock::PATIENCE)).unwrap();
     !matches!(std::io::Read::read(&mut client.stream, &mut [0]), Ok(1..))
 }
 
@@ -134,10 +133,7 @@ fn requests_do_not_get_the_descriptors_of_operators() {
     let (counts, waits) = (Arc::clone(&asked), Arc::clone(&go_on));
     let origin = Origin::start(move |exchange| {
         counts.fetch_add(1, Ordering::Relaxed);
-        for _ in 0..1_000 {
-            if exchange.target() != "/slow" || waits.load(Ordering::Relaxed) {
-                break;
-            }
+        while exchange.target() == "/slow" && !waits.load(Ordering::Relaxed) {
             clock::sleep_ms(20);
         }
         exchange.say(OK)

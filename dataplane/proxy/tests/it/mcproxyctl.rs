@@ -3,7 +3,6 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use mc_testkit::backend::Backend;
 use mc_testkit::ca::Ca;
@@ -142,12 +141,12 @@ fn backends_and_connections() {
     let this = list.iter().find(|line| line["client"] == client).unwrap();
     let id = this["id"].as_str().unwrap();
     check(&proxy, &format!("connection kill {id}"), &[]);
-    assert_ne!(killed.read_to_end(Duration::from_secs(5)).1, End::Silence);
+    assert_ne!(killed.read_to_end(clock::PATIENCE).1, End::Silence);
     assert_eq!(proxy.wait_outcome("killed")["id"], id, "the same id in list and log");
     assert_alive(&mut kept);
     check_refused(&proxy, "connection kill", 1, &["all"]);
     check(&proxy, "connection kill --all", &[]);
-    assert_ne!(kept.read_to_end(Duration::from_secs(5)).1, End::Silence);
+    assert_ne!(kept.read_to_end(clock::PATIENCE).1, End::Silence);
 }
 
 #[test]
@@ -182,7 +181,7 @@ fn events_come_as_they_happen() {
         client.remove_route("x.example.org", false).unwrap();
         everyone("route_removed") && everyone("route_added")
     });
-    Raw::connect(proxy.web()).send(b"GET / HTTP/1.1\r\n\r\n").read_to_end(Duration::from_secs(5));
+    Raw::connect(proxy.web()).send(b"GET / HTTP/1.1\r\n\r\n").read_to_end(clock::PATIENCE);
     clock::wait_until("the refusal", || everyone("plain_http"));
     for line in watching[0].output().lines() {
         let event: serde_json::Value = serde_json::from_str(line).unwrap();

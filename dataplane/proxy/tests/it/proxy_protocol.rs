@@ -7,6 +7,7 @@ use std::time::Duration;
 use mc_testkit::backend::{Backend, Expect};
 use mc_testkit::ca::{Ca, Certificate};
 use mc_testkit::client::{End, Raw, Request};
+use mc_testkit::clock::PATIENCE;
 use mc_testkit::header::{self, v1, v2, v2_local, v2_with_crc};
 use mc_testkit::peer::Peer;
 use mc_testkit::proxy::{Config, Proxy};
@@ -56,7 +57,7 @@ fn check_taken(proxy: &Proxy, header: &[u8], client: &str) {
 fn check_refused(proxy: &Proxy, bytes: &[u8], outcome: &str) {
     let mut connection = Raw::connect(proxy.web());
     connection.send(bytes);
-    let (answer, end) = connection.read_to_end(Duration::from_secs(5));
+    let (answer, end) = connection.read_to_end(PATIENCE);
     assert!(!answer.starts_with(b"origin") && end != End::Silence, "{answer:?} {end:?}");
     let peer = connection.local().to_string();
     let line = proxy.wait_log("this connection", |line| line["peer"] == peer);
@@ -113,7 +114,7 @@ fn an_optional_header_is_believed_from_trusted_networks_only() {
     check_taken(&proxy, b"", "");
     let mut stranger = Raw::connect_from(fresh_ip(), proxy.web());
     stranger.send(&v2(address(CLIENT), address(REACHED), &[])).send(&hello());
-    let (answer, _) = stranger.read_to_end(Duration::from_secs(5));
+    let (answer, _) = stranger.read_to_end(PATIENCE);
     assert!(!answer.starts_with(b"origin"));
     assert_eq!(proxy.wait_outcome("not_tls")["client"], stranger.local().to_string());
     // Without a header the stranger is served like anyone.

@@ -3,8 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
+use mc_testkit::clock::PATIENCE;
 use mc_testkit::proxy::{Proxy, binary};
 use serde_json::Value;
 
@@ -46,7 +46,7 @@ impl Tap {
     }
 
     fn next(&self) -> (String, Value) {
-        let line = self.lines.recv_timeout(Duration::from_secs(10)).expect("another head");
+        let line = self.lines.recv_timeout(PATIENCE).expect("another head");
         let value = serde_json::from_str(&line).unwrap();
         (line, value)
     }
@@ -146,9 +146,7 @@ fn a_tap_ends_with_its_route_and_is_for_routes_that_can_be_seen() {
     let mut tap = Tap::start(&site.proxy, name);
     let key = ["--listener", "web", "--name", name];
     let _done = site.proxy.ctl(&[["route", "remove"].as_slice(), &key].concat());
-    let ended = mc_testkit::clock::wait_for("the tap to end", Duration::from_secs(10), || {
-        tap.child.try_wait().unwrap()
-    });
+    let ended = mc_testkit::clock::wait_for("the tap to end", PATIENCE, || tap.child.try_wait().unwrap());
     assert!(ended.success());
     let again = site.proxy.ctl_output(&[["tap"].as_slice(), &key].concat());
     assert_eq!(again.status.code(), Some(4));

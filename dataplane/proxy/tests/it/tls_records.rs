@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use mc_testkit::ca::Ca;
 use mc_testkit::client::{Raw, Request};
+use mc_testkit::clock::PATIENCE;
 use mc_testkit::hello::{Hello, record};
 use mc_testkit::http::{Client, Origin};
 use mc_testkit::proxy::{Config, Proxy};
@@ -83,7 +84,7 @@ fn a_handshake_that_fails_with_more_to_come_ends_alone() {
     for bytes in [joined, apart] {
         let mut client = Raw::connect(proxy.web());
         client.send(&bytes);
-        let (_, end) = client.read_to_end(std::time::Duration::from_secs(10));
+        let (_, end) = client.read_to_end(PATIENCE);
         assert_ne!(format!("{end:?}"), "Silence");
         assert_serves(&ca, &proxy);
     }

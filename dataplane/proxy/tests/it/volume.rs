@@ -7,21 +7,21 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use mc_testkit::ca::Ca;
 use mc_testkit::clock;
 use mc_testkit::flow::{Sum, drink, pour};
-use mc_testkit::heavy;
 use mc_testkit::http::{Origin, Then};
 use mc_testkit::proxy::{Config, Proxy};
+use mc_testkit::{heavy, rounds};
 
 use super::http1::NAME;
 
 const GIB: u64 = 1 << 30;
 
-/// Downloaded over HTTP/1.1 and uploaded over HTTP/2 at the same time, ten GiB each unless `MC_VOLUME_GIB` says otherwise,
-/// by curl; what arrives is what was sent, and MC-Proxy is as large as before.
+/// Downloaded over HTTP/1.1 and uploaded over HTTP/2 at the same time by curl, one GiB each or ten with `--long`; what
+/// arrives is what was sent, and MC-Proxy is as large as before.
 #[test]
-fn ten_gib_pass_each_way_in_the_same_memory() {
+fn large_bodies_pass_each_way_in_the_same_memory() {
     mc_testkit::requires!("curl");
     let _machine = heavy();
-    let gib = std::env::var("MC_VOLUME_GIB").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let gib = rounds(1, 10);
     let origin = Origin::start(|exchange| {
         let size = exchange.target().trim_start_matches('/').parse().map_err(std::io::Error::other)?;
         if exchange.head.starts_with("GET") {

