@@ -1,7 +1,10 @@
 //! gRPC's own services beside a service's operations: health and reflection.
 
+use axum::middleware::from_fn;
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
+
+use crate::http::body::bound_stream;
 
 /// Health and reflection (v1 and v1alpha) for these gRPC services, as a router beside their operations. `descriptors`: encoded
 /// `FileDescriptorSet`s. The reporter says when the service does not serve.
@@ -24,7 +27,8 @@ pub async fn router(
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    Ok((routes.routes().prepare().into_axum_router(), reporter))
+    let router = routes.routes().prepare().into_axum_router().layer(from_fn(bound_stream));
+    Ok((router, reporter))
 }
 
 /// Says of each of these services, and of the server as a whole, whether it serves.

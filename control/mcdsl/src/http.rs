@@ -26,7 +26,7 @@ use tonic::Status;
 use tracing::Instrument as _;
 
 pub use body::{BodyBudget, BodyLimits, CountedBytes};
-pub use metrics::Metrics;
+pub use metrics::{Metrics, RouteLabel};
 pub(crate) use read::is_kind;
 pub use read::{Form, Json, Path, Query};
 
@@ -167,7 +167,8 @@ async fn handle(State(middleware): State<Middleware>, mut request: Request, next
     response.headers_mut().entry("x-content-type-options").or_insert(HeaderValue::from_static("nosniff"));
     let took = middleware.clock.elapsed().saturating_sub(start);
     let outcome = outcome(&response);
-    middleware.metrics.count(route, &head.method, outcome, took);
+    let label = matched.as_ref().map_or(RouteLabel::NONE, RouteLabel::Matched);
+    middleware.metrics.count(label, &head.method, outcome, took);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let (client, method) = (caller.address, &head.method);
     if response.status().is_server_error() {

@@ -5,14 +5,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::header::CONTENT_TYPE;
 use axum::Router;
+use axum::body::Bytes;
 use axum::routing::get;
 use clap::{Parser, Subcommand};
 use mcdsl::archive;
 use mcdsl::clock::Clock;
-use mcdsl::http::Metrics;
+use mcdsl::http::{BodyBudget, Metrics};
 use mcdsl::prometheus::Page;
-use mcdsl::server::{Listener, stop_on_signal};
+use mcdsl::server::{ConnectionMetrics, Listener, stop_on_signal};
 use mcdsl::terminal::{Progress, bytes};
 use mcdsl::tls::ServerCertificate;
 use mcias::app::Mcias;
@@ -173,8 +175,10 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let around = |router: Router| {
         mcdsl::http::middleware(router, limits.clone(), Arc::clone(&metrics), clock.clone(), &dialects)
     };
-    let document = mcias::app::openapi();
-    let api = routes.api.route("/openapi.json", get(move || async move { axum::Json(document) }));
+    // Written once: a document for each request would take memory and time for each.
+    let document = serde_json::to_vec(&mcias::app::openapi()).expect("the document can be written as JSON");
+    let document = ([(CONTENT_TYPE, "application/json")], Bytes::from(document));
+    let api = routes.api.route("/openapi.json", get(move || std::future::ready(document.clone())));
     let rest = around(api.merge(routes.pages).route("/healthz", get(|| async { "ok\n" })));
     let services: std::collections::BTreeSet<_> =
         mcias::app::operations().map(|operation| operation.grpc_service).collect();
@@ -182,12 +186,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (own_grpc, _health) =
         mcdsl::grpc::router(&services, &[mc_api::mcias::DESCRIPTORS, mc_api::audit::DESCRIPTORS]).await?;
     let calls = around(routes.grpc.merge(own_grpc));
-    let own = about(Arc::clone(&app), Arc::clone(&metrics));
     let web = certificate.config(&["h2", "http/1.1"]);
     let rpc = certificate.config(&["h2"]);
     let rest_at = Listener::bind(settings.listen_addr, "listen_addr", Some(web), &settings).await?;
     let grpc_at = Listener::bind(settings.grpc_addr, "grpc_addr", Some(rpc), &settings).await?;
     let about_at = Listener::bind(settings.metrics_addr, "metrics_addr", None, &settings).await?;
+    let connections = [&rest_at, &grpc_at].map(Listener::metrics);
+    let own = about(Arc::clone(&app), Arc::clone(&metrics), limits.budget.clone(), connections);
     tracing::info!(rest = %rest_at.address(), grpc = %grpc_at.address(), metrics = %about_at.address(), "serves");
     tokio::spawn(certificate.watch());
     let drain = Duration::from_millis(settings.drain_timeout_ms);
@@ -205,12 +210,19 @@ async fn serve(config: Config) -> Result<(), Failure> {
 }
 
 /// What the machine it runs on asks: metrics, and whether it can serve.
-fn about(app: Arc<Mcias>, metrics: Arc<Metrics>) -> Router {
+fn about(
+    app: Arc<Mcias>,
+    metrics: Arc<Metrics>,
+    budget: BodyBudget,
+    connections: [Arc<ConnectionMetrics>; 2],
+) -> Router {
     let ready = Arc::clone(&app);
     let page = move || {
         let mut page = Page::default();
         page.process();
         metrics.write(&mut page);
+        budget.write_metrics(&mut page);
+        ConnectionMetrics::write(&connections.each_ref().map(AsRef::as_ref), &mut page);
         app.write_metrics(&mut page);
         async move { page.text }
     };

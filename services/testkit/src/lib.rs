@@ -9,6 +9,7 @@ pub mod backend;
 pub mod ca;
 pub mod client;
 pub mod clock;
+pub mod flood;
 pub mod flow;
 pub mod header;
 pub mod hello;

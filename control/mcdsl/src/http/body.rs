@@ -7,18 +7,25 @@
 
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
-use http_body_util::BodyExt as _;
-use hyper::body::Body as _;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
+use super::Caller;
 use crate::problem::{Kind, Problem};
 use crate::prometheus::Page;
 use crate::quota::{Exceeded, Quota, Share};
@@ -47,6 +54,7 @@ pub struct BodyBudget(Arc<Shared>);
 struct Shared {
     bytes: Arc<Quota>,
     drains: Arc<Semaphore>,
+    streams: Arc<Quota>,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
@@ -114,6 +122,9 @@ pub(crate) const SOURCES_AT_LEAST: usize = 4;
 /// Refused bodies whose rest is being read at the same time.
 const MAX_DRAINS: usize = 64;
 
+/// Calls of gRPC's own services (health, reflection) at the same time.
+const MAX_STREAMS: usize = 256;
+
 impl BodyBudget {
     /// A budget of so many bytes, of which one source gets a quarter.
     #[must_use]
@@ -121,6 +132,7 @@ impl BodyBudget {
         Self(Arc::new(Shared {
             bytes: Quota::new(max_bytes, max_bytes / SOURCES_AT_LEAST),
             drains: Arc::new(Semaphore::new(MAX_DRAINS)),
+            streams: Quota::new(MAX_STREAMS, MAX_STREAMS / SOURCES_AT_LEAST),
             refused: Default::default(),
         }))
     }
@@ -237,11 +249,52 @@ async fn collect(
     }
 }
 
+/// Middleware for the services that come with gRPC (health, reflection), whose messages tonic reads. Their calls may be streams
+/// that last as long as a connection: their number and the bytes of their requests are limited.
+pub(crate) async fn bound_stream(request: Request, next: Next) -> Result<Response, Problem> {
+    let extensions = request.extensions();
+    let source = extensions.get::<Caller>().expect("every call passes the middleware").address.ip();
+    let budget = extensions.get::<BodyBudget>().expect("every call passes the middleware").clone();
+    let share = budget.0.streams.take(source, 1).map_err(|exceeded| {
+        let refusal = Refusal::from(exceeded);
+        budget.count(refusal);
+        refusal.problem(&BodyLimits::SMALL)
+    })?;
+    let request = request.map(|body| Body::new(Limited::new(body, BodyLimits::SMALL.max_bytes)));
+    let response = next.run(request).await;
+    Ok(response.map(|body| Body::new(Held { body, _share: share })))
+}
+
+/// The body of a response that counts as a stream until it ends.
+struct Held {
+    body: Body,
+    _share: Share,
+}
+
+impl hyper::body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
 
-    use bytes::Bytes;
     use futures_util::{StreamExt as _, stream};
     use http::HeaderValue;
 

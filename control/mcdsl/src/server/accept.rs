@@ -1,4 +1,4 @@
-//! The beginning of a connection: a place for it, and who is at its other end.
+//! The beginning of a connection: a slot for it, and the address of its client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,75 +13,60 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::server::TlsStream;
 
-use super::ProxyProtocol;
-
-/// Waits for a place, then for a connection. `None`: the system refused one, which may pass.
+/// Waits for a slot, then for a connection. `None`: the system could not accept one, which may pass.
 pub(super) async fn one(
     socket: &TcpListener,
-    places: &Arc<Semaphore>,
+    slots: &Arc<Semaphore>,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.expect("the places are never closed");
+    let slot = Arc::clone(slots).acquire_owned().await.expect("the semaphore is never closed");
     match socket.accept().await {
         Ok((stream, address)) => {
-            // Answers are whole when they are written: nothing is gained by waiting for more.
+            // Responses are written whole: there is nothing to wait for.
             stream.set_nodelay(true).ok();
-            Some((stream, address, place))
+            Some((stream, address, slot))
         }
         Err(error) => {
-            tracing::warn!(%error, "cannot take a connection");
-            // Out of descriptors, mostly: trying again at once would only burn the processor.
+            tracing::warn!(%error, "cannot accept a connection");
+            // Usually out of file descriptors: retrying at once would only use the processor.
             tokio::time::sleep(Duration::from_millis(50)).await;
             None
         }
     }
 }
 
-/// The client's address: what the PROXY header says, where this peer must send one.
+/// Reads a PROXY header: the client's address, unless the proxy speaks for itself (LOCAL, UNKNOWN).
 ///
 /// # Errors
 /// The header is missing or malformed, or the connection ended.
-pub(super) async fn client(
-    stream: &mut TcpStream,
-    address: SocketAddr,
-    proxy: &ProxyProtocol,
-) -> io::Result<SocketAddr> {
-    let is_proxy = match proxy {
-        ProxyProtocol::Off => false,
-        ProxyProtocol::From(networks) => {
-            networks.iter().any(|network| network.contains(&address.ip().to_canonical()))
-        }
-    };
-    if !is_proxy {
-        return Ok(SocketAddr::new(address.ip().to_canonical(), address.port()));
-    }
-    let malformed = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-    // A header is followed by a ClientHello, of which not a byte may be taken: what is there is looked at first.
+pub(super) async fn proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+    let malformed = |detail: String| io::Error::new(io::ErrorKind::InvalidData, detail);
+    // A ClientHello follows the header, and no byte of it may be taken: the header is peeked at first.
     let mut seen = vec![0; 536];
     loop {
-        let there = stream.peek(&mut seen).await?;
-        match parse(&seen[..there]).map_err(|error| malformed(error.to_string()))? {
+        let length = stream.peek(&mut seen).await?;
+        match parse(&seen[..length]).map_err(|error| malformed(error.to_string()))? {
             Progress::Done { header, len } => {
                 stream.read_exact(&mut seen[..len]).await?;
-                return Ok(header.addresses.map_or(address, |addresses| addresses.source));
+                return Ok(header.addresses.map(|addresses| addresses.source));
             }
             Progress::NotProxy => return Err(malformed("the proxy sent no PROXY header".to_owned())),
-            Progress::NeedMore { .. } if there == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Progress::NeedMore { .. } if length == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             Progress::NeedMore { at_least } => {
-                if at_least > MOST {
-                    return Err(malformed(format!("a PROXY header of more than {MOST} bytes")));
+                if at_least > MAX_HEADER {
+                    return Err(malformed(format!("a PROXY header of more than {MAX_HEADER} bytes")));
                 }
                 if seen.len() < at_least {
                     seen.resize(at_least, 0);
                 }
-                // More is on its way: peeking does not wait for it.
+                // Peeking does not wait for more.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
     }
 }
 
-/// The longest PROXY header that is taken.
-const MOST: usize = 4096;
+/// The longest PROXY header that is read.
+const MAX_HEADER: usize = 4096;
 
 /// A connection, with TLS or without.
 pub(super) enum Stream {

@@ -1,4 +1,4 @@
-//! How long nothing has moved over a connection: whoever neither sends nor reads does not keep a place.
+//! How long a connection has been idle: a client that neither sends nor reads must not keep its slot.
 
 use std::io;
 use std::pin::Pin;
@@ -10,42 +10,42 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// A stream, and when bytes last moved over it.
+/// A stream that records its activity.
 pub(super) struct Watched<S> {
     stream: S,
-    moved: Arc<Moved>,
+    activity: Arc<Activity>,
 }
 
-/// When bytes last moved.
-pub(super) struct Moved {
+/// When bytes were last transferred.
+pub(super) struct Activity {
     start: Instant,
     /// Milliseconds after `start`.
     last: AtomicU64,
 }
 
 impl<S> Watched<S> {
-    pub(super) fn new(stream: S) -> (Self, Arc<Moved>) {
-        let moved = Arc::new(Moved { start: Instant::now(), last: AtomicU64::new(0) });
-        (Self { stream, moved: Arc::clone(&moved) }, moved)
+    pub(super) fn new(stream: S) -> (Self, Arc<Activity>) {
+        let activity = Arc::new(Activity { start: Instant::now(), last: AtomicU64::new(0) });
+        (Self { stream, activity: Arc::clone(&activity) }, activity)
     }
 }
 
-impl Moved {
-    /// Counts as if something moved.
-    pub(super) fn now(&self) {
+impl Activity {
+    /// Counts as if bytes were transferred now.
+    pub(super) fn record(&self) {
         let ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(ms, Ordering::Relaxed);
     }
 
-    /// Returns once nothing has moved for so long.
-    pub(super) async fn nothing_for(&self, time: Duration) {
+    /// Returns once no byte has been transferred for so long.
+    pub(super) async fn idle_for(&self, time: Duration) {
         loop {
             let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-            let still = self.start.elapsed().saturating_sub(last);
-            if still >= time {
+            let idle = self.start.elapsed().saturating_sub(last);
+            if idle >= time {
                 return;
             }
-            tokio::time::sleep(time.saturating_sub(still)).await;
+            tokio::time::sleep(time.saturating_sub(idle)).await;
         }
     }
 }
@@ -59,7 +59,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.moved.now();
+            self.activity.record();
         }
         polled
     }
@@ -69,7 +69,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         if matches!(polled, Poll::Ready(Ok(written)) if written > 0) {
-            self.moved.now();
+            self.activity.record();
         }
         polled
     }

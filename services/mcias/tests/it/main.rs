@@ -7,6 +7,7 @@ mod clients;
 mod clocks;
 mod ctl;
 mod faults;
+mod flood;
 mod input;
 mod local;
 mod pages;
