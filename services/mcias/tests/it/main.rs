@@ -10,5 +10,6 @@ mod faults;
 mod input;
 mod local;
 mod pages;
+mod program;
 mod revocation;
 mod roles;
