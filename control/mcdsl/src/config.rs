@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub use environment::{Environment, Variables};
-pub use explain::{Found, Hints, Problem, join, meant, no_network, refused, walk};
+pub use explain::{Found, Hints, Problem, join, meant, not_a_network, refused, walk};
 pub use range::{InvalidValue, Range, check_ranges, numbers_without_range};
 
 /// Why a configuration file could not be read at all.

@@ -223,7 +223,7 @@ mod tests {
         refused("MCIAS_SERVER_WORKER", ", did you mean `MCIAS_SERVER_WORKERS`?");
         refused("MCIAS_SERVR_STRICT", ", did you mean `MCIAS_SERVER_STRICT`?");
         let error = apply(&[("MCIAS_COMPLETELY_DIFFERENT_NAME", "3")]).unwrap_err();
-        assert!(error.contains("known are MCIAS_NAMES, MCIAS_SERVER_GRPC_ADDR"), "{error}");
+        assert!(error.contains("expected one of MCIAS_NAMES, MCIAS_SERVER_GRPC_ADDR"), "{error}");
         // Those of its command line, and of other programs.
         assert_eq!(apply(&[("MCIAS_CA", "/ca.pem"), ("MCIASX_SERVER", "x")]), Ok(config()));
     }
