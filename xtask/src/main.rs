@@ -6,6 +6,7 @@
 
 mod bench;
 mod clock;
+mod deploy_files;
 mod doctor;
 mod ebpf;
 mod lint;
@@ -43,6 +44,8 @@ enum Command {
     Ebpf,
     /// Measures MC-Proxy beside its peers. Further arguments go to the benchmark.
     Bench(bench::Args),
+    /// Renders what each service ships (units, container file, example configuration) from `deploy/templates`.
+    DeployFiles,
     /// What this machine offers and lacks, and what to do.
     Doctor(doctor::Args),
 }
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(&repo),
         Command::Ebpf => ebpf::run(&repo),
         Command::Bench(args) => bench::run(&repo, &args),
+        Command::DeployFiles => deploy_files::run(&repo),
         Command::Doctor(args) => doctor::run(&args),
     });
     match outcome {

@@ -1,12 +1,12 @@
-//! A service's directory as one file, `.tar.zst`: a full backup, and the way to another machine.
+//! A service's directory as one archive, `.tar.zst`: a full backup, also for moving to another machine.
 //!
 //! Directories, regular files and symbolic links are kept with their modes, owners and times (whole seconds). Databases are
-//! not copied while somebody writes to them: what is packed of each is a consistent snapshot. Unpacking happens beside the
-//! place where the directory is wanted, which is renamed once all of it is there and on the disk: nothing is half applied.
-//! An archive may come from anywhere: whatever would reach out of its directory is refused.
+//! not copied as files: each is packed as a consistent snapshot. An archive is unpacked to a temporary sibling of the target
+//! directory, which is renamed once it is complete and on the disk: nothing is half applied. Archives are not trusted: an entry
+//! that would leave the directory is refused.
 //!
-//! Left out: earlier backups (the directory `backups`); sockets and pipes, which the service makes anew; hard links (what has
-//! two names is packed twice); extended attributes; the bits of files that change who runs them.
+//! Left out: earlier backups (the directory `backups`); sockets and pipes, which the service creates again; hard links (a file with
+//! two names is packed twice); extended attributes; setuid and setgid bits.
 //!
 //! Formats: POSIX pax interchange (IEEE Std 1003.1, pax) and its `ustar`, with GNU's long names; RFC 8878.
 
@@ -21,17 +21,17 @@ use std::path::{Component, Path, PathBuf};
 pub use pack::{Packed, pack};
 pub use unpack::{Unpacked, unpack};
 
-/// Why a directory was not packed, or an archive not unpacked: nothing of it is left then.
+/// Why a directory was not packed, or an archive not unpacked. Nothing partial is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The system said no.
+    /// The operating system reported an error.
     #[error("cannot {what} {}", shown(path))]
     Io {
-        /// What was to be done.
+        /// The operation.
         what: &'static str,
-        /// To what.
+        /// The file.
         path: PathBuf,
-        /// Why it was not.
+        /// The error.
         source: io::Error,
     },
     /// A snapshot of a database cannot be taken.
@@ -39,13 +39,13 @@ pub enum ArchiveError {
     Database {
         /// The database.
         path: PathBuf,
-        /// SQLite's words.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// A file was cut while it was read.
+    /// A file was truncated while it was read.
     #[error("{} became shorter while it was packed: pack again", shown(.0))]
     Shorter(PathBuf),
-    /// A link that another machine would not have the end of, or that leads into what is not ours.
+    /// A link leads out of the directory: its target would be missing on another machine.
     #[error(
         "the link {} points to {}, which is not in the directory: put there what it points to, or a link within it",
         shown(path),
@@ -57,7 +57,7 @@ pub enum ArchiveError {
         /// What it points to.
         target: PathBuf,
     },
-    /// What is in the archive is not what a service's directory has.
+    /// The archive has an entry that a service's directory cannot have.
     #[error("the archive is refused: `{entry}` {why}")]
     Refused {
         /// Its path in the archive, escaped.
@@ -65,23 +65,23 @@ pub enum ArchiveError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// It would fill the disk.
-    #[error("the archive unpacks to more than {0} bytes: allow more if it may be so large")]
+    /// The archive unpacks to more than is allowed.
+    #[error("the archive unpacks to more than {0} bytes, the limit")]
     TooLarge(u64),
-    /// Cut, changed, or something else.
-    #[error("{path} is damaged, or no archive of a service")]
+    /// The archive is truncated or modified, or not an archive.
+    #[error("{path} is damaged, or not an archive of a service")]
     Damaged {
         /// The archive.
         path: PathBuf,
         /// Where reading ended.
         source: io::Error,
     },
-    /// The place is taken.
+    /// The target directory is not empty.
     #[error("{0} is not an empty directory: move it away first")]
     Occupied(PathBuf),
-    /// Somebody unpacks there, or was stopped in it.
+    /// Another process unpacks there, or was stopped before it had finished.
     #[error(
-        "{0} is there: another unpacking is at work, or was stopped in the middle; remove it in that case"
+        "{0} exists: another restore is running, or was interrupted; remove it in that case"
     )]
     Unfinished(PathBuf),
 }
@@ -92,7 +92,7 @@ impl ArchiveError {
     }
 }
 
-/// A path for people to read. An archive may come from anywhere, and with it names that would speak to a terminal.
+/// A path to be printed. Names in an archive are not trusted and may have escape sequences.
 fn shown(path: &Path) -> String {
     path.to_string_lossy().escape_debug().to_string()
 }
@@ -132,7 +132,7 @@ impl Drop for Temporary {
         if self.kept {
             return;
         }
-        // There is nobody left to tell if it fails: the first failure is told.
+        // The first failure is reported; this one would hide it.
         if self.path.is_dir() {
             std::fs::remove_dir_all(&self.path).unwrap_or(());
         } else {
@@ -149,8 +149,8 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A name beside this one.
-fn beside(path: &Path, prefix: &str, suffix: &str) -> PathBuf {
+/// A path in the same directory, with this prefix and suffix around its name.
+fn sibling_path(path: &Path, prefix: &str, suffix: &str) -> PathBuf {
     let mut name = std::ffi::OsString::from(prefix);
     name.push(path.file_name().unwrap_or_default());
     name.push(suffix);

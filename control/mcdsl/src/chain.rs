@@ -1,6 +1,6 @@
-//! An error in words, for people.
+//! An error with its causes as one line.
 
-/// An error with its causes, in one line.
+/// An error with its causes, as one line.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());

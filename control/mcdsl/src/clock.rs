@@ -1,21 +1,21 @@
-//! The time, read in one place and handed on as a value.
+//! The clock: the only place that reads the time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A clock: the machine's, or one that a test sets.
+/// The machine's clock, which a test can move.
 #[derive(Clone, Debug)]
 pub struct Clock {
     start: Instant,
-    /// What a test adds to the machine's time, in milliseconds.
+    /// What a test adds to the wall clock, in milliseconds.
     ahead_ms: Arc<AtomicI64>,
-    /// What a test adds to both times, in milliseconds.
+    /// What a test adds to the wall clock and the elapsed time, in milliseconds.
     passed_ms: Arc<AtomicU64>,
 }
 
 impl Clock {
-    /// The machine's.
+    /// The machine's clock.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
     pub fn system() -> Self {
@@ -39,7 +39,7 @@ impl Clock {
         self.unix_ms().div_euclid(1000)
     }
 
-    /// Time since this clock was made: never goes back, whatever becomes of the machine's.
+    /// Time since this clock was created. It is monotonic.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock module")]
     pub fn elapsed(&self) -> Duration {
@@ -47,7 +47,7 @@ impl Clock {
         Instant::now().saturating_duration_since(self.start).saturating_add(passed)
     }
 
-    /// Has time pass, for both. For tests.
+    /// Advances the wall clock and the elapsed time. For tests.
     pub fn pass(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.passed_ms.fetch_add(ms, Ordering::Relaxed);

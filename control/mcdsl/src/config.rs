@@ -1,19 +1,21 @@
-//! A TOML file and the environment become a typed configuration.
+//! A typed configuration from a TOML file and the environment.
 //!
-//! What decides, from the strongest: `$PORT` and `$PORT_GRPC`, which whoever starts a service in a container gives it;
-//! `<SERVICE>_...` variables; the file; the documented defaults. Unknown keys are refused, with their place and the nearest
-//! known one. Secrets are no values here, but paths to files.
+//! Precedence, highest first: `$PORT`, `$PORT_REST` and `$PORT_GRPC`, which the MCP agent sets for a container; `<SERVICE>_...`
+//! variables; the file; the documented defaults. Unknown keys and unknown variables are errors that name the nearest known one.
+//! Every number has a range. Secrets are never values in the configuration: it names the files that hold them.
 
 mod environment;
 mod explain;
+mod range;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-pub use environment::Environment;
-pub use explain::{Found, Hints, Problem, join, meant, no_network, refused, walk};
+pub use environment::{Environment, Variables};
+pub use explain::{Found, Hints, Problem, join, meant, not_a_network, refused, walk};
+pub use range::{InvalidValue, Range, check_ranges, numbers_without_range};
 
 /// Why a configuration file could not be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -23,15 +25,15 @@ pub struct ReadError {
     pub path: PathBuf,
     /// What to do.
     pub remedy: &'static str,
-    /// The system's word.
+    /// The operating system's error.
     #[source]
     pub source: io::Error,
 }
 
-/// The text of a configuration file.
+/// Reads the text of a configuration file.
 ///
 /// # Errors
-/// It cannot be read, or is no text.
+/// The file cannot be read, or is not UTF-8.
 pub fn text(path: &Path) -> Result<String, ReadError> {
     std::fs::read_to_string(path).map_err(|source| ReadError {
         path: path.to_owned(),
@@ -45,10 +47,10 @@ pub fn text(path: &Path) -> Result<String, ReadError> {
     })
 }
 
-/// Reads a configuration from `text`; problems call the file `name`.
+/// Parses a configuration from `text`; problems call the file `name`.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first problem, with its place in the file.
 pub fn read<T: DeserializeOwned>(text: &str, name: &str, hints: Hints) -> Result<T, Problem> {
     toml::from_str(text).map_err(|error| explain::malformed(text, name, &error, hints))
 }

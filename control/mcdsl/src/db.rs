@@ -221,6 +221,22 @@ impl Database {
         }
     }
 
+    /// Commits a change that changes nothing, and waits until it is on the disk: whether changes can be stored.
+    ///
+    /// # Errors
+    /// They cannot: the disk is full, read-only or broken.
+    pub async fn probe_write(&self) -> Result<(), DbError> {
+        let probe = |db: &Connection| {
+            let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            // The same value again: SQLite writes the page and syncs all the same.
+            db.pragma_update(None, "user_version", version)
+        };
+        self.write(probe).await.map_err(|error| match error {
+            WriteError::Refused(error) => DbError::sqlite(&self.path, error),
+            WriteError::Db(error) => error,
+        })
+    }
+
     /// Reads. `work` runs on a thread that may block, on a connection of its own, and sees one state of the database however many statements
     /// it makes.
     ///

@@ -12,9 +12,10 @@
 //!
 //! With the feature `service`, what a service speaks with:
 //! - [`server`]: sockets, TLS, connections and their end; [`tls`]: certificates that change while it runs.
-//! - [`http`] and [`grpc`]: what surrounds each request, and how it is read and answered.
+//! - [`http`]: the middleware of each request, and how it is read and answered.
 //! - [`problem`]: what went wrong, in the one form for both.
 //! - [`auth`]: who is asking, by MCIAS's word.
+//! - [`program`]: the `main` of a service: its commands, its configuration, its start and its end.
 //! - [`clock`]: the time, to be handed on as a value.
 //!
 //! Left out: what a service decides. That is in the service's own pure core, which knows none of this.
@@ -35,8 +36,6 @@ pub mod context;
 pub mod ctl;
 pub mod db;
 #[cfg(feature = "service")]
-pub mod grpc;
-#[cfg(feature = "service")]
 pub mod http;
 pub mod identity;
 pub mod log;
@@ -46,6 +45,8 @@ pub mod operation;
 pub mod permit;
 #[cfg(feature = "service")]
 pub mod problem;
+#[cfg(feature = "service")]
+pub mod program;
 pub mod prometheus;
 #[cfg(feature = "service")]
 mod quota;

@@ -1,4 +1,4 @@
-//! What a program says about itself: words for people on a terminal, JSON elsewhere, on standard error.
+//! The log on standard error: text on a terminal, JSON elsewhere.
 
 use std::io::IsTerminal as _;
 
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// The least severe line that is written.
+    /// The lowest severity that is written.
     pub level: Level,
-    /// How a line looks.
+    /// The format of a line.
     pub format: Format,
-    /// Whether each request is told, or those alone that fail on our side. A line costs more than many an answer.
+    /// Whether each request is logged, or only those that fail with a server error. A line costs more than many responses.
     pub access: bool,
 }
 
@@ -22,38 +22,38 @@ pub struct Log {
 pub enum Level {
     /// Something does not work.
     Error,
-    /// Something will not work for long.
+    /// Something will stop working soon.
     Warn,
-    /// What happens to the whole.
+    /// Events that concern the whole service.
     #[default]
     Info,
-    /// What happens to one connection or request.
+    /// Events of one connection or request.
     Debug,
     /// Everything.
     Trace,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Text on a terminal, JSON elsewhere.
     #[default]
     Auto,
-    /// One JSON object.
+    /// One JSON object per line.
     Json,
-    /// Words.
+    /// Text.
     Text,
 }
 
-/// The target of a line about a request.
+/// The `tracing` target of lines about requests.
 pub const ACCESS: &str = "access";
 
 impl Log {
-    /// Has everything that `tracing` is told written so, from now on.
+    /// Makes this the subscriber of all `tracing` events of the process.
     ///
     /// # Panics
-    /// It was set up before.
+    /// There is a subscriber already.
     pub fn set_up(self) {
         let access = match self.level {
             _ if self.access => "info",
@@ -75,7 +75,7 @@ impl Log {
 }
 
 impl Level {
-    /// Its word, as the `tracing` filter knows it.
+    /// The name that a `tracing` filter uses.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ impl std::fmt::Display for Seconds {
 /// A page of metrics.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// What is written so far.
+    /// The text so far.
     pub text: String,
 }
 
@@ -31,13 +31,13 @@ impl Page {
         self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
     }
 
-    /// A family of one sample.
+    /// A family with one sample and no labels.
     pub fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
         self.family(name, kind, help);
         self.line(format_args!("{name} {value}"));
     }
 
-    /// A sample of the family that was begun.
+    /// A sample of the current family.
     pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
         self.text.push_str(name);
         for (index, (label, value)) in labels.iter().enumerate() {
@@ -57,7 +57,7 @@ impl Page {
         self.line(format_args!("}} {value}"));
     }
 
-    /// A histogram of times, by its buckets' upper bounds in microseconds, the last of which has none, and what each counted.
+    /// A histogram of times: each bucket's upper bound in microseconds (none for the last) and its count.
     pub fn histogram(
         &mut self,
         name: &str,
@@ -79,7 +79,7 @@ impl Page {
         self.line(format_args!("{name}_sum {}\n{name}_count {count}", seconds(sum_us)));
     }
 
-    /// What the kernel says of this process; nothing where /proc is not there.
+    /// Memory, descriptors and processor time of this process, from `/proc`; nothing where that is missing.
     pub fn process(&mut self) {
         let pages = |text: String| text.split_whitespace().nth(1)?.parse::<u64>().ok();
         let page_size = rustix::param::page_size() as u64;
@@ -91,7 +91,7 @@ impl Page {
             self.one("process_open_fds", "gauge", "Open descriptors.", open.count() as u64);
         }
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        self.one("process_max_fds", "gauge", "Most descriptors.", limit.unwrap_or(u64::MAX));
+        self.one("process_max_fds", "gauge", "Limit of open descriptors.", limit.unwrap_or(u64::MAX));
         let ticks = |text: String| {
             // The fields after the name, which may hold anything, in parentheses: utime and stime are 14 and 15.
             let after = text.rsplit_once(')')?.1.to_owned();
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn label_values_cannot_end_their_string() {
+    fn label_values_are_escaped() {
         let mut page = Page::default();
         page.sample("m", &[("a", "x\"y\\z\n"), ("b", "")], 7);
         assert_eq!(page.text, "m{a=\"x\\\"y\\\\z\\n\",b=\"\"} 7\n");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_says_of_this_process_is_there() {
+    fn process_metrics_are_on_the_page() {
         let mut page = Page::default();
         page.process();
         for name in ["process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"] {

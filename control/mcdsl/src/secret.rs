@@ -1,4 +1,4 @@
-//! What must not be shown: a text that is blanked in `Debug` and wiped from memory when it is dropped.
+//! A string that is redacted in `Debug` and wiped from memory when it is dropped.
 
 use std::fmt;
 use std::io;
@@ -7,21 +7,21 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
-/// A secret text: a password, a token, a code. It is given out by [`Secret::expose`] alone, which is easy to search for.
+/// A secret string: a password, a token, a code. Only [`Secret::expose`] returns it, which is easy to search for.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Reads one from a file, without the line's end. It is read at each use, so that rotating it needs no restart.
+    /// Reads a secret from a file, without the trailing newline. Callers read it at each use, so that rotation needs no restart.
     ///
     /// # Errors
-    /// The file cannot be read, or is no text.
+    /// The file cannot be read, or is not UTF-8.
     pub fn read(path: &Path) -> io::Result<Self> {
         let text = Zeroizing::new(std::fs::read_to_string(path)?);
         Ok(Self::from(text.trim_end_matches(['\r', '\n'])))
     }
 
-    /// The text itself.
+    /// The secret in plain text.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -57,14 +57,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_not_shown() {
+    fn a_secret_is_redacted_in_debug() {
         let secret = Secret::from("hunter2");
         assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "Secret(redacted) Some(Secret(redacted))");
         assert_eq!(secret.expose(), "hunter2");
     }
 
     #[test]
-    fn a_file_s_last_line_end_is_not_part_of_it() {
+    fn the_trailing_newline_of_a_file_is_not_part_of_the_secret() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
         std::fs::write(&file, " with spaces \r\n").unwrap();

@@ -1,8 +1,16 @@
-//! A service's certificate, read again when its files change: no restart, no connection lost.
+//! A service's certificate: read from PEM files, checked, and replaced while the service runs.
+//!
+//! A new certificate takes effect without a restart and without closing a connection. A valid certificate is never replaced by
+//! one that has expired, is not valid yet, or whose key does not match.
+
+mod check;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,7 +21,13 @@ use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig};
 
-/// Where a certificate is.
+pub use check::problems;
+
+use crate::clock::Clock;
+use crate::prometheus::Page;
+use check::Validity;
+
+/// The files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     /// PEM: the chain, the leaf first.
@@ -22,87 +36,175 @@ pub struct Files {
     pub key: PathBuf,
 }
 
-/// Why a certificate cannot be used.
+/// Why a certificate cannot be used, or should not be.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("cannot read {0}: put a PEM certificate and its key there, or name others in [server]")]
+    #[error("cannot read {0}: put a PEM certificate and its key there, or name other files in [server]")]
     Read(PathBuf, #[source] pem::Error),
-    /// There is no certificate in it.
-    #[error("{0} holds no certificate: it must hold the chain as PEM, the leaf first")]
+    /// The file has no certificate.
+    #[error("{0} contains no certificate: it must contain the chain as PEM, the leaf first")]
     Empty(PathBuf),
-    /// They do not fit together, or rustls knows no such key.
+    /// The leaf is not an X.509 certificate.
+    #[error("{file}: the first certificate cannot be parsed: {message}")]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// The parser's message.
+        message: String,
+    },
+    /// The key is not the certificate's, or its kind is not supported.
     #[error("the certificate {certificate} and the key {key} cannot be used together")]
     Pair {
-        /// The certificate.
+        /// The file of the certificate.
         certificate: PathBuf,
-        /// The key.
+        /// The file of the key.
         key: PathBuf,
-        /// What rustls says.
+        /// The message of rustls.
         #[source]
         source: rustls::Error,
     },
+    /// The certificate has expired.
+    #[error("{file}: the certificate expired at {at}: replace it")]
+    Expired {
+        /// The file.
+        file: PathBuf,
+        /// When it expired.
+        at: String,
+    },
+    /// The certificate is not valid yet.
+    #[error("{file}: the certificate is not valid before {at}: check this machine's clock, or replace it")]
+    NotYetValid {
+        /// The file.
+        file: PathBuf,
+        /// When it becomes valid.
+        at: String,
+    },
+    /// The certificate is for other names than the one that clients use.
+    #[error("{file}: the certificate is not for `{name}`, the host of the public URL")]
+    WrongName {
+        /// The file.
+        file: PathBuf,
+        /// The name that clients use.
+        name: String,
+        /// The message of rustls: which names it is for.
+        #[source]
+        source: rustls::Error,
+    },
+    /// Other users of the machine have access to the key.
+    #[error("{key}: every user of this machine can access the private key (mode {mode:04o}): run `chmod 600`")]
+    KeyAccess {
+        /// The file.
+        key: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
 }
 
-/// A server's certificate: the one that was read last and could be used.
+/// A server's certificate in use, and its files.
 #[derive(Debug)]
 pub struct ServerCertificate {
     files: Files,
-    current: ArcSwap<CertifiedKey>,
-    /// The files as they were before they were read first.
-    first: Stamps,
+    clock: Clock,
+    current: ArcSwap<Loaded>,
+    /// The state of the files when the certificate in use was read.
+    read_from: Mutex<Stamps>,
+    reload_failures: AtomicU64,
+}
+
+/// A certificate with its key, as read from the files.
+#[derive(Debug)]
+struct Loaded {
+    key: Arc<CertifiedKey>,
+    validity: Validity,
 }
 
 impl ServerCertificate {
-    /// Reads it.
+    /// Reads the certificate. One that has expired or is not valid yet is used, with a warning in the log: the machine's clock
+    /// may be wrong, and the certificate may be replaced while the service runs.
     ///
     /// # Errors
-    /// It cannot be used.
-    pub fn open(files: Files) -> Result<Arc<Self>, TlsError> {
-        let first = stamps(&files);
-        let current = ArcSwap::new(Arc::new(read(&files)?));
-        Ok(Arc::new(Self { files, current, first }))
+    /// The certificate cannot be used.
+    pub fn open(files: Files, clock: Clock) -> Result<Arc<Self>, TlsError> {
+        let stamps = stamps(&files);
+        let loaded = Loaded::read(&files)?;
+        if let Err(error) = loaded.validity.check(clock.unix_s(), &files.certificate) {
+            tracing::error!(error = crate::chain(&error), "clients will refuse this certificate");
+        }
+        Ok(Arc::new(Self {
+            files,
+            clock,
+            current: ArcSwap::from_pointee(loaded),
+            read_from: Mutex::new(stamps),
+            reload_failures: AtomicU64::new(0),
+        }))
     }
 
-    /// Reads it again. What is in use stays in use where it cannot be used.
+    /// Reads the files again and uses what they contain.
     ///
     /// # Errors
-    /// It cannot be used.
+    /// The new certificate cannot be used, or has expired or is not valid yet while the one in use is valid: that one stays.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.current.store(Arc::new(read(&self.files)?));
+        let stamps = stamps(&self.files);
+        let new = Loaded::read(&self.files)?;
+        let (file, now) = (&self.files.certificate, self.clock.unix_s());
+        if self.current.load().validity.check(now, file).is_ok() {
+            new.validity.check(now, file)?;
+        }
+        self.current.store(Arc::new(new));
+        *self.read_from.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
         Ok(())
     }
 
-    /// Reads it again whenever one of its files is another, and says so in the log. Never ends.
+    /// Reloads and logs the outcome.
+    pub fn reload_and_log(&self) {
+        match self.reload() {
+            Ok(()) => self.log_success(),
+            Err(error) => self.log_failure(&error),
+        }
+    }
+
+    fn log_success(&self) {
+        let expires = check::rfc3339(self.current.load().validity.not_after_s);
+        tracing::info!(file = %self.files.certificate.display(), expires, "loaded a new certificate");
+    }
+
+    fn log_failure(&self, error: &TlsError) {
+        self.reload_failures.fetch_add(1, Ordering::Relaxed);
+        let error = crate::chain(error);
+        tracing::warn!(error, "the new certificate was not loaded; the previous one stays in use");
+    }
+
+    /// Reloads whenever one of the files has changed. Never returns.
     pub async fn watch(self: Arc<Self>) {
-        let mut seen = self.first;
-        let mut warned = None;
-        let mut ticks = tokio::time::interval(LOOK);
+        let mut state = WatchState::default();
+        let mut ticks = tokio::time::interval(WATCH_INTERVAL);
         loop {
             ticks.tick().await;
-            let now = stamps(&self.files);
-            if now == seen {
-                continue;
-            }
-            match self.reload() {
-                Ok(()) => {
-                    seen = now;
-                    tracing::info!(file = %self.files.certificate.display(), "read a new certificate");
+            self.reload_if_changed(&mut state);
+        }
+    }
+
+    /// A failure is retried each time, since its cause may go away without a change of the files. It is logged once, and only
+    /// when the files have stayed the same since the previous attempt: a certificate and its key are replaced one after the other.
+    fn reload_if_changed(&self, state: &mut WatchState) {
+        let now = stamps(&self.files);
+        if now == *self.read_from.lock().unwrap_or_else(PoisonError::into_inner) {
+            return;
+        }
+        match self.reload() {
+            Ok(()) => self.log_success(),
+            Err(error) => {
+                if state.failed == Some(now) && state.logged != Some(now) {
+                    state.logged = Some(now);
+                    self.log_failure(&error);
                 }
-                // It is tried again: what is in the way may be gone without the files being others. It is said once.
-                Err(_) if warned == Some(now) => {}
-                Err(error) => {
-                    warned = Some(now);
-                    tracing::warn!(
-                        error = crate::chain(&error),
-                        "a new certificate cannot be used: the one before stays in use"
-                    );
-                }
+                state.failed = Some(now);
             }
         }
     }
 
-    /// How to speak TLS 1.3 with it, in these protocols (ALPN).
+    /// A TLS 1.3 configuration with this certificate and these protocols (ALPN).
     #[must_use]
     pub fn config(self: &Arc<Self>, alpn: &[&str]) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -113,34 +215,57 @@ impl ServerCertificate {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Arc::new(config)
     }
+
+    /// Writes when the certificate in use expires, and how often a new one was not loaded.
+    pub fn write_metrics(&self, page: &mut Page) {
+        let not_after_s = self.current.load().validity.not_after_s;
+        let help = "When the certificate in use expires, in seconds since 1970.";
+        page.one("tls_certificate_not_after_seconds", "gauge", help, not_after_s);
+        let help = "New certificates that were not loaded.";
+        let failures = self.reload_failures.load(Ordering::Relaxed);
+        page.one("tls_certificate_reload_failures_total", "counter", help, failures);
+    }
 }
 
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_secs(2);
+/// The states of the files whose reload failed last, and was logged last.
+#[derive(Debug, Default)]
+struct WatchState {
+    failed: Option<Stamps>,
+    logged: Option<Stamps>,
+}
+
+/// How often the files are checked for changes.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 impl ResolvesServerCert for ServerCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        Some(Arc::clone(&self.current.load().key))
     }
 }
 
-fn read(files: &Files) -> Result<CertifiedKey, TlsError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error| TlsError::Read(path, error)
-    };
-    let chain = CertificateDer::pem_file_iter(&files.certificate).map_err(failed(&files.certificate))?;
-    let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(failed(&files.certificate))?;
-    if chain.is_empty() {
-        return Err(TlsError::Empty(files.certificate.clone()));
+impl Loaded {
+    fn read(files: &Files) -> Result<Self, TlsError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| TlsError::Read(path, error)
+        };
+        let chain =
+            CertificateDer::pem_file_iter(&files.certificate).map_err(failed(&files.certificate))?;
+        let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(failed(&files.certificate))?;
+        let leaf = chain.first().ok_or_else(|| TlsError::Empty(files.certificate.clone()))?;
+        let validity = Validity::of(leaf, &files.certificate)?;
+        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed(&files.key))?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let key = CertifiedKey::from_der(chain, key, &provider).map_err(|source| TlsError::Pair {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            source,
+        })?;
+        Ok(Self { key: Arc::new(key), validity })
     }
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed(&files.key))?;
-    CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider()).map_err(|source| {
-        TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), source }
-    })
 }
 
-/// What tells one version of the files from another: inode, size, and when the file changed or anything about it did.
+/// The state of both files, for noticing a change: inode, size and change time.
 type Stamps = [Option<(u64, u64, i64, i64)>; 2];
 
 fn stamps(files: &Files) -> Stamps {
@@ -152,10 +277,10 @@ fn stamps(files: &Files) -> Stamps {
     [stamp(&files.certificate), stamp(&files.key)]
 }
 
-/// The authorities in a PEM file, for checking a server's certificate.
+/// The authorities in a PEM file, for verifying a server's certificate.
 ///
 /// # Errors
-/// It cannot be read, or holds none.
+/// The file cannot be read, or contains no certificate.
 pub fn authorities(file: &Path) -> io::Result<RootCertStore> {
     let certificates = CertificateDer::pem_file_iter(file).map_err(io::Error::other)?;
     let mut store = RootCertStore::empty();
@@ -163,7 +288,7 @@ pub fn authorities(file: &Path) -> io::Result<RootCertStore> {
         store.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
     }
     if store.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no certificate"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it contains no certificate"));
     }
     Ok(store)
 }

@@ -260,7 +260,7 @@ impl Authority for Mcias {
     }
 
     fn is_fresh(&self, identity: &Identity) -> bool {
-        (0..=self.config.tokens.fresh_s).contains(&(self.now() - identity.authenticated_at))
+        (0..=self.config.tokens.reauth_window_s).contains(&(self.now() - identity.authenticated_at))
     }
 
     async fn refused(

@@ -1,9 +1,10 @@
-//! The configuration file: what it may say, its defaults, and what is wrong with it.
+//! The configuration file: its keys, their defaults and ranges.
 
 use std::path::{Path, PathBuf};
 
-use mcdsl::config::{self, Environment, Hints, Problem, ReadError};
+use mcdsl::config::{InvalidValue, Range};
 use mcdsl::log::Log;
+use mcdsl::program::Configuration;
 use mcdsl::server::Settings;
 use serde::{Deserialize, Serialize};
 use webauthn_rs::prelude::Url;
@@ -15,58 +16,58 @@ use crate::domain::throttle::Limits;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where it listens, and where everything is that it must not lose.
+    /// Sockets, limits, and the directory of all data.
     pub server: Settings,
-    /// What the outside knows it by.
+    /// The public URL and name.
     pub site: Site,
-    /// How passwords are hashed.
+    /// Password hashing.
     pub passwords: Passwords,
-    /// What people and services get.
+    /// Lifetimes of sessions, tokens, links and keys.
     pub tokens: Tokens,
-    /// How guessing is slowed down.
+    /// Delays after failed logins.
     pub throttle: Limits,
-    /// What it says about itself, on standard error.
+    /// The log on standard error.
     pub log: Log,
 }
 
-/// `[site]`: what the outside knows it by.
+/// `[site]`: the public URL and name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Site {
-    /// Where browsers and services reach it: the issuer of tokens, the origin of passkeys and the beginning of links.
-    /// Passkeys and tokens are bound to it: choose a name that stays.
+    /// The URL for browsers and services: the issuer of tokens, the origin of passkeys and the beginning of links. Passkeys and
+    /// tokens are bound to it: choose a name that stays.
     pub public_url: String,
-    /// What authenticators show beside a code.
+    /// The name that authenticators show beside a code.
     pub name: String,
 }
 
-/// `[passwords]`: how passwords are hashed.
+/// `[passwords]`: password hashing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Passwords {
-    /// Argon2id's parameters. Where they rise, each password is hashed anew at its next login.
+    /// Parameters of Argon2id. After a rise, each password is hashed again at its next login.
     pub argon2: Params,
-    /// Hashes at the same time; 0: one per core. Times `argon2.memory_kib`, that is the memory logins take at most.
+    /// Concurrent hashes; 0: one per core. Times `argon2.memory_kib`, that is the memory that logins use at most.
     pub concurrent: u16,
-    /// Logins that wait for a hash; more are turned away.
+    /// Logins that wait for a hash; more are rejected.
     pub waiting: u16,
 }
 
-/// `[tokens]`: what people and services get.
+/// `[tokens]`: lifetimes of sessions, tokens, links and keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tokens {
-    /// How long a person's login is good for, in seconds.
+    /// Lifetime of a person's session, in seconds.
     pub session_s: i64,
-    /// How long ago it may be for changes of how one logs in, in seconds.
-    pub fresh_s: i64,
-    /// How long a service's token is good for where nobody says otherwise, in seconds.
+    /// Maximum age of a login for sensitive changes, in seconds.
+    pub reauth_window_s: i64,
+    /// Default lifetime of a service's token, in seconds.
     pub service_s: i64,
-    /// How long before its end a service's token is warned about, in seconds.
+    /// Time before a service's token expires at which warnings begin, in seconds.
     pub warn_s: i64,
-    /// How long a one-time link is good for, in seconds.
+    /// Lifetime of a one-time link, in seconds.
     pub link_s: i64,
-    /// How long a new signing key is published before it signs, in seconds: what others take to fetch it.
+    /// Time for which a new signing key is published before it signs, in seconds: long enough for others to fetch it.
     pub key_overlap_s: i64,
 }
 
@@ -86,7 +87,7 @@ impl Default for Tokens {
     fn default() -> Self {
         Self {
             session_s: 12 * 3600,
-            fresh_s: 15 * 60,
+            reauth_window_s: 15 * 60,
             service_s: 365 * DAY,
             warn_s: 14 * DAY,
             link_s: DAY,
@@ -97,85 +98,85 @@ impl Default for Tokens {
 
 const DAY: i64 = 24 * 3600;
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// Something in it is wrong.
-    #[error(transparent)]
-    Wrong(#[from] Problem),
-    /// A value makes no sense.
-    #[error("{file}: {field}: {what}")]
-    Value {
-        /// The file.
-        file: String,
-        /// The key.
-        field: &'static str,
-        /// What is wrong, and what it must be.
-        what: String,
-    },
+/// Ten years, in seconds: the longest time that a key of the configuration allows.
+pub const LONGEST: i64 = 10 * 365 * DAY;
+
+impl Passwords {
+    const RANGES: &[Range] = &[
+        Range::new("passwords.argon2.memory_kib", 8, 1024 * 1024),
+        Range::new("passwords.argon2.passes", 1, 10),
+        Range::new("passwords.argon2.lanes", 1, 16),
+        Range::new("passwords.concurrent", 0, 1024),
+        Range::new("passwords.waiting", 0, 65_535),
+    ];
 }
 
-impl Config {
-    /// Reads a file, with the environment above it and `root` above that. Relative paths start at the root.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
-    pub fn load(
-        file: &Path,
-        root: Option<&Path>,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, ConfigError> {
-        let text = config::text(file)?;
-        let name = file.display().to_string();
-        let read: Self = config::read(&text, &name, HINTS)?;
-        let environment = Environment { service: "mcias", optional: &[] };
-        let mut config = environment.over(&read, variable)?;
-        config.server.set_root(root, file);
-        config.check(&name)?;
-        Ok(config)
+impl Tokens {
+    const RANGES: &[Range] = &[
+        Range::new("tokens.session_s", 60, LONGEST),
+        Range::new("tokens.reauth_window_s", 30, LONGEST),
+        Range::new("tokens.service_s", 60, LONGEST),
+        Range::new("tokens.warn_s", 0, LONGEST),
+        Range::new("tokens.link_s", 60, LONGEST),
+        Range::new("tokens.key_overlap_s", 0, LONGEST),
+    ];
+}
+
+/// `[throttle]`.
+const THROTTLE_RANGES: &[Range] = &[
+    Range::new("throttle.pair_free", 0, 1_000_000),
+    Range::new("throttle.pair_max_delay_s", 0, DAY),
+    Range::new("throttle.source_free", 0, 1_000_000),
+    Range::new("throttle.source_max_delay_s", 0, DAY),
+    Range::new("throttle.account_free", 0, 1_000_000),
+    Range::new("throttle.account_max_delay_s", 0, DAY),
+    Range::new("throttle.code_free", 0, 1000),
+    Range::new("throttle.code_max_delay_s", 0, DAY),
+    Range::new("throttle.failure_ttl_s", 60, 30 * DAY),
+    Range::new("throttle.entries", 1000, 10_000_000),
+];
+
+impl Configuration for Config {
+    const RANGES: &'static [&'static [Range]] =
+        &[Settings::RANGES, Passwords::RANGES, Tokens::RANGES, THROTTLE_RANGES];
+    const FOREIGN_VARIABLES: &'static [&'static str] = &["MCIAS_SERVER", "MCIAS_CA", "MCIAS_TOKEN_FILE"];
+
+    fn server(&self) -> &Settings {
+        &self.server
     }
 
-    fn check(&self, file: &str) -> Result<(), ConfigError> {
-        let wrong = |field, what: String| ConfigError::Value { file: file.to_owned(), field, what };
-        self.server.check().map_err(|(key, what)| wrong(key, what))?;
+    fn server_mut(&mut self) -> &mut Settings {
+        &mut self.server
+    }
+
+    fn log(&self) -> Log {
+        self.log
+    }
+
+    fn public_url(&self) -> Option<&str> {
+        Some(&self.site.public_url)
+    }
+
+    fn check(&self) -> Result<(), InvalidValue> {
         let url = &self.site.public_url;
+        let invalid = |message| Err(InvalidValue::new("site.public_url", message));
         let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
-        let origin = read.map(|read| read.origin().ascii_serialization());
-        match origin {
-            None => {
-                let what = format!("`{url}` is not `https://` and a name, with a port if need be");
-                return Err(wrong("site.public_url", what));
-            }
-            // Browsers say it so, and forms are taken from there alone.
-            Some(origin) if origin != *url => {
-                return Err(wrong("site.public_url", format!("`{url}` is to be written `{origin}`")));
-            }
+        match read.map(|read| read.origin().ascii_serialization()) {
+            None => return invalid(format!("`{url}` must be `https://` and a host name, with an optional port")),
+            // Browsers send it in this form, and forms are accepted from this origin only.
+            Some(origin) if origin != *url => return invalid(format!("`{url}` must be written `{origin}`")),
             Some(_) => {}
         }
-        crate::domain::password::Hasher::new(self.passwords.argon2)
-            .map_err(|error| wrong("passwords.argon2", error.to_string()))?;
-        let Tokens { session_s, fresh_s, service_s, warn_s, link_s, key_overlap_s } = self.tokens;
-        for (field, value, least) in [
-            ("tokens.session_s", session_s, 60),
-            ("tokens.fresh_s", fresh_s, 30),
-            ("tokens.service_s", service_s, 60),
-            ("tokens.warn_s", warn_s, 0),
-            ("tokens.link_s", link_s, 60),
-            ("tokens.key_overlap_s", key_overlap_s, 0),
-        ] {
-            if !(least..=LONGEST).contains(&value) {
-                return Err(wrong(
-                    field,
-                    format!("{value} is out of range: it must be {least} to {LONGEST}"),
-                ));
-            }
+        let Params { memory_kib, lanes, .. } = self.passwords.argon2;
+        if memory_kib < 8 * lanes {
+            let message = format!("{memory_kib} is less than 8 for each lane ({lanes})");
+            return Err(InvalidValue::new("passwords.argon2.memory_kib", message));
         }
         Ok(())
     }
+}
 
+impl Config {
     /// The database.
     #[must_use]
     pub fn database(&self) -> PathBuf {
@@ -183,31 +184,29 @@ impl Config {
     }
 }
 
-/// What its keys are called needs no explanation.
-const HINTS: Hints = Hints { example: |_key| "", within: |_tree, _path| None };
-
-/// Ten years, in seconds: the most that anything here lasts.
-pub const LONGEST: i64 = 10 * 365 * DAY;
-
 #[cfg(test)]
 mod tests {
+    use mcdsl::config::{Variables, numbers_without_range};
+    use mcdsl::program::LoadError;
+
     use super::*;
 
-    fn load(text: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
+    fn load(text: &str, variables: &[(&str, &str)]) -> Result<Config, LoadError> {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let file = folder.path().join("mcias.toml");
         std::fs::write(&file, text).expect("it is writable");
-        Config::load(&file, None, variable)
+        let variables: Variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        mcdsl::program::load("mcias", &file, None, &variables)
     }
 
     #[test]
-    fn the_example_is_the_defaults() {
+    fn the_example_contains_every_key_with_its_default() {
         let text = include_str!("../../../deploy/config/mcias.toml");
-        let mut example = load(text, |_| None).unwrap();
+        let mut example = load(text, &[]).unwrap();
         assert!(example.server.root.is_absolute());
         example.server.root = PathBuf::new();
         assert_eq!(example, Config::default());
-        // And it names each key that there is.
         let all = toml::Table::try_from(Config::default()).unwrap();
         let keys = all.values().filter_map(toml::Value::as_table).flat_map(|table| table.keys());
         for key in keys {
@@ -216,44 +215,61 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn every_number_has_a_range_and_the_defaults_are_in_them() {
+        assert_eq!(numbers_without_range(&Config::default(), Config::RANGES), Vec::<String>::new());
+        mcdsl::config::check_ranges(&Config::default(), Config::RANGES).unwrap();
+        // Each range is of a key that there is.
+        let tree = toml::Table::try_from(Config::default()).unwrap();
+        for range in Config::RANGES.iter().copied().flatten() {
+            let mut value = Some(&toml::Value::Table(tree.clone()));
+            for part in range.key.split('.') {
+                value = value.and_then(|value| value.get(part));
+            }
+            assert!(value.is_some_and(toml::Value::is_integer), "{}", range.key);
+        }
+    }
+
+    #[test]
+    fn an_invalid_value_is_refused_with_its_place() {
         let check = |text: &str, expect: &str| {
-            let error = load(text, |_| None).unwrap_err().to_string();
+            let error = load(text, &[]).unwrap_err().to_string();
             assert!(error.contains(expect), "{text}: {error}");
         };
         check("[server]\nlisten_adr = \"x\"", "listen_addr");
         check("[server]\nlisten_addr = \"x\"", "mcias.toml:2:");
         check("[site]\npublic_url = \"http://mcias.test\"", "site.public_url");
         check("[site]\npublic_url = \"https://\"", "site.public_url");
-        check("[site]\npublic_url = \"https://mcias.test/path\"", "is to be written `https://mcias.test`");
-        check("[site]\npublic_url = \"https://mcias.test:443\"", "is to be written `https://mcias.test`");
-        check(
-            "[site]\npublic_url = \"https://Mcias.test:8443\"",
-            "is to be written `https://mcias.test:8443`",
-        );
-        check("[site]\npublic_url = \"https://192.0.2.1:8443\"", "is not `https://` and a name");
+        check("[site]\npublic_url = \"https://mcias.test/path\"", "must be written `https://mcias.test`");
+        check("[site]\npublic_url = \"https://mcias.test:443\"", "must be written `https://mcias.test`");
+        check("[site]\npublic_url = \"https://Mcias.test:8443\"", "must be written `https://mcias.test:8443`");
+        check("[site]\npublic_url = \"https://192.0.2.1:8443\"", "must be `https://` and a host name");
         check(
             "[server]\nidle_timeout_ms = 5000",
-            "server.idle_timeout_ms: 5000 is too little: 30000 at least",
+            "mcias.toml:2:19: server.idle_timeout_ms: 5000 is less than server.request_timeout_ms (30000)",
         );
-        check("[server]\nmax_connections = 0", "server.max_connections: 0 is too little: 1 at least");
-        check("[passwords.argon2]\npasses = 0", "passwords.argon2: passes: 0 is not between 1 and 10");
+        check(
+            "[server]\nmax_connections = 0",
+            "mcias.toml:2:19: server.max_connections: 0 is out of range; expected 1 to 1000000",
+        );
+        check("[passwords.argon2]\npasses = 0", "passwords.argon2.passes: 0 is out of range; expected 1 to 10");
+        check("[passwords.argon2]\nmemory_kib = 16\nlanes = 4", "16 is less than 8 for each lane (4)");
         check("[tokens]\nsession_s = 1", "tokens.session_s: 1 is out of range");
         check("[tokens]\nlink_s = 999999999999", "tokens.link_s");
     }
 
     #[test]
-    fn the_environment_is_above_the_file() {
-        let variable = |name: &str| match name {
-            "PORT" => Some("1234".to_owned()),
-            "MCIAS_TOKENS_SESSION_S" => Some("600".to_owned()),
-            _ => None,
-        };
-        let config =
-            load("[tokens]\nsession_s = 700\n[server]\nlisten_addr = \"127.0.0.1:1\"", variable).unwrap();
+    fn variables_override_the_file_and_are_named_when_they_are_invalid() {
+        let text = "[tokens]\nsession_s = 700\n[server]\nlisten_addr = \"127.0.0.1:1\"";
+        let config = load(text, &[("PORT", "1234"), ("MCIAS_TOKENS_SESSION_S", "600")]).unwrap();
         assert_eq!(
             (config.tokens.session_s, config.server.listen_addr.to_string()),
             (600, "0.0.0.0:1234".to_owned())
         );
+        let check = |name: &str, expect: &str| {
+            let error = load(text, &[(name, "1")]).unwrap_err().to_string();
+            assert!(error.contains(expect), "{error}");
+        };
+        check("MCIAS_TOKENS_SESSION_S", "environment: MCIAS_TOKENS_SESSION_S: 1 is out of range");
+        check("MCIAS_TOKENS_SESION_S", "MCIAS_TOKENS_SESION_S: no configuration key has this variable, did you");
     }
 }

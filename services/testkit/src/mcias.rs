@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -155,8 +156,7 @@ impl Mcias {
         std::fs::create_dir(&certs).expect("the test's folder is writable");
         let certificate = ca.issue(&[NAME, "localhost", &ip.to_string()]);
         std::fs::write(certs.join("server.pem"), &certificate.pem).expect("the test's folder is writable");
-        std::fs::write(certs.join("server.key"), &certificate.key_pem)
-            .expect("the test's folder is writable");
+        write_key(&certs.join("server.key"), &certificate.key_pem);
         drop(ca.write(folder.path()));
         let at = |port| SocketAddr::new(ip, port);
         let (rest, grpc, about) = (at(8443), at(9443), at(9092));
@@ -424,4 +424,14 @@ impl Mcias {
         let body = json!({ "secret": secret, "password": PASSWORD });
         self.done("POST", "/v1/link/redeem", "", &body);
     }
+}
+
+/// Writes a private key that only its owner can read.
+///
+/// # Panics
+/// The test's folder is not writable.
+pub fn write_key(file: &Path, pem: &str) {
+    std::fs::write(file, pem).expect("the test's folder is writable");
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(file, mode).expect("the file is this test's");
 }

@@ -61,7 +61,7 @@ impl Identity {
         ensure!(made.status.success(), "mcias init: {}", String::from_utf8_lossy(&made.stderr).trim());
         let link = String::from_utf8_lossy(&made.stdout).trim().to_owned();
         let is_ready = async || TcpStream::connect(metrics).await.is_ok();
-        let running = Running::start("mcias", &mut mcias("server"), is_ready).await?;
+        let running = Running::start("mcias", &mut mcias("serve"), is_ready).await?;
         Ok((Self { link, rest, grpc, metrics }, running))
     }
 }

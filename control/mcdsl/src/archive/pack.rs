@@ -1,4 +1,4 @@
-//! Packs a directory.
+//! Packs a directory into an archive.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -13,53 +13,53 @@ use rustix::fs::OFlags;
 use tar::{Builder, EntryType, Header};
 use zstd::Encoder;
 
-use super::{ArchiveError, Temporary, beside, link_stays, parent};
+use super::{ArchiveError, Temporary, sibling_path, link_stays, parent};
 
 /// What was packed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
-    /// Directories, files and links, the directory itself among them.
+    /// Number of directories (the directory itself included), files and links.
     pub entries: u64,
-    /// Of the files' contents.
+    /// Size of the files' contents.
     pub bytes: u64,
-    /// Databases of which a snapshot was packed.
+    /// Number of databases, packed as snapshots.
     pub databases: u64,
-    /// Sockets, pipes, devices and the directory `backups`, relative to the directory: they are not in the archive.
+    /// Sockets, pipes, devices and the directory `backups`, relative to the directory: they are not packed.
     pub left_out: Vec<PathBuf>,
 }
 
-/// How every SQLite database begins ("Database File Format", section 1.3).
+/// The first bytes of every SQLite database ("Database File Format", section 1.3).
 const DATABASE: &[u8; 16] = b"SQLite format 3\0";
 
-/// What stands beside a database while it is open: of no use to a snapshot.
-const BESIDE_DATABASES: [&str; 4] = ["-wal", "-shm", "-journal", ".lock"];
+/// Suffixes of the files that accompany an open database: a snapshot does not need them.
+const COMPANIONS: [&str; 4] = ["-wal", "-shm", "-journal", ".lock"];
 
-/// Where a service's backups are, in its directory: each would have all that were made before it.
+/// The directory of earlier backups, not packed: each backup would contain all earlier ones.
 const BACKUPS: &str = "backups";
 
-/// How long a database that is being changed is waited for.
+/// How long to wait for a locked database.
 const BUSY: Duration = Duration::from_secs(30);
 
-/// Packs a directory into a new file, mode 0600, that is on the disk when this returns. It may be made within the directory
-/// itself; it is not packed then. `progress` is told the bytes of contents so far.
+/// Packs a directory into a new file, mode 0600, that is on the disk when this returns. The archive may be in the directory
+/// itself; then it is not packed. `progress` receives the bytes of contents so far.
 ///
 /// # Errors
-/// [`ArchiveError`]; nothing is left of the archive then.
+/// [`ArchiveError`]; no archive is left behind.
 pub fn pack(directory: &Path, archive: &Path, progress: &mut dyn FnMut(u64)) -> Result<Packed, ArchiveError> {
     let io = |what| ArchiveError::io(what, archive);
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o600).open(archive).map_err(io("create"))?;
     let mut made = Temporary::new(archive.to_owned());
-    let own = file.metadata().map_err(io("look at"))?;
+    let own = file.metadata().map_err(io("read the metadata of"))?;
     let encoder = Encoder::new(BufWriter::new(file), zstd::DEFAULT_COMPRESSION_LEVEL);
     let mut encoder = encoder.map_err(io("write"))?;
-    // So that damage is noticed, not restored.
+    // Damage is detected when the archive is unpacked.
     encoder.include_checksum(true).map_err(io("write"))?;
     let mut packer = Packer {
         root: directory,
         archive,
         own: (own.dev(), own.ino()),
-        snapshot: beside(archive, ".", ".snapshot"),
+        snapshot: sibling_path(archive, ".", ".snapshot"),
         out: Builder::new(encoder),
         packed: Packed::default(),
         progress,
@@ -70,7 +70,7 @@ pub fn pack(directory: &Path, archive: &Path, progress: &mut dyn FnMut(u64)) -> 
     let writer = encoder.finish().map_err(io("write"))?;
     let file = writer.into_inner().map_err(|error| io("write")(error.into_error()))?;
     file.sync_all().map_err(io("write"))?;
-    // The name must be as durable as what is written under it.
+    // The directory entry must be as durable as the file.
     let place = parent(archive);
     let sync = File::open(place).and_then(|place| place.sync_all());
     sync.map_err(ArchiveError::io("write the directory", place))?;
@@ -81,9 +81,9 @@ pub fn pack(directory: &Path, archive: &Path, progress: &mut dyn FnMut(u64)) -> 
 struct Packer<'a, W: Write> {
     root: &'a Path,
     archive: &'a Path,
-    /// Device and number of the archive: it must not be packed into itself.
+    /// Device and inode of the archive: it must not be packed into itself.
     own: (u64, u64),
-    /// Where snapshots are made, one after the other.
+    /// The temporary file of each snapshot.
     snapshot: PathBuf,
     out: Builder<W>,
     packed: Packed,
@@ -91,10 +91,10 @@ struct Packer<'a, W: Write> {
 }
 
 impl<W: Write> Packer<'_, W> {
-    /// A directory and what is in it, in the order of names. `path` is relative to the root, as everywhere here.
+    /// Packs a directory with its entries, sorted by name. Paths are relative to the root.
     fn directory(&mut self, path: &Path) -> Result<(), ArchiveError> {
         let full = self.root.join(path);
-        let found = fs::metadata(&full).map_err(ArchiveError::io("look at", &full))?;
+        let found = fs::metadata(&full).map_err(ArchiveError::io("read the metadata of", &full))?;
         let name = if path.as_os_str().is_empty() { Path::new("./") } else { path };
         let mut header = header(&found, EntryType::Directory, 0);
         self.append(&mut header, name, io::empty())?;
@@ -116,9 +116,9 @@ impl<W: Write> Packer<'_, W> {
     fn entry(&mut self, path: &Path) -> Result<(), ArchiveError> {
         let full = self.root.join(path);
         let found = match fs::symlink_metadata(&full) {
-            // It went between the listing and now: as if it had gone before.
+            // Removed since the directory was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            found => found.map_err(ArchiveError::io("look at", &full))?,
+            found => found.map_err(ArchiveError::io("read the metadata of", &full))?,
         };
         let kind = found.file_type();
         if kind.is_dir() {
@@ -135,7 +135,7 @@ impl<W: Write> Packer<'_, W> {
 
     fn link(&mut self, path: &Path, full: &Path, found: &Metadata) -> Result<(), ArchiveError> {
         let target = fs::read_link(full).map_err(ArchiveError::io("read the link", full))?;
-        // Told now: who unpacks it would have no other copy to mend.
+        // Refused now, while the original can still be changed.
         if !link_stays(path, &target) {
             return Err(ArchiveError::LinkLeaves { path: full.to_owned(), target });
         }
@@ -147,21 +147,21 @@ impl<W: Write> Packer<'_, W> {
     }
 
     fn file(&mut self, path: &Path, full: &Path) -> Result<(), ArchiveError> {
-        if belongs_to_database(full).map_err(ArchiveError::io("look beside", full))? {
+        if belongs_to_database(full).map_err(ArchiveError::io("read the files next to", full))? {
             return Ok(());
         }
         let mut file = match open(full) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened.map_err(ArchiveError::io("open", full))?,
         };
-        let found = file.metadata().map_err(ArchiveError::io("look at", full))?;
+        let found = file.metadata().map_err(ArchiveError::io("read the metadata of", full))?;
         if (found.dev(), found.ino()) == self.own || !found.is_file() {
             return Ok(());
         }
         if is_database(&mut file).map_err(ArchiveError::io("read", full))? {
             let copy = snapshot(full, &self.snapshot)?;
             let copied = File::open(&copy.path).map_err(ArchiveError::io("open", &copy.path))?;
-            let size = copied.metadata().map_err(ArchiveError::io("look at", &copy.path))?.len();
+            let size = copied.metadata().map_err(ArchiveError::io("read the metadata of", &copy.path))?.len();
             self.packed.databases += 1;
             return self.contents(path, full, &found, copied, size);
         }
@@ -169,7 +169,7 @@ impl<W: Write> Packer<'_, W> {
         self.contents(path, full, &found, file, found.len())
     }
 
-    /// A file of these contents, with what `found` says of the one it stands for.
+    /// Packs `file` under `path`, with the metadata of the original.
     fn contents(
         &mut self,
         path: &Path,
@@ -181,11 +181,11 @@ impl<W: Write> Packer<'_, W> {
         let mut header = header(found, EntryType::Regular, size);
         let mut source =
             Source { file, left: size, failed: None, done: self.packed.bytes, progress: self.progress };
-        // What is added to the file meanwhile is left out: a log may grow.
+        // What is appended to the file meanwhile is left out: a log may grow.
         let appended = self.out.append_data(&mut header, path, &mut source);
         match (source.failed, source.left) {
             (Some(error), _) => Err(ArchiveError::io("read", full)(error)),
-            // The archive is of no use any more: the entry has said another size.
+            // The entry's size is written already: the archive is unusable.
             (None, 1..) if appended.is_ok() => Err(ArchiveError::Shorter(full.to_owned())),
             _ => appended.map_err(ArchiveError::io("write", self.archive)),
         }?;
@@ -202,7 +202,7 @@ impl<W: Write> Packer<'_, W> {
     }
 }
 
-/// A file's first so many bytes, read in a way that tells its failures from those of writing.
+/// The first bytes of a file, up to a limit. Its read errors are kept apart from the archive's write errors.
 struct Source<'a> {
     file: File,
     left: u64,
@@ -241,7 +241,7 @@ fn header(found: &Metadata, kind: EntryType, size: u64) -> Header {
     header
 }
 
-/// Opens what was a regular file just now: a link in its place is not followed, a pipe not waited for.
+/// Opens a file that was a regular one when it was listed: follows no link and does not block on a pipe.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
@@ -256,14 +256,14 @@ fn is_database(file: &mut File) -> io::Result<bool> {
     }
 }
 
-/// Whether it is what SQLite, or a program that has it open, keeps beside a database.
+/// Whether this is a file that accompanies a database (see [`COMPANIONS`]).
 fn belongs_to_database(path: &Path) -> io::Result<bool> {
     let name = path.file_name().unwrap_or_default().as_bytes();
-    for suffix in BESIDE_DATABASES {
+    for suffix in COMPANIONS {
         let Some(base) = name.strip_suffix(suffix.as_bytes()).filter(|base| !base.is_empty()) else {
             continue;
         };
-        // Where there is none, or a link: then it is a file like any other.
+        // Without a database, or with a link in its place, it is an ordinary file.
         let Ok(mut base) = open(&path.with_file_name(OsStr::from_bytes(base))) else { continue };
         if base.metadata()?.is_file() && is_database(&mut base)? {
             return Ok(true);
@@ -272,7 +272,7 @@ fn belongs_to_database(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// A consistent copy of a database in a new file, mode 0600, that goes with the guard. Others write meanwhile.
+/// A consistent copy of a database in a new file, mode 0600, removed when the guard is dropped. The database may be written to meanwhile.
 fn snapshot(database: &Path, to: &Path) -> Result<Temporary, ArchiveError> {
     OpenOptions::new()
         .write(true)

@@ -1,4 +1,4 @@
-//! Unpacks an archive that is not trusted.
+//! Unpacks an untrusted archive.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
@@ -12,33 +12,33 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, syncfs, utimensat};
 use tar::{Archive, Entry, EntryType};
 use zstd::Decoder;
 
-use super::{ArchiveError, Temporary, beside, link_stays, parent, shown};
+use super::{ArchiveError, Temporary, sibling_path, link_stays, parent, shown};
 
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Directories, files and links, the directory itself among them.
+    /// Number of directories (the directory itself included), files and links.
     pub entries: u64,
-    /// Of the files' contents.
+    /// Size of the files' contents.
     pub bytes: u64,
-    /// Whether all have the owners that they were packed with; only root can give them. Otherwise they are the caller's.
+    /// Whether owners were restored, which only root can do. Otherwise everything belongs to the caller.
     pub owners_kept: bool,
 }
 
-/// Unpacks an archive to a directory that is absent or empty. What it unpacks to, archive's own heads included, is at most
-/// `limit` bytes. `progress` is told the bytes of contents so far.
+/// Unpacks an archive to a directory that is absent or empty. The unpacked data, entry headers included, is at most
+/// `limit` bytes. `progress` receives the bytes of contents so far.
 ///
 /// # Errors
-/// [`ArchiveError`]; nothing is left of what was unpacked then.
+/// [`ArchiveError`]; nothing is left behind.
 pub fn unpack(
     archive: &Path,
     directory: &Path,
     limit: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Unpacked, ArchiveError> {
-    see_that_it_is_free(directory)?;
+    refuse_occupied(directory)?;
     let file = File::open(archive).map_err(ArchiveError::io("open", archive))?;
-    let temporary = beside(directory, ".", ".unpacking");
+    let temporary = sibling_path(directory, ".", ".unpacking");
     let io = |what| ArchiveError::io(what, &temporary);
     match DirBuilder::new().mode(0o700).create(&temporary) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -59,11 +59,11 @@ pub fn unpack(
     };
     unpacker.all(file)?;
     let unpacked = unpacker.finish()?;
-    // All of it in one go, before its name is given to it.
+    // One sync for everything, before the rename.
     let root = File::open(&temporary).map_err(io("open"))?;
     syncfs(&root).map_err(|error| io("write")(error.into()))?;
-    // An empty directory gives way to it; one that is not empty any more does not.
-    fs::rename(&temporary, directory).map_err(ArchiveError::io("put what was unpacked to", directory))?;
+    // The rename replaces an empty directory only.
+    fs::rename(&temporary, directory).map_err(ArchiveError::io("move the unpacked data to", directory))?;
     made.kept = true;
     let place = parent(directory);
     let sync = File::open(place).and_then(|place| place.sync_all());
@@ -71,8 +71,8 @@ pub fn unpack(
     Ok(unpacked)
 }
 
-fn see_that_it_is_free(directory: &Path) -> Result<(), ArchiveError> {
-    let io = |error| ArchiveError::io("look at", directory)(error);
+fn refuse_occupied(directory: &Path) -> Result<(), ArchiveError> {
+    let io = |error| ArchiveError::io("read the metadata of", directory)(error);
     match fs::symlink_metadata(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(io(error)),
@@ -81,9 +81,9 @@ fn see_that_it_is_free(directory: &Path) -> Result<(), ArchiveError> {
     }
 }
 
-/// What an entry's head says, judged.
+/// A validated entry header.
 struct Head {
-    /// Relative to the root, of plain names alone; the root itself is empty.
+    /// Relative to the root, made of plain names only; empty for the root itself.
     path: PathBuf,
     mode: u32,
     owner: (u32, u32),
@@ -95,9 +95,9 @@ struct Unpacker<'a> {
     root: &'a Path,
     archive: &'a Path,
     limit: u64,
-    /// What has been made; whether it is a directory.
+    /// Paths created so far, and whether each is a directory.
     seen: HashMap<PathBuf, bool>,
-    /// In the order in which they were made: parents before what is in them.
+    /// In the order of creation: parents before their entries.
     directories: Vec<Head>,
     owners: bool,
     bytes: u64,

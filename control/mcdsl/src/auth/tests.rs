@@ -67,7 +67,7 @@ async fn fake() -> Fake {
         }
     };
     let router = Router::new().route("/v1/introspect", post(introspect));
-    let certificate = ServerCertificate::open(files.clone()).unwrap();
+    let certificate = ServerCertificate::open(files.clone(), Clock::system()).unwrap();
     let settings = crate::server::Settings::default();
     let any = "127.0.0.1:0".parse().unwrap();
     let tls = Some(certificate.config(&["h2"]));

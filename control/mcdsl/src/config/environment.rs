@@ -1,71 +1,111 @@
-//! Variables of the environment above what the file says.
+//! Environment variables that override the configuration file.
 //!
-//! Each key has a variable: the service's name, the key's path in capitals, joined by `_`: `MCIAS_SERVER_LISTEN_ADDR` for
-//! `server.listen_addr` of `mcias`. Which keys there are is what the configuration itself has when it is written out, so
-//! that no list can be forgotten; those without a value are named beside it.
+//! Each key has a variable: the service's name and the key's path in capitals, joined by `_`: `MCIAS_SERVER_LISTEN_ADDR` for
+//! `server.listen_addr` of `mcias`. The keys are those that the configuration has when it is serialised, so that no list can be
+//! incomplete; keys without a value are named in [`Environment::optional`]. A variable with the service's prefix that belongs to
+//! no key is an error: nothing is set without an effect.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
-use super::Problem;
+use super::{Problem, meant};
 
-/// The environment of a service.
+/// Environment variables by name.
+pub type Variables = BTreeMap<String, String>;
+
+/// Which environment variables a service reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Environment<'a> {
-    /// The service's name, in small letters: `mcias`.
+    /// The service's name in lower case: `mcias`.
     pub service: &'a str,
-    /// Paths of keys that may have no value, and are texts if they have one.
+    /// Paths of keys that may have no value, and are strings if they have one.
     pub optional: &'a [&'a str],
+    /// Variables with the service's prefix that other programs read: those of its command line.
+    pub foreign: &'a [&'a str],
 }
 
-/// Whoever starts a service in a container says so where it is to listen: on all addresses, since the port is forwarded.
-const PORTS: [(&str, &str); 2] = [("PORT", "server.listen_addr"), ("PORT_GRPC", "server.grpc_addr")];
+/// The MCP agent says on which port of a container to listen: on all addresses, since the port is forwarded.
+const PORTS: [(&str, &str); 3] = [
+    ("PORT", "server.listen_addr"),
+    ("PORT_REST", "server.listen_addr"),
+    ("PORT_GRPC", "server.grpc_addr"),
+];
 
 impl Environment<'_> {
-    /// The configuration with what `variable` says above it.
+    /// The variables of this process.
+    #[must_use]
+    pub fn of_process() -> Variables {
+        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+    }
+
+    /// The variable that overrides a key.
+    #[must_use]
+    pub fn variable(&self, key: &str) -> String {
+        format!("{}_{key}", self.service).replace(['.', '-'], "_").to_uppercase()
+    }
+
+    /// The configuration with the variables applied.
     ///
     /// # Errors
-    /// A variable's value is none for its key; the problem's file is `environment`.
+    /// A variable's value does not fit its key, or the variable belongs to no key; the problem's file is `environment`.
     ///
     /// # Panics
     /// The configuration cannot be written as TOML, or not be read again from what was written.
-    pub fn over<T: Serialize + DeserializeOwned>(
+    pub fn apply<T: Serialize + DeserializeOwned>(
         &self,
         config: &T,
-        variable: impl Fn(&str) -> Option<String>,
+        variables: &Variables,
     ) -> Result<T, Problem> {
         let mut tree = Table::try_from(config).expect("a configuration can be written as TOML");
         let mut keys = Vec::new();
         paths(&tree, "", &mut keys);
         keys.extend(self.optional.iter().map(|path| (*path).to_owned()));
-        let named = keys.into_iter().map(|path| {
-            let name = format!("{}_{path}", self.service).replace(['.', '-'], "_").to_uppercase();
-            (name, path)
-        });
-        let mut above = Vec::new();
-        for (name, path) in named {
-            if let Some(text) = variable(&name) {
-                above.push((name, path, text));
+        let known: BTreeMap<String, String> =
+            keys.into_iter().map(|path| (self.variable(&path), path)).collect();
+        self.refuse_unknown(&known, variables)?;
+        let mut overrides = Vec::new();
+        for (name, path) in known {
+            if let Some(text) = variables.get(&name) {
+                overrides.push((name, path, text.clone()));
             }
         }
         for (name, path) in PORTS {
-            if let Some(text) = variable(name) {
-                let port = text.parse::<u16>().map_err(|_no_port| {
-                    problem(name, format!("`{text}` is no port: it must be a number from 1 to 65535"))
+            if let Some(text) = variables.get(name) {
+                let port = text.parse::<u16>().ok().filter(|port| *port != 0);
+                let port = port.ok_or_else(|| {
+                    problem(name, format!("`{text}` is not a port: it must be a number from 1 to 65535"))
                 })?;
-                above.push((name.to_owned(), path.to_owned(), format!("0.0.0.0:{port}")));
+                overrides.push((name.to_owned(), path.to_owned(), format!("0.0.0.0:{port}")));
             }
         }
         let mut read = tree.clone().try_into().expect("what was written can be read again");
-        for (name, path, text) in above {
+        for (name, path, text) in overrides {
             set(&mut tree, &path, &text, &name)?;
-            // One by one, so that the one that is wrong can be named. What a value means is judged later, as the file's is.
+            // One by one, so that the invalid one can be named. Ranges are checked later, as the file's values are.
             read = tree.clone().try_into().map_err(|error: toml::de::Error| {
-                problem(&name, format!("`{text}` makes no sense: {}", error.message()))
+                problem(&name, format!("`{text}` is invalid: {}", error.message()))
             })?;
         }
         Ok(read)
+    }
+
+    /// A misspelt variable would have no effect, and nobody would notice.
+    fn refuse_unknown(
+        &self,
+        known: &BTreeMap<String, String>,
+        variables: &Variables,
+    ) -> Result<(), Problem> {
+        let prefix = self.variable("");
+        let is_unknown = |name: &&String| {
+            name.starts_with(&prefix) && !known.contains_key(*name) && !self.foreign.contains(&name.as_str())
+        };
+        let Some(name) = variables.keys().find(is_unknown) else { return Ok(()) };
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+        Err(problem(name, format!("no configuration key has this variable{}", meant(name, &names))))
     }
 }
 
@@ -84,7 +124,7 @@ fn paths(table: &Table, before: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Puts a variable's text where `path` leads, as the kind of value that is there.
+/// Puts a variable's text at `path`, as the type of value that is there.
 fn set(tree: &mut Table, path: &str, text: &str, name: &str) -> Result<(), Problem> {
     let (tables, key) = path.rsplit_once('.').unwrap_or(("", path));
     let mut table = tree;
@@ -93,19 +133,19 @@ fn set(tree: &mut Table, path: &str, text: &str, name: &str) -> Result<(), Probl
         let Value::Table(inner) = inner else { return Ok(()) };
         table = inner;
     }
-    let wrong = |expected: &str| problem(name, format!("`{text}` makes no sense: expected {expected}"));
+    let invalid = |expected: &str| problem(name, format!("`{text}` is invalid: expected {expected}"));
     let value = match table.get(key) {
         None | Some(Value::String(_)) => text.into(),
         Some(Value::Integer(_)) => {
-            Value::Integer(text.parse().map_err(|_no_number| wrong("a whole number"))?)
+            Value::Integer(text.parse().map_err(|_no_number| invalid("a whole number"))?)
         }
-        Some(Value::Float(_)) => Value::Float(text.parse().map_err(|_no_number| wrong("a number"))?),
-        Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_neither| wrong("true or false"))?),
+        Some(Value::Float(_)) => Value::Float(text.parse().map_err(|_no_number| invalid("a number"))?),
+        Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_neither| invalid("true or false"))?),
         Some(_) => {
             let line = format!("value = {text}");
             let mut read: Table =
-                toml::from_str(&line).map_err(|_no_toml| wrong("a value as in the file"))?;
-            read.remove("value").ok_or_else(|| wrong("a value as in the file"))?
+                toml::from_str(&line).map_err(|_no_toml| invalid("a value as in the file"))?;
+            read.remove("value").ok_or_else(|| invalid("a value as in the file"))?
         }
     };
     table.insert(key.to_owned(), value);
@@ -142,18 +182,18 @@ mod tests {
         Config { server, names: vec!["a".into()], token_file: None }
     }
 
-    fn over(variables: &[(&str, &str)]) -> Result<Config, String> {
-        let environment = Environment { service: "mcias", optional: &["token_file", "server.grpc_addr"] };
-        let find =
-            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, v)| (*v).to_owned());
-        environment.over(&config(), find).map_err(|problem| problem.to_string())
+    fn apply(variables: &[(&str, &str)]) -> Result<Config, String> {
+        let optional = &["token_file", "server.grpc_addr"];
+        let environment = Environment { service: "mcias", optional, foreign: &["MCIAS_CA"] };
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        environment.apply(&config(), &variables.collect()).map_err(|problem| problem.to_string())
     }
 
     #[test]
-    fn each_key_has_its_variable_and_ports_are_above_all() {
-        assert_eq!(over(&[]), Ok(config()));
-        assert_eq!(over(&[("OTHER_SERVER_WORKERS", "3"), ("SERVER_WORKERS", "3")]), Ok(config()));
-        let found = over(&[
+    fn each_key_has_its_variable_and_ports_come_first() {
+        assert_eq!(apply(&[]), Ok(config()));
+        assert_eq!(apply(&[("OTHER_SERVER_WORKERS", "3"), ("SERVER_WORKERS", "3")]), Ok(config()));
+        let found = apply(&[
             ("MCIAS_SERVER_WORKERS", "3"),
             ("MCIAS_SERVER_STRICT", "true"),
             ("MCIAS_SERVER_LISTEN_ADDR", "192.0.2.1:2"),
@@ -168,21 +208,37 @@ mod tests {
             (vec!["b".into(), "c".into()], Some("/run/token".into()))
         );
         let found =
-            over(&[("PORT", "10001"), ("PORT_GRPC", "10002"), ("MCIAS_SERVER_LISTEN_ADDR", "x")]).unwrap();
+            apply(&[("PORT", "10001"), ("PORT_GRPC", "10002"), ("MCIAS_SERVER_LISTEN_ADDR", "x")]).unwrap();
         assert_eq!(found.server.listen_addr, "0.0.0.0:10001");
         assert_eq!(found.server.grpc_addr.as_deref(), Some("0.0.0.0:10002"));
+        assert_eq!(apply(&[("PORT_REST", "10003")]).unwrap().server.listen_addr, "0.0.0.0:10003");
     }
 
     #[test]
-    fn a_variable_that_makes_no_sense_is_named() {
-        let refused = |name: &str, text: &str, expect: &str| {
-            assert_eq!(over(&[(name, text)]), Err(format!("environment: {name}: {expect}")));
+    fn a_misspelt_variable_is_refused_with_the_nearest_known() {
+        let refused = |name: &str, expect: &str| {
+            let error = apply(&[(name, "3")]).unwrap_err();
+            assert_eq!(error, format!("environment: {name}: no configuration key has this variable{expect}"));
         };
-        refused("MCIAS_SERVER_WORKERS", "two", "`two` makes no sense: expected a whole number");
-        refused("MCIAS_SERVER_STRICT", "yes", "`yes` makes no sense: expected true or false");
-        refused("MCIAS_NAMES", "b, c", "`b, c` makes no sense: expected a value as in the file");
-        refused("PORT", "http", "`http` is no port: it must be a number from 1 to 65535");
-        let error = over(&[("MCIAS_SERVER_WORKERS", "70000")]).unwrap_err();
-        assert!(error.starts_with("environment: MCIAS_SERVER_WORKERS: `70000` makes no sense: "), "{error}");
+        refused("MCIAS_SERVER_WORKER", ", did you mean `MCIAS_SERVER_WORKERS`?");
+        refused("MCIAS_SERVR_STRICT", ", did you mean `MCIAS_SERVER_STRICT`?");
+        let error = apply(&[("MCIAS_COMPLETELY_DIFFERENT_NAME", "3")]).unwrap_err();
+        assert!(error.contains("expected one of MCIAS_NAMES, MCIAS_SERVER_GRPC_ADDR"), "{error}");
+        // Those of its command line, and of other programs.
+        assert_eq!(apply(&[("MCIAS_CA", "/ca.pem"), ("MCIASX_SERVER", "x")]), Ok(config()));
+    }
+
+    #[test]
+    fn an_invalid_value_is_refused_with_its_variable() {
+        let refused = |name: &str, text: &str, expect: &str| {
+            assert_eq!(apply(&[(name, text)]), Err(format!("environment: {name}: {expect}")));
+        };
+        refused("MCIAS_SERVER_WORKERS", "two", "`two` is invalid: expected a whole number");
+        refused("MCIAS_SERVER_STRICT", "yes", "`yes` is invalid: expected true or false");
+        refused("MCIAS_NAMES", "b, c", "`b, c` is invalid: expected a value as in the file");
+        refused("PORT", "0", "`0` is not a port: it must be a number from 1 to 65535");
+        refused("PORT", "http", "`http` is not a port: it must be a number from 1 to 65535");
+        let error = apply(&[("MCIAS_SERVER_WORKERS", "70000")]).unwrap_err();
+        assert!(error.starts_with("environment: MCIAS_SERVER_WORKERS: `70000` is invalid: "), "{error}");
     }
 }

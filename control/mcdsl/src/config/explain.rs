@@ -1,7 +1,6 @@
-//! Says where a configuration is wrong and what to write instead.
+//! Explains where a configuration is invalid and what to write instead.
 //!
-//! The TOML reader knows the place as a range of bytes and speaks of Rust types; an operator wants
-//! `file:line:column`, the key's path and a remedy.
+//! The TOML parser reports a range of bytes and Rust types; an operator needs `file:line:column`, the key's path and a remedy.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,16 +8,16 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Something in a configuration file that is wrong.
+/// A problem in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// The file's name.
     pub file: String,
-    /// From 1; 0 where it is no line's.
+    /// Line from 1; 0 if the problem has no line.
     pub line: usize,
-    /// From 1, in characters.
+    /// Column from 1, in characters.
     pub column: usize,
-    /// Path of the key, e.g. `routes[1].backends[0].weight`; empty where the file is no TOML.
+    /// Path of the key, e.g. `routes[1].backends[0].weight`; empty if the file is not TOML.
     pub key: String,
     /// What is wrong and what to write instead.
     pub message: String,
@@ -39,17 +38,16 @@ impl fmt::Display for Problem {
 
 impl std::error::Error for Problem {}
 
-/// What a program knows of its own keys, for those who write them wrong.
+/// A program's explanations of its own keys, for problems with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Hints {
-    /// What to write for a key that is missing, as the end of a sentence: `, e.g. "0.0.0.0:443"`; or nothing.
+    /// An example for a missing key, as the end of a sentence: `, e.g. "0.0.0.0:443"`; or nothing.
     pub example: fn(key: &str) -> &'static str,
-    /// What is wrong with what stands at this path, where the reader cannot say it well: a flattened table, which it blames
-    /// as a whole.
+    /// The problem within the value at this path, where the parser cannot locate it: in a flattened table.
     pub within: fn(tree: &DeTable<'_>, path: &str) -> Option<Found>,
 }
 
-/// What is wrong within a table.
+/// A problem within a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The key's path.
@@ -61,18 +59,18 @@ pub struct Found {
 }
 
 impl Hints {
-    /// None.
+    /// No explanations.
     pub const NONE: Self = Self { example: |_| "", within: |_, _| None };
 }
 
-/// A value that is refused for what it means; `key`: its path from the top of the file.
+/// The problem of a value that parses but is not allowed; `key` is its path from the top of the file.
 #[must_use]
 pub fn refused(text: &str, file: &str, key: &str, message: impl Into<String>) -> Problem {
     let place = DeTable::parse(text).map_or(0..0, |tree| walk(tree.get_ref(), key).0);
     problem(text, file, place, key.to_owned(), message.into())
 }
 
-/// Text that is no TOML, or not of the types expected.
+/// The problem of text that is not TOML, or not of the expected types.
 pub(super) fn malformed(text: &str, file: &str, error: &toml::de::Error, hints: Hints) -> Problem {
     let place = error.span().unwrap_or(0..0);
     let Ok(tree) = DeTable::parse(text) else {
@@ -98,7 +96,7 @@ pub(super) fn malformed(text: &str, file: &str, error: &toml::de::Error, hints: 
     problem(text, file, place, path, message)
 }
 
-/// `, did you mean `x`?` where one of `known` is near, else the list of them.
+/// `, did you mean `x`?` if one of `known` is similar, else the list of them.
 #[must_use]
 pub fn meant(word: &str, known: &[&str]) -> String {
     let near = known.iter().map(|candidate| (distance(word, candidate), candidate)).min();
@@ -106,8 +104,8 @@ pub fn meant(word: &str, known: &[&str]) -> String {
         Some((far, candidate)) if far <= (word.chars().count() / 3).max(1) => {
             format!(", did you mean `{candidate}`?")
         }
-        Some(_) => format!(": known are {}", known.join(", ")),
-        None => ": there are none".to_owned(),
+        Some(_) => format!(": expected one of {}", known.join(", ")),
+        None => ": there is none".to_owned(),
     }
 }
 
@@ -123,18 +121,18 @@ fn problem(text: &str, file: &str, place: Range<usize>, key: String, message: St
     }
 }
 
-/// A value of the wrong type or outside its range, in an operator's words.
+/// The message for a value of the wrong type or outside its type's range.
 fn explain_value(message: &str, value: &str, path: &str) -> String {
     if let Some(word) = quoted(message, "unknown variant ") {
         return format!("unknown value `{word}`{}", meant(word, &backticked(message, "expected ")));
     }
     if message.contains("socket address") {
         return format!(
-            "{value} is no address with a port: write \"192.0.2.1:443\" or \"[2001:db8::1]:443\""
+            "{value} is not an address with a port: write \"192.0.2.1:443\" or \"[2001:db8::1]:443\""
         );
     }
     if message.contains("IP address") || message.contains("network address") {
-        return no_network(value);
+        return not_a_network(value);
     }
     let Some((found, expected)) = message.split_once(", expected ") else { return message.to_owned() };
     let found = found.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
@@ -146,7 +144,7 @@ fn explain_value(message: &str, value: &str, path: &str) -> String {
         "a boolean" => "true or false",
         "a string" | "path string" => "a string in quotes",
         "a sequence" if found == "map" => {
-            return format!("there may be several: write [[{path}]] instead of [{path}]");
+            return format!("this is a list: write [[{path}]] instead of [{path}]");
         }
         "a sequence" => "a list in brackets",
         other if other.starts_with("struct ") => "a table",
@@ -155,10 +153,10 @@ fn explain_value(message: &str, value: &str, path: &str) -> String {
     format!("expected {expected}, found {}", if found == "map" { "a table" } else { found })
 }
 
-/// What to write for a network instead of `value`.
+/// The message for a value that is not a network.
 #[must_use]
-pub fn no_network(value: &str) -> String {
-    format!("{value} is no network: write \"192.0.2.0/24\" or \"2001:db8::/32\"")
+pub fn not_a_network(value: &str) -> String {
+    format!("{value} is not a network: write \"192.0.2.0/24\" or \"2001:db8::/32\"")
 }
 
 /// The word in backticks right after `prefix`.
@@ -199,7 +197,7 @@ fn path_in(value: &DeValue<'_>, span: &Range<usize>, place: &Range<usize>) -> Op
     inner.or_else(|| (span == place).then(String::new))
 }
 
-/// Where the value at `path` is, or as much of the path as there is; and the value, if it is there.
+/// The place of the value at `path`, or of the longest part of the path that exists; and the value, if it exists.
 #[must_use]
 pub fn walk<'a, 'i>(tree: &'a DeTable<'i>, path: &str) -> (Range<usize>, Option<&'a Spanned<DeValue<'i>>>) {
     let mut place = 0..0;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{InvalidValue, Range};
 use crate::http::body::SOURCES_AT_LEAST;
 use crate::http::{BodyBudget, BodyLimits, Limits};
 use crate::tls::Files;
@@ -18,7 +19,7 @@ pub struct Settings {
     /// Directory of everything that must not be lost: `/srv/<service>`. Relative paths start here. Empty: the directory of
     /// the configuration file.
     pub root: PathBuf,
-    /// REST and pages, over TLS. `$PORT` overrides it.
+    /// REST and pages, over TLS. `$PORT` and `$PORT_REST` override it.
     pub listen_addr: SocketAddr,
     /// gRPC, over TLS. `$PORT_GRPC` overrides it.
     pub grpc_addr: SocketAddr,
@@ -96,29 +97,37 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Checks the ranges of the numbers.
+    /// The range of each number.
+    pub const RANGES: &[Range] = &[
+        Range::new("server.max_connections", 1, 1_000_000),
+        Range::new("server.max_connections_per_source", 1, 1_000_000),
+        Range::new("server.idle_timeout_ms", 1000, 3_600_000),
+        Range::new("server.request_timeout_ms", 100, 600_000),
+        Range::new("server.max_body_bytes", 64 * 1024, 1024 * 1024 * 1024),
+        Range::new("server.max_body_bytes_in_flight", 256 * 1024, 64 * 1024 * 1024 * 1024),
+        Range::new("server.body_idle_timeout_ms", 100, 600_000),
+        Range::new("server.drain_timeout_ms", 0, 600_000),
+    ];
+
+    /// Checks what no range says.
     ///
     /// # Errors
-    /// Returns the first key whose value is out of range, and what is allowed.
-    pub fn check(&self) -> Result<(), (&'static str, String)> {
-        let bytes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
-        let body = bytes(self.max_body_bytes);
-        let minimums = [
-            ("server.max_connections", u64::from(self.max_connections), 1),
-            ("server.max_connections_per_source", u64::from(self.max_connections_per_source), 1),
-            // A connection is idle while its request is handled.
-            ("server.idle_timeout_ms", self.idle_timeout_ms, self.request_timeout_ms.max(1000)),
-            ("server.request_timeout_ms", self.request_timeout_ms, 100),
-            ("server.max_body_bytes", body, 64 * 1024),
-            (
-                "server.max_body_bytes_in_flight",
-                bytes(self.max_body_bytes_in_flight),
-                body.saturating_mul(bytes(SOURCES_AT_LEAST)),
-            ),
-            ("server.body_idle_timeout_ms", self.body_idle_timeout_ms, 100),
-        ];
-        let wrong = minimums.into_iter().find(|(_, value, min)| value < min);
-        wrong.map_or(Ok(()), |(key, value, min)| Err((key, format!("{value} is too small: at least {min}"))))
+    /// Two values contradict each other.
+    pub fn check(&self) -> Result<(), InvalidValue> {
+        // A connection is idle while its request is handled.
+        if self.idle_timeout_ms < self.request_timeout_ms {
+            let (idle, request) = (self.idle_timeout_ms, self.request_timeout_ms);
+            let message = format!("{idle} is less than server.request_timeout_ms ({request})");
+            return Err(InvalidValue::new("server.idle_timeout_ms", message));
+        }
+        let min = self.max_body_bytes.saturating_mul(SOURCES_AT_LEAST);
+        if self.max_body_bytes_in_flight < min {
+            let value = self.max_body_bytes_in_flight;
+            let message =
+                format!("{value} is less than {SOURCES_AT_LEAST} times server.max_body_bytes ({min})");
+            return Err(InvalidValue::new("server.max_body_bytes_in_flight", message));
+        }
+        Ok(())
     }
 
     /// Sets the root once the configuration is read: the command line's, or the file's, or the file's directory.
@@ -161,17 +170,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_out_of_range_are_refused() {
-        let check = |change: fn(&mut Settings), expect: Option<&str>| {
+    fn values_that_contradict_each_other_are_refused() {
+        let check = |change: fn(&mut Settings), expect: &str| {
             let mut settings = Settings::default();
             change(&mut settings);
-            assert_eq!(settings.check().err().map(|(key, _)| key), expect);
+            assert_eq!(settings.check().err().map_or(String::new(), |error| error.key), expect);
         };
-        check(|_| {}, None);
-        check(|settings| settings.max_connections_per_source = 0, Some("server.max_connections_per_source"));
-        check(|settings| settings.max_body_bytes = 2 << 20, None);
-        check(|settings| settings.max_body_bytes = (2 << 20) + 1, Some("server.max_body_bytes_in_flight"));
-        check(|settings| settings.body_idle_timeout_ms = 0, Some("server.body_idle_timeout_ms"));
+        check(|_| {}, "");
+        check(|settings| settings.idle_timeout_ms = 29_999, "server.idle_timeout_ms");
+        check(|settings| settings.max_body_bytes = 2 << 20, "");
+        check(|settings| settings.max_body_bytes = (2 << 20) + 1, "server.max_body_bytes_in_flight");
     }
 
     #[test]

@@ -55,7 +55,7 @@ struct Served {
 async fn serve(settings: Settings) -> Served {
     let folder = tempfile::tempdir().unwrap();
     let (files, roots) = certificate(folder.path());
-    let certificate = ServerCertificate::open(files.clone()).unwrap();
+    let certificate = ServerCertificate::open(files.clone(), Clock::system()).unwrap();
     let tls = Some(certificate.config(&["h2", "http/1.1"]));
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let listener = Listener::bind(any, "listen_addr", tls, &settings).await.unwrap();

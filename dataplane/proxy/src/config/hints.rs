@@ -1,6 +1,6 @@
 //! What MC-Proxy's keys are, for those who write them wrong.
 
-use mcdsl::config::{Found, Hints, join, meant, no_network, walk};
+use mcdsl::config::{Found, Hints, join, meant, not_a_network, walk};
 use toml::de::{DeTable, DeValue};
 
 /// For every configuration of MC-Proxy.
@@ -29,7 +29,7 @@ fn rule_problem(tree: &DeTable<'_>, path: &str) -> Option<Found> {
         let name = key.get_ref().as_ref();
         let (place, message) = match (name, value.get_ref()) {
             ("cidr", DeValue::String(text)) if text.parse::<ipnet::IpNet>().is_err() => {
-                (value.span(), no_network(&format!("\"{text}\"")))
+                (value.span(), not_a_network(&format!("\"{text}\"")))
             }
             ("cidr" | "country", other) if !other.is_str() => {
                 (value.span(), format!("expected a string in quotes, found {}", other.type_str()))

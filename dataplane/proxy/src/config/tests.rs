@@ -47,7 +47,7 @@ fn unknown_keys() {
     check("[server]\nworkrs = 3", "2:1: server.workrs: unknown field `workrs`, did you mean `workers`?");
     check(
         "[server]\nport = 3",
-        "2:1: server.port: unknown field `port`: known are root, database, workers, drain_timeout_ms, handover_timeout_ms, max_connections, max_connections_per_source, max_memory_bytes",
+        "2:1: server.port: unknown field `port`: expected one of root, database, workers, drain_timeout_ms, handover_timeout_ms, max_connections, max_connections_per_source, max_memory_bytes",
     );
     check("[admin.tpc]\n", "1:8: admin.tpc: unknown field `tpc`, did you mean `tcp`?");
     check_listener(
@@ -90,7 +90,7 @@ fn values_of_the_wrong_type() {
     );
     check(
         "[listeners]\nname = \"web\"\n",
-        "1:1: listeners: there may be several: write [[listeners]] instead of [listeners]",
+        "1:1: listeners: this is a list: write [[listeners]] instead of [listeners]",
     );
     check_route(
         "backends = [{ address = \"1.2.3.4:5\", weight = 1.5 }]",
@@ -131,7 +131,7 @@ fn missing_keys() {
 #[test]
 fn words_that_are_not_known() {
     check("[log]\nlevel = \"inof\"", "2:9: log.level: unknown value `inof`, did you mean `info`?");
-    check("[log]\nformat = \"xml\"", "2:10: log.format: unknown value `xml`: known are auto, json, text");
+    check("[log]\nformat = \"xml\"", "2:10: log.format: unknown value `xml`: expected one of auto, json, text");
     check(
         "[access_log]\nformat = \"jsn\"",
         "2:10: access_log.format: unknown value `jsn`, did you mean `json`?",
@@ -144,7 +144,7 @@ fn words_that_are_not_known() {
 
 #[test]
 fn addresses_and_networks() {
-    let wrong = "is no address with a port: write \"192.0.2.1:443\" or \"[2001:db8::1]:443\"";
+    let wrong = "is not an address with a port: write \"192.0.2.1:443\" or \"[2001:db8::1]:443\"";
     check_listener("address = \"127.0.0.1\"", &format!("11: listeners[0].address: \"127.0.0.1\" {wrong}"));
     check_listener(
         "address = \"localhost:443\"",
@@ -158,11 +158,11 @@ fn addresses_and_networks() {
     check("[metrics]\nlisten_addr = \"x\"", &format!("2:15: metrics.listen_addr: \"x\" {wrong}"));
     check(
         &format!("{LISTENER}trusted = [\"10.0.0.0/8\", \"10.0.0.0/40\"]"),
-        "4:26: listeners[0].trusted[1]: \"10.0.0.0/40\" is no network: write \"192.0.2.0/24\" or \"2001:db8::/32\"",
+        "4:26: listeners[0].trusted[1]: \"10.0.0.0/40\" is not a network: write \"192.0.2.0/24\" or \"2001:db8::/32\"",
     );
     check_rule(
         "cidr = \"x\"",
-        "8: firewall.rules[0].cidr: \"x\" is no network: write \"192.0.2.0/24\" or \"2001:db8::/32\"",
+        "8: firewall.rules[0].cidr: \"x\" is not a network: write \"192.0.2.0/24\" or \"2001:db8::/32\"",
     );
 }
 

@@ -182,8 +182,8 @@ impl Mcias {
         }
     }
 
-    /// Whether the database answers.
-    pub async fn is_ready(&self) -> bool {
-        self.db.read(|db| db.query_row("SELECT 1", [], |_| Ok(()))).await.is_ok()
+    /// Whether changes can be stored; the reason why not.
+    pub(crate) async fn probe_storage(&self) -> Result<(), String> {
+        self.db.database().probe_write().await.map_err(|error| mcdsl::chain(&error))
     }
 }

@@ -43,21 +43,21 @@ pub struct Limits {
     /// Failures of a source at an account that cost no delay.
     pub pair_free: u32,
     /// The longest delay of a source at an account, in seconds.
-    pub pair_most_s: u32,
+    pub pair_max_delay_s: u32,
     /// Failures of a source at accounts that it is not familiar with that cost no delay.
     pub source_free: u32,
     /// The longest delay of a source, in seconds.
-    pub source_most_s: u32,
+    pub source_max_delay_s: u32,
     /// Failures at an account, from unfamiliar sources, that cost them no delay.
     pub account_free: u32,
     /// The longest delay of each unfamiliar source because of what others did, in seconds.
-    pub account_most_s: u32,
+    pub account_max_delay_s: u32,
     /// Wrong codes of a second factor, after the right password, that cost no delay: of an account, wherever they come from.
     pub code_free: u32,
     /// The longest delay of an account's codes, in seconds.
-    pub code_most_s: u32,
+    pub code_max_delay_s: u32,
     /// After so many seconds without an attempt, failures are forgotten.
-    pub forget_s: u32,
+    pub failure_ttl_s: u32,
     /// Pairs, sources and accounts that are remembered: so many of each. 100,000 take some 40 MB.
     pub entries: u32,
 }
@@ -66,14 +66,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             pair_free: 5,
-            pair_most_s: 15 * 60,
+            pair_max_delay_s: 15 * 60,
             source_free: 20,
-            source_most_s: 5 * 60,
+            source_max_delay_s: 5 * 60,
             account_free: 20,
-            account_most_s: 30,
+            account_max_delay_s: 30,
             code_free: 5,
-            code_most_s: 15 * 60,
-            forget_s: 60 * 60,
+            code_max_delay_s: 15 * 60,
+            failure_ttl_s: 60 * 60,
             entries: 100_000,
         }
     }
@@ -159,14 +159,14 @@ impl Throttle {
     ) -> Result<(), Duration> {
         let limits = self.limits;
         let pair = self.pairs.get(&(account.clone(), source), now);
-        let mut wait = pair.wait(pair.attempts(), limits.pair_free, limits.pair_most_s, now);
+        let mut wait = pair.wait(pair.attempts(), limits.pair_free, limits.pair_max_delay_s, now);
         if !familiar {
             let all = self.sources.get(&source, now);
-            wait = wait.max(all.wait(all.attempts(), limits.source_free, limits.source_most_s, now));
+            wait = wait.max(all.wait(all.attempts(), limits.source_free, limits.source_max_delay_s, now));
             // Others' failures make the delay, this pair's last attempt is where it begins.
             let others = self.accounts.get(account, now).attempts();
             if pair.attempts() > 0 {
-                wait = wait.max(pair.wait(others, limits.account_free, limits.account_most_s, now));
+                wait = wait.max(pair.wait(others, limits.account_free, limits.account_max_delay_s, now));
             }
         }
         if !wait.is_zero() {
@@ -224,7 +224,7 @@ impl Throttle {
     /// Not yet, right or wrong: how long to wait.
     pub fn code(&mut self, account: &Name, right: bool, now: Duration) -> Result<(), Duration> {
         let count = self.codes.get(account, now);
-        let wait = count.wait(count.attempts(), self.limits.code_free, self.limits.code_most_s, now);
+        let wait = count.wait(count.attempts(), self.limits.code_free, self.limits.code_max_delay_s, now);
         if !wait.is_zero() {
             return Err(wait);
         }
@@ -277,7 +277,7 @@ impl<K: Clone + Eq + Hash> Table<K> {
     fn new(limits: &Limits) -> Self {
         Self {
             counts: HashMap::new(),
-            forget: Duration::from_secs(limits.forget_s.into()),
+            forget: Duration::from_secs(limits.failure_ttl_s.into()),
             most: usize::try_from(limits.entries).unwrap_or(usize::MAX).max(1),
         }
     }

@@ -263,7 +263,7 @@ fn traced(environment: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// A program that is another one, but whose server is started by these lines of shell.
-fn server_under(folder: &Path, program: &Path, lines: &str) -> PathBuf {
+pub(crate) fn server_under(folder: &Path, program: &Path, lines: &str) -> PathBuf {
     let wrapper = folder.join("wrapper");
     let text =
         format!("#!/bin/sh\nset -eu\n[ \"$1\" = server ] || exec {} \"$@\"\n{lines}\n", program.display());

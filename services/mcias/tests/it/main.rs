@@ -11,5 +11,6 @@ mod flood;
 mod input;
 mod local;
 mod pages;
+mod program;
 mod revocation;
 mod roles;

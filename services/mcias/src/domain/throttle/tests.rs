@@ -226,7 +226,7 @@ fn limits_are_read_from_the_configuration() {
     assert_eq!(serde_json::from_str::<Limits>("{}").unwrap(), Limits::default());
     assert!(serde_json::from_str::<Limits>(r#"{"pair": 1}"#).is_err());
     // Whatever they say, no delay is longer than it and nothing overflows.
-    let limits = Limits { pair_free: 0, pair_most_s: u32::MAX, ..Limits::default() };
+    let limits = Limits { pair_free: 0, pair_max_delay_s: u32::MAX, ..Limits::default() };
     let (mut throttle, ada, source, mut now) = (Throttle::new(limits), name("ada"), at("192.0.2.1"), s(0));
     for _ in 0..50 {
         if let Err(wait) = guess(&mut throttle, &ada, source, true, now) {

@@ -1,0 +1,189 @@
+//! The `main` of a service: commands, configuration, start, signals and shutdown.
+//!
+//! A service implements [`Service`] and its `main` is `mcdsl::program::run::<TheService>()`. It gets these commands: `serve`, `init`,
+//! `check`, `snapshot`, `backup`, `restore`, `openapi`. While it serves it has:
+//!
+//! - REST and pages at `server.listen_addr`, gRPC with health and reflection at `server.grpc_addr`;
+//! - the ops listener at `server.metrics_addr`: `/metrics`, `/healthz` and `/readyz` in plain HTTP;
+//! - SIGTERM and SIGINT to drain and stop, SIGHUP to read the certificate again;
+//! - notification of systemd (`Type=notify`): ready, reloading, stopping, status, watchdog.
+//!
+//! Nothing here is global, so that one binary can run any of several services, each as a process of its own: it passes what
+//! follows the service's name to [`run_with_args`].
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks to its user")]
+
+mod args;
+mod backup;
+mod check;
+mod grpc;
+mod load;
+mod notify;
+mod ops;
+mod serve;
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use load::{LoadError, load};
+
+use crate::clock::Clock;
+use crate::config::{Environment, Hints, InvalidValue, Range};
+use crate::http::{Dialect, Limits};
+use crate::log::Log;
+use crate::operation::Routes;
+use crate::prometheus::Page;
+use crate::server::{Settings, Stop};
+use args::{Args, Command};
+
+/// Why a command failed.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The configuration of a service: a TOML file whose keys all have defaults.
+pub trait Configuration: Clone + Debug + Default + Serialize + DeserializeOwned + Send + 'static {
+    /// The range of each number. [`crate::config::numbers_without_range`] finds one that is missing.
+    const RANGES: &'static [&'static [Range]];
+    /// Paths of keys that may have no value; see [`Environment::optional`].
+    const OPTIONAL: &'static [&'static str] = &[];
+    /// Variables with the service's prefix that its command line reads.
+    const FOREIGN_VARIABLES: &'static [&'static str] = &[];
+    /// Explanations of parse errors that are special to this configuration.
+    const HINTS: Hints = Hints::NONE;
+
+    /// `[server]`.
+    fn server(&self) -> &Settings;
+
+    /// `[server]`, to be completed by the command line.
+    fn server_mut(&mut self) -> &mut Settings;
+
+    /// `[log]`.
+    fn log(&self) -> Log;
+
+    /// The URL that clients use, where there is one: the certificate must be for its host.
+    fn public_url(&self) -> Option<&str>;
+
+    /// Checks what neither types nor ranges say.
+    ///
+    /// # Errors
+    /// The first value that is invalid.
+    fn check(&self) -> Result<(), InvalidValue>;
+}
+
+/// A service.
+pub trait Service: Send + Sync + Sized + 'static {
+    /// The name in lower case: of the command, of the directory in `/srv`, and the prefix of variables.
+    const NAME: &'static str;
+    /// The version of the program.
+    const VERSION: &'static str;
+    /// What the service is for, in one line.
+    const ABOUT: &'static str;
+    /// Encoded `FileDescriptorSet`s of the gRPC services, for reflection.
+    const DESCRIPTORS: &'static [&'static [u8]];
+    /// The forms of errors, by path.
+    const DIALECTS: &'static [Dialect] = &[];
+    /// The configuration.
+    type Config: Configuration;
+    /// Arguments of the command `init`. The type's doc comment is the command's help.
+    type Init: clap::Args + Debug + Send;
+
+    /// The database, for `snapshot`.
+    #[must_use]
+    fn database(config: &Self::Config) -> PathBuf {
+        config.server().path(format!("{}.db", Self::NAME).as_ref())
+    }
+
+    /// The OpenAPI document.
+    fn openapi() -> serde_json::Value;
+
+    /// Opens the storage and reads what the service works with.
+    fn open(config: Self::Config, clock: Clock) -> impl Future<Output = Result<Self, Failure>> + Send;
+
+    /// Runs the command `init`. The text to print.
+    fn init(&self, args: Self::Init) -> impl Future<Output = Result<String, Failure>> + Send;
+
+    /// What is served: `/openapi.json`, `/healthz`, and gRPC's health and reflection are added to it.
+    fn routes(self: &Arc<Self>, limits: Limits) -> Routes;
+
+    /// Whether the service can do its work: above all, whether changes can be stored. Called every few seconds.
+    ///
+    /// # Errors
+    /// The reason why not, for operators.
+    fn ready(&self) -> impl Future<Output = Result<(), String>> + Send;
+
+    /// Writes the service's own metrics.
+    fn write_metrics(&self, page: &mut Page);
+
+    /// Background work, until `stop`.
+    fn work(&self, stop: Stop) -> impl Future<Output = ()>;
+}
+
+/// Runs a service's program with the arguments of this process.
+#[must_use]
+pub fn run<S: Service>() -> ExitCode {
+    run_with_args::<S>(std::env::args_os())
+}
+
+/// Runs a service's program. The first of `args` is the program's name.
+#[must_use]
+pub fn run_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Args<S::Init> = match Args::parse::<S>(args) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
+    let done = match args.command {
+        Command::Openapi => {
+            println!("{:#}", S::openapi());
+            Ok(())
+        }
+        Command::Restore { from, to } => backup::restore(&from, &to),
+        command => {
+            let file = args.config.unwrap_or_else(|| args::default_config::<S>().into());
+            let config = match load(S::NAME, &file, args.root.as_deref(), &Environment::of_process()) {
+                Ok(config) => config,
+                Err(error) => {
+                    print_error::<S>(&error);
+                    return ExitCode::from(2);
+                }
+            };
+            run_configured::<S>(command, config)
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            print_error::<S>(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_configured<S: Service>(command: Command<S::Init>, config: S::Config) -> Result<(), Failure> {
+    Configuration::log(&config).set_up();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match command {
+        Command::Serve { only } => runtime.block_on(serve::serve::<S>(config, only)),
+        Command::Init(init) => {
+            let made = runtime.block_on(async {
+                let service = S::open(config, Clock::system()).await?;
+                service.init(init).await
+            })?;
+            println!("{made}");
+            Ok(())
+        }
+        Command::Check => check::check::<S>(&config),
+        Command::Snapshot { to } => Ok(crate::db::snapshot(&S::database(&config), &to)?),
+        Command::Backup { to, keep } => backup::backup(S::NAME, &config.server().root, to.as_deref(), keep),
+        Command::Openapi | Command::Restore { .. } => unreachable!("these need no configuration"),
+    }
+}
+
+/// One line with all causes.
+fn print_error<S: Service>(error: &(dyn std::error::Error + 'static)) {
+    eprintln!("{}: {}", S::NAME, crate::chain(error));
+}
