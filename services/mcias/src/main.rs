@@ -17,7 +17,6 @@ use mcdsl::terminal::{Progress, bytes};
 use mcdsl::tls::ServerCertificate;
 use mcias::app::Mcias;
 use mcias::config::Config;
-use mcias::web;
 
 /// Gives back what logins took: with the system's, a server keeps 40 MiB more after a few on two cores, and introspections
 /// cost 7 % more.
@@ -169,7 +168,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let app = Arc::new(Mcias::open(config, clock.clone()).await?);
     let limits = settings.limits();
     let routes = app.routes(limits.clone());
-    let dialects = [web::API_DIALECT, web::DIALECT];
+    let dialects = routes.dialects;
     let around = |router: Router| {
         mcdsl::http::middleware(router, limits.clone(), Arc::clone(&metrics), clock.clone(), &dialects)
     };

@@ -81,7 +81,7 @@ mod tests {
     fn a_message_arrives_unchanged() {
         let csrf = Csrf::new([1; 32]);
         for tone in Tone::ALL {
-            let flash = Flash::new(tone, "Account “Ada” <made>; 100 %");
+            let flash = Flash::new(tone, "Account “Ada” <created>; 100 %");
             assert_eq!(Flash::of(&headers(value(&flash, &csrf).as_bytes()), &csrf), Some(flash));
         }
     }
