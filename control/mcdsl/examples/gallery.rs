@@ -1,7 +1,7 @@
-//! A gallery of everything that pages are made of, to look at: `cargo run -p mcdsl --features web --example gallery`.
+//! A gallery of all parts of pages: `cargo run -p mcdsl --features web --example gallery`.
 //!
-//! It serves plain HTTP on a loopback port (the first argument, or 8080), where browsers treat `localhost` as they do HTTPS.
-#![expect(clippy::print_stdout, reason = "it says where it is")]
+//! It serves plain HTTP on a loopback port (the first argument, or 8080): browsers treat `localhost` like HTTPS.
+#![expect(clippy::print_stdout, reason = "it prints its address")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ async fn main() -> std::io::Result<()> {
     println!("{origin}");
     let app = Router::new()
         .route("/", get(parts))
-        .route("/form", get(new_account).post(make_account))
+        .route("/form", get(new_account).post(create_account))
         .route("/confirm", get(confirm))
         .route("/empty", get(empty))
         .route("/login", get(login))
@@ -46,7 +46,7 @@ async fn main() -> std::io::Result<()> {
     axum::serve(listener, app).await
 }
 
-/// A service would look the session up; here everybody is Ada, and bound to what the login form gave.
+/// A service would look up the session. Here every visitor is Ada.
 fn binding(headers: &HeaderMap) -> Secret {
     web::anonymous_of(headers).unwrap_or_else(|| Secret::from("nobody"))
 }
@@ -66,7 +66,7 @@ async fn parts(State(app): Shared, headers: HeaderMap) -> Response {
     let csrf = app.csrf.token(&binding(&headers));
     let flash = Flash::of(&headers, &app.csrf);
     Page {
-        lead: Some("Everything that a page can be made of, with the texts that a service might have."),
+        lead: Some("All parts of pages, with texts that a service might have."),
         user: Some(USER),
         nav: &nav("/"),
         csrf: &csrf,
@@ -91,7 +91,7 @@ fn all_parts() -> Markup {
         (web::card("ada", web::facts(&[
             ("State", web::badge("Active", Tone::Good)),
             ("Second factor", html! { "Authenticator app, 2 passkeys" }),
-            ("Made", html! { time datetime="2026-03-01T09:14:00Z" { "1 March 2026, 09:14 UTC" } }),
+            ("Created", html! { time datetime="2026-03-01T09:14:00Z" { "1 March 2026, 09:14 UTC" } }),
             ("Account id", html! { code { "0195f0c2-7d6e-7c41-9a55-3b1f6f1f8a10" } }),
         ])))
         (web::card("States", html! {
@@ -100,16 +100,16 @@ fn all_parts() -> Markup {
                 (web::badge("Active", Tone::Good)) (web::badge("Expires in 3 days", Tone::Warning))
                 (web::badge("Locked", Tone::Bad))
             }
-            (web::notice(Tone::Info, html! { p { strong { "To know. " } "Tokens of services last 365 days." } }))
+            (web::notice(Tone::Info, html! { p { strong { "Note. " } "Tokens of services are valid for 365 days." } }))
             (web::notice(Tone::Warning, html! {
-                p { strong { "Soon. " } "The token of " code { "mcp-agent" } " expires in 3 days. " a href="/form" { "Make a new one" } }
+                p { strong { "Expires soon. " } "The token of " code { "mcp-agent" } " expires in 3 days. " a href="/form" { "Create a new one" } }
             }))
-            (web::notice(Tone::Bad, html! { p { strong { "Refused. " } "The rule " code { "no-guests" } " denies this login." } }))
+            (web::notice(Tone::Bad, html! { p { strong { "Denied. " } "The rule " code { "no-guests" } " denies this login." } }))
         }))
-        (web::card("To take elsewhere", html! {
+        (web::card("To copy", html! {
             (web::copyable("token", "Token", "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl"))
             (web::copyable("codes", "Recovery codes", "q7xk-29fm\nh3dv-8wpz\nm2ra-5tcj\nz9ln-4ybe"))
-            (web::code_block("Command", "mciasctl --server https://mcias.svc.mcp.metacircular.net:8443 account make ada --roles admin,user"))
+            (web::code_block("Command", "mciasctl --server https://mcias.svc.mcp.metacircular.net:8443 account create ada --roles admin,user"))
             (web::qr(SQUARES, "QR code for the authenticator app"))
         }))
     }
@@ -148,7 +148,7 @@ async fn new_account(State(app): Shared, headers: HeaderMap) -> Response {
     page
 }
 
-async fn make_account(
+async fn create_account(
     State(app): Shared,
     headers: HeaderMap,
     Form(given): Form<HashMap<String, String>>,
@@ -156,17 +156,17 @@ async fn make_account(
     let binding = binding(&headers);
     let token = given.get(web::CSRF_FIELD).map(String::as_str);
     if let Err(refused) = web::check_form(&headers, &app.csrf, Some(&binding), token, &app.origin) {
-        return Page::new(&SITE, "Not taken", web::notice(Tone::Bad, html! { p { (refused) } }))
+        return Page::new(&SITE, "Form refused", web::notice(Tone::Bad, html! { p { (refused) } }))
             .respond(StatusCode::FORBIDDEN);
     }
     let name = given.get("name").map_or("", String::as_str);
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase()) {
-        let text = "Name: write it in small letters from a to z".to_owned();
+        let text = "Name: use lowercase letters from a to z".to_owned();
         let password = "Password: use at least 12 characters".to_owned();
         let errors = [FieldError { field: "name", text }, FieldError { field: "password", text: password }];
         return account_page(&app.csrf.token(&binding), name, &errors);
     }
-    let flash = Flash::new(Tone::Good, format!("The account {name} was made."));
+    let flash = Flash::new(Tone::Good, format!("Account {name} created."));
     ([(header::SET_COOKIE, flash.cookie(&app.csrf))], web::redirect("/")).into_response()
 }
 
@@ -183,7 +183,7 @@ fn account_page(csrf: &str, name: &str, errors: &[FieldError]) -> Response {
     let fields = html! {
         (web::field(Field {
             value: name,
-            hint: Some("Small letters. It cannot be changed later."),
+            hint: Some("Lowercase letters. It cannot be changed later."),
             autocomplete: Some("off"),
             ..Field::new("name", "Name", Kind::Text).error_from(errors)
         }))
@@ -195,8 +195,7 @@ fn account_page(csrf: &str, name: &str, errors: &[FieldError]) -> Response {
         }))
         (web::field(Field {
             value: "365",
-            hint: Some("In days."),
-            ..Field::new("days", "Lifetime of tokens", Kind::Number)
+            ..Field::new("days", "Tokens valid for (days)", Kind::Number)
         }))
         (web::fieldset("Roles", html! {
             (role("user", "User", "Governed by each service's policy.", true))
@@ -204,7 +203,7 @@ fn account_page(csrf: &str, name: &str, errors: &[FieldError]) -> Response {
         }))
         (web::field(Field { required: false, ..Field::new("note", "Note", Kind::TextArea { rows: 3 }) }))
         div.actions {
-            (web::button("Make the account", Action::Primary))
+            (web::button("Create account", Action::Primary))
             (web::link_button("/", "Cancel", Action::Secondary))
         }
     };
@@ -215,7 +214,7 @@ fn account_page(csrf: &str, name: &str, errors: &[FieldError]) -> Response {
         csrf,
         errors,
         width: Width::Text,
-        lead: Some("Somebody who can log in, or a service that speaks to others."),
+        lead: Some("A person who can log in, or a service that calls others."),
         ..Page::new(&SITE, "New account", html! { div.card { (web::form("/form", csrf, fields)) } })
     }
     .respond(status)
@@ -224,8 +223,8 @@ fn account_page(csrf: &str, name: &str, errors: &[FieldError]) -> Response {
 async fn confirm(State(app): Shared, headers: HeaderMap) -> Response {
     let csrf = app.csrf.token(&binding(&headers));
     let what = html! {
-        p { "The account " strong { "mallory" } " goes for good:" }
-        ul { li { "2 tokens stop working within 30 seconds." } li { "Its name can be given again." } }
+        p { "Deletes the account " strong { "mallory" } ":" }
+        ul { li { "2 tokens stop working within 30 seconds." } li { "Its name becomes available." } }
     };
     let body = web::confirm("/form", &csrf, what, "Delete mallory", "/");
     Page {
@@ -243,7 +242,7 @@ async fn empty(State(app): Shared, headers: HeaderMap) -> Response {
     let make = web::link_button("/form", "Add a passkey", Action::Primary);
     let body =
         web::empty_state("No passkeys yet", "With a passkey you log in without a password.", Some(make));
-    let flash = Flash::new(Tone::Good, "Your password was changed. Other sessions were logged out.");
+    let flash = Flash::new(Tone::Good, "Password changed. 2 other sessions ended.");
     let nav = nav("/empty");
     Page {
         user: Some(USER),
@@ -259,7 +258,7 @@ async fn login(State(app): Shared) -> Response {
     let (anonymous, cookie) = web::anonymous();
     let csrf = app.csrf.token(&anonymous);
     let fields = html! {
-        (web::field(Field { autocomplete: Some("username"), ..Field::new("name", "Name", Kind::Text) }))
+        (web::field(Field { autocomplete: Some("username"), ..Field::new("name", "Username", Kind::Text) }))
         (web::field(Field {
             autocomplete: Some("current-password"),
             ..Field::new("password", "Password", Kind::Password)
@@ -274,7 +273,7 @@ async fn login(State(app): Shared) -> Response {
     };
     let page = Page {
         width: Width::Narrow,
-        lead: Some("With your account of this platform."),
+        lead: Some("You will continue to the gallery."),
         ..Page::new(&SITE, "Log in", html! { div.card { (web::form("/form", &csrf, fields)) } })
     };
     let mut response = page.respond(StatusCode::OK);
@@ -286,7 +285,7 @@ async fn logout() -> Response {
     ([(header::SET_COOKIE, web::clear_session())], web::redirect("/login")).into_response()
 }
 
-/// It only looks like one: a service makes it with the `qrcode` crate.
+/// Only resembles a QR code: a service renders one with the `qrcode` crate.
 const SQUARES: &str = concat!(
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 21 21' fill='#000'>",
     "<path d='M0 0h7v7h-7zM14 0h7v7h-7zM0 14h7v7h-7zM8 1h2v3h-2zM11 4h2v4h-2zM9 9h4v4h-4z",

@@ -66,12 +66,30 @@ pub struct Limits {
 }
 
 /// The form of the errors below a path: of refused tokens, unknown paths, timeouts and panics too.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Dialect {
     /// The paths begin with this.
     pub prefix: &'static str,
     /// Writes a problem in this form, as the request asks for it. `None`: as a problem document.
-    pub write: fn(&Problem, &RequestHead) -> Option<Response>,
+    pub write: Arc<Write>,
+}
+
+type Write = dyn Fn(&Problem, &RequestHead) -> Option<Response> + Send + Sync;
+
+impl Dialect {
+    /// The form of the errors below `prefix`.
+    pub fn new(
+        prefix: &'static str,
+        write: impl Fn(&Problem, &RequestHead) -> Option<Response> + Send + Sync + 'static,
+    ) -> Self {
+        Self { prefix, write: Arc::new(write) }
+    }
+}
+
+impl std::fmt::Debug for Dialect {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialect").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
 }
 
 /// What a request is, without its body.
@@ -142,7 +160,7 @@ async fn handle(State(middleware): State<Middleware>, mut request: Request, next
     };
     let is_grpc = is_grpc(&head.headers);
     let path = head.uri.path();
-    let dialect = middleware.dialects.iter().find(|dialect| path.starts_with(dialect.prefix)).copied();
+    let dialect = middleware.dialects.iter().find(|dialect| path.starts_with(dialect.prefix)).cloned();
     let id = HeaderValue::from_str(&caller.request_id).expect("an id is made of header characters");
     let external = caller.external_request_id.as_deref().unwrap_or_default();
     let span = tracing::info_span!("request", id = &*caller.request_id, external_id = external);

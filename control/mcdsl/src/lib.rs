@@ -6,6 +6,7 @@
 //! - [`secret`]: what must not be shown.
 //! - `web`, with the feature of that name: pages for people.
 //! - [`chain()`]: an error in words.
+//! - [`challenges`]: what waits for a response, bounded in time and number.
 //! - `archive`, with the feature of that name: a service's directory as one file.
 //! - `ctl`, with the feature of that name: the frame of every operator's command line.
 //! - `terminal`, with the feature of that name: prompts and progress.
@@ -27,6 +28,7 @@ pub mod audit;
 #[cfg(feature = "service")]
 pub mod auth;
 mod chain;
+pub mod challenges;
 #[cfg(feature = "service")]
 pub mod clock;
 pub mod config;

@@ -27,7 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::context::{Principal, RequestContext};
-use crate::http::{Caller, Limits};
+use crate::http::{Caller, Dialect, Limits};
 use crate::permit::{Access, Authority, Permit, authorize};
 use crate::problem::{Kind, Problem};
 use crate::secret::Secret;
@@ -49,6 +49,7 @@ pub struct RouteTable<S> {
     pages: Router,
     grpc: Router,
     routes: Vec<Route>,
+    dialects: Vec<Dialect>,
 }
 
 /// A route, for who wants to know all of them.
@@ -88,6 +89,8 @@ pub struct Routes {
     pub grpc: Router,
     /// Every route.
     pub routes: Vec<Route>,
+    /// The forms of errors, for the middleware.
+    pub dialects: Vec<Dialect>,
 }
 
 /// What all routes of an operation share.
@@ -110,6 +113,7 @@ impl<S: Authority> RouteTable<S> {
             pages: Router::new(),
             grpc: Router::new(),
             routes: Vec::new(),
+            dialects: Vec::new(),
         }
     }
 
@@ -205,6 +209,11 @@ impl<S: Authority> RouteTable<S> {
         self.note(Transport::Page, method, pattern, access);
     }
 
+    /// Adds the form of the errors below a path.
+    pub fn dialect(&mut self, dialect: Dialect) {
+        self.dialects.push(dialect);
+    }
+
     /// Adds static files, which anybody may read.
     pub fn files(&mut self, files: Router) {
         self.pages = std::mem::take(&mut self.pages).merge(files);
@@ -219,9 +228,20 @@ impl<S: Authority> RouteTable<S> {
                 let answered = within(time, is_read, async {
                     let (mut parts, body) = request.into_parts();
                     let permit = admit(&service, access, credentials, &parts, String::new()).await?;
-                    parts.extensions.insert(permit.context().clone());
+                    let context = permit.context().clone();
+                    parts.extensions.insert(context.clone());
                     parts.extensions.insert(Arc::new(permit));
-                    Ok(next.run(Request::from_parts(parts, body)).await)
+                    let response = next.run(Request::from_parts(parts, body)).await;
+                    match response
+                        .extensions()
+                        .get::<Problem>()
+                        .filter(|problem| problem.reason == FORGED_FORM)
+                    {
+                        Some(problem) if context.identity().is_some() => {
+                            Err(service.refused(&context, "form", "", problem.clone()).await)
+                        }
+                        _ => Ok(response),
+                    }
                 });
                 answered.await.unwrap_or_else(Problem::into_response)
             }
@@ -235,10 +255,13 @@ impl<S: Authority> RouteTable<S> {
     /// The routers, and the list of all routes.
     #[must_use]
     pub fn finish(self) -> Routes {
-        let Self { api, pages, grpc, routes, .. } = self;
-        Routes { api, pages, grpc, routes }
+        let Self { api, pages, grpc, routes, dialects, .. } = self;
+        Routes { api, pages, grpc, routes, dialects }
     }
 }
+
+/// The reason of a problem with a form that another site may have sent.
+pub(crate) const FORGED_FORM: &str = "forged-form";
 
 /// Looks at the caller before anything of the body is read.
 async fn admit<S: Authority>(

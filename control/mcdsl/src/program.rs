@@ -35,7 +35,7 @@ pub use load::{LoadError, load};
 
 use crate::clock::Clock;
 use crate::config::{Environment, Hints, InvalidValue, Range};
-use crate::http::{Dialect, Limits};
+use crate::http::Limits;
 use crate::log::Log;
 use crate::operation::Routes;
 use crate::prometheus::Page;
@@ -85,8 +85,6 @@ pub trait Service: Send + Sync + Sized + 'static {
     const ABOUT: &'static str;
     /// Encoded `FileDescriptorSet`s of the gRPC services, for reflection.
     const DESCRIPTORS: &'static [&'static [u8]];
-    /// The forms of errors, by path.
-    const DIALECTS: &'static [Dialect] = &[];
     /// The configuration.
     type Config: Configuration;
     /// Arguments of the command `init`. The type's doc comment is the command's help.

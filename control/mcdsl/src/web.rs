@@ -1,12 +1,12 @@
-//! Pages for people, written on the server: what every service's web pages have in common.
+//! Web pages, rendered on the server: what all services' pages share.
 //!
-//! A page is a [`Page`] around [`maud::Markup`] that is made of the functions here: forms, fields, tables, badges. They work
-//! without a script, by keyboard, with a screen reader, on a telephone, in light and in dark (WCAG 2.2, level AA).
-//! Around it: the cookie that holds the account's token, the token that shows that a form is ours ([`Csrf`]), a message for
-//! the next page ([`Flash`]), headers that let a browser do no more than a page needs ([`secure`]), and files whose addresses
-//! change with their content ([`static_files`]).
+//! A page is a [`Page`] around [`maud::Markup`] from the functions here: forms, fields, tables, badges. Pages work
+//! without a script, by keyboard, with a screen reader, on a phone, in light and in dark (WCAG 2.2, level AA).
+//! With them: cookies for secrets, protection against forged forms ([`Csrf`]), a message for the next page ([`Flash`]), security
+//! headers ([`secure`]), and files whose paths change with their content ([`static_files`]). Login, logout and the visitor of a page are in
+//! `session`, with the feature `service`.
 //!
-//! Left out: what the pages say, who may see them, and the server.
+//! Left out: the content of pages, and the server.
 
 mod assets;
 mod cookies;
@@ -17,6 +17,8 @@ mod headers;
 mod local;
 mod page;
 mod parts;
+#[cfg(feature = "service")]
+pub mod session;
 
 pub use assets::{Asset, static_files};
 pub use cookies::{anonymous, anonymous_of, clear_session, session_cookie, session_of};

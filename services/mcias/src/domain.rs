@@ -1,6 +1,5 @@
 //! What MCIAS decides, as plain functions: no socket, no SQL, no clock.
 
-pub mod challenges;
 pub mod password;
 pub mod policy;
 pub mod recovery;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mcdsl::clock::Clock;
-use mcdsl::http::{Dialect, Limits};
+use mcdsl::http::Limits;
 use mcdsl::operation::Routes;
 use mcdsl::program::{Failure, Service};
 use mcdsl::prometheus::Page;
@@ -11,7 +11,6 @@ use mcdsl::server::Stop;
 
 use crate::app::{self, Mcias};
 use crate::config::Config;
-use crate::web;
 
 /// Creates the first admin and prints a link to set a password. The server must not be running.
 ///
@@ -29,7 +28,6 @@ impl Service for Mcias {
     const ABOUT: &'static str = "Identity and access: accounts, tokens, roles, login policy.";
     const DESCRIPTORS: &'static [&'static [u8]] =
         &[mc_api::mcias::DESCRIPTORS, mc_api::audit::DESCRIPTORS];
-    const DIALECTS: &'static [Dialect] = &[web::API_DIALECT, web::DIALECT];
     type Config = Config;
     type Init = Init;
 

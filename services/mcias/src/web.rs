@@ -1,148 +1,141 @@
-//! The web pages: people log in and look after their own account; admins look after everybody's.
+//! The web pages: people log in and manage their own account; admins manage all accounts, the login policy and the signing keys.
 //!
-//! Pages ask the use cases of [`Mcias`] and nothing else. They work without JavaScript; passkeys alone need it. Every form carries
-//! a token against forgery that is bound to the session.
+//! Pages call the use cases of [`Mcias`] and nothing else. They work without JavaScript, except for passkeys. Login, logout and what
+//! surrounds each page are [`mcdsl::web::session`].
 
 mod accounts;
-mod login;
+mod backend;
 mod own;
 mod policy;
 mod site;
-mod visit;
+mod visitor;
+mod welcome;
 
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, Method, header};
-use axum::middleware::from_fn;
+use axum::extract::FromRef;
+use axum::http::Method;
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
 use maud::{Markup, html};
+use mc_api::mcias::PasskeyChallenge;
 use mc_api::operation::Need;
-use mcdsl::http::Dialect;
 use mcdsl::operation::RouteTable;
-use mcdsl::permit::Access;
 use mcdsl::problem::Problem;
-use mcdsl::secret::Secret;
-use mcdsl::web::{self, Asset, Csrf};
+use mcdsl::web::session::{self, NavEntry, Pages};
+use mcdsl::web::{self, FieldError};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::app::Mcias;
 
 /// What pages share.
-#[derive(Debug)]
-struct Web {
+#[derive(Clone, Debug)]
+struct Shared {
     app: Arc<Mcias>,
-    /// Made anew at each start: a form that was open then is asked for again.
-    csrf: Csrf,
-    /// Logins that wait for a second factor.
-    pending: login::Pending,
+    pages: Pages,
 }
 
-type Shared = Arc<Web>;
+impl FromRef<Shared> for Pages {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.pages.clone()
+    }
+}
 
-const PAGES: web::Site =
+type Answer = Result<Response, Problem>;
+
+const SITE: web::Site =
     web::Site { service: "MCIAS", home: "/", account: Some("/security"), logout: "/logout" };
 
-/// The one script: passkeys.
-const SCRIPT: Asset = Asset {
-    name: "passkey.js",
-    content_type: "text/javascript; charset=utf-8",
-    bytes: include_bytes!("web/passkey.js"),
-};
+const NAVIGATION: [NavEntry; 7] = [
+    entry("Overview", "/", &[], false),
+    entry("Sign-in methods", "/security", &["/security/"], false),
+    entry("Sessions", "/sessions", &["/sessions/"], false),
+    entry("Accounts", "/accounts", &["/accounts/", "/new-account"], true),
+    entry("Login policy", "/policy", &["/policy/"], true),
+    entry("Audit log", "/audit", &["/audit/"], true),
+    entry("Signing keys", "/keys", &["/keys/"], true),
+];
+
+const fn entry(
+    label: &'static str,
+    href: &'static str,
+    prefixes: &'static [&'static str],
+    for_admins: bool,
+) -> NavEntry {
+    NavEntry { label, href, prefixes, for_admins }
+}
 
 /// Adds the pages to the table of routes.
 pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
-    let mut key = [0; 32];
-    aws_lc_rs::rand::fill(&mut key).expect("the system has randomness");
-    let app = Arc::clone(app);
-    let shared = Arc::new(Web { app, csrf: Csrf::new(key), pending: login::Pending::default() });
-    let mut page = |method: Method, path: &str, access: Access, handler: MethodRouter<Shared>| {
-        let handler = handler.layer(from_fn(web::secure)).with_state(Arc::clone(&shared));
-        table.page(method, path, access, session, handler);
+    let origin = app.config().site.public_url.clone();
+    let backend = backend::Backend(Arc::clone(app));
+    let pages = Pages::new(SITE, origin, &NAVIGATION, backend, app.clock().clone());
+    pages.add_to(table, &[API]);
+    let shared = Shared { app: Arc::clone(app), pages: pages.clone() };
+    let mut page = |method: Method, path: &str, need: Need, handler: MethodRouter<Shared>| {
+        pages.add_page(table, method, path, need, handler.with_state(shared.clone()));
     };
-    page(Method::GET, "/login", PUBLIC, get(login::page));
-    page(Method::POST, "/login", PUBLIC, post(login::password));
-    page(Method::POST, "/login/code", PUBLIC, post(login::code));
-    page(Method::POST, "/login/passkey/begin", PUBLIC, post(login::begin_passkey));
-    page(Method::POST, "/login/passkey/finish", PUBLIC, post(login::finish_passkey));
-    page(Method::POST, "/logout", TOKEN, post(login::logout));
-    page(Method::GET, "/welcome/{secret}", PUBLIC, get(login::welcome));
-    page(Method::POST, "/welcome/{secret}", PUBLIC, post(login::redeem));
-    page(Method::GET, "/", PERSON, get(own::overview));
-    page(Method::GET, "/security", PERSON, get(own::security));
-    page(Method::POST, "/security/password", PERSON, post(own::change_password));
-    page(Method::POST, "/security/totp/begin", PERSON, post(own::begin_totp));
-    page(Method::POST, "/security/totp/confirm", PERSON, post(own::confirm_totp));
-    page(Method::GET, "/security/totp/remove", PERSON, get(own::ask_remove_totp));
-    page(Method::POST, "/security/totp/remove", PERSON, post(own::remove_totp));
-    page(Method::GET, "/security/recovery-codes", PERSON, get(own::ask_recovery_codes));
-    page(Method::POST, "/security/recovery-codes", PERSON, post(own::recovery_codes));
-    page(Method::POST, "/security/passkeys/begin", PERSON, post(own::begin_passkey));
-    page(Method::POST, "/security/passkeys/finish", PERSON, post(own::finish_passkey));
-    page(Method::GET, "/security/passkeys/{id}", PERSON, get(own::passkey));
-    page(Method::POST, "/security/passkeys/{id}", PERSON, post(own::rename_passkey));
-    page(Method::POST, "/security/passkeys/{id}/remove", PERSON, post(own::remove_passkey));
-    page(Method::GET, "/sessions", PERSON, get(own::sessions));
-    page(Method::POST, "/sessions/end-others", PERSON, post(own::end_others));
-    page(Method::POST, "/sessions/{id}/end", PERSON, post(own::end_session));
-    page(Method::GET, "/accounts", ADMIN, get(accounts::list));
-    page(Method::GET, "/new-account", ADMIN, get(accounts::new));
-    page(Method::POST, "/new-account", ADMIN, post(accounts::create));
-    page(Method::GET, "/accounts/{name}", ADMIN, get(accounts::show));
-    page(Method::POST, "/accounts/{name}", ADMIN, post(accounts::update));
-    page(Method::POST, "/accounts/{name}/link", ADMIN, post(accounts::link));
-    page(Method::GET, "/accounts/{name}/reset-factors", ADMIN, get(accounts::ask_reset));
-    page(Method::POST, "/accounts/{name}/reset-factors", ADMIN, post(accounts::reset));
-    page(Method::POST, "/accounts/{name}/sessions/{id}/end", ADMIN, post(accounts::end_session));
-    page(Method::POST, "/accounts/{name}/end-sessions", ADMIN, post(accounts::end_sessions));
-    page(Method::GET, "/accounts/{name}/delete", ADMIN, get(accounts::ask_delete));
-    page(Method::POST, "/accounts/{name}/delete", ADMIN, post(accounts::delete));
-    page(Method::POST, "/accounts/{name}/tokens", ADMIN, post(accounts::issue_token));
-    page(Method::GET, "/accounts/{name}/tokens/{id}/revoke", ADMIN, get(accounts::ask_revoke));
-    page(Method::POST, "/accounts/{name}/tokens/{id}/revoke", ADMIN, post(accounts::revoke_token));
-    page(Method::GET, "/policy", ADMIN, get(policy::page));
-    page(Method::POST, "/policy/default", ADMIN, post(policy::set_default));
-    page(Method::GET, "/policy/rule", ADMIN, get(policy::rule));
-    page(Method::POST, "/policy/rule", ADMIN, post(policy::save_rule));
-    page(Method::POST, "/policy/rule/remove", ADMIN, post(policy::remove_rule));
-    page(Method::GET, "/audit", ADMIN, get(site::audit));
-    page(Method::POST, "/audit/verify", ADMIN, post(site::verify));
-    page(Method::GET, "/keys", ADMIN, get(site::keys));
-    page(Method::POST, "/keys", ADMIN, post(site::rotate));
-    page(Method::GET, "/keys/{id}/withdraw", ADMIN, get(site::ask_withdraw));
-    page(Method::POST, "/keys/{id}/withdraw", ADMIN, post(site::withdraw));
-    table.files(web::static_files(&[SCRIPT]));
+    page(Method::GET, "/welcome/{secret}", Need::Public, get(welcome::show));
+    page(Method::POST, "/welcome/{secret}", Need::Public, post(welcome::redeem));
+    page(Method::GET, "/", Need::Person, get(own::overview));
+    page(Method::GET, "/security", Need::Person, get(own::security));
+    page(Method::POST, "/security/password", Need::Person, post(own::change_password));
+    page(Method::POST, "/security/totp/begin", Need::Person, post(own::begin_totp));
+    page(Method::POST, "/security/totp/confirm", Need::Person, post(own::confirm_totp));
+    page(Method::GET, "/security/totp/remove", Need::Person, get(own::ask_remove_totp));
+    page(Method::POST, "/security/totp/remove", Need::Person, post(own::remove_totp));
+    page(Method::GET, "/security/recovery-codes", Need::Person, get(own::ask_recovery_codes));
+    page(Method::POST, "/security/recovery-codes", Need::Person, post(own::recovery_codes));
+    page(Method::POST, "/security/passkeys/begin", Need::Person, post(own::begin_passkey));
+    page(Method::POST, "/security/passkeys/finish", Need::Person, post(own::finish_passkey));
+    page(Method::GET, "/security/passkeys/{id}", Need::Person, get(own::passkey));
+    page(Method::POST, "/security/passkeys/{id}", Need::Person, post(own::rename_passkey));
+    page(Method::POST, "/security/passkeys/{id}/remove", Need::Person, post(own::remove_passkey));
+    page(Method::GET, "/sessions", Need::Person, get(own::sessions));
+    page(Method::POST, "/sessions/end-others", Need::Person, post(own::end_others));
+    page(Method::POST, "/sessions/{id}/end", Need::Person, post(own::end_session));
+    page(Method::GET, "/accounts", Need::Admin, get(accounts::list));
+    page(Method::GET, "/new-account", Need::Admin, get(accounts::new));
+    page(Method::POST, "/new-account", Need::Admin, post(accounts::create));
+    page(Method::GET, "/accounts/{name}", Need::Admin, get(accounts::show));
+    page(Method::POST, "/accounts/{name}", Need::Admin, post(accounts::update));
+    page(Method::POST, "/accounts/{name}/link", Need::Admin, post(accounts::link));
+    page(Method::GET, "/accounts/{name}/reset-factors", Need::Admin, get(accounts::ask_reset));
+    page(Method::POST, "/accounts/{name}/reset-factors", Need::Admin, post(accounts::reset));
+    page(Method::POST, "/accounts/{name}/sessions/{id}/end", Need::Admin, post(accounts::end_session));
+    page(Method::POST, "/accounts/{name}/end-sessions", Need::Admin, post(accounts::end_sessions));
+    page(Method::GET, "/accounts/{name}/delete", Need::Admin, get(accounts::ask_delete));
+    page(Method::POST, "/accounts/{name}/delete", Need::Admin, post(accounts::delete));
+    page(Method::POST, "/accounts/{name}/tokens", Need::Admin, post(accounts::issue_token));
+    page(Method::GET, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, get(accounts::ask_revoke));
+    page(Method::POST, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, post(accounts::revoke_token));
+    page(Method::GET, "/policy", Need::Admin, get(policy::page));
+    page(Method::POST, "/policy/default", Need::Admin, post(policy::set_default));
+    page(Method::GET, "/policy/rule", Need::Admin, get(policy::rule));
+    page(Method::POST, "/policy/rule", Need::Admin, post(policy::save_rule));
+    page(Method::POST, "/policy/rule/remove", Need::Admin, post(policy::remove_rule));
+    page(Method::GET, "/audit", Need::Admin, get(site::audit));
+    page(Method::POST, "/audit/verify", Need::Admin, post(site::verify));
+    page(Method::GET, "/keys", Need::Admin, get(site::keys));
+    page(Method::POST, "/keys", Need::Admin, post(site::rotate));
+    page(Method::GET, "/keys/{id}/withdraw", Need::Admin, get(site::ask_withdraw));
+    page(Method::POST, "/keys/{id}/withdraw", Need::Admin, post(site::withdraw));
 }
 
-/// How pages say what went wrong: in a page, to browsers.
-pub const DIALECT: Dialect = Dialect {
-    prefix: "/",
-    write: |problem, request| {
-        let accept = request.headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-        let is_browser = accept.is_some_and(|accept| accept.contains("text/html"));
-        is_browser.then(|| visit::page_of(problem, request))
-    },
-};
+/// The API's paths: their errors are problem documents, for browsers too.
+const API: &str = "/v1/";
 
-/// How the API says what went wrong: in problem documents, to browsers too.
-pub const API_DIALECT: Dialect = Dialect { prefix: "/v1/", write: |_problem, _request| None };
-
-/// Pages read the token from a cookie.
-fn session(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
-    Ok(web::session_of(headers))
+fn challenge(challenge: PasskeyChallenge) -> session::PasskeyChallenge {
+    session::PasskeyChallenge { ceremony_id: challenge.ceremony_id, options: challenge.options }
 }
 
-/// What a page is in the audit log, where somebody is refused it. What it shows and does is authorised for itself.
-const fn access(need: Need) -> Access {
-    Access { action: "page", need, fresh: false }
+/// The error of a form with a new password that was typed twice.
+fn differing_passwords() -> [FieldError; 1] {
+    [FieldError { field: "again", text: "The two passwords differ.".to_owned() }]
 }
 
-const PUBLIC: Access = access(Need::Public);
-const TOKEN: Access = access(Need::Token);
-const PERSON: Access = access(Need::Person);
-const ADMIN: Access = access(Need::Admin);
-
-/// A time: UTC, for people and for programs.
+/// A time, in UTC.
 fn when(unix_s: i64) -> Markup {
     let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
     let time = OffsetDateTime::from_unix_timestamp(unix_s).ok();
@@ -158,12 +151,7 @@ fn when_or(unix_s: Option<i64>, never: &str) -> Markup {
     unix_s.map_or_else(|| html! { (never) }, when)
 }
 
-/// Words, or a dash.
-fn words(words: &[String]) -> String {
-    if words.is_empty() { "–".to_owned() } else { words.join(", ") }
-}
-
-/// A text of a form as words: separated by spaces or commas.
+/// The words of a form's field: separated by spaces or commas.
 fn split(text: &str) -> Vec<String> {
     let words = text.split([' ', ',', '\n', '\r', '\t']).filter(|word| !word.is_empty());
     words.map(str::to_owned).collect()

@@ -1,5 +1,5 @@
-// Walks MCIAS's pages as a person does, in Chromium: logs in, sets up a second factor and a passkey (on a virtual authenticator),
-// logs in by each, and visits every page of an admin. Looks at each page with axe-core. Prints what it saw as JSON.
+// Uses MCIAS's pages in Chromium: logs in, sets up an authenticator app and a passkey (on a virtual authenticator), logs in with each,
+// sends expired forms, and visits every page of an admin. Checks each page with axe-core. Prints the results as JSON.
 //
 // Arguments: origin, IP address, administrator, password, folder for screenshots (or "-").
 import { createHmac } from "node:crypto";
@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-// What npm installed is not beside this file.
+// npm installs its packages elsewhere.
 const require = createRequire(join(process.env.MC_NODE, "package.json"));
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core"), "utf8");
@@ -70,7 +70,7 @@ const arrived = (path) => page.waitForURL((url) => url.pathname === path);
 
 async function logIn() {
   await go("/login");
-  await fill("Account", admin);
+  await fill("Username", admin);
   await fill("Password", password);
   await press("Log in");
 }
@@ -79,6 +79,29 @@ async function logOut() {
   await page.evaluate(() => document.querySelectorAll("details").forEach((menu) => (menu.open = true)));
   await press("Log out");
   await arrived("/login");
+}
+
+// A form whose session ended: after a login in another tab it is sent again by a reload, and shown with what was typed.
+async function expire() {
+  await go("/new-account");
+  await fill("Name", "carol");
+  await context.clearCookies({ name: "__Host-session" });
+  await press("Create account");
+  await look("session-ended");
+  const [tab] = await Promise.all([
+    context.waitForEvent("page"),
+    page.getByRole("link", { name: "Log in in a new tab" }).click(),
+  ]);
+  await tab.getByLabel("Username").fill(admin);
+  await tab.getByLabel("Password").fill(password);
+  await tab.getByRole("button", { name: "Log in" }).click();
+  await tab.waitForURL((url) => url.pathname === "/");
+  await tab.close();
+  await page.reload();
+  const typed = await page.getByLabel("Name").first().inputValue();
+  const notes = await page.getByText("This form has expired. Check it and send it again.").count();
+  seen.kept_what_was_typed = typed === "carol" && notes === 1;
+  await look("form-expired");
 }
 
 // RFC 6238.
@@ -95,7 +118,7 @@ async function walk() {
   await go("/accounts");
   seen.asked_to_log_in = new URL(page.url()).pathname === "/login";
   await look("login");
-  await fill("Account", admin);
+  await fill("Username", admin);
   await fill("Password", "something else entirely");
   await press("Log in");
   await page.getByRole("alert").or(page.locator(".error-summary")).first().waitFor();
@@ -105,30 +128,31 @@ async function walk() {
   await arrived("/accounts");
   seen.led_back = true;
   await look("accounts");
+  await expire();
 
   await go("/");
   await look("overview");
   await go("/security");
-  await press("Turn it on");
+  await press("Set up authenticator app…");
   const secret = await page.locator("#totp-secret").inputValue();
   await look("totp");
   await fill("Code", "000000");
-  await press("Turn it on");
+  await press("Confirm code");
   await look("totp-wrong");
   await fill("Code", code(secret, Date.now() - 30000));
-  await press("Turn it on");
+  await press("Confirm code");
   const codes = await page.locator("#codes").inputValue();
   seen.recovery_codes = codes.split("\n").length;
   await look("recovery-codes");
-  await page.getByRole("link", { name: "I have them" }).click();
+  await page.getByRole("link", { name: "Done" }).click();
 
   await fill("Name of the new passkey", "Test key");
-  await press("Add a passkey");
+  await press("Add passkey");
   await page.getByText("Test key").first().waitFor();
   await look("security");
   await logOut();
 
-  await press("Log in with a passkey");
+  await press("Continue with a passkey");
   await arrived("/");
   seen.passkey_login = true;
   await logOut();
@@ -150,30 +174,30 @@ async function walk() {
   await look("sessions");
   await go("/new-account");
   await fill("Name", "Not a name");
-  await press("Make the account");
+  await press("Create account");
   await look("account-new-wrong");
   await fill("Name", "bob");
   await page.getByLabel("User", { exact: false }).first().check();
-  await press("Make the account");
+  await press("Create account");
   await arrived("/accounts/bob");
   await look("account-person");
-  await press("Make a link");
+  await press("Create setup link");
   const link = await page.locator("#once").inputValue();
   await look("link");
   await go("/new-account");
   await fill("Name", "mcr");
-  await page.getByLabel("Whose").selectOption("system");
+  await page.getByLabel("Type").selectOption("system");
   await fill("Tags", "prod");
-  await press("Make the account");
+  await press("Create account");
   await arrived("/accounts/mcr");
   await fill("Label", "first");
-  await press("Issue a token");
+  await press("Create token");
   seen.token_parts = (await page.locator("#once").inputValue()).split(".").length;
   await go("/accounts/mcr");
   await look("account-service");
   await page.getByRole("link", { name: "Revoke" }).click();
   await look("confirm");
-  await press("Revoke it");
+  await press("Revoke token");
   await arrived("/accounts/mcr");
 
   await go("/policy/rule");
@@ -182,38 +206,38 @@ async function walk() {
   await fill("Accounts", "bob");
   await fill("Services", "mcr");
   await look("rule");
-  await press("Save");
+  await press("Save rule");
   await arrived("/policy");
   await go("/policy?username=bob&service=mcr");
   seen.explained = await page.getByText("no-bob").count() > 1;
   await look("policy");
   await go("/audit");
-  await press("Check all entries");
-  seen.intact = (await page.getByText("Intact.").count()) === 1;
+  await press("Verify now");
+  seen.intact = (await page.getByText("Chain verified to #").count()) === 1;
   await look("audit");
   await go("/keys");
   await look("keys");
   await go("/security/passkeys/none");
   await look("not-found");
-  await page.getByRole("link", { name: "To the first page" }).click();
+  await page.getByRole("link", { name: "Go to the start page" }).click();
 
   await logOut();
   await page.goto(link);
   await look("welcome");
   await fill("New password", "short");
-  await fill("Once more", "short");
-  await press("Set it");
+  await fill("Repeat new password", "short");
+  await press("Set password");
   await look("welcome-wrong");
   await fill("New password", password + " of bob");
-  await fill("Once more", password + " of bob");
-  await press("Set it");
+  await fill("Repeat new password", password + " of bob");
+  await press("Set password");
   await arrived("/login");
-  await fill("Account", "bob");
+  await fill("Username", "bob");
   await fill("Password", password + " of bob");
   await press("Log in");
   await arrived("/");
   await go("/accounts");
-  seen.bob_may_not = (await page.getByText("This is not for you").count()) > 0;
+  seen.bob_may_not = (await page.getByText("Not permitted").count()) > 0;
 }
 
 try {

@@ -118,6 +118,15 @@ impl Client {
         self.send(Method::POST, "/v1/login", JSON, json(request)).await
     }
 
+    /// Ends the session of a person's token.
+    ///
+    /// # Errors
+    /// MCIAS refuses, or cannot be asked.
+    pub async fn logout(&self, token: &Secret) -> Result<(), Problem> {
+        let ended = self.send_as(token, Method::POST, "/v1/me/logout", JSON, Bytes::from_static(b"{}"));
+        ended.await.map(|_: mc_api::mcias::Changed| ())
+    }
+
     /// Issues a token of a system account; this service's own must be an admin's for that, which a system account is not:
     /// `as_admin` is the token of a person who asked for it.
     ///

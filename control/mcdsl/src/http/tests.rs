@@ -44,7 +44,7 @@ fn app() -> (Router, Arc<Metrics>) {
         .route("/loud/panics", get(|| async { panic!("on purpose") as String }))
         .route("/loud/thing", post(|Json(_): Json<Note>| async {}));
     let metrics = Arc::new(Metrics::default());
-    (middleware(router, limits(), Arc::clone(&metrics), Clock::system(), &[SHOUTING]), metrics)
+    (middleware(router, limits(), Arc::clone(&metrics), Clock::system(), &[capitals()]), metrics)
 }
 
 fn limits() -> Limits {
@@ -53,10 +53,11 @@ fn limits() -> Limits {
 }
 
 /// Errors below this path are in capitals.
-const SHOUTING: Dialect = Dialect {
-    prefix: "/loud",
-    write: |problem, _request| Some((problem.status(), problem.detail.to_uppercase()).into_response()),
-};
+fn capitals() -> Dialect {
+    Dialect::new("/loud", |problem, _request| {
+        Some((problem.status(), problem.detail.to_uppercase()).into_response())
+    })
+}
 
 async fn ask(request: Request<Body>) -> (StatusCode, HeaderMap, String) {
     let response = app().0.oneshot(request).await.unwrap();

@@ -35,12 +35,11 @@ pub(super) async fn serve<S: Service>(config: S::Config, only: Option<Half>) -> 
     let service = Arc::new(S::open(config, clock.clone()).await?);
     let readiness = Arc::new(Readiness::new(Arc::clone(&service), clock.clone()));
     let limits = settings.limits();
+    let Routes { api, pages, grpc, routes, dialects } = service.routes(limits.clone());
     let middleware = |router: Router| {
         let (limits, metrics, clock) = (limits.clone(), Arc::clone(&metrics), clock.clone());
-        crate::http::middleware(router, limits, metrics, clock, S::DIALECTS)
+        crate::http::middleware(router, limits, metrics, clock, &dialects)
     };
-
-    let Routes { api, pages, grpc, routes } = service.routes(limits.clone());
     // Written once: a document for each request would take memory and time for each.
     let document = Bytes::from(S::openapi().to_string());
     let document = ([(CONTENT_TYPE, "application/json")], document);

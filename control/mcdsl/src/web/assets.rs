@@ -1,4 +1,4 @@
-//! Files that pages need, built into the program and kept by browsers for ever: what an address names never changes.
+//! Static files, built into the program. Browsers cache them for ever: a path changes with its content.
 
 use std::sync::LazyLock;
 
@@ -12,16 +12,16 @@ use data_encoding::HEXLOWER;
 /// A file that is built into the program.
 #[derive(Clone, Copy, Debug)]
 pub struct Asset {
-    /// What its address ends with: `passkey.js`.
+    /// The end of its path: `passkey.js`.
     pub name: &'static str,
     /// Its media type: `text/javascript; charset=utf-8`.
     pub content_type: &'static str,
-    /// What is in it.
+    /// Its content.
     pub bytes: &'static [u8],
 }
 
 impl Asset {
-    /// Its address: `/static/0123456789abcdef0123/passkey.js`, with the beginning of its content's SHA-256.
+    /// Its path: `/static/0123456789abcdef0123/passkey.js`, with the beginning of its content's SHA-256.
     #[must_use]
     pub fn href(&self) -> String {
         let hash = digest::digest(&digest::SHA256, self.bytes);
@@ -39,19 +39,19 @@ impl Asset {
     }
 }
 
-/// Serves what pages are made with, and the service's own files beside it.
+/// Serves the files of all pages, and the service's own.
 ///
 /// # Panics
-/// Two files have the same name and content, or a name that no route can have.
+/// Two files have the same name and content, or a name is not valid in a route.
 pub fn static_files<S: Clone + Send + Sync + 'static>(own: &[Asset]) -> Router<S> {
     [STYLE, MARK].iter().chain(own).fold(Router::new(), |router, &asset| {
         router.route(&asset.href(), get(move || std::future::ready(asset.response())))
     })
 }
 
-/// The stylesheet's address.
+/// The stylesheet's path.
 pub(super) static STYLE_HREF: LazyLock<String> = LazyLock::new(|| STYLE.href());
-/// The address of the mark that stands before a service's name.
+/// The path of the logo before a service's name.
 pub(super) static MARK_HREF: LazyLock<String> = LazyLock::new(|| MARK.href());
 
 const STYLE: Asset = Asset {
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_is_kept_for_ever_at_the_address_of_its_content() {
+    async fn a_file_is_cached_for_ever_under_its_hash() {
         for (asset, href) in [(STYLE, STYLE_HREF.clone()), (MARK, MARK_HREF.clone()), (SCRIPT, SCRIPT.href())]
         {
             let answer = ask(&href).await;
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_content_has_another_address() {
+    async fn other_content_has_another_path() {
         // printf 'let a = 1;' | sha256sum
         assert_eq!(SCRIPT.href(), "/static/c58e9029f1fd3d1b109c/a.js");
         let changed = Asset { bytes: b"let a = 2;", ..SCRIPT };

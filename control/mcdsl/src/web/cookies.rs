@@ -1,8 +1,7 @@
-//! The cookies that hold secrets: the account's token, and what stands in for it before anybody has logged in.
+//! The cookies that hold secrets: the session's token, and a browser's random id, which stands in for it before a login.
 //!
-//! Their names begin with `__Host-`, so that no other host can set them (RFC 6265bis, section 4.1.3.2). Cookies are read
-//! here byte by byte: a reader that is generous with white space would take a name for ours that the browser did not
-//! recognise as one that it has to protect.
+//! Their names begin with `__Host-`, so that no other host can set them (RFC 6265bis, section 4.1.3.2). Cookies are parsed
+//! byte by byte: a parser that strips Unicode white space would accept a name that the browser does not protect.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use data_encoding::BASE64URL_NOPAD;
 
 use crate::Secret;
 
-/// The `Set-Cookie` that gives a browser the account's token for so long. `None`: the text has characters that no token has.
+/// The `Set-Cookie` of a session's token. `None`: it has characters that no token has.
 #[must_use]
 pub fn session_cookie(token: &Secret, lifetime: Duration) -> Option<HeaderValue> {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~+/=".contains(&byte);
@@ -22,19 +21,19 @@ pub fn session_cookie(token: &Secret, lifetime: Duration) -> Option<HeaderValue>
     set(SESSION, token.expose(), Some(lifetime.as_secs()))
 }
 
-/// The `Set-Cookie` that takes the account's token from a browser.
+/// The `Set-Cookie` that removes the session's token.
 #[must_use]
 pub fn clear_session() -> HeaderValue {
     clear(SESSION)
 }
 
-/// The account's token, from a request. `None` where there is none, and where there are two: one of them is not ours.
+/// The session's token of a request. `None` where there is none, and where there are two: one of them is not ours.
 #[must_use]
 pub fn session_of(headers: &HeaderMap) -> Option<Secret> {
     the_one(headers, SESSION).map(Secret::from)
 }
 
-/// Makes what a login form's token is bound to, with the `Set-Cookie` for it: 32 random bytes in base64url.
+/// A new id for a browser, to which forms' tokens are bound before a login, with its `Set-Cookie`: 32 random bytes in base64url.
 ///
 /// # Panics
 /// The system has no randomness.
@@ -47,7 +46,7 @@ pub fn anonymous() -> (Secret, HeaderValue) {
     (Secret::from(value), cookie)
 }
 
-/// What [`anonymous`] gave this browser, from a request. `None` where it is not of that shape, or is there twice.
+/// The id that [`anonymous`] gave this browser. `None` where it is malformed, or there twice.
 #[must_use]
 pub fn anonymous_of(headers: &HeaderMap) -> Option<Secret> {
     let value = the_one(headers, ANONYMOUS)?;
@@ -55,7 +54,7 @@ pub fn anonymous_of(headers: &HeaderMap) -> Option<Secret> {
     (bytes.len() == ANONYMOUS_BYTES).then(|| Secret::from(value))
 }
 
-/// A `Set-Cookie` with all that our cookies have in common; without an age, it goes when the browser does.
+/// A `Set-Cookie` with the attributes of all our cookies; without an age, it lasts until the browser closes.
 pub(super) fn set(name: &str, value: &str, max_age_s: Option<u64>) -> Option<HeaderValue> {
     let age = max_age_s.map(|seconds| format!("; Max-Age={seconds}")).unwrap_or_default();
     let text = format!("{name}={value}; Path=/; Secure; HttpOnly; SameSite=Strict{age}");
@@ -64,12 +63,12 @@ pub(super) fn set(name: &str, value: &str, max_age_s: Option<u64>) -> Option<Hea
     Some(header)
 }
 
-/// A `Set-Cookie` that takes a cookie away.
+/// A `Set-Cookie` that removes a cookie.
 pub(super) fn clear(name: &str) -> HeaderValue {
     set(name, "", Some(0)).expect("the names of our cookies are a header's text")
 }
 
-/// A cookie's value, if it is there once, and is not empty.
+/// A cookie's value, if it is there once and not empty.
 pub(super) fn the_one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let all = headers.get_all(header::COOKIE).into_iter();
     let pairs = all.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
@@ -114,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn two_sessions_are_none() {
+    fn two_sessions_count_as_none() {
         check(&[b"__Host-session=a; __Host-session=b"], None);
         check(&[b"__Host-session=a; __Host-session=a"], None);
         check(&[b"__Host-session=a", b"__Host-session=b"], None);
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_like_a_session_is_none() {
+    fn other_cookies_are_no_session() {
         check(&[], None);
         check(&[b"__Host-session"], None);
         check(&[b"__Host-session="], None);
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn the_session_s_cookie_is_kept_from_scripts_and_other_sites() {
+    fn the_session_cookie_is_hidden_from_scripts_and_other_sites() {
         let token = Secret::from("eyJh.eyJz.c2ln");
         let cookie = session_cookie(&token, Duration::from_secs(3600)).unwrap();
         let expect = "__Host-session=eyJh.eyJz.c2ln; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=3600";
@@ -144,19 +143,19 @@ mod tests {
     }
 
     #[test]
-    fn a_token_cannot_say_more_than_itself() {
+    fn a_token_cannot_add_attributes() {
         for text in ["", "a; Domain=example.org", "a b", "a,b", "a\"", "a\r\nx: y", "ä"] {
             assert_eq!(session_cookie(&Secret::from(text), Duration::from_secs(1)), None, "{text:?}");
         }
     }
 
     #[test]
-    fn a_session_is_taken_away_at_once() {
+    fn a_session_is_removed_at_once() {
         assert_eq!(clear_session(), "__Host-session=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0");
     }
 
     #[test]
-    fn what_a_browser_was_given_before_login_is_taken_back() {
+    fn a_browser_id_is_read_back() {
         let (secret, cookie) = anonymous();
         let (pair, rest) = cookie.to_str().unwrap().split_once(';').unwrap();
         assert_eq!(rest, " Path=/; Secure; HttpOnly; SameSite=Strict");
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_given_before_login_is_not_taken() {
+    fn a_malformed_browser_id_is_ignored() {
         for line in [&b"__Host-csrf=short"[..], b"__Host-csrf=", b"__Host-csrf=AAAA", b"__Host-session=a"] {
             assert!(anonymous_of(&headers(&[line])).is_none());
         }

@@ -1,7 +1,7 @@
-//! Whether a form that comes in is one that we gave to this very browser, and not another site's.
+//! Protection against forged forms (CSRF): a form must come from a page that this very browser was given.
 //!
-//! Each form has a token: a MAC of what the browser proves in a cookie, so nothing is stored. Beside it, what browsers say
-//! of where a request comes from is believed when it speaks against the request (W3C Fetch Metadata; RFC 6454, section 7).
+//! Each form has a token: a MAC of a secret in the browser's cookie, so nothing is stored. In addition a request is refused where the
+//! browser states that another site sent it (W3C Fetch Metadata; RFC 6454, section 7).
 
 use aws_lc_rs::hmac;
 use axum::http::{HeaderMap, header};
@@ -10,30 +10,33 @@ use zeroize::Zeroizing;
 
 use crate::Secret;
 
-/// What a form's token is called in the form.
+/// The name of the token's field in a form.
 pub const CSRF_FIELD: &str = "csrf";
 
 /// The key that signs forms' tokens and the messages for the next page.
 pub struct Csrf(hmac::Key);
 
-/// Why a form is not taken.
+/// Why a form is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// The browser says that another site sent it.
-    #[error("the form was sent by another site: open the page here and send it from there")]
+    #[error("The form was sent by another site. Open the page here and send it from there.")]
     CrossSite,
-    /// It has no token, or the browser no cookie that it could be bound to.
+    /// It has no token, or the browser has no cookie.
     #[error(
-        "the form has no token, or the browser no cookie: allow cookies, load the page again and send it again"
+        "The form has no token, or the browser no cookie. Allow cookies, load the page again and send it again."
     )]
     Absent,
-    /// Its token is another session's.
-    #[error("the form is from another session: load the page again and send it again")]
+    /// Its token is of another session or key, and nothing proves that this site sent it.
+    #[error("The form is of another session. Load the page again and send it again.")]
     Foreign,
+    /// The same, and the browser states that a page of this site sent it: its session has ended, or the service was restarted.
+    #[error("The form has expired. Load the page again and send it again.")]
+    Expired,
 }
 
 impl Csrf {
-    /// Takes the key: random, and the same for as long as forms are to be taken, a restart included.
+    /// A key. Forms expire with it.
     #[must_use]
     pub fn new(key: [u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, Zeroizing::new(key).as_slice()))
@@ -46,7 +49,7 @@ impl Csrf {
         BASE64URL_NOPAD.encode(&self.sign(Purpose::Form, binding.expose().as_bytes()))
     }
 
-    /// Whether this is the token for it. It takes as long for a wrong one as for the right one.
+    /// Whether this is the token for it, compared in constant time.
     #[must_use]
     pub fn verify(&self, binding: &Secret, given: &str) -> bool {
         let tag = BASE64URL_NOPAD.decode(given.as_bytes()).unwrap_or_default();
@@ -69,7 +72,7 @@ impl std::fmt::Debug for Csrf {
     }
 }
 
-/// What a MAC is for: one for the one is none for the other.
+/// What a MAC is for: one purpose's is invalid for the other.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
     Form,
@@ -88,10 +91,10 @@ impl Purpose {
     }
 }
 
-/// Whether nothing that the browser says is against it that one of our own pages sent this. `own_origin` is as the browser
+/// Whether the browser does not state that another site sent this. `own_origin` is as the browser
 /// sees it: `https://mcias.example.org`, with the port where it is not 443, without a slash at the end.
 ///
-/// A browser that is told `Referrer-Policy: no-referrer` says `Origin: null` of our own forms (Fetch, section 3.2): pages
+/// Under `Referrer-Policy: no-referrer` a browser sends `Origin: null` with our own forms (Fetch, section 3.2): pages
 /// must have the policy of [`super::security_headers`].
 #[must_use]
 pub fn same_origin(headers: &HeaderMap, own_origin: &str) -> bool {
@@ -100,11 +103,11 @@ pub fn same_origin(headers: &HeaderMap, own_origin: &str) -> bool {
     sites.all(|site| site == "same-origin" || site == "none") && origins.all(|origin| origin == own_origin)
 }
 
-/// Whether a form may be taken. `binding` is what its token has to be bound to, from the request's cookies; `given` is the
-/// form's field [`CSRF_FIELD`].
+/// Whether a form may be processed. `binding` is the secret that its token must be bound to, from the request's cookies; `given` is
+/// the form's field [`CSRF_FIELD`].
 ///
 /// # Errors
-/// [`Refused`] says why not. Nothing of the form may be looked at then.
+/// It may not be processed, and none of its other fields used, except to show an [expired](Refused::Expired) one again.
 pub fn check_form(
     headers: &HeaderMap,
     csrf: &Csrf,
@@ -115,10 +118,19 @@ pub fn check_form(
     if !same_origin(headers, own_origin) {
         return Err(Refused::CrossSite);
     }
-    let (Some(binding), Some(given)) = (binding, given.filter(|given| !given.is_empty())) else {
-        return Err(Refused::Absent);
-    };
-    if csrf.verify(binding, given) { Ok(()) } else { Err(Refused::Foreign) }
+    let Some(given) = given.filter(|given| !given.is_empty()) else { return Err(Refused::Absent) };
+    match binding {
+        Some(binding) if csrf.verify(binding, given) => Ok(()),
+        _ if states_origin(headers) => Err(Refused::Expired),
+        Some(_) => Err(Refused::Foreign),
+        None => Err(Refused::Absent),
+    }
+}
+
+/// Whether the browser says at all where a request comes from.
+fn states_origin(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN)
+        || headers.get_all("sec-fetch-site").into_iter().any(|site| site == "same-origin")
 }
 
 const TAG: usize = 32;
@@ -144,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_for_its_session_and_key_alone() {
+    fn a_token_is_valid_for_its_session_and_key_alone() {
         let (csrf, other) = (Csrf::new([1; 32]), Csrf::new([2; 32]));
         let (ours, theirs) = (Secret::from("a.b.c"), Secret::from("a.b.d"));
         let token = csrf.token(&ours);
@@ -154,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_not_taken() {
+    fn an_invalid_token_is_refused() {
         let csrf = Csrf::new([1; 32]);
         let session = Secret::from("a.b.c");
         let token = csrf.token(&session);
@@ -174,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_pages_and_the_reader_s_own_hand_are_the_same_origin() {
+    fn own_pages_and_the_address_bar_are_the_same_origin() {
         origin(&[], true);
         origin(&[("sec-fetch-site", "same-origin")], true);
         origin(&[("sec-fetch-site", "none")], true);
@@ -183,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_not() {
+    fn other_sites_are_not() {
         origin(&[("sec-fetch-site", "cross-site")], false);
         // A neighbour under the same domain is another service.
         origin(&[("sec-fetch-site", "same-site")], false);
@@ -209,10 +221,18 @@ mod tests {
         };
         check(&here, Some(&session), Some(&token), Ok(()));
         check(&there, Some(&session), Some(&token), Err(Refused::CrossSite));
-        check(&here, None, Some(&token), Err(Refused::Absent));
+        let silent = HeaderMap::new();
+        check(&silent, Some(&session), Some(&token), Ok(()));
+        check(&silent, None, Some(&token), Err(Refused::Absent));
         check(&here, Some(&session), None, Err(Refused::Absent));
         check(&here, Some(&session), Some(""), Err(Refused::Absent));
-        check(&here, Some(&session), Some("x"), Err(Refused::Foreign));
-        check(&here, Some(&Secret::from("d.e.f")), Some(&token), Err(Refused::Foreign));
+        check(&silent, Some(&session), Some("x"), Err(Refused::Foreign));
+        let own_hand = headers(&[("sec-fetch-site", "none")]);
+        check(&own_hand, Some(&session), Some("x"), Err(Refused::Foreign));
+        for stated in [here, headers(&[("sec-fetch-site", "same-origin")])] {
+            check(&stated, Some(&session), Some("x"), Err(Refused::Expired));
+            check(&stated, Some(&Secret::from("d.e.f")), Some(&token), Err(Refused::Expired));
+            check(&stated, None, Some(&token), Err(Refused::Expired));
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! A message for the next page: what a form did, told after the redirect that follows it.
+//! A message for the next page: the result of a form, shown after its redirect.
 //!
-//! It travels in the browser's own cookie, signed, so that nothing is stored and nobody else's words are shown as ours.
+//! It travels in a signed cookie, so that nothing is stored and nobody else's text is shown as ours.
 
 use axum::http::{HeaderMap, HeaderValue};
 use data_encoding::BASE64URL_NOPAD;
@@ -12,9 +12,9 @@ use super::parts::Tone;
 /// A message for the next page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flash {
-    /// What kind of message it is.
+    /// Its tone.
     pub tone: Tone,
-    /// What it says, in plain text. No secret: it is signed, but anybody at the browser can read it.
+    /// Its plain text. Not for secrets: it is signed, but not encrypted.
     pub text: String,
 }
 
@@ -25,7 +25,7 @@ impl Flash {
         Self { tone, text: text.into() }
     }
 
-    /// The `Set-Cookie` that takes it to the next page, for a minute at most. A text of more than 1,000 bytes is cut.
+    /// The `Set-Cookie` that takes it to the next page, within a minute. A text of more than 1,000 bytes is cut.
     ///
     /// # Panics
     /// Never: base64url is a header's text.
@@ -37,7 +37,7 @@ impl Flash {
         set(NAME, &BASE64URL_NOPAD.encode(&signed), Some(60)).expect("base64url is a header's text")
     }
 
-    /// The message that a request brings. `None` where there is none, and where it is not ours.
+    /// The message of a request. `None` where there is none, or its signature is wrong.
     #[must_use]
     pub fn of(headers: &HeaderMap, csrf: &Csrf) -> Option<Self> {
         let signed = BASE64URL_NOPAD.decode(the_one(headers, NAME)?.as_bytes()).ok()?;
@@ -49,7 +49,7 @@ impl Flash {
         Some(Self { tone: Tone::of_letter(*letter)?, text: std::str::from_utf8(text).ok()?.to_owned() })
     }
 
-    /// The `Set-Cookie` that takes the message away: it was shown. [`super::Page::respond`] does so.
+    /// The `Set-Cookie` that removes the message. [`super::Page::respond`] sets it.
     #[must_use]
     pub fn clear() -> HeaderValue {
         clear(NAME)
@@ -78,16 +78,16 @@ mod tests {
     }
 
     #[test]
-    fn a_message_arrives_as_it_was() {
+    fn a_message_arrives_unchanged() {
         let csrf = Csrf::new([1; 32]);
         for tone in Tone::ALL {
-            let flash = Flash::new(tone, "Account “Ada” <made>; 100 %");
+            let flash = Flash::new(tone, "Account “Ada” <created>; 100 %");
             assert_eq!(Flash::of(&headers(value(&flash, &csrf).as_bytes()), &csrf), Some(flash));
         }
     }
 
     #[test]
-    fn it_is_a_cookie_for_a_minute() {
+    fn its_cookie_lasts_a_minute() {
         let cookie = Flash::new(Tone::Good, "Saved").cookie(&Csrf::new([1; 32]));
         let expect = "; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=60";
         assert!(cookie.to_str().unwrap().ends_with(expect));
@@ -117,12 +117,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_but_ours_are_shown(bytes: Vec<u8>) {
+        fn unsigned_bytes_are_not_shown(bytes: Vec<u8>) {
             prop_assert_eq!(Flash::of(&headers(&bytes), &Csrf::new([1; 32])), None);
         }
 
         #[test]
-        fn no_encoded_bytes_but_ours_are_shown(tag: [u8; 32], tone in "[nigwb]", text: String) {
+        fn unsigned_messages_are_not_shown(tag: [u8; 32], tone in "[nigwb]", text: String) {
             let value = BASE64URL_NOPAD.encode(&[&tag[..], tone.as_bytes(), text.as_bytes()].concat());
             prop_assert_eq!(Flash::of(&headers(value.as_bytes()), &Csrf::new([1; 32])), None);
         }

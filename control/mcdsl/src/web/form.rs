@@ -1,6 +1,6 @@
 //! Forms: fields with their labels, hints and errors, and buttons.
 //!
-//! An error is said three times: in the summary at the top, which has the focus and leads to the field; at the field; and by
+//! An error appears three times: in the summary at the top, which has the focus and links to the field; at the field; and in
 //! the page's title (see [`super::Page::errors`]).
 
 use maud::{Markup, html};
@@ -10,25 +10,25 @@ use super::csrf::CSRF_FIELD;
 /// A field of a form. Take the rest from [`Field::new`]: `Field { hint: Some("…"), ..Field::new(…) }`.
 #[derive(Clone, Copy, Debug)]
 pub struct Field<'a> {
-    /// What the form sends it as, and its `id` too. A checkbox that has a value has `name-value` as its `id`.
+    /// Its name in the form, and its `id`. A checkbox with a value has the `id` `name-value`.
     pub name: &'a str,
-    /// What the reader calls it.
+    /// Its label.
     pub label: &'a str,
-    /// What can be put in.
+    /// Its kind.
     pub kind: Kind<'a>,
-    /// What is in it. A password is never sent back. For a checkbox it is what is sent when it is ticked; empty: `on`.
+    /// Its value. Passwords and codes are never sent back. Of a checkbox: what is sent when it is ticked; empty: `on`.
     pub value: &'a str,
     /// How to fill it in.
     pub hint: Option<&'a str>,
-    /// What is wrong with what was put in, and what to do.
+    /// What is wrong with the value, and what to do.
     pub error: Option<&'a str>,
     /// What a browser may fill in (HTML, section 4.10.18.7): `username`, `current-password`, `off`.
     pub autocomplete: Option<&'a str>,
-    /// Whether it must be filled in. Where not, the label says so.
+    /// Whether it must be filled in. If not, the label says so.
     pub required: bool,
 }
 
-/// What can be put into a field.
+/// The kind of a field.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind<'a> {
     /// A line of text.
@@ -41,7 +41,7 @@ pub enum Kind<'a> {
     Code,
     /// Some lines of text.
     TextArea {
-        /// How many of them are seen.
+        /// How many are visible.
         rows: u8,
     },
     /// One of these.
@@ -53,37 +53,37 @@ pub enum Kind<'a> {
     },
 }
 
-/// One of the values that a field can have.
+/// One of the values of a select field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice<'a> {
-    /// What the form sends.
+    /// Its value in the form.
     pub value: &'a str,
-    /// What the reader calls it.
+    /// Its label.
     pub label: &'a str,
 }
 
-/// What is wrong with a field, for the summary.
+/// An error of a field, for the summary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
-    /// The field's `id`, which is its name. Empty: it is the form as a whole that is wrong.
+    /// The field's `id`, which is its name. Empty: the error is about the whole form.
     pub field: &'static str,
     /// What is wrong and what to do.
     pub text: String,
 }
 
-/// What a button is.
+/// The role of a button.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// What the page is for. One for each form.
+    /// The purpose of the page: one in each form.
     Primary,
     /// Something else.
     Secondary,
-    /// It destroys something.
+    /// Destroys something.
     Danger,
 }
 
 impl Action {
-    const fn class(self) -> &'static str {
+    pub(super) const fn class(self) -> &'static str {
         match self {
             Self::Primary => "button primary",
             Self::Secondary => "button secondary",
@@ -106,7 +106,7 @@ impl<'a> Field<'a> {
         Self { error, ..self }
     }
 
-    /// The ids of the texts about it, for a screen reader to read out.
+    /// The ids of its hint and error, for screen readers.
     fn described_by(&self, id: &str) -> Option<String> {
         let hint = self.hint.map(|_hint| format!("{id}-hint"));
         let error = self.error.map(|_error| format!("{id}-error"));
@@ -124,7 +124,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// A form that changes something. `csrf` is [`super::Csrf::token`] for who is to send it.
+/// A form that changes something. `csrf` is [`super::Csrf::token`] for its sender.
 #[must_use]
 pub fn form(action: &str, csrf: &str, body: Markup) -> Markup {
     html! {
@@ -135,13 +135,13 @@ pub fn form(action: &str, csrf: &str, body: Markup) -> Markup {
     }
 }
 
-/// A form that only asks: what is put in becomes part of the address.
+/// A form that only reads: its fields become the query of the address.
 #[must_use]
 pub fn search_form(action: &str, body: Markup) -> Markup {
     html! { form.search role="search" method="get" action=(action) { (body) } }
 }
 
-/// Fields that belong together, such as checkboxes that answer one question.
+/// A group of fields, such as checkboxes of one choice.
 #[must_use]
 pub fn fieldset(legend: &str, body: Markup) -> Markup {
     html! { fieldset { legend { (legend) } (body) } }
@@ -174,7 +174,7 @@ fn control(field: &Field<'_>, id: &str) -> Markup {
         Kind::Number | Kind::Code => ("text", Some("numeric")),
         _ => ("text", None),
     };
-    // What was typed as a password does not come back in a page.
+    // Passwords and codes do not come back in a page.
     let value = if matches!(field.kind, Kind::Password | Kind::Code) { "" } else { field.value };
     html! {
         @match field.kind {
@@ -218,25 +218,27 @@ fn checkbox(field: &Field<'_>, checked: bool) -> Markup {
     }
 }
 
-/// Sends the form.
+/// The button that sends the form.
 #[must_use]
 pub fn button(label: &str, action: Action) -> Markup {
     html! { button class=(action.class()) type="submit" { (label) } }
 }
 
-/// A link that looks like a button: it leads somewhere, and changes nothing.
+/// A link that looks like a button. It changes nothing.
 #[must_use]
 pub fn link_button(href: &str, label: &str, action: Action) -> Markup {
     html! { a class=(action.class()) href=(href) { (label) } }
 }
 
-/// What is wrong with a form, in one place that gets the focus, with a link to each field. [`super::Page`] shows it.
+/// All errors of a form, in one box that gets the focus, with a link to each field. [`super::Page`] shows it.
 #[must_use]
 pub fn error_summary(errors: &[FieldError]) -> Markup {
     html! {
         @if !errors.is_empty() {
             div.summary role="alert" tabindex="-1" autofocus aria-labelledby="error-summary" {
-                h2 #error-summary { "There is a problem" }
+                h2 #error-summary {
+                    (errors.len()) @if errors.len() == 1 { " thing to correct" } @else { " things to correct" }
+                }
                 ul {
                     @for error in errors {
                         li {
@@ -250,8 +252,8 @@ pub fn error_summary(errors: &[FieldError]) -> Markup {
     }
 }
 
-/// The body of a page that asks once more before something is destroyed: what will happen, the button that does it, and the
-/// way back. A page of its own needs no script, and can be read in peace.
+/// The body of a confirm page before something is destroyed: what will happen, the button that does it, and the
+/// way back. A page of its own needs no script.
 #[must_use]
 pub fn confirm(action: &str, csrf: &str, what: Markup, label: &str, back: &str) -> Markup {
     let buttons = html! {
@@ -275,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_told_at_its_field() {
+    fn an_error_appears_at_its_field() {
         let errors = [FieldError { field: "name", text: "Name: <b> is no name".to_owned() }];
         let name = Field { value: "<b>", hint: Some("Short"), ..Field::new("name", "Name", Kind::Text) };
         check(
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_need_not_be_filled_in_says_so() {
+    fn optional_fields_say_so() {
         check(
             Field { required: false, ..Field::new("note", "Note", Kind::TextArea { rows: 3 }) },
             &[r#"Note <span class="optional">(optional)</span>"#],
@@ -310,20 +312,20 @@ mod tests {
     }
 
     #[test]
-    fn text_that_begins_with_a_line_s_end_keeps_it() {
+    fn text_keeps_a_leading_newline() {
         let note = Field { value: "\nx", ..Field::new("note", "Note", Kind::TextArea { rows: 3 }) };
         check(note, &[">\n\nx</textarea>"]);
     }
 
     #[test]
-    fn the_choice_that_was_made_is_selected() {
+    fn the_chosen_value_is_selected() {
         let choices = [Choice { value: "a", label: "A" }, Choice { value: "b", label: "B" }];
         let kind = Field { value: "b", ..Field::new("kind", "Kind", Kind::Select(&choices)) };
         check(kind, &[r#"<option value="a">A</option><option value="b" selected>B</option>"#]);
     }
 
     #[test]
-    fn checkboxes_of_one_name_have_ids_of_their_own() {
+    fn checkboxes_of_one_name_have_distinct_ids() {
         let admin =
             Field { value: "admin", ..Field::new("roles", "Admin", Kind::Checkbox { checked: true }) };
         check(admin, &[r#"id="roles-admin" name="roles" type="checkbox" value="admin" checked"#]);

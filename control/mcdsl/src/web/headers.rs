@@ -1,14 +1,14 @@
-//! Headers that let a browser do no more with our pages than they need.
+//! Security headers: a browser may do no more with a page than it needs.
 
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// What every answer with a page has.
+/// The headers of every response with a page.
 ///
 /// The policy for referrers is `same-origin`, not `no-referrer`: under the latter browsers send `Origin: null` with our own
-/// forms, and [`super::same_origin`] could not tell them from another site's. No other site gets a referrer either way.
+/// forms, and [`super::same_origin`] could not tell them from another site's. Other sites get no referrer either way.
 #[must_use]
 pub fn security_headers() -> [(HeaderName, HeaderValue); 7] {
     let value = HeaderValue::from_static;
@@ -23,7 +23,7 @@ pub fn security_headers() -> [(HeaderName, HeaderValue); 7] {
     ]
 }
 
-/// Gives every answer [`security_headers`], except for those that it has already: static files may be kept.
+/// Middleware that adds [`security_headers`] to every response, except those that it has already: static files may be cached.
 ///
 /// `router.layer(axum::middleware::from_fn(web::secure))`
 pub async fn secure(request: Request, next: Next) -> Response {
@@ -34,11 +34,11 @@ pub async fn secure(request: Request, next: Next) -> Response {
     response
 }
 
-/// Nothing is loaded from elsewhere, and nothing in a page's text is a style or a script. Images may be in the page itself.
+/// Nothing is loaded from other hosts, and a page holds no inline style or script. Images may be inline.
 const CONTENT: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; script-src 'self'; \
     connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// Passkeys, and nothing else that a browser would have to ask for.
+/// Passkeys, and nothing else that requires permission.
 const PERMISSIONS: &str = "publickey-credentials-get=(self), publickey-credentials-create=(self), camera=(), \
     display-capture=(), geolocation=(), microphone=(), payment=(), usb=()";
 
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_answer_has_them() {
+    async fn every_response_has_them() {
         for path in ["/page", "/nowhere"] {
             let answer = ask(path).await;
             for (name, value) in security_headers() {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_answer_says_itself_stays() {
+    async fn a_response_keeps_its_own_headers() {
         let answer = ask("/kept").await;
         let all: Vec<_> = answer.headers().get_all(header::CACHE_CONTROL).iter().collect();
         assert_eq!(all, ["public"]);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn browsers_go_on_telling_us_the_origin_of_our_own_forms() {
+    fn browsers_still_send_the_origin_of_our_own_forms() {
         let policy = security_headers().into_iter().find(|(name, _)| name == header::REFERRER_POLICY);
         assert_eq!(policy.map(|(_, value)| value), Some(HeaderValue::from_static("same-origin")));
     }

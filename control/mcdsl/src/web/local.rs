@@ -1,11 +1,11 @@
-//! Where a page may send a browser: to a path of this same service, never to another site.
+//! Redirects: to a path of the same service, never to another site.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 /// The text, if it is a path on this host: `/accounts?after=7`. Use it for `?next=`, which anybody can write.
 ///
-/// A browser takes `//host` and `/\host` for another host, and leaves out tabs and line ends before it looks (WHATWG URL).
+/// A browser takes `//host` and `/\host` for another host, and strips tabs and line ends first (WHATWG URL).
 #[must_use]
 pub fn local_path(text: &str) -> Option<&str> {
     let mut bytes = text.bytes();
@@ -15,7 +15,7 @@ pub fn local_path(text: &str) -> Option<&str> {
     local.then_some(text)
 }
 
-/// 303 See Other (RFC 9110, section 15.4.4): what to answer to a form that was taken. To `/` where it is no [`local_path`].
+/// 303 See Other (RFC 9110, section 15.4.4): the response to a form that was processed. To `/` where `to` is not a [`local_path`].
 #[must_use]
 pub fn redirect(to: &str) -> Response {
     let to = local_path(to).unwrap_or("/");
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_lead_elsewhere_is_not() {
+    fn what_could_lead_to_another_host_is_not() {
         for text in [
             "",
             "accounts",

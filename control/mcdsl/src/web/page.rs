@@ -1,4 +1,4 @@
-//! A page as a whole: what is around the body is the same on every one.
+//! The frame of a page: header, navigation and content.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,42 +14,42 @@ use super::parts::notice;
 pub struct Site {
     /// Its name, as shown.
     pub service: &'static str,
-    /// Where its name leads to.
+    /// The start page: its name links to it.
     pub home: &'static str,
-    /// Where who has logged in finds their own account, if the service has such a page.
+    /// The page of the visitor's own account, if the service has one.
     pub account: Option<&'static str>,
-    /// What the form that logs out is posted to.
+    /// The path that the logout form is posted to.
     pub logout: &'static str,
 }
 
-/// Who has logged in.
+/// The visitor who is logged in.
 #[derive(Clone, Copy, Debug)]
 pub struct User<'a> {
     /// The account's name.
     pub name: &'a str,
-    /// What to know of it beside the name: its roles.
+    /// Its roles, in a word.
     pub about: &'a str,
 }
 
-/// A place that every page leads to.
+/// A link of the navigation.
 #[derive(Clone, Copy, Debug)]
 pub struct NavItem<'a> {
-    /// What it is called.
+    /// Its text.
     pub label: &'a str,
-    /// Where it is.
+    /// Its path.
     pub href: &'a str,
-    /// Whether the page is it, or below it.
+    /// Whether the page belongs to it.
     pub current: bool,
 }
 
-/// How much room the body takes.
+/// The width of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// As much as there is: lists and tables.
+    /// The window's: lists and tables.
     Wide,
     /// A column of a comfortable width: forms and text.
     Text,
-    /// A small one in the middle: to log in.
+    /// A small centred column: login.
     Narrow,
 }
 
@@ -58,32 +58,32 @@ pub enum Width {
 pub struct Page<'a> {
     /// The service.
     pub site: &'a Site,
-    /// What the page is, in its heading and in the browser's title.
+    /// The page's heading and title.
     pub title: &'a str,
     /// A sentence below the heading.
     pub lead: Option<&'a str>,
-    /// Who has logged in.
+    /// The visitor who is logged in.
     pub user: Option<User<'a>>,
-    /// Where else one can go.
+    /// The navigation.
     pub nav: &'a [NavItem<'a>],
-    /// What the form before this page did.
+    /// The result of the form before this page.
     pub flash: Option<&'a Flash>,
-    /// What was wrong with the form that this page shows again.
+    /// The errors of the form that this page shows again.
     pub errors: &'a [FieldError],
     /// The token for the form that logs out: [`super::Csrf::token`].
     pub csrf: &'a str,
     /// Addresses of scripts, from [`super::Asset::href`]. The page must be of use without them.
     pub scripts: &'a [&'a str],
-    /// What can be done here, beside the heading: links that look like buttons.
+    /// Links beside the heading that look like buttons.
     pub actions: Markup,
-    /// How much room the body takes.
+    /// The width of the body.
     pub width: Width,
     /// The page itself.
     pub body: Markup,
 }
 
 impl<'a> Page<'a> {
-    /// A wide page for nobody in particular.
+    /// A wide page without a visitor.
     #[must_use]
     pub fn new(site: &'a Site, title: &'a str, body: Markup) -> Self {
         Self {
@@ -116,13 +116,12 @@ impl<'a> Page<'a> {
                         (self.navigation())
                         main #main tabindex="-1" class=(self.width.class()) { (self.content()) }
                     }
-                    footer.bottom { p { (self.site.service) " is part of Metacircular" } }
                 }
             }
         }
     }
 
-    /// The page as an answer. A message that it shows is taken from the browser, which would show it again.
+    /// The page as a response. It clears the flash message that it shows.
     #[must_use]
     pub fn respond(&self, status: StatusCode) -> Response {
         let mut response = (status, self.render()).into_response();
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_for_nobody_is_only_itself() {
+    fn a_page_without_a_visitor_has_no_menu() {
         let page = Page::new(&SITE, "A & B", html! { p { "Hello" } });
         let parts = [
             "<!DOCTYPE html><html lang=\"en\">",
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_logged_in_can_log_out() {
+    fn a_visitor_can_log_out() {
         let user = Some(User { name: "<ada>", about: "admin" });
         let page = Page { user, csrf: "tok", ..Page::new(&SITE, "A", html! {}) };
         let logout =
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_where_one_is_is_marked() {
+    fn the_current_page_is_marked() {
         let nav = [
             NavItem { label: "A", href: "/a", current: true },
             NavItem { label: "B", href: "/b", current: false },

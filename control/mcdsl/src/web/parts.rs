@@ -1,20 +1,20 @@
-//! What pages show: tables, badges, facts, notices, and texts to copy.
+//! Parts of pages: tables, badges, facts, notices, and texts to copy.
 
 use data_encoding::BASE64;
 use maud::{Markup, html};
 
-/// What a badge, a notice or a message is about. The words say it too: nobody has to see the colour.
+/// The tone of a badge, a notice or a message. The text must say the same without the colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// A state like any other.
+    /// An ordinary state.
     Neutral,
-    /// Something to know.
+    /// Information.
     Info,
-    /// As it should be; done.
+    /// Success, or a good state.
     Good,
-    /// Something to look after.
+    /// Needs attention.
     Warning,
-    /// Refused, failed, dangerous.
+    /// Denied, failed, dangerous.
     Bad,
 }
 
@@ -32,7 +32,7 @@ impl Tone {
         }
     }
 
-    /// What it is in a cookie.
+    /// Its letter in a cookie.
     pub(super) const fn letter(self) -> u8 {
         match self {
             Self::Neutral => b'n',
@@ -55,25 +55,25 @@ impl Tone {
     }
 }
 
-/// A state in a word or two.
+/// A state, in a word or two.
 #[must_use]
 pub fn badge(text: &str, tone: Tone) -> Markup {
     html! { span class={ "badge " (tone.class()) } { (text) } }
 }
 
-/// A box in the page that says something about it.
+/// A message box.
 #[must_use]
 pub fn notice(tone: Tone, body: Markup) -> Markup {
     html! { div class={ "notice " (tone.class()) } { (body) } }
 }
 
-/// A part of the page with a heading of its own.
+/// A section with a heading.
 #[must_use]
 pub fn card(title: &str, body: Markup) -> Markup {
     html! { section.card { h2 { (title) } (body) } }
 }
 
-/// A table. The first cell of a row is what the row is about; a column of buttons or links needs no header (`""`). Where it is wider than the screen, it scrolls by itself.
+/// A table. The first cell of a row is its header; a column of buttons or links needs no heading (`""`). A table wider than the screen scrolls.
 #[must_use]
 pub fn table(caption: &str, headers: &[&str], rows: &[Vec<Markup>]) -> Markup {
     html! {
@@ -101,7 +101,7 @@ pub fn table(caption: &str, headers: &[&str], rows: &[Vec<Markup>]) -> Markup {
     }
 }
 
-/// What stands where a table would, if there were anything to put into it: what it would be, and the way to make one.
+/// Shown instead of an empty table: what would be there, and how to create the first.
 #[must_use]
 pub fn empty_state(title: &str, text: &str, action: Option<Markup>) -> Markup {
     html! {
@@ -113,13 +113,13 @@ pub fn empty_state(title: &str, text: &str, action: Option<Markup>) -> Markup {
     }
 }
 
-/// What a thing is, property by property.
+/// The properties of a thing.
 #[must_use]
 pub fn facts(facts: &[(&str, Markup)]) -> Markup {
     html! { dl.facts { @for (term, value) in facts { div { dt { (term) } dd { (value) } } } } }
 }
 
-/// To the first page and to the next one of a list that is read by keys.
+/// Links to the first and the next page of a list.
 #[must_use]
 pub fn pagination(first: Option<&str>, next: Option<&str>) -> Markup {
     html! {
@@ -132,13 +132,13 @@ pub fn pagination(first: Option<&str>, next: Option<&str>) -> Markup {
     }
 }
 
-/// Text as a program would show it. Where it is wider than the screen, it scrolls by itself.
+/// Monospaced text. Lines wider than the screen scroll.
 #[must_use]
 pub fn code_block(label: &str, text: &str) -> Markup {
     html! { pre.code role="region" tabindex="0" aria-label=(label) { code { (text) } } }
 }
 
-/// A text to take elsewhere, in a field that cannot be changed: a click and "select all" take it whole, without a script.
+/// A text to copy, in a read-only field: a click and "select all" select the whole without a script.
 #[must_use]
 pub fn copyable(id: &str, label: &str, text: &str) -> Markup {
     let lines = text.lines().count();
@@ -155,7 +155,7 @@ pub fn copyable(id: &str, label: &str, text: &str) -> Markup {
     }
 }
 
-/// A QR code, from an SVG document. It becomes an image, in which nothing can run, whatever the document says.
+/// A QR code, from an SVG document. It becomes an image, in which no script of the document runs.
 #[must_use]
 pub fn qr(svg: &str, label: &str) -> Markup {
     let data = BASE64.encode(svg.as_bytes());
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_called_by_its_first_cell() {
+    fn the_first_cell_is_the_row_header() {
         let table =
             table("Accounts", &["Name", "State"], &[vec![html! { "ada" }, badge("<on>", Tone::Good)]]);
         let row = r#"<th scope="row">ada</th><td><span class="badge good">&lt;on&gt;</span></td>"#;
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_one_page_has_no_way_on() {
+    fn a_list_of_one_page_has_no_links() {
         assert_eq!(pagination(None, None).0, "");
         let pages = pagination(None, Some("/accounts?after=a&b")).0;
         assert!(pages.contains(r#"rel="next" href="/accounts?after=a&amp;b""#), "{pages}");
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_cannot_be_a_script() {
+    fn an_image_runs_no_script() {
         let qr = qr("<svg onload='alert(1)'/>", "Code");
         assert!(!qr.0.contains("<svg") && !qr.0.contains("onload"), "{}", qr.0);
     }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use mc_api::mcias as api;
+use mcdsl::challenges::{ChallengeLimits, Challenges};
 use mcdsl::permit::Permit;
 use mcdsl::problem::{Kind, Problem};
 use uuid::Uuid;
@@ -23,8 +24,6 @@ use super::login::{AuthMethod, Authenticated, login_event, wrong_login};
 use super::me::{own, own_account};
 use super::{Mcias, locked, messages};
 use crate::config::Site;
-use crate::domain::challenges::{Challenges, Room};
-use crate::domain::throttle::Source;
 use crate::store;
 use crate::store::factors::StoredPasskey;
 
@@ -39,7 +38,8 @@ enum State {
     Login(Box<DiscoverableAuthentication>),
 }
 
-const LIMITS: Room = Room { time: Duration::from_secs(300), all: 10_000, of_one: 500 };
+const LIMITS: ChallengeLimits =
+    ChallengeLimits { ttl: Duration::from_secs(300), max: 10_000, max_per_source: 500 };
 
 /// Passkeys of one account.
 const MAX_PASSKEYS: usize = 20;
@@ -61,7 +61,7 @@ impl Ceremonies {
 
     fn put(&self, permit: &Permit, now: Duration, state: State) -> String {
         let id = Uuid::new_v4().to_string();
-        locked(&self.waiting).put(now, Source::from(permit.context().client.ip()), id.clone(), state);
+        locked(&self.waiting).insert(now, permit.context().client.ip(), id.clone(), state);
         id
     }
 

@@ -1,4 +1,4 @@
-//! Pages for admins: accounts and the tokens of services.
+//! Pages for admins: accounts, and the tokens of services.
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -10,21 +10,24 @@ use mc_api::mcias::{
 };
 use mcdsl::http::{Path, Query};
 use mcdsl::problem::Problem;
+use mcdsl::web::session::{NoFields, expired_form, field_errors};
 use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Tone, Width};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::login::Nothing;
 use super::own::{ask, once, session_table};
-use super::visit::{Answer, Posted, Visitor, errors};
-use super::{split, when, when_or, words};
+use super::visitor::{Posted, Submission, Visitor};
+use super::{Answer, split, when, when_or};
 use crate::domain::Name;
 
 const TYPES: [Choice<'static>; 3] = [
-    Choice { value: "", label: "All" },
+    Choice { value: "", label: "All types" },
     Choice { value: "human", label: "People" },
     Choice { value: "system", label: "Services" },
 ];
+
+const NEW_TYPES: [Choice<'static>; 2] =
+    [Choice { value: "human", label: "Person" }, Choice { value: "system", label: "Service" }];
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Search {
@@ -52,14 +55,20 @@ pub(super) async fn list(visitor: Visitor, Query(search): Query<Search>) -> Answ
     let next = found.next.as_deref().map(|next| at(Some(next)));
     let first = search.after.as_ref().map(|_after| at(None));
     let rows: Vec<_> = found.accounts.iter().map(row).collect();
+    let clear = html! { a href="/accounts" { "Clear filters" } };
     let body = html! {
         (web::search_form("/accounts", html! {
-            (web::field(Field { value: &search.contains, required: false, ..Field::new("contains", "Name holds", Kind::Text) }))
-            (web::field(Field { value: &search.account_type, ..Field::new("account_type", "Whose", Kind::Select(&TYPES)) }))
+            (web::field(Field {
+                value: &search.contains,
+                hint: Some("Part of a name"),
+                required: false,
+                ..Field::new("contains", "Name", Kind::Text)
+            }))
+            (web::field(Field { value: &search.account_type, ..Field::new("account_type", "Type", Kind::Select(&TYPES)) }))
             (web::button("Search", Action::Secondary))
         }))
         @if rows.is_empty() {
-            (web::empty_state("No accounts", "There is none like that.", None))
+            (web::empty_state("Nothing matches", "No account has this name and type.", Some(clear)))
         } @else {
             (web::table("Accounts", &["Name", "Type", "Roles", "Tags", "State", "Last login"], &rows))
         }
@@ -73,12 +82,16 @@ pub(super) async fn list(visitor: Visitor, Query(search): Query<Search>) -> Answ
 fn row(account: &Account) -> Vec<Markup> {
     vec![
         html! { a href={ "/accounts/" (account.name) } { (account.name) } },
-        html! { (if account.account_type == "system" { "service" } else { "person" }) },
-        html! { (words(&account.roles)) },
-        html! { (words(&account.tags)) },
+        html! { (type_name(account)) },
+        html! { (account.roles.join(", ")) },
+        html! { (account.tags.join(", ")) },
         state(account),
         when_or(account.last_login_at, "never"),
     ]
+}
+
+fn type_name(account: &Account) -> &'static str {
+    if account.account_type == "system" { "Service" } else { "Person" }
 }
 
 fn state(account: &Account) -> Markup {
@@ -88,7 +101,7 @@ fn state(account: &Account) -> Markup {
     if account.account_type == "human" && !account.has_password && account.passkeys == 0 {
         return web::badge("No password yet", Tone::Info);
     }
-    web::badge("Enabled", Tone::Good)
+    web::badge("Active", Tone::Good)
 }
 
 pub(super) async fn new(visitor: Visitor) -> Answer {
@@ -108,12 +121,12 @@ pub(super) struct New {
     service: String,
 }
 
-/// Roles as boxes to tick.
+/// Roles as checkboxes.
 fn role_boxes(is_ticked: impl Fn(&str) -> bool) -> Markup {
     let roles = [
         ("admin", "Administrator", "Manages accounts and policy."),
-        ("user", "User", "As each service's policy says."),
-        ("guest", "Guest", "As restricted as each service likes."),
+        ("user", "User", "Governed by each service's policy."),
+        ("guest", "Guest", "Restricted by each service."),
     ];
     web::fieldset(
         "Roles",
@@ -132,7 +145,7 @@ fn role_boxes(is_ticked: impl Fn(&str) -> bool) -> Markup {
 fn tags_field<'a>(value: &'a str, errors: &'a [FieldError]) -> Markup {
     web::field(Field {
         value,
-        hint: Some("Words that the login policy can be about, separated by spaces."),
+        hint: Some("Words that policy rules can match, separated by spaces."),
         required: false,
         ..Field::new("tags", "Tags", Kind::Text).error_from(errors)
     })
@@ -142,14 +155,14 @@ fn new_page(visitor: &Visitor, status: StatusCode, given: &New, errors: &[FieldE
     let fields = html! {
         (web::field(Field {
             value: &given.name,
-            hint: Some("Small letters, digits, and - _ . @ between them."),
+            hint: Some("Lowercase letters, digits and - _ . @"),
             autocomplete: Some("off"),
             ..Field::new("name", "Name", Kind::Text).error_from(errors)
         }))
         (web::field(Field {
             value: &given.account_type,
-            hint: Some("A person gets a password by a link; a service gets tokens, and has no roles."),
-            ..Field::new("account_type", "Whose", Kind::Select(&TYPES[1..])).error_from(errors)
+            hint: Some("A person gets a setup link. A service gets tokens and has no roles."),
+            ..Field::new("account_type", "Type", Kind::Select(&NEW_TYPES)).error_from(errors)
         }))
         (role_boxes(|role| match role {
             "admin" => given.admin.is_some(),
@@ -159,11 +172,11 @@ fn new_page(visitor: &Visitor, status: StatusCode, given: &New, errors: &[FieldE
         (tags_field(&given.tags, errors))
         (web::field(Field {
             value: &given.service,
-            hint: Some("For a service: the name that the login policy knows it by. Its account's name where this is empty."),
+            hint: Some("For a service: its name in the login policy. Empty: the account's name."),
             required: false,
             ..Field::new("service", "Service", Kind::Text).error_from(errors)
         }))
-        (web::button("Make the account", Action::Primary))
+        (web::button("Create account", Action::Primary))
     };
     let body = html! { div.card { (web::form("/new-account", &visitor.csrf(), fields)) } };
     visitor.page_with(status, |page| Page { width: Width::Text, errors, ..page }, "New account", body)
@@ -173,8 +186,13 @@ fn ticked(boxes: [(&str, &Option<String>); 3]) -> Vec<String> {
     boxes.iter().filter(|(_, ticked)| ticked.is_some()).map(|(role, _)| (*role).to_owned()).collect()
 }
 
-pub(super) async fn create(posted: Posted<New>) -> Answer {
-    let Posted { visitor, form } = posted;
+pub(super) async fn create(submission: Submission<New>) -> Answer {
+    let (visitor, form) = match submission {
+        Submission::Valid(visitor, form) => (visitor, form),
+        Submission::Expired(visitor, form) => {
+            return Ok(new_page(&visitor, StatusCode::FORBIDDEN, &form, &expired_form()));
+        }
+    };
     let request = CreateAccountRequest {
         name: form.name.trim().to_owned(),
         account_type: form.account_type.clone(),
@@ -185,50 +203,68 @@ pub(super) async fn create(posted: Posted<New>) -> Answer {
     match visitor.calls.create_account(request).await {
         Ok(account) => {
             let next = if account.account_type == "human" {
-                "Make a link for its owner."
+                "Create a setup link for its owner."
             } else {
-                "Issue a token for it."
+                "Create a token for it."
             };
-            let text = format!("The account {} is made. {next}", account.name);
-            visitor.done(&format!("/accounts/{}", account.name), text)
+            let text = format!("Account {} created. {next}", account.name);
+            Ok(visitor.done(&format!("/accounts/{}", account.name), text))
         }
         Err(problem) => {
-            let errors = errors(&problem, &["name", "account_type", "roles", "tags", "service"]);
+            let errors = field_errors(&problem, &["name", "account_type", "roles", "tags", "service"]);
             Ok(new_page(&visitor, problem.status(), &form, &errors))
         }
     }
 }
 
 pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
-    let account = visitor.calls.get_account(GetAccountRequest { name: name.clone() }).await?;
+    account_page(&visitor, StatusCode::OK, &name, &Typed::default(), &[]).await
+}
+
+/// What was typed into the forms of an account's page, where one of them is shown again.
+#[derive(Default)]
+struct Typed<'a> {
+    change: Option<&'a Change>,
+    token: Option<&'a NewTokenForm>,
+}
+
+async fn account_page(
+    visitor: &Visitor,
+    status: StatusCode,
+    name: &str,
+    typed: &Typed<'_>,
+    errors: &[FieldError],
+) -> Answer {
+    let account = visitor.calls.get_account(GetAccountRequest { name: name.to_owned() }).await?;
     let csrf = visitor.csrf();
     let is_person = account.account_type == "human";
     let mut facts = vec![
         ("State", state(&account)),
-        ("Type", html! { (if is_person { "person" } else { "service" }) }),
-        ("Made", when(account.created_at)),
+        ("Type", html! { (type_name(&account)) }),
+        ("Created", when(account.created_at)),
     ];
     if is_person {
         facts.push(("Last login", when_or(account.last_login_at, "never")));
-        facts.push(("Second factor", html! { (if account.has_totp { "on" } else { "off" }) }));
+        facts.push(("Authenticator app", html! { (if account.has_totp { "On" } else { "Off" }) }));
         facts.push(("Passkeys", html! { (account.passkeys) }));
     }
     let rest = if is_person {
-        person(&visitor, &account, &csrf).await?
+        person(visitor, &account, &csrf).await?
     } else {
-        let tokens = visitor.calls.list_tokens(ListTokensRequest { name: name.clone() }).await?.tokens;
-        token_card(&account, &tokens, &csrf, visitor.app().clock().unix_s())
+        let tokens = visitor.calls.list_tokens(ListTokensRequest { name: name.to_owned() }).await?.tokens;
+        let form = token_form(name, &csrf, typed.token, errors);
+        token_card(&account, &tokens, form, visitor.app().clock().unix_s())
     };
     let body = html! {
-        (web::card("What there is to know", web::facts(&facts)))
+        (web::card("Details", web::facts(&facts)))
         (rest)
-        (web::card("Change", change_form(&account, &csrf)))
-        (web::card("Remove", html! {
-            p { "Its tokens, sessions and passkeys go with it. What it did stays in the audit log." }
-            (web::link_button(&format!("/accounts/{name}/delete"), "Remove the account", Action::Danger))
+        (web::card("Edit", change_form(&account, &csrf, typed.change, errors)))
+        (web::card("Delete", html! {
+            p { "Deletes its tokens, sessions and passkeys. Its entries in the audit log stay." }
+            (web::link_button(&format!("/accounts/{name}/delete"), "Delete account…", Action::Danger))
         }))
     };
-    Ok(visitor.page(&name, body))
+    Ok(visitor.page_with(status, |page| Page { errors, ..page }, name, body))
 }
 
 async fn person(visitor: &Visitor, account: &Account, csrf: &str) -> Result<Markup, Problem> {
@@ -240,48 +276,54 @@ async fn person(visitor: &Visitor, account: &Account, csrf: &str) -> Result<Mark
         .sessions;
     Ok(html! {
         (web::card("Access", html! {
-            p { "A link lets its owner set a password, once. Give it by a way that nobody else reads." }
+            p { "A setup link lets the owner set a password, once. Send it over a private channel." }
             div.actions {
-                (web::form(&format!("/accounts/{name}/link"), csrf, web::button("Make a link", Action::Primary)))
-                (web::link_button(&format!("/accounts/{name}/reset-factors"), "Take second factor and passkeys", Action::Danger))
+                (web::form(&format!("/accounts/{name}/link"), csrf, web::button("Create setup link", Action::Primary)))
+                (web::link_button(&format!("/accounts/{name}/reset-factors"), "Reset sign-in methods…", Action::Danger))
             }
         }))
         (web::card("Sessions", html! {
             @if sessions.is_empty() {
-                (web::empty_state("No live sessions", "It is logged in nowhere.", None))
+                (web::empty_state("No active sessions", "A session appears here when the person logs in.", None))
             } @else {
-                (session_table("Live sessions", &sessions, &format!("/accounts/{name}/sessions"), csrf))
-                (web::form(&format!("/accounts/{name}/end-sessions"), csrf, web::button("End all of them", Action::Danger)))
+                (session_table("Sessions", &sessions, &format!("/accounts/{name}/sessions"), csrf))
+                (web::form(&format!("/accounts/{name}/end-sessions"), csrf, web::button("End all sessions", Action::Danger)))
             }
         }))
     })
 }
 
-fn change_form(account: &Account, csrf: &str) -> Markup {
-    let tags = account.tags.join(" ");
+fn change_form(account: &Account, csrf: &str, typed: Option<&Change>, errors: &[FieldError]) -> Markup {
+    let stored = Change::of(account);
+    let form = typed.unwrap_or(&stored);
     let fields = html! {
-        input type="hidden" name="revision" value=(account.revision);
+        input type="hidden" name="revision" value=(form.revision);
         (web::field(Field {
-            hint: Some("Whoever is not enabled is out at once."),
+            hint: Some("Disabling ends all sessions at once."),
             required: false,
-            ..Field::new("enabled", "Enabled", Kind::Checkbox { checked: account.enabled })
+            ..Field::new("enabled", "Enabled", Kind::Checkbox { checked: form.enabled.is_some() })
         }))
         @if account.account_type == "human" {
-            (role_boxes(|role| account.roles.iter().any(|held| held == role)))
+            (role_boxes(|role| match role {
+                "admin" => form.admin.is_some(),
+                "user" => form.user.is_some(),
+                _ => form.guest.is_some(),
+            }))
         } @else {
             (web::field(Field {
-                value: account.service.as_deref().unwrap_or(""),
-                ..Field::new("service", "Service", Kind::Text)
+                value: form.service.as_deref().unwrap_or(""),
+                ..Field::new("service", "Service", Kind::Text).error_from(errors)
             }))
         }
-        (tags_field(&tags, &[]))
-        (web::button("Save", Action::Primary))
+        (tags_field(&form.tags, errors))
+        (web::button("Save changes", Action::Primary))
     };
     web::form(&format!("/accounts/{}", account.name), csrf, fields)
 }
 
 #[derive(Deserialize)]
 pub(super) struct Change {
+    revision: i64,
     enabled: Option<String>,
     admin: Option<String>,
     user: Option<String>,
@@ -289,128 +331,171 @@ pub(super) struct Change {
     #[serde(default)]
     tags: String,
     service: Option<String>,
-    revision: i64,
 }
 
-pub(super) async fn update(Path(name): Path<String>, posted: Posted<Change>) -> Answer {
-    let Posted { visitor, form } = posted;
+impl Change {
+    /// The form as it is filled in at first.
+    fn of(account: &Account) -> Self {
+        let on = |is_on: bool| is_on.then(|| "on".to_owned());
+        let has = |role: &str| on(account.roles.iter().any(|held| held == role));
+        Self {
+            revision: account.revision,
+            enabled: on(account.enabled),
+            admin: has("admin"),
+            user: has("user"),
+            guest: has("guest"),
+            tags: account.tags.join(" "),
+            service: account.service.clone(),
+        }
+    }
+}
+
+pub(super) async fn update(Path(name): Path<String>, submission: Submission<Change>) -> Answer {
+    let (visitor, form) = match submission {
+        Submission::Valid(visitor, form) => (visitor, form),
+        Submission::Expired(visitor, form) => {
+            let typed = Typed { change: Some(&form), token: None };
+            return account_page(&visitor, StatusCode::FORBIDDEN, &name, &typed, &expired_form()).await;
+        }
+    };
     let request = UpdateAccountRequest {
         name: name.clone(),
         enabled: form.enabled.is_some(),
         roles: ticked([("admin", &form.admin), ("user", &form.user), ("guest", &form.guest)]),
         tags: split(&form.tags),
-        service: form.service.map(|service| service.trim().to_owned()),
         revision: form.revision,
+        service: form.service.as_ref().map(|service| service.trim().to_owned()),
     };
-    let updated = visitor.calls.update_account(request).await;
-    visitor.told(&format!("/accounts/{name}"), updated, "Saved.")
+    match visitor.calls.update_account(request).await {
+        Err(problem) if problem.field.is_some() => {
+            let errors = field_errors(&problem, &["tags", "service"]);
+            let typed = Typed { change: Some(&form), token: None };
+            account_page(&visitor, problem.status(), &name, &typed, &errors).await
+        }
+        updated => Ok(visitor.finish(&format!("/accounts/{name}"), updated, "Account updated.")),
+    }
 }
 
-pub(super) async fn link(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
-    let Posted { visitor, form: Nothing {} } = posted;
+pub(super) async fn link(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {
+    let Posted { sender: visitor, form: NoFields {} } = posted;
     let at = format!("/accounts/{name}");
     match visitor.calls.issue_link(IssueLinkRequest { name: name.clone() }).await {
         Ok(link) => {
-            let what =
-                "Give it to the owner of the account by a way that nobody else reads. It is good once.";
-            Ok(once(&visitor, &format!("A link for {name}"), "Link", &link.url, what, &at))
+            let what = "Send it to the owner over a private channel. It is valid once.";
+            Ok(once(&visitor, &format!("Setup link for {name}"), "Setup link", &link.url, what, &at))
         }
-        Err(problem) => visitor.failed(&at, &problem),
+        Err(problem) => Ok(visitor.failed(&at, &problem)),
     }
 }
 
 pub(super) async fn ask_reset(visitor: Visitor, Path(name): Path<String>) -> Answer {
     let name = named(&name)?;
-    let title = format!("Take second factor and passkeys from {name}?");
-    let what =
-        "For somebody who has lost them. The password alone is a login from then on, and all sessions end.";
+    let title = format!("Reset the sign-in methods of {name}?");
+    let what = "For an owner who has lost them. Removes the authenticator app and all passkeys, and ends all sessions. The \
+                password alone is then enough to log in.";
     let (at, back) = (format!("/accounts/{name}/reset-factors"), format!("/accounts/{name}"));
-    Ok(ask(&visitor, &title, &at, what, "Take them", &back))
+    Ok(ask(&visitor, &title, &at, what, "Reset sign-in methods", &back))
 }
 
-pub(super) async fn reset(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
-    let Posted { visitor, form: Nothing {} } = posted;
+pub(super) async fn reset(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {
+    let Posted { sender: visitor, form: NoFields {} } = posted;
     let reset = visitor.calls.reset_factors(ResetFactorsRequest { name: name.clone() }).await;
-    visitor.told(&format!("/accounts/{name}"), reset, "They are gone, and the sessions are ended.")
+    Ok(visitor.finish(&format!("/accounts/{name}"), reset, "Sign-in methods reset. All sessions ended."))
 }
 
-pub(super) async fn end_sessions(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
-    let Posted { visitor, form: Nothing {} } = posted;
+pub(super) async fn end_sessions(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {
+    let Posted { sender: visitor, form: NoFields {} } = posted;
     let ended = visitor.calls.end_account_sessions(EndAccountSessionsRequest { name: name.clone() }).await;
-    visitor.told(&format!("/accounts/{name}"), ended, "All sessions are ended.")
+    Ok(visitor.finish(&format!("/accounts/{name}"), ended, "All sessions ended."))
 }
 
-pub(super) async fn end_session(Path((name, id)): Path<(String, String)>, posted: Posted<Nothing>) -> Answer {
-    let Posted { visitor, form: Nothing {} } = posted;
+pub(super) async fn end_session(
+    Path((name, id)): Path<(String, String)>,
+    posted: Posted<NoFields>,
+) -> Answer {
+    let Posted { sender: visitor, form: NoFields {} } = posted;
     let ended = visitor.calls.end_account_session(EndAccountSessionRequest { name: name.clone(), id }).await;
-    visitor.told(&format!("/accounts/{name}"), ended, "The session is ended.")
+    Ok(visitor.finish(&format!("/accounts/{name}"), ended, "Session ended."))
 }
 
 pub(super) async fn ask_delete(visitor: Visitor, Path(name): Path<String>) -> Answer {
     let name = named(&name)?;
-    let title = format!("Remove {name}?");
-    let what = "Its tokens, sessions and passkeys go with it. This cannot be undone.";
+    let title = format!("Delete {name}?");
+    let what = "Deletes its tokens, sessions and passkeys. This cannot be undone.";
     let (at, back) = (format!("/accounts/{name}/delete"), format!("/accounts/{name}"));
-    Ok(ask(&visitor, &title, &at, what, "Remove the account", &back))
+    Ok(ask(&visitor, &title, &at, what, "Delete account", &back))
 }
 
-pub(super) async fn delete(Path(name): Path<String>, posted: Posted<Nothing>) -> Answer {
-    let Posted { visitor, form: Nothing {} } = posted;
+pub(super) async fn delete(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {
+    let Posted { sender: visitor, form: NoFields {} } = posted;
     match visitor.calls.delete_account(DeleteAccountRequest { name: name.clone() }).await {
-        Ok(_) => visitor.done("/accounts", format!("The account {name} is removed.")),
-        Err(problem) => visitor.failed(&format!("/accounts/{name}"), &problem),
+        Ok(_) => Ok(visitor.done("/accounts", format!("Account {name} deleted."))),
+        Err(problem) => Ok(visitor.failed(&format!("/accounts/{name}"), &problem)),
     }
 }
 
-fn token_card(account: &Account, tokens: &[Token], csrf: &str, now: i64) -> Markup {
+fn token_card(account: &Account, tokens: &[Token], form: Markup, now: i64) -> Markup {
     let name = &account.name;
     let row = |token: &Token| {
         let is_live = token.revoked_at.is_none() && token.expires_at > now;
         vec![
             html! { (token.label) },
-            html! { (if token.audience.is_empty() { "all services".to_owned() } else { words(&token.audience) }) },
+            html! { (if token.audience.is_empty() { "All services".to_owned() } else { token.audience.join(", ") }) },
             html! { (when(token.created_at)) " by " (token.issued_by) },
             when_or(token.last_used_at, "never"),
             until(token, now),
             html! {
                 @if is_live {
-                    a href={ "/accounts/" (name) "/tokens/" (token.id) "/revoke" } { "Revoke" span.hidden { " " (token.label) } }
+                    a href={ "/accounts/" (name) "/tokens/" (token.id) "/revoke" } { "Revoke…" span.hidden { " " (token.label) } }
                 }
             },
         ]
     };
     let rows: Vec<_> = tokens.iter().map(row).collect();
-    let fields = html! {
-        (web::field(Field { hint: Some("What it is for, or where it is."), ..Field::new("label", "Label", Kind::Text) }))
-        (web::field(Field {
-            hint: Some("Services that it is for, separated by spaces; all where this is empty."),
-            required: false,
-            ..Field::new("audience", "For", Kind::Text)
-        }))
-        (web::field(Field { value: "365", ..Field::new("days", "Good for so many days", Kind::Number) }))
-        (web::button("Issue a token", Action::Primary))
-    };
     web::card(
         "Tokens",
         html! {
             @if rows.is_empty() {
-                (web::empty_state("No tokens", "The service cannot show who it is.", None))
+                (web::empty_state("No tokens yet", "The service authenticates with a token.", None))
             } @else {
-                (web::table("Tokens", &["Label", "For", "Issued", "Last used", "Until", ""], &rows))
+                (web::table("Tokens", &["Label", "Services", "Created", "Last used", "Expires", ""], &rows))
             }
-            (web::form(&format!("/accounts/{name}/tokens"), csrf, fields))
+            (form)
         },
     )
 }
 
-/// When a token ends, and whether that is soon.
+fn token_form(name: &str, csrf: &str, typed: Option<&NewTokenForm>, errors: &[FieldError]) -> Markup {
+    let value = |of: fn(&NewTokenForm) -> &str, default| typed.map_or(default, of);
+    let fields = html! {
+        (web::field(Field {
+            value: value(|form| &form.label, ""),
+            hint: Some("What it is for, or where it is used."),
+            ..Field::new("label", "Label", Kind::Text).error_from(errors)
+        }))
+        (web::field(Field {
+            value: value(|form| &form.audience, ""),
+            hint: Some("Services that accept it, separated by spaces. Empty: all services."),
+            required: false,
+            ..Field::new("audience", "Services", Kind::Text).error_from(errors)
+        }))
+        (web::field(Field {
+            value: value(|form| &form.days, "365"),
+            ..Field::new("days", "Valid for (days)", Kind::Number).error_from(errors)
+        }))
+        (web::button("Create token", Action::Primary))
+    };
+    web::form(&format!("/accounts/{name}/tokens"), csrf, fields)
+}
+
+/// When a token expires, and whether that is soon.
 fn until(token: &Token, now: i64) -> Markup {
     let days = (token.expires_at - now) / (24 * 3600);
     html! {
         (when(token.expires_at)) " "
         @if token.revoked_at.is_some() { (web::badge("Revoked", Tone::Bad)) }
-        @else if token.expires_at <= now { (web::badge("Ended", Tone::Neutral)) }
-        @else if days < 14 { (web::badge(&format!("In {days} days"), Tone::Warning)) }
+        @else if token.expires_at <= now { (web::badge("Expired", Tone::Neutral)) }
+        @else if days < 14 { (web::badge(&format!("Expires in {days} days"), Tone::Warning)) }
     }
 }
 
@@ -422,46 +507,58 @@ pub(super) struct NewTokenForm {
     days: String,
 }
 
-pub(super) async fn issue_token(Path(name): Path<String>, posted: Posted<NewTokenForm>) -> Answer {
-    let Posted { visitor, form } = posted;
+pub(super) async fn issue_token(Path(name): Path<String>, submission: Submission<NewTokenForm>) -> Answer {
+    let (visitor, form) = match submission {
+        Submission::Valid(visitor, form) => (visitor, form),
+        Submission::Expired(visitor, form) => {
+            let typed = Typed { change: None, token: Some(&form) };
+            return account_page(&visitor, StatusCode::FORBIDDEN, &name, &typed, &expired_form()).await;
+        }
+    };
+    let typed = Typed { change: None, token: Some(&form) };
     let at = format!("/accounts/{name}");
     let Ok(days) = form.days.trim().parse::<u32>() else {
-        let what = Problem::field("days", format!("`{}` is no number of days", form.days));
-        return visitor.failed(&at, &what);
+        let text = format!("`{}` is not a whole number of days.", form.days);
+        let errors = [FieldError { field: "days", text }];
+        return account_page(&visitor, StatusCode::UNPROCESSABLE_ENTITY, &name, &typed, &errors).await;
     };
     let request = IssueTokenRequest {
         name: name.clone(),
-        label: form.label,
+        label: form.label.clone(),
         audience: split(&form.audience),
         lifetime_seconds: Some(i64::from(days) * 24 * 3600),
     };
     match visitor.calls.issue_token(request).await {
         Ok(issued) => {
-            let what = "Put it into a file that only the service can read.";
-            Ok(once(&visitor, &format!("A token of {name}"), "Token", &issued.token, what, &at))
+            let what = "Store it in a file that only the service can read.";
+            Ok(once(&visitor, &format!("Token of {name}"), "Token", &issued.token, what, &at))
         }
-        Err(problem) => visitor.failed(&at, &problem),
+        Err(problem) if problem.field.is_some() => {
+            let errors = field_errors(&problem, &["label", "audience", "days"]);
+            account_page(&visitor, problem.status(), &name, &typed, &errors).await
+        }
+        Err(problem) => Ok(visitor.failed(&at, &problem)),
     }
 }
 
 pub(super) async fn ask_revoke(visitor: Visitor, Path((name, id)): Path<(String, String)>) -> Answer {
     let name = named(&name)?;
-    let id = Uuid::parse_str(&id).map_err(|_no_id| Problem::not_found("there is no such token"))?;
-    let what = "Within 30 seconds no service takes it any more. This cannot be undone.";
+    let id = Uuid::parse_str(&id).map_err(|_| Problem::not_found("There is no such token."))?;
+    let what = "Within 30 seconds no service accepts it any more. This cannot be undone.";
     let (at, back) = (format!("/accounts/{name}/tokens/{id}/revoke"), format!("/accounts/{name}"));
-    Ok(ask(&visitor, &format!("Revoke this token of {name}?"), &at, what, "Revoke it", &back))
+    Ok(ask(&visitor, &format!("Revoke this token of {name}?"), &at, what, "Revoke token", &back))
 }
 
 pub(super) async fn revoke_token(
     Path((name, id)): Path<(String, String)>,
-    posted: Posted<Nothing>,
+    posted: Posted<NoFields>,
 ) -> Answer {
-    let Posted { visitor, form: Nothing {} } = posted;
+    let Posted { sender: visitor, form: NoFields {} } = posted;
     let revoked = visitor.calls.revoke_token(RevokeTokenRequest { name: name.clone(), id }).await;
-    visitor.told(&format!("/accounts/{name}"), revoked, "The token is revoked.")
+    Ok(visitor.finish(&format!("/accounts/{name}"), revoked, "Token revoked."))
 }
 
-/// A name of an account: what is none must not lead a form elsewhere.
+/// The name of an account in a path. Anything else could lead a form to another path.
 fn named(text: &str) -> Result<Name, Problem> {
-    Name::parse(text).map_err(|_no_name| Problem::not_found("there is no such account"))
+    Name::parse(text).map_err(|_| Problem::not_found("There is no such account."))
 }

@@ -1,4 +1,4 @@
-//! Pages for admins: the login policy, and what it says of whom.
+//! Pages for admins: the login policy, and explanations of its decisions.
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -6,11 +6,12 @@ use maud::{Markup, html};
 use mc_api::mcias::{ExplainPolicyRequest, Explanation, GetPolicyRequest, Policy, Rule, SetPolicyRequest};
 use mcdsl::http::Query;
 use mcdsl::problem::Problem;
+use mcdsl::web::session::{expired_form, field_errors};
 use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Tone, Width};
 use serde::Deserialize;
 
-use super::visit::{Answer, Posted, Visitor, errors};
-use super::{split, words};
+use super::visitor::{Posted, Submission, Visitor};
+use super::{Answer, split};
 
 const EFFECTS: [Choice<'static>; 2] =
     [Choice { value: "allow", label: "Allow" }, Choice { value: "deny", label: "Deny" }];
@@ -26,36 +27,46 @@ pub(super) struct Question {
 }
 
 pub(super) async fn page(visitor: Visitor, Query(question): Query<Question>) -> Answer {
+    policy_page(&visitor, StatusCode::OK, &question, None, &[]).await
+}
+
+async fn policy_page(
+    visitor: &Visitor,
+    status: StatusCode,
+    question: &Question,
+    default: Option<&str>,
+    errors: &[FieldError],
+) -> Answer {
     let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
-    let asked = !question.username.is_empty() || !question.service.is_empty();
-    let answer = if asked { Some(explain(&visitor, &question).await) } else { None };
+    let is_asked = !question.username.is_empty() || !question.service.is_empty();
+    let answer = if is_asked { Some(explain(visitor, question).await) } else { None };
     let failed = match &answer {
-        Some(Err(problem)) => errors(problem, &["username", "service", "tags"]),
-        _ => Vec::new(),
+        Some(Err(problem)) => field_errors(problem, &["username", "service", "tags"]).to_vec(),
+        _ => errors.to_vec(),
     };
     let csrf = visitor.csrf();
     let body = html! {
         (web::card("Rules", html! {
-            p { "Of the rules that match, those of the lowest number decide; where one of them denies, it is denied." }
+            p { "The lowest matching priority decides; on a tie, Deny wins." }
             @if policy.rules.is_empty() {
                 (web::empty_state("No rules", "The default decides.", None))
             } @else {
-                (web::table("Rules, in the order in which they decide", &["Name", "Priority", "Effect", "Matches", ""], &rows(&policy)))
+                (web::table("Rules by priority", &["Name", "Priority", "Effect", "Matches", ""], &rows(&policy)))
             }
             (web::form("/policy/default", &csrf, html! {
                 input type="hidden" name="revision" value=(policy.revision);
-                (web::field(Field { value: &policy.default, ..Field::new("default", "Where no rule matches", Kind::Select(&EFFECTS)) }))
-                (web::button("Save", Action::Secondary))
+                (web::field(Field { value: default.unwrap_or(&policy.default), ..Field::new("default", "No rule matches (default)", Kind::Select(&EFFECTS)) }))
+                (web::button("Save default", Action::Secondary))
             }))
         }))
-        (web::card("What would happen?", html! {
-            (question_form(&question, &failed))
-            @if let Some(Ok(explained)) = &answer { (answered(&question, explained)) }
+        (web::card("Explain a login", html! {
+            (question_form(question, &failed))
+            @if let Some(Ok(explained)) = &answer { (answered(question, explained)) }
         }))
     };
     let add = web::link_button("/policy/rule", "New rule", Action::Primary);
     let change = |page| Page { actions: add, errors: &failed, ..page };
-    Ok(visitor.page_with(StatusCode::OK, change, "Login policy", body))
+    Ok(visitor.page_with(status, change, "Login policy", body))
 }
 
 async fn explain(visitor: &Visitor, question: &Question) -> Result<Explanation, Problem> {
@@ -72,13 +83,13 @@ fn question_form(question: &Question, errors: &[FieldError]) -> Markup {
     web::search_form(
         "/policy",
         html! {
-            (web::field(Field { value: &question.username, ..Field::new("username", "Account", Kind::Text).error_from(errors) }))
+            (web::field(Field { value: &question.username, ..Field::new("username", "Username", Kind::Text).error_from(errors) }))
             (web::field(Field { value: &question.service, ..Field::new("service", "Service", Kind::Text).error_from(errors) }))
             (web::field(Field {
                 value: &question.tags,
-                hint: Some("Those that it is registered with, where this is empty."),
+                hint: Some("Empty: the tags that the service is registered with."),
                 required: false,
-                ..Field::new("tags", "Tags of the service", Kind::Text).error_from(errors)
+                ..Field::new("tags", "Service tags", Kind::Text).error_from(errors)
             }))
             (web::button("Explain", Action::Secondary))
         },
@@ -91,13 +102,13 @@ fn answered(question: &Question, explained: &Explanation) -> Markup {
         || html! { "the default" },
         |rule| html! { "rule " strong { (rule.name) } ": " (matches(rule)) },
     );
-    let also: Vec<String> =
+    let others: Vec<String> =
         explained.also.iter().map(|rule| format!("{} ({})", rule.name, rule.effect)).collect();
     web::facts(&[
-        ("Login", html! { (question.username) " at " (question.service) " " (effect(&explained.effect)) }),
+        ("Login", html! { (question.username) " to " (question.service) " " (effect(&explained.effect)) }),
         ("Decided by", by),
-        ("Also match", html! { (words(&also)) }),
-        ("Tags of the service", html! { (words(&explained.tags)) }),
+        ("Other matching rules", html! { (others.join(", ")) }),
+        ("Service tags", html! { (explained.tags.join(", ")) }),
     ])
 }
 
@@ -111,15 +122,15 @@ fn rows(policy: &Policy) -> Vec<Vec<Markup>> {
         vec![
             html! { (rule.name) },
             html! { (rule.priority) },
-            effect(&rule.effect),
+            html! { (if rule.effect == "deny" { "Deny" } else { "Allow" }) },
             html! { (matches(rule)) },
-            html! { a href=(edit) { "Change" span.hidden { " " (rule.name) } } },
+            html! { a href=(edit) { "Edit" span.hidden { " " (rule.name) } } },
         ]
     };
     policy.rules.iter().map(row).collect()
 }
 
-/// What a rule is about, in words.
+/// What a rule matches, as a sentence.
 fn matches(rule: &Rule) -> String {
     let parts = [
         ("role", &rule.roles),
@@ -133,7 +144,7 @@ fn matches(rule: &Rule) -> String {
     if said.is_empty() { "everything".to_owned() } else { said.join("; ") }
 }
 
-/// All of a policy, as it is sent back.
+/// A whole policy, to be stored again.
 fn request(policy: Policy, revision: i64) -> SetPolicyRequest {
     SetPolicyRequest { default: policy.default, rules: policy.rules, revision: Some(revision) }
 }
@@ -144,12 +155,18 @@ pub(super) struct Default {
     revision: i64,
 }
 
-pub(super) async fn set_default(posted: Posted<Default>) -> Answer {
-    let Posted { visitor, form } = posted;
+pub(super) async fn set_default(submission: Submission<Default>) -> Answer {
+    let (visitor, form) = match submission {
+        Submission::Valid(visitor, form) => (visitor, form),
+        Submission::Expired(visitor, form) => {
+            let (status, typed) = (StatusCode::FORBIDDEN, Some(form.default.as_str()));
+            return policy_page(&visitor, status, &Question::default(), typed, &expired_form()).await;
+        }
+    };
     let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
     let request = request(Policy { default: form.default, ..policy }, form.revision);
     let set = visitor.calls.set_policy(request).await;
-    visitor.told("/policy", set, "Saved.")
+    Ok(visitor.finish("/policy", set, "Default saved."))
 }
 
 #[derive(Debug, Deserialize)]
@@ -163,7 +180,7 @@ pub(super) async fn rule(visitor: Visitor, Query(which): Query<Which>) -> Answer
         None => RuleForm { priority: "100".to_owned(), revision: policy.revision, ..RuleForm::default() },
         Some(name) => {
             let found = policy.rules.iter().find(|rule| rule.name == name);
-            let rule = found.ok_or_else(|| Problem::not_found(format!("there is no rule `{name}`")))?;
+            let rule = found.ok_or_else(|| Problem::not_found(format!("There is no rule `{name}`.")))?;
             RuleForm::of(rule, policy.revision)
         }
     };
@@ -172,7 +189,7 @@ pub(super) async fn rule(visitor: Visitor, Query(which): Query<Which>) -> Answer
 
 #[derive(Debug, std::default::Default, Deserialize)]
 pub(super) struct RuleForm {
-    /// The rule that it replaces; none where this is empty.
+    /// The rule that it replaces; empty for a new one.
     #[serde(default)]
     old: String,
     revision: i64,
@@ -208,8 +225,7 @@ impl RuleForm {
     }
 
     fn rule(&self) -> Result<Rule, Problem> {
-        let wrong =
-            |_no_number| Problem::field("priority", format!("`{}` is no whole number", self.priority));
+        let wrong = |_| Problem::field("priority", format!("`{}` is not a whole number.", self.priority));
         Ok(Rule {
             name: self.name.trim().to_owned(),
             priority: self.priority.trim().parse().map_err(wrong)?,
@@ -223,10 +239,10 @@ impl RuleForm {
     }
 }
 
-/// Fields of a rule that list words.
+/// A rule's conditions, each a list of words.
 const LISTS: [(&str, &str, &str); 5] = [
-    ("roles", "Roles", "The account has one of these: admin, user, guest."),
-    ("account_types", "Types", "The account is of one of these: human, system."),
+    ("roles", "Roles", "The account has one of these roles: admin, user, guest."),
+    ("account_types", "Types", "The account has one of these types: human, system."),
     ("usernames", "Accounts", "The account has one of these names."),
     ("services", "Services", "The service has one of these names."),
     ("tags", "Tags", "The service has all of these."),
@@ -246,11 +262,11 @@ fn rule_page(visitor: &Visitor, status: StatusCode, form: &RuleForm, errors: &[F
         (web::field(Field { value: &form.name, ..Field::new("name", "Name", Kind::Text).error_from(errors) }))
         (web::field(Field {
             value: &form.priority,
-            hint: Some("The lowest number decides."),
+            hint: Some("The lowest matching priority decides."),
             ..Field::new("priority", "Priority", Kind::Number).error_from(errors)
         }))
         (web::field(Field { value: &form.effect, ..Field::new("effect", "Effect", Kind::Select(&EFFECTS)).error_from(errors) }))
-        (web::fieldset("Matches, where each of these does; an empty one matches everything", html! {
+        (web::fieldset("Conditions: all must match, and an empty one matches everything", html! {
             @for (name, label, hint) in LISTS {
                 (web::field(Field {
                     value: value(name),
@@ -260,40 +276,44 @@ fn rule_page(visitor: &Visitor, status: StatusCode, form: &RuleForm, errors: &[F
                 }))
             }
         }))
-        (web::button("Save", Action::Primary))
+        (web::button("Save rule", Action::Primary))
     };
     let csrf = visitor.csrf();
     let body = html! {
         div.card { (web::form("/policy/rule", &csrf, fields)) }
         @if !form.old.is_empty() {
-            (web::card("Remove", web::form("/policy/rule/remove", &csrf, html! {
+            (web::card("Delete", web::form("/policy/rule/remove", &csrf, html! {
                 input type="hidden" name="name" value=(form.old);
                 input type="hidden" name="revision" value=(form.revision);
-                (web::button("Remove the rule", Action::Danger))
+                (web::button("Delete rule", Action::Danger))
             })))
         }
     };
-    let title = if form.old.is_empty() { "New rule" } else { "Rule" };
+    let title = if form.old.is_empty() { "New rule" } else { form.old.as_str() };
     visitor.page_with(status, |page| Page { width: Width::Text, errors, ..page }, title, body)
 }
 
-pub(super) async fn save_rule(posted: Posted<RuleForm>) -> Answer {
-    let Posted { visitor, form } = posted;
+pub(super) async fn save_rule(submission: Submission<RuleForm>) -> Answer {
+    let (visitor, form) = match submission {
+        Submission::Valid(visitor, form) => (visitor, form),
+        Submission::Expired(visitor, form) => {
+            return Ok(rule_page(&visitor, StatusCode::FORBIDDEN, &form, &expired_form()));
+        }
+    };
     let saved = async {
         let rule = form.rule()?;
         let mut policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
         policy.rules.retain(|other| other.name != form.old);
-        // Last, so that what is wrong with it is told of it and not of another of the same name.
+        // Last, so that an error names it and not another rule of the same name.
         policy.rules.push(rule);
         visitor.calls.set_policy(request(policy, form.revision)).await
     };
     match saved.await {
-        Ok(_) => visitor.done("/policy", "Saved."),
+        Ok(_) => Ok(visitor.done("/policy", format!("Rule {} saved.", form.name.trim()))),
         Err(problem) => {
             let mut fields = vec!["name", "priority", "effect"];
             fields.extend(LISTS.iter().map(|(name, _, _)| *name));
-            // `rules[7].tags[0]` is about the field `tags` of the one rule that is shown.
-            let errors = errors(&problem, &fields);
+            let errors = field_errors(&problem, &fields);
             Ok(rule_page(&visitor, problem.status(), &form, &errors))
         }
     }
@@ -306,9 +326,9 @@ pub(super) struct Remove {
 }
 
 pub(super) async fn remove_rule(posted: Posted<Remove>) -> Answer {
-    let Posted { visitor, form } = posted;
+    let Posted { sender: visitor, form } = posted;
     let mut policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
     policy.rules.retain(|rule| rule.name != form.name);
     let removed = visitor.calls.set_policy(request(policy, form.revision)).await;
-    visitor.told("/policy", removed, "The rule is removed.")
+    Ok(visitor.finish("/policy", removed, &format!("Rule {} deleted.", form.name)))
 }

@@ -58,13 +58,7 @@ impl Local {
         let link = runtime.block_on(app.make_admin("ada")).unwrap();
         let routes = app.routes(limits.clone());
         let wrap = |router| {
-            middleware(
-                router,
-                limits.clone(),
-                Arc::new(Metrics::default()),
-                clock.clone(),
-                &[mcias::web::DIALECT],
-            )
+            middleware(router, limits.clone(), Arc::new(Metrics::default()), clock.clone(), &routes.dialects)
         };
         let (router, grpc) = (wrap(routes.api.merge(routes.pages)), wrap(routes.grpc));
         let local = Self { clock, app, router, grpc, routes: routes.routes, runtime, folder };
