@@ -64,10 +64,8 @@ fn ctl_covers_a_daily_workflow() {
     assert!(ctl.run(0, &["whoami"]).contains("admin"));
 
     ctl.run(0, &["account", "create", "mcr", "--type", "system", "--tag", "prod"]);
-    assert!(
-        ctl.run(6, &["account", "create", "mcr", "--type", "system"]).contains("name: there is an account")
-    );
-    assert!(ctl.run(1, &["account", "update", "mcr", "--role", "admin"]).contains("has no roles"));
+    assert!(ctl.run(6, &["account", "create", "mcr", "--type", "system"]).contains("name: `mcr` exists"));
+    assert!(ctl.run(1, &["account", "update", "mcr", "--role", "admin"]).contains("roles: "));
     ctl.run(0, &["account", "create", "bob", "--role", "user"]);
     let link = ctl.json(&["account", "link", "bob"])["url"].as_str().unwrap().to_owned();
     assert!(link.contains("/welcome/"));
@@ -117,7 +115,8 @@ fn ctl_covers_a_daily_workflow() {
     let verdict = ctl.json(&["audit", "verify"]);
     assert_eq!(verdict["intact"], true);
     let (number, hash) = (&verdict["last_entry"], verdict["last_hash"].as_str().unwrap());
-    let verify = |code, checkpoint: &str| ctl.run(code, &["audit", "verify", "--from-checkpoint", checkpoint]);
+    let verify =
+        |code, checkpoint: &str| ctl.run(code, &["audit", "verify", "--from-checkpoint", checkpoint]);
     verify(0, &format!("{number}:{hash}"));
     verify(7, &format!("{number}:{}", "1".repeat(64)));
     verify(2, hash);
