@@ -4,7 +4,7 @@ pub mod challenges;
 pub mod password;
 pub mod policy;
 pub mod recovery;
-pub mod steady;
+pub mod clock_stability;
 pub mod throttle;
 pub mod token;
 pub mod totp;

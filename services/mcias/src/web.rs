@@ -101,6 +101,8 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     page(Method::GET, "/accounts/{name}/tokens/{id}/revoke", ADMIN, get(accounts::ask_revoke));
     page(Method::POST, "/accounts/{name}/tokens/{id}/revoke", ADMIN, post(accounts::revoke_token));
     page(Method::GET, "/policy", ADMIN, get(policy::page));
+    page(Method::GET, "/policy/history", ADMIN, get(policy::history));
+    page(Method::GET, "/policy/diff", ADMIN, get(policy::diff));
     page(Method::POST, "/policy/default", ADMIN, post(policy::set_default));
     page(Method::GET, "/policy/rule", ADMIN, get(policy::rule));
     page(Method::POST, "/policy/rule", ADMIN, post(policy::save_rule));
