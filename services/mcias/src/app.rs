@@ -37,8 +37,8 @@ use rusqlite::Connection;
 pub use jobs::Counters;
 
 use crate::config::Config;
-use crate::domain::password::Hasher;
 use crate::domain::clock_stability::ClockStability;
+use crate::domain::password::Hasher;
 use crate::domain::policy::SPEC;
 use crate::domain::throttle::Throttle;
 use crate::domain::token::KeyRing;
@@ -101,7 +101,10 @@ pub enum StartError {
 
 /// All operations of MCIAS.
 pub fn operations() -> impl Iterator<Item = &'static &'static Operation> {
-    mc_api::mcias::operations::ALL.iter().chain(mc_api::audit::operations::ALL).chain(mc_api::policy::operations::ALL)
+    mc_api::mcias::operations::ALL
+        .iter()
+        .chain(mc_api::audit::operations::ALL)
+        .chain(mc_api::policy::operations::ALL)
 }
 
 /// The OpenAPI document.

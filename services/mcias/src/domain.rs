@@ -1,10 +1,10 @@
 //! What MCIAS decides, as plain functions: no socket, no SQL, no clock.
 
 pub mod challenges;
+pub mod clock_stability;
 pub mod password;
 pub mod policy;
 pub mod recovery;
-pub mod clock_stability;
 pub mod throttle;
 pub mod token;
 pub mod totp;

@@ -8,7 +8,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use mc_api::policy as api;
 use rusqlite::Connection;
 
-use super::messages::{self, change_message, diff_message, explanation_message, policy_message, summary_message, warning_messages};
+use super::messages::{
+    self, change_message, diff_message, explanation_message, policy_message, summary_message,
+    warning_messages,
+};
 use super::store::{self, Revision, Stored};
 use super::{Document, InvalidField, Policy, PolicySpec, Question, Reference, decision_changes, diff};
 use crate::audit::{AuditedDatabase, Event, Fault};
@@ -103,7 +106,9 @@ pub trait PolicyHost: Send + Sync + 'static {
     ) -> impl Future<Output = Result<api::PolicyDocument, Problem>> + Send {
         async move {
             let revision = revision(self, "revision", request.revision).await?;
-            Ok(Current::new(self.policy_spec(), revision).map_err(|error| Problem::internal(&error))?.message())
+            Ok(Current::new(self.policy_spec(), revision)
+                .map_err(|error| Problem::internal(&error))?
+                .message())
         }
     }
 
@@ -115,7 +120,8 @@ pub trait PolicyHost: Send + Sync + 'static {
     ) -> impl Future<Output = Result<api::DiffPolicyResponse, Problem>> + Send {
         async move {
             let to = request.to.unwrap_or_else(|| self.policy().load().revision);
-            let (before, after) = (revision(self, "from", request.from).await?, revision(self, "to", to).await?);
+            let (before, after) =
+                (revision(self, "from", request.from).await?, revision(self, "to", to).await?);
             Ok(diff_message(request.from, to, diff(&before.document, &after.document)))
         }
     }
@@ -205,7 +211,9 @@ pub fn stored_policy(db: &Connection, spec: &'static PolicySpec) -> Result<Polic
 impl Catalog {
     fn knows(&self, reference: Reference<'_>) -> bool {
         let account = |name| {
-            self.accounts.as_ref().is_none_or(|accounts| accounts.iter().any(|account| account.name() == name))
+            self.accounts
+                .as_ref()
+                .is_none_or(|accounts| accounts.iter().any(|account| account.name() == name))
         };
         let resource = |is_it: &dyn Fn(&Resource) -> bool| {
             self.resources.as_ref().is_none_or(|resources| resources.iter().any(is_it))
@@ -218,7 +226,12 @@ impl Catalog {
     }
 
     /// Decisions that a draft would change, and whether there may be more than are listed.
-    fn changes(&self, spec: &PolicySpec, current: &Policy, draft: &Policy) -> (Vec<api::DecisionChange>, bool) {
+    fn changes(
+        &self,
+        spec: &PolicySpec,
+        current: &Policy,
+        draft: &Policy,
+    ) -> (Vec<api::DecisionChange>, bool) {
         let accounts = self.accounts.iter().flatten();
         let questions = accounts.flat_map(|account| {
             self.resources.iter().flatten().flat_map(move |resource| {
@@ -233,8 +246,10 @@ impl Catalog {
         let max_questions = MAX_COMPARISONS / (current.rules().len() + draft.rules().len() + 1);
         let mut asked = 0;
         let questions = questions.inspect(|_| asked += 1).take(max_questions);
-        let mut changes: Vec<_> =
-            decision_changes(current, draft, questions).take(MAX_CHANGES + 1).map(|it| change_message(&it)).collect();
+        let mut changes: Vec<_> = decision_changes(current, draft, questions)
+            .take(MAX_CHANGES + 1)
+            .map(|it| change_message(&it))
+            .collect();
         let more = changes.len() > MAX_CHANGES || asked >= max_questions;
         changes.truncate(MAX_CHANGES);
         (changes, more)
@@ -303,19 +318,19 @@ async fn store_document<H: PolicyHost + ?Sized>(
     let text = serde_json::to_vec(&document).expect("a policy can be written as JSON");
     let detail = format!("{} rules, SHA-256 {}", document.rules.len(), hex(digest(&SHA256, &text).as_ref()));
     let event = Event::from(permit).with_detail(detail);
-    let work = move |db: &Connection, event: &mut Event| {
-        match store::set(db, expected, &document, created_at, &actor)? {
-            Stored::As(revision) => {
-                H::check_stored(db, &policy)?;
-                event.target = format!("revision {revision}");
-                Ok(Some(Arc::new(Current { policy, revision, created_at, actor })))
-            }
-            Stored::Unchanged => {
-                event.unchanged();
-                Ok(None)
-            }
-            Stored::Conflict { current } => Err(conflict(current).into()),
+    let work = move |db: &Connection, event: &mut Event| match store::set(
+        db, expected, &document, created_at, &actor,
+    )? {
+        Stored::As(revision) => {
+            H::check_stored(db, &policy)?;
+            event.target = format!("revision {revision}");
+            Ok(Some(Arc::new(Current { policy, revision, created_at, actor })))
         }
+        Stored::Unchanged => {
+            event.unchanged();
+            Ok(None)
+        }
+        Stored::Conflict { current } => Err(conflict(current).into()),
     };
     let in_force = host.policy().clone();
     let follow = move |stored: &Option<Arc<Current>>| {
@@ -336,10 +351,14 @@ async fn explain<H: PolicyHost + ?Sized>(
     let spec = host.policy_spec();
     let operation = operation(spec, request.operation.as_deref())?;
     if request.resource.is_empty() {
-        return Err(Problem::field("resource", format!("is empty; expected the name of a {}", spec.resource_noun.one)));
+        return Err(Problem::field(
+            "resource",
+            format!("is empty; expected the name of a {}", spec.resource_noun.one),
+        ));
     }
     let draft = request.draft.as_ref().map(|draft| {
-        let invalid = |invalid: InvalidField| Problem::field(format!("draft.{}", invalid.field), invalid.problem);
+        let invalid =
+            |invalid: InvalidField| Problem::field(format!("draft.{}", invalid.field), invalid.problem);
         let document = messages::document(&draft.default, &draft.rules).map_err(invalid)?;
         Policy::new(spec, document).map_err(invalid)
     });
@@ -347,12 +366,14 @@ async fn explain<H: PolicyHost + ?Sized>(
     let described = described(&name, request.account_type.as_deref(), &request.roles)?;
     let (known, registered_tags) = host.look_up(&name, &request.resource).await?;
     let Some(account) = described.or(known) else {
-        let detail = format!("There is no account `{name}` here; state `account_type` and `roles` to describe one.");
+        let detail =
+            format!("There is no account `{name}` here; state `account_type` and `roles` to describe one.");
         return Err(Problem { field: Some("account".to_owned()), ..Problem::not_found(detail) });
     };
     let use_registered = given.is_empty() && request.registered_tags.unwrap_or(true);
     let resource_tags = if use_registered { registered_tags } else { given.into_iter().collect() };
-    let question = Question { account: &account, resource: &request.resource, resource_tags: &resource_tags, operation };
+    let question =
+        Question { account: &account, resource: &request.resource, resource_tags: &resource_tags, operation };
     let current = host.policy().load();
     let policy = draft.as_ref().unwrap_or(&current.policy);
     let tags = resource_tags.iter().map(ToString::to_string).collect();
@@ -366,7 +387,9 @@ fn operation(spec: &PolicySpec, word: Option<&str>) -> Result<&'static str, Prob
         (None, _) => Err(Problem::field("operation", format!("is missing; expected {}", known()))),
         (Some(word), all) => {
             let found = all.iter().copied().find(|operation| *operation == word);
-            found.ok_or_else(|| Problem::field("operation", format!("is not an operation; expected {}", known())))
+            found.ok_or_else(|| {
+                Problem::field("operation", format!("is not an operation; expected {}", known()))
+            })
         }
     }
 }
@@ -381,7 +404,9 @@ fn described(name: &Name, account_type: Option<&str>, roles: &[String]) -> Resul
             Ok(Some(Account::Human { name: name.clone(), roles: roles.into_iter().collect() }))
         }
         Some(AccountType::System) if roles.is_empty() => Ok(Some(Account::System { name: name.clone() })),
-        Some(AccountType::System) => Err(Problem::field("roles", "are for people: a system account has none")),
+        Some(AccountType::System) => {
+            Err(Problem::field("roles", "are for people: a system account has none"))
+        }
         None if roles.is_empty() => Ok(None),
         None => Err(Problem::field("roles", "describe an account: `account_type` is needed as well")),
     }

@@ -69,7 +69,12 @@ pub(super) fn rule_message(rule: &Rule) -> api::Rule {
 }
 
 /// A policy with its revision, its rules in the order in which they decide.
-pub(super) fn policy_message(policy: &Policy, revision: i64, created_at: i64, actor: String) -> api::PolicyDocument {
+pub(super) fn policy_message(
+    policy: &Policy,
+    revision: i64,
+    created_at: i64,
+    actor: String,
+) -> api::PolicyDocument {
     api::PolicyDocument {
         default: policy.default_effect().as_str().to_owned(),
         rules: policy.rules().iter().map(rule_message).collect(),
@@ -180,11 +185,26 @@ mod tests {
         let words = |list: &[&str]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
         for (rules, expected) in [
             (message(|rule| rule.name = "A".to_owned()), "rules[1].name: `A` contains 'A'"),
-            (message(|rule| rule.effect = "no".to_owned()), "rules[1].effect: `no` is not an effect; expected `allow` or `deny`"),
-            (message(|rule| rule.roles = words(&["user", "root"])), "rules[1].roles[1]: `root` is not a role; expected `admin`, `user` or `guest`"),
-            (message(|rule| rule.account_types = words(&["robot"])), "rules[1].account_types[0]: `robot` is not an account type; expected `human` or `system`"),
-            (message(|rule| rule.accounts = words(&["a", "b", "?"])), "rules[1].accounts[2]: `?` contains '?'"),
-            (message(|rule| rule.resources = words(&["{user}"])), "rules[1].resources[0]: `{user}` contains a brace"),
+            (
+                message(|rule| rule.effect = "no".to_owned()),
+                "rules[1].effect: `no` is not an effect; expected `allow` or `deny`",
+            ),
+            (
+                message(|rule| rule.roles = words(&["user", "root"])),
+                "rules[1].roles[1]: `root` is not a role; expected `admin`, `user` or `guest`",
+            ),
+            (
+                message(|rule| rule.account_types = words(&["robot"])),
+                "rules[1].account_types[0]: `robot` is not an account type; expected `human` or `system`",
+            ),
+            (
+                message(|rule| rule.accounts = words(&["a", "b", "?"])),
+                "rules[1].accounts[2]: `?` contains '?'",
+            ),
+            (
+                message(|rule| rule.resources = words(&["{user}"])),
+                "rules[1].resources[0]: `{user}` contains a brace",
+            ),
             (message(|rule| rule.resource_tags = words(&[""])), "rules[1].resource_tags[0]: "),
             (message(|rule| rule.operations = words(&["a b"])), "rules[1].operations[0]: `a b` contains ' '"),
         ] {

@@ -136,7 +136,11 @@ pub fn warnings(warnings: &[api::Warning]) -> Markup {
 
 /// Revisions, newest first. A revision's number leads to what it changed: it is appended to `diff_href`, `/policy/diff?to=`.
 #[must_use]
-pub fn revisions(list: &api::ListPolicyRevisionsResponse, diff_href: &str, time: impl Fn(i64) -> Markup) -> Markup {
+pub fn revisions(
+    list: &api::ListPolicyRevisionsResponse,
+    diff_href: &str,
+    time: impl Fn(i64) -> Markup,
+) -> Markup {
     let row = |revision: &api::PolicyRevision| {
         let number = revision.revision;
         vec![
@@ -235,12 +239,18 @@ mod tests {
 
     /// A page's text without its tags.
     fn text(markup: &Markup) -> String {
-        let parts = markup.0.split('<').filter_map(|part| part.split_once('>').map(|(_, text)| text).or(Some(part)));
+        let parts =
+            markup.0.split('<').filter_map(|part| part.split_once('>').map(|(_, text)| text).or(Some(part)));
         parts.collect()
     }
 
     fn rule(name: &str, change: impl Fn(&mut api::Rule)) -> api::Rule {
-        let mut rule = api::Rule { name: name.to_owned(), priority: 7, effect: "deny".to_owned(), ..api::Rule::default() };
+        let mut rule = api::Rule {
+            name: name.to_owned(),
+            priority: 7,
+            effect: "deny".to_owned(),
+            ..api::Rule::default()
+        };
         change(&mut rule);
         rule
     }
@@ -282,7 +292,10 @@ mod tests {
         assert!(page.0.contains("&lt;guest&gt;") && !page.0.contains("<guest>"), "{}", page.0);
         assert!(page.0.contains("href=\"/policy/rule?name=guests\""), "{}", page.0);
         let last = page.0.rsplit("<tr>").next().unwrap();
-        assert!(last.contains("No rule matches") && last.contains("Allow") && last.contains("/policy/default"), "{last}");
+        assert!(
+            last.contains("No rule matches") && last.contains("Allow") && last.contains("/policy/default"),
+            "{last}"
+        );
         assert!(!page.0.contains("style="), "{}", page.0);
     }
 
@@ -299,7 +312,10 @@ mod tests {
             effect: "deny".to_owned(),
             decided_by: "rule".to_owned(),
             deciding_rule: Some(rule("b", |_| ())),
-            examined: vec![examined("a", false, "bob has role user, not guest"), examined("b", true, "The rule matches everything")],
+            examined: vec![
+                examined("a", false, "bob has role user, not guest"),
+                examined("b", true, "The rule matches everything"),
+            ],
             other_matches: vec![rule("c", |_| ())],
             not_reached: 2,
             resource_tags: Vec::new(),
@@ -321,7 +337,11 @@ mod tests {
             rest = &rest[at..];
         }
         assert!(page.0.contains("href=\"/policy?account=bob&amp;service=mcr\""), "{}", page.0);
-        let none = api::ExplainPolicyResponse { effect: "allow".to_owned(), decided_by: "default".to_owned(), ..Default::default() };
+        let none = api::ExplainPolicyResponse {
+            effect: "allow".to_owned(),
+            decided_by: "default".to_owned(),
+            ..Default::default()
+        };
         assert!(text(&explanation(&none, "/")).contains("by the default: no rule matches"));
     }
 
@@ -338,11 +358,23 @@ mod tests {
             default: Some(field("default", &["deny"], &["allow"])),
             added: vec![rule("new", |rule| rule.roles = words(&["user"]))],
             removed: vec![rule("old", |_| ())],
-            changed: vec![api::RuleChange { name: "same".to_owned(), fields: vec![field("roles", &[], &["user", "guest"])] }],
+            changed: vec![api::RuleChange {
+                name: "same".to_owned(),
+                fields: vec![field("roles", &[], &["user", "guest"])],
+            }],
         };
         let expected = [
-            "- default: deny", "+ default: allow", "- rule old", "-   priority: 7", "-   effect: deny", "+ rule new",
-            "+   priority: 7", "+   effect: deny", "+   roles: user", "  rule same", "+   roles: user, guest",
+            "- default: deny",
+            "+ default: allow",
+            "- rule old",
+            "-   priority: 7",
+            "-   effect: deny",
+            "+ rule new",
+            "+   priority: 7",
+            "+   effect: deny",
+            "+   roles: user",
+            "  rule same",
+            "+   roles: user, guest",
         ];
         assert_eq!(text(&diff(&message)), expected.join("\n"));
         assert!(text(&diff(&api::DiffPolicyResponse::default())).contains("No changes"));

@@ -57,8 +57,9 @@ pub enum Stored {
 /// # Errors
 /// Returns an error if the database fails or the service's migrations inserted no first revision.
 pub fn current(db: &Connection) -> Result<Revision> {
-    let mut select =
-        db.prepare_cached("SELECT revision, document, created_at, actor FROM policy_revisions ORDER BY revision DESC LIMIT 1")?;
+    let mut select = db.prepare_cached(
+        "SELECT revision, document, created_at, actor FROM policy_revisions ORDER BY revision DESC LIMIT 1",
+    )?;
     select.query_row([], read)
 }
 
@@ -67,8 +68,9 @@ pub fn current(db: &Connection) -> Result<Revision> {
 /// # Errors
 /// Returns an error if the database fails.
 pub fn get(db: &Connection, revision: i64) -> Result<Option<Revision>> {
-    let mut select =
-        db.prepare_cached("SELECT revision, document, created_at, actor FROM policy_revisions WHERE revision = ?1")?;
+    let mut select = db.prepare_cached(
+        "SELECT revision, document, created_at, actor FROM policy_revisions WHERE revision = ?1",
+    )?;
     select.query_row([revision], read).optional()
 }
 
@@ -125,7 +127,10 @@ mod tests {
 
     fn document(default: Effect, rules: &[&str]) -> Document {
         let rule = |name: &&str| -> Rule {
-            serde_json::from_str(&format!(r#"{{"name":"{name}","priority":1,"effect":"allow","resources":["a/*"]}}"#)).unwrap()
+            serde_json::from_str(&format!(
+                r#"{{"name":"{name}","priority":1,"effect":"allow","resources":["a/*"]}}"#
+            ))
+            .unwrap()
         };
         Document { default, rules: rules.iter().map(rule).collect() }
     }

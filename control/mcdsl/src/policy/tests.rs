@@ -106,12 +106,8 @@ fn an_explanation_names_the_other_matches() {
     ];
     let policy = policy(&SPEC, Effect::Deny, &rules);
     let (account, resource_tags) = (human("bob", &[]), tags(&[]));
-    let question = Question {
-        account: &account,
-        resource: "x",
-        resource_tags: &resource_tags,
-        operation: "pull",
-    };
+    let question =
+        Question { account: &account, resource: "x", resource_tags: &resource_tags, operation: "pull" };
     let explanation = policy.explain(&question);
     let Decider::Rule(deciding) = explanation.decider else { panic!("{:?}", explanation.decider) };
     assert_eq!((deciding.name.as_str(), explanation.effect), ("c", Effect::Deny));
@@ -125,12 +121,8 @@ fn without_a_matching_rule_the_default_decides() {
         let policy =
             policy(&SPEC, default, &[r#"{"name":"a","priority":1,"effect":"deny","accounts":["ada"]}"#]);
         let (account, resource_tags) = (human("bob", &[]), tags(&[]));
-        let question = Question {
-            account: &account,
-            resource: "x",
-            resource_tags: &resource_tags,
-            operation: "pull",
-        };
+        let question =
+            Question { account: &account, resource: "x", resource_tags: &resource_tags, operation: "pull" };
         let explanation = policy.explain(&question);
         assert_eq!(
             (explanation.effect, explanation.decider, explanation.examined.len()),
@@ -154,12 +146,8 @@ fn admins_bypass_the_rules_only_where_the_service_says_so() {
     };
     assert_eq!((ask(&bypassed, &admin), ask(&bypassed, &user)), (Effect::Allow, Effect::Deny));
     assert_eq!(ask(&plain, &admin), Effect::Deny);
-    let question = Question {
-        account: &admin,
-        resource: "x",
-        resource_tags: &resource_tags,
-        operation: "pull",
-    };
+    let question =
+        Question { account: &admin, resource: "x", resource_tags: &resource_tags, operation: "pull" };
     assert_eq!(bypassed.explain(&question).decider, Decider::AdminBypass);
 }
 
@@ -341,7 +329,8 @@ fn oracle(rules: &[Rule], default: Effect, question: &Question<'_>) -> Effect {
         literal => literal == operation,
     };
     let matching = rules.iter().filter(|rule| {
-        (rule.roles.is_empty() || rule.roles.iter().any(|role| account.roles().words().any(|own| own == role.as_str())))
+        (rule.roles.is_empty()
+            || rule.roles.iter().any(|role| account.roles().words().any(|own| own == role.as_str())))
             && (rule.account_types.is_empty() || rule.account_types.contains(&account.account_type()))
             && (rule.accounts.is_empty() || rule.accounts.iter().any(|name| name.as_str() == own_name))
             && (rule.resources.is_empty() || rule.resources.iter().any(resource_matches))

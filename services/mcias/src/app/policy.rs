@@ -51,7 +51,8 @@ impl PolicyHost for Mcias {
     async fn catalog(&self) -> Result<Catalog, Problem> {
         let stored = self.read(|db| store::accounts::list(db, "", None, "", u32::MAX)).await?;
         let mut services: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
-        for (service, tags) in stored.iter().filter_map(|it| it.service.as_ref().map(|name| (name, &it.tags))) {
+        for (service, tags) in stored.iter().filter_map(|it| it.service.as_ref().map(|name| (name, &it.tags)))
+        {
             services.entry(service.clone()).or_default().extend(tags.iter().cloned());
         }
         services.insert(self.service.name.clone(), self.service.tags.clone());

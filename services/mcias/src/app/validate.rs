@@ -177,7 +177,8 @@ impl Mcias {
             Decider::Rule(rule) => format!("rule `{}`", rule.name),
             Decider::Default | Decider::AdminBypass => "its default".to_owned(),
         };
-        let detail = format!("The login policy denies {} access to {}: {rule}.", account.name(), service.name);
+        let detail =
+            format!("The login policy denies {} access to {}: {rule}.", account.name(), service.name);
         Err(Problem::new(Kind::Forbidden, "denied-by-policy", detail))
     }
 

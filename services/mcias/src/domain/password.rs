@@ -157,11 +157,7 @@ impl Hasher {
     pub fn new(params: Params) -> Result<Self, BadParams> {
         let Params { memory_kib, passes, lanes } = params;
         let within = |field, value, min, max| {
-            if (min..=max).contains(&value) {
-                Ok(())
-            } else {
-                Err(BadParams { field, value, min, max })
-            }
+            if (min..=max).contains(&value) { Ok(()) } else { Err(BadParams { field, value, min, max }) }
         };
         within("lanes", lanes, 1, 16)?;
         within("passes", passes, 1, 10)?;

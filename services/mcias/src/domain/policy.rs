@@ -36,12 +36,7 @@ pub fn explain<'p>(policy: &'p Policy, account: &Account, service: &ServiceConte
 /// The question that the policy decides.
 #[must_use]
 pub fn question<'a>(account: &'a Account, service: &'a ServiceContext) -> Question<'a> {
-    Question {
-        account,
-        resource: service.name.as_str(),
-        resource_tags: &service.tags,
-        operation: LOGIN,
-    }
+    Question { account, resource: service.name.as_str(), resource_tags: &service.tags, operation: LOGIN }
 }
 
 #[cfg(test)]

@@ -136,7 +136,8 @@ impl SigningKey {
     }
 
     fn of(pair: &Ed25519KeyPair, der: &[u8], created_at: i64, active_from: i64) -> Self {
-        let public: [u8; 32] = pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes");
+        let public: [u8; 32] =
+            pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes");
         let pkcs8 = Zeroizing::new(der.to_vec());
         Self { kid: thumbprint(&public), pkcs8, public, created_at, active_from }
     }
@@ -174,7 +175,9 @@ impl KeyRing {
     /// Makes a ring of keys in any order.
     #[must_use]
     pub fn new(mut keys: Vec<SigningKey>) -> Self {
-        keys.sort_by(|a, b| (a.active_from, a.created_at, &a.kid).cmp(&(b.active_from, b.created_at, &b.kid)));
+        keys.sort_by(|a, b| {
+            (a.active_from, a.created_at, &a.kid).cmp(&(b.active_from, b.created_at, &b.kid))
+        });
         Self(keys)
     }
 
@@ -253,8 +256,7 @@ impl KeyRing {
             return Err(BadToken::Malformed);
         }
         let header = BASE64URL_NOPAD.decode(header.as_bytes()).map_err(|_| BadToken::Malformed)?;
-        let OurHeader { alg, typ, kid } =
-            serde_json::from_slice(&header).map_err(|_| BadToken::Malformed)?;
+        let OurHeader { alg, typ, kid } = serde_json::from_slice(&header).map_err(|_| BadToken::Malformed)?;
         if alg != "EdDSA" {
             return Err(BadToken::WrongAlgorithm);
         }

@@ -4,8 +4,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 use mc_api::policy::{
-    DiffPolicyRequest, ExplainPolicyRequest, ExplainPolicyResponse, GetPolicyRequest, ListPolicyRevisionsRequest,
-    PolicyDocument, Rule, SetPolicyRequest, Warning,
+    DiffPolicyRequest, ExplainPolicyRequest, ExplainPolicyResponse, GetPolicyRequest,
+    ListPolicyRevisionsRequest, PolicyDocument, Rule, SetPolicyRequest, Warning,
 };
 use mcdsl::http::Query;
 use mcdsl::policy::page::{self as parts, Links};
@@ -61,7 +61,8 @@ pub(super) async fn page(visitor: Visitor, Query(question): Query<Question>) -> 
         (web::link_button("/policy/history", "History", Action::Secondary))
         (web::link_button("/policy/rule", "New rule", Action::Primary))
     };
-    let change = |page| Page { actions, errors: &failed, lead: Some("Who may log in to which service."), ..page };
+    let change =
+        |page| Page { actions, errors: &failed, lead: Some("Who may log in to which service."), ..page };
     Ok(visitor.page_with(StatusCode::OK, change, "Login policy", body))
 }
 
@@ -228,8 +229,7 @@ impl RuleForm {
     }
 
     fn rule(&self) -> Result<Rule, Problem> {
-        let wrong =
-            |_| Problem::field("priority", format!("`{}` is not a whole number", self.priority));
+        let wrong = |_| Problem::field("priority", format!("`{}` is not a whole number", self.priority));
         Ok(Rule {
             name: self.name.trim().to_owned(),
             priority: self.priority.trim().parse().map_err(wrong)?,

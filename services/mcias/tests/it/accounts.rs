@@ -144,7 +144,8 @@ fn the_policy_is_asked_everywhere() {
         rule
     };
     let set = |rules: &[Value]| mcias.set_policy(&admin, "allow", &json!(rules));
-    let guests = rule("no-guests-in-prod", "deny", 5, json!({ "roles": ["guest"], "resource_tags": ["prod"] }));
+    let guests =
+        rule("no-guests-in-prod", "deny", 5, json!({ "roles": ["guest"], "resource_tags": ["prod"] }));
     let equal = rule("guests-anywhere", "allow", 5, json!({ "roles": ["guest"] }));
     assert_eq!(set(&[equal.clone(), guests.clone()]).status, 200);
     // At once, for a session that is there; and deny wins among equals.

@@ -117,7 +117,8 @@ fn ctl_covers_a_daily_workflow() {
     let verdict = ctl.json(&["audit", "verify"]);
     assert_eq!(verdict["intact"], true);
     let (number, hash) = (&verdict["last_entry"], verdict["last_hash"].as_str().unwrap());
-    let verify = |code, checkpoint: &str| ctl.run(code, &["audit", "verify", "--from-checkpoint", checkpoint]);
+    let verify =
+        |code, checkpoint: &str| ctl.run(code, &["audit", "verify", "--from-checkpoint", checkpoint]);
     verify(0, &format!("{number}:{hash}"));
     verify(7, &format!("{number}:{}", "1".repeat(64)));
     verify(2, hash);

@@ -44,7 +44,11 @@ impl PolicyHost for Registry {
         &self.clock
     }
 
-    async fn look_up(&self, account: &Name, resource: &str) -> Result<(Option<Account>, BTreeSet<Name>), Problem> {
+    async fn look_up(
+        &self,
+        account: &Name,
+        resource: &str,
+    ) -> Result<(Option<Account>, BTreeSet<Name>), Problem> {
         let catalog = self.catalog().await?;
         let account = catalog.accounts.iter().flatten().find(|known| known.name() == account).cloned();
         let resource = catalog.resources.iter().flatten().find(|known| known.name == resource);
@@ -53,7 +57,8 @@ impl PolicyHost for Registry {
 
     async fn catalog(&self) -> Result<Catalog, Problem> {
         let roles = [Role::User].into_iter().collect();
-        let accounts = vec![Account::Human { name: name("bob"), roles }, Account::System { name: name("mcq") }];
+        let accounts =
+            vec![Account::Human { name: name("bob"), roles }, Account::System { name: name("mcq") }];
         let tags = [name("prod")].into_iter().collect();
         let resources = vec![
             Resource { name: "team/app".to_owned(), tags },
@@ -120,7 +125,8 @@ impl Registry {
 
     fn decides(&self, resource: &str) -> Effect {
         let (account, resource_tags) = (Account::System { name: name("mcq") }, BTreeSet::new());
-        let question = Question { account: &account, resource, resource_tags: &resource_tags, operation: "pull" };
+        let question =
+            Question { account: &account, resource, resource_tags: &resource_tags, operation: "pull" };
         self.policy.load().policy.decide(&question)
     }
 
@@ -133,8 +139,15 @@ impl Registry {
         };
         change(&mut request);
         let answer = self.explain_policy(permit(), request).await?;
-        let reasons: Vec<_> = answer.examined.iter().map(|it| format!("{}: {}", it.name, it.reason)).collect();
-        Ok(format!("{} by {} [{}] {}", answer.effect, answer.decided_by, answer.resource_tags.join(","), reasons.join("; ")))
+        let reasons: Vec<_> =
+            answer.examined.iter().map(|it| format!("{}: {}", it.name, it.reason)).collect();
+        Ok(format!(
+            "{} by {} [{}] {}",
+            answer.effect,
+            answer.decided_by,
+            answer.resource_tags.join(","),
+            reasons.join("; ")
+        ))
     }
 }
 
@@ -171,7 +184,8 @@ async fn a_refused_draft_changes_nothing() {
     let problem = registry.set(1, &[invalid.clone(), invalid]).await.unwrap_err();
     assert_eq!(problem.field.as_deref(), Some("rules[1].name"));
     assert_eq!(registry.decides("mcq/base"), Effect::Deny);
-    let revisions = registry.list_policy_revisions(permit(), api::ListPolicyRevisionsRequest::default()).await;
+    let revisions =
+        registry.list_policy_revisions(permit(), api::ListPolicyRevisionsRequest::default()).await;
     assert_eq!(revisions.unwrap().revisions.len(), 1);
     assert_eq!(registry.audited().await, Vec::<String>::new());
 }
@@ -184,7 +198,13 @@ async fn a_dry_run_says_what_would_change_and_changes_nothing() {
     let dry_run = api::SetPolicyRequest { dry_run: Some(true), ..request(1, &rules) };
     let response = registry.set_policy(permit(), dry_run).await.unwrap();
     let lines: Vec<_> = response.warnings.iter().map(|it| format!("{}: {}", it.field, it.message)).collect();
-    assert_eq!(lines, ["rules[1].resources[0]: there is no repository `gone`", "rules[0].accounts[1]: there is no account `eve`"]);
+    assert_eq!(
+        lines,
+        [
+            "rules[1].resources[0]: there is no repository `gone`",
+            "rules[0].accounts[1]: there is no account `eve`"
+        ]
+    );
     let lines: Vec<_> = response
         .changes
         .iter()
@@ -206,8 +226,12 @@ async fn an_explanation_is_of_what_the_service_knows() {
     rules[0].resource_tags = vec!["prod".to_owned()];
     registry.set(1, &rules).await.unwrap();
     let known = registry.explain(|_| ()).await.unwrap();
-    assert_eq!(known, "allow by rule [prod] prod: bob has role user; the repository is team/app; the repository is tagged prod");
-    let other_tags = registry.explain(|request| request.resource_tags = vec!["test".to_owned()]).await.unwrap();
+    assert_eq!(
+        known,
+        "allow by rule [prod] prod: bob has role user; the repository is team/app; the repository is tagged prod"
+    );
+    let other_tags =
+        registry.explain(|request| request.resource_tags = vec!["test".to_owned()]).await.unwrap();
     assert_eq!(other_tags, "deny by default [test] prod: The repository is not tagged prod");
     let no_tags = registry.explain(|request| request.registered_tags = Some(false)).await.unwrap();
     assert_eq!(no_tags, "deny by default [] prod: The repository is not tagged prod");
@@ -216,16 +240,25 @@ async fn an_explanation_is_of_what_the_service_knows() {
         request.account_type = Some("human".to_owned());
         request.roles = vec!["guest".to_owned()];
     };
-    assert_eq!(registry.explain(described).await.unwrap(), "deny by default [prod] prod: eve has role guest, not user");
+    assert_eq!(
+        registry.explain(described).await.unwrap(),
+        "deny by default [prod] prod: eve has role guest, not user"
+    );
     let draft = api::PolicyDraft { default: "allow".to_owned(), rules: Vec::new() };
-    assert_eq!(registry.explain(|request| request.draft = Some(draft)).await.unwrap(), "allow by default [prod] ");
+    assert_eq!(
+        registry.explain(|request| request.draft = Some(draft)).await.unwrap(),
+        "allow by default [prod] "
+    );
 
     let draft = api::PolicyDraft { default: "allow".to_owned(), rules: vec![rule("a", "no", "x")] };
     let field = |result: Result<String, Problem>| result.unwrap_err().field.unwrap();
     assert_eq!(field(registry.explain(|request| request.draft = Some(draft)).await), "draft.rules[0].effect");
     assert_eq!(field(registry.explain(|request| request.account = "eve".to_owned()).await), "account");
     assert_eq!(field(registry.explain(|request| request.operation = None).await), "operation");
-    assert_eq!(field(registry.explain(|request| request.operation = Some("fly".to_owned())).await), "operation");
+    assert_eq!(
+        field(registry.explain(|request| request.operation = Some("fly".to_owned())).await),
+        "operation"
+    );
     assert_eq!(field(registry.explain(|request| request.resource.clear()).await), "resource");
     assert_eq!(field(registry.explain(|request| request.roles = vec!["user".to_owned()]).await), "roles");
     registry.knows_accounts = false;
@@ -258,6 +291,7 @@ async fn every_revision_can_be_listed_read_and_compared() {
     let found = registry.diff_policy(permit(), api::DiffPolicyRequest { from: 2, to: None }).await.unwrap();
     assert_eq!((found.from, found.to, &*found.added), (2, 3, &[rule("b", "allow", "b")][..]));
     assert_eq!((found.changed[0].name.as_str(), found.changed[0].fields[0].field.as_str()), ("a", "effect"));
-    let problem = registry.diff_policy(permit(), api::DiffPolicyRequest { from: 2, to: Some(9) }).await.unwrap_err();
+    let problem =
+        registry.diff_policy(permit(), api::DiffPolicyRequest { from: 2, to: Some(9) }).await.unwrap_err();
     assert_eq!(problem.field.as_deref(), Some("to"));
 }

@@ -29,7 +29,9 @@ fn service(text: &str, tags: &[&str]) -> ServiceContext {
 fn the_lowest_priority_decides_and_deny_wins_a_tie() {
     let rules = vec![
         rule(r#"{"name":"all","priority":100,"effect":"allow"}"#),
-        rule(r#"{"name":"guests","priority":20,"effect":"deny","roles":["guest"],"resource_tags":["internal"]}"#),
+        rule(
+            r#"{"name":"guests","priority":20,"effect":"deny","roles":["guest"],"resource_tags":["internal"]}"#,
+        ),
         rule(r#"{"name":"ada","priority":10,"effect":"allow","accounts":["ada"],"resources":["mcr"]}"#),
         rule(r#"{"name":"robots","priority":20,"effect":"allow","account_types":["system"]}"#),
         rule(r#"{"name":"no-mallory","priority":10,"effect":"deny","accounts":["mallory"]}"#),
@@ -71,17 +73,19 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         (names(), names(), names()),
         any::<bool>(),
     )
-        .prop_map(|(priority, effect, roles, account_types, (accounts, services, resource_tags), login)| Rule {
-            name: name("x"),
-            priority,
-            effect,
-            roles,
-            account_types,
-            accounts,
-            resources: services.iter().map(|name| Pattern::parse(name.as_str()).unwrap()).collect(),
-            resource_tags,
-            operations: if login { vec![Pattern::parse(LOGIN).unwrap()] } else { Vec::new() },
-        })
+        .prop_map(
+            |(priority, effect, roles, account_types, (accounts, services, resource_tags), login)| Rule {
+                name: name("x"),
+                priority,
+                effect,
+                roles,
+                account_types,
+                accounts,
+                resources: services.iter().map(|name| Pattern::parse(name.as_str()).unwrap()).collect(),
+                resource_tags,
+                operations: if login { vec![Pattern::parse(LOGIN).unwrap()] } else { Vec::new() },
+            },
+        )
 }
 
 fn any_account() -> impl Strategy<Value = Account> {
@@ -109,7 +113,8 @@ fn oracle(rules: &[Rule], default: Effect, account: &Account, service: &ServiceC
         let by_name = rule.accounts.is_empty() || rule.accounts.iter().any(|it| it == account.name());
         let by_service = rule.resources.is_empty()
             || rule.resources.iter().any(|pattern| pattern.as_str() == service.name.as_str());
-        let by_tags = rule.resource_tags.iter().filter(|tag| service.tags.contains(*tag)).count() == rule.resource_tags.len();
+        let by_tags = rule.resource_tags.iter().filter(|tag| service.tags.contains(*tag)).count()
+            == rule.resource_tags.len();
         if by_role && by_type && by_name && by_service && by_tags {
             decisions.push((rule.priority, rule.effect));
         }
