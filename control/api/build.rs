@@ -15,7 +15,11 @@ use prost_reflect::{DescriptorPool, Value};
 use tonic_prost_build::Config;
 
 /// Packages whose operations are REST as well: the module's name, and its file.
-const PACKAGES: &[(&str, &str)] = &[("mcias", "mcias.proto"), ("audit", "metacircular/audit.proto")];
+const PACKAGES: &[(&str, &str)] = &[
+    ("mcias", "mcias.proto"),
+    ("audit", "metacircular/audit.proto"),
+    ("policy", "metacircular/policy.proto"),
+];
 
 /// Messages that leave out empty lists: where a token is not active, nothing else is said (RFC 7662, section 2.2).
 const OMIT_EMPTY: &[&str] = &["metacircular.mcias.v1.Introspection"];

@@ -5,4 +5,5 @@ pub mod client;
 pub mod mcias;
 pub mod mcproxy;
 pub mod operation;
+pub mod policy;
 pub mod token;

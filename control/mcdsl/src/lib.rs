@@ -16,6 +16,7 @@
 //! - [`http`]: the middleware of each request, and how it is read and answered.
 //! - [`problem`]: what went wrong, in the one form for both.
 //! - [`auth`]: who is asking, by MCIAS's word.
+//! - [`policy`]: who may do what, as rules that operators write.
 //! - [`program`]: the `main` of a service: its commands, its configuration, its start and its end.
 //! - [`clock`]: the time, to be handed on as a value.
 //!
@@ -45,6 +46,8 @@ pub mod log;
 pub mod operation;
 #[cfg(feature = "service")]
 pub mod permit;
+#[cfg(feature = "service")]
+pub mod policy;
 #[cfg(feature = "service")]
 pub mod problem;
 #[cfg(feature = "service")]

@@ -29,6 +29,7 @@ use mcdsl::http::Limits;
 use mcdsl::identity::{Identity, Name, ServiceContext};
 use mcdsl::operation::{RouteTable, Routes};
 use mcdsl::permit::{Access, Authority, Permit, authorize};
+use mcdsl::policy::{InForce, PolicyHost as _};
 use mcdsl::problem::Problem;
 use mcdsl::secret::Secret;
 use rusqlite::Connection;
@@ -36,9 +37,9 @@ use rusqlite::Connection;
 pub use jobs::Counters;
 
 use crate::config::Config;
+use crate::domain::clock_stability::ClockStability;
 use crate::domain::password::Hasher;
-use crate::domain::policy::Policy;
-use crate::domain::steady::Steady;
+use crate::domain::policy::SPEC;
 use crate::domain::throttle::Throttle;
 use crate::domain::token::KeyRing;
 use crate::store;
@@ -51,7 +52,7 @@ pub struct Mcias {
     db: Arc<AuditedDatabase>,
     /// MCIAS as a service: its name in the login policy and in audiences. It has no tags.
     service: ServiceContext,
-    policy: Arc<ArcSwap<(i64, Policy)>>,
+    policy: InForce,
     /// Set by the database's writer only, in the order in which changes are written.
     keys: Arc<ArcSwap<KeyRing>>,
     hashing: password::Hashing,
@@ -65,7 +66,7 @@ pub struct Mcias {
     /// TOTP secrets that wait to be confirmed, by account.
     enrolments: Mutex<HashMap<i64, me::Enrolment>>,
     /// Since when the clock was not set.
-    steady: Mutex<Steady>,
+    clock_stability: Mutex<ClockStability>,
     counters: Counters,
 }
 
@@ -100,7 +101,10 @@ pub enum StartError {
 
 /// All operations of MCIAS.
 pub fn operations() -> impl Iterator<Item = &'static &'static Operation> {
-    mc_api::mcias::operations::ALL.iter().chain(mc_api::audit::operations::ALL)
+    mc_api::mcias::operations::ALL
+        .iter()
+        .chain(mc_api::audit::operations::ALL)
+        .chain(mc_api::policy::operations::ALL)
 }
 
 /// The OpenAPI document.
@@ -111,12 +115,13 @@ pub fn openapi() -> serde_json::Value {
         "version": env!("CARGO_PKG_VERSION"),
         "description": "Identity and access: accounts, tokens, roles, login policy. Times are seconds since 1970 (UTC).",
     });
-    let schemas = [mc_api::mcias::SCHEMAS, mc_api::audit::SCHEMAS];
+    let schemas = [mc_api::mcias::SCHEMAS, mc_api::audit::SCHEMAS, mc_api::policy::SCHEMAS];
     mcdsl::operation::document::openapi(operations(), &schemas, &about)
 }
 
 mc_api::mcias_operations!(calls Calls, Problem);
 mc_api::audit_operations!(calls Calls, Problem);
+mc_api::policy_operations!(calls Calls, Problem);
 
 impl Calls {
     /// The use cases for this caller.
@@ -151,24 +156,24 @@ impl Mcias {
         let path = config.database();
         let db = Database::open(&path, &store::SCHEMA, READERS)?;
         let unusable = |what| StartError::Stored { what, database: path.clone() };
-        let (revision, document) = db.read(store::policy::get).await?;
-        let policy = Policy::new(document.rules, document.default).map_err(|_same| unusable("the policy"))?;
+        let policy = db.read(|db| Ok(InForce::load_from(db, &SPEC))).await?;
+        let policy = policy.map_err(|_| unusable("the login policy"))?;
         let keys = keys::first_keys(&db, &clock).await?.ok_or_else(|| unusable("a signing key"))?;
-        let name = Name::parse("mcias").expect("it is a name");
-        let db = Arc::new(AuditedDatabase::new(db, clock.clone(), name.clone(), revalidate));
+        let service = own_service();
+        let db = Arc::new(AuditedDatabase::new(db, clock.clone(), service.name.clone(), revalidate));
         Ok(Self {
             hashing: password::Hashing::new(Hasher::new(config.passwords.argon2)?, &config.passwords),
             throttle: Mutex::new(Throttle::new(config.throttle)),
             passkeys: passkeys::Ceremonies::new(&config.site).map_err(StartError::Origin)?,
-            policy: Arc::new(ArcSwap::from_pointee((revision, policy))),
+            policy,
             keys: Arc::new(ArcSwap::from_pointee(keys)),
             validated: validate::Validated::default(),
             generation: Arc::default(),
             last_used: Mutex::default(),
             enrolments: Mutex::default(),
-            steady: Mutex::new(Steady::new(clock.elapsed(), clock.unix_s())),
+            clock_stability: Mutex::new(ClockStability::new(clock.elapsed(), clock.unix_s())),
             counters: Counters::default(),
-            service: ServiceContext { name, tags: BTreeSet::new() },
+            service,
             config,
             clock,
             db,
@@ -181,6 +186,7 @@ impl Mcias {
         let mut table = RouteTable::new(Arc::clone(self), limits);
         mc_api::mcias_operations!(table &mut table, Self);
         mc_api::audit_operations!(table &mut table, Self);
+        mc_api::policy_operations!(table &mut table, Self);
         table
     }
 
@@ -284,6 +290,11 @@ fn revalidate(db: &Connection, context: &RequestContext, now: i64) -> Result<(),
         return Ok(());
     }
     Err(Problem::unauthenticated("The token is no longer valid: log in again.").into())
+}
+
+/// MCIAS as the login policy sees it.
+fn own_service() -> ServiceContext {
+    ServiceContext { name: Name::parse("mcias").expect("it is a name"), tags: BTreeSet::new() }
 }
 
 /// Connections for reading.

@@ -1,9 +1,9 @@
 //! What MCIAS decides, as plain functions: no socket, no SQL, no clock.
 
+pub mod clock_stability;
 pub mod password;
 pub mod policy;
 pub mod recovery;
-pub mod steady;
 pub mod throttle;
 pub mod token;
 pub mod totp;

@@ -27,7 +27,7 @@ impl Service for Mcias {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const ABOUT: &'static str = "Identity and access: accounts, tokens, roles, login policy.";
     const DESCRIPTORS: &'static [&'static [u8]] =
-        &[mc_api::mcias::DESCRIPTORS, mc_api::audit::DESCRIPTORS];
+        &[mc_api::mcias::DESCRIPTORS, mc_api::audit::DESCRIPTORS, mc_api::policy::DESCRIPTORS];
     type Config = Config;
     type Init = Init;
 

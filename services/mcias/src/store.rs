@@ -6,7 +6,6 @@
 pub mod accounts;
 pub mod factors;
 pub mod keys;
-pub mod policy;
 pub mod tokens;
 
 use mcdsl::db::Schema;
@@ -16,3 +15,6 @@ pub const SCHEMA: Schema = Schema {
     application_id: 0x6d63_6961, // "mcia"
     migrations: &[include_str!("store/1.sql"), include_str!("store/2.sql"), include_str!("store/3.sql")],
 };
+
+#[cfg(test)]
+mod tests;

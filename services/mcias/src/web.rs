@@ -111,6 +111,8 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     page(Method::GET, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, get(accounts::ask_revoke));
     page(Method::POST, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, post(accounts::revoke_token));
     page(Method::GET, "/policy", Need::Admin, get(policy::page));
+    page(Method::GET, "/policy/history", Need::Admin, get(policy::history));
+    page(Method::GET, "/policy/diff", Need::Admin, get(policy::diff));
     page(Method::POST, "/policy/default", Need::Admin, post(policy::set_default));
     page(Method::GET, "/policy/rule", Need::Admin, get(policy::rule));
     page(Method::POST, "/policy/rule", Need::Admin, post(policy::save_rule));

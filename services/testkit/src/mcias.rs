@@ -366,6 +366,18 @@ impl Mcias {
         answer.body
     }
 
+    /// Replaces the policy in force.
+    ///
+    /// # Panics
+    /// There is no answer.
+    pub fn set_policy(&self, token: &str, default: &str, rules: &Value) -> Answer {
+        let revision = self.ask("GET", "/v1/policy", token, &Value::Null).body["revision"].clone();
+        // Where the policy cannot be read, it cannot be set: any revision will do.
+        let revision = if revision.is_null() { json!(1) } else { revision };
+        let body = json!({ "default": default, "rules": rules, "revision": revision });
+        self.ask("PUT", "/v1/policy", token, &body)
+    }
+
     /// A login that succeeds: its token.
     ///
     /// # Panics

@@ -73,9 +73,9 @@ fn names() -> Vec<String> {
 fn policies() -> Vec<String> {
     let all = json!({"name": "all", "priority": 100, "effect": "allow"});
     let ada =
-        json!({"name": "ada", "priority": 10, "effect": "deny", "usernames": ["ada"], "services": ["mcr"]});
+        json!({"name": "ada", "priority": 10, "effect": "deny", "accounts": ["ada"], "resources": ["mcr"]});
     let guests =
-        json!({"name": "guests", "priority": 20, "effect": "deny", "roles": ["guest"], "tags": ["internal"]});
+        json!({"name": "guests", "priority": 20, "effect": "deny", "roles": ["guest"], "resource_tags": ["internal"]});
     let robots = json!({"name": "robots", "priority": 30, "effect": "allow", "account_types": ["system"]});
     let of = |mode: &str, rules: serde_json::Value| format!("{mode}{rules}");
     vec![

@@ -1,10 +1,11 @@
-//! Login policies from strangers: no JSON makes reading or deciding panic, and the order in which rules are written decides nothing.
+//! Login policies from untrusted input: no JSON makes parsing or deciding panic, and the order in which rules are written decides nothing.
 //!
-//! Input: a byte that says who asks, then a JSON array of rules. Bit 0: a service or a person, bits 1 to 3: the person's
+//! Input: a byte that selects the account, then a JSON array of rules. Bit 0: a service or a person, bits 1 to 3: the person's
 //! roles, bit 4: the default, bit 5: the service's tag.
 
-use mcias::domain::policy::{Effect, Policy, Rule, Service};
-use mcias::domain::{Account, Name, Role};
+use mcdsl::policy::{Decider, Document, Effect, Policy, Rule};
+use mcias::domain::policy::{self, SPEC};
+use mcias::domain::{Account, Name, Role, ServiceContext};
 
 /// Checks one input.
 pub fn check(input: &[u8]) {
@@ -13,9 +14,11 @@ pub fn check(input: &[u8]) {
     let stored = serde_json::to_vec(&rules).expect("rules are JSON");
     assert_eq!(serde_json::from_slice::<Vec<Rule>>(&stored).expect("they are read back"), rules);
     let default = if mode & 16 == 0 { Effect::Deny } else { Effect::Allow };
-    let Ok(policy) = Policy::new(rules.clone(), default) else {
+    let compile = |rules: Vec<Rule>| Policy::new(&SPEC, Document { default, rules });
+    let Ok(policy) = compile(rules.clone()) else {
         let names: std::collections::BTreeSet<_> = rules.iter().map(|rule| &rule.name).collect();
-        assert!(names.len() < rules.len(), "refused without two of the same name");
+        let is_valid = names.len() == rules.len() && rules.len() <= SPEC.max_rules;
+        assert!(!is_valid, "a valid policy was refused");
         return;
     };
     let name = |text| Name::parse(text).expect("a name");
@@ -27,11 +30,12 @@ pub fn check(input: &[u8]) {
         Account::System { name: name("ada") }
     };
     let tags = (mode & 32 != 0).then(|| name("internal")).into_iter().collect();
-    let service = Service { name: name("mcr"), tags };
-    let explained = policy.explain(&account, &service);
+    let service = ServiceContext { name: name("mcr"), tags };
+    let explained = policy::explain(&policy, &account, &service);
     assert_eq!(explained.effect, decide(&rules, default, &policy, &account, &service));
-    // By the sentence that says what it does: of those that match, those of the lowest number; one that denies wins.
-    let matching = || rules.iter().filter(|rule| rule.matches(&account, &service));
+    // The specification: of the rules that match, the lowest priority decides; on a tie, deny wins.
+    let question = policy::question(&account, &service);
+    let matching = || rules.iter().filter(|rule| rule.matches(&SPEC, &question));
     let lowest = matching().map(|rule| rule.priority).min();
     let deciding = || matching().filter(|rule| Some(rule.priority) == lowest);
     let expect = match lowest {
@@ -40,18 +44,20 @@ pub fn check(input: &[u8]) {
         Some(_) => Effect::Allow,
     };
     assert_eq!(explained.effect, expect);
-    assert_eq!(explained.also.len() + usize::from(explained.by.is_some()), matching().count());
-    let backwards = Policy::new(rules.into_iter().rev().collect(), default).expect("the same names");
+    let decided = usize::from(matches!(explained.decider, Decider::Rule(_)));
+    assert_eq!(explained.other_matches.len() + decided, matching().count());
+    let backwards = compile(rules.into_iter().rev().collect()).expect("the same rules");
     assert_eq!(backwards, policy, "the order of writing decides");
 }
 
 #[cfg(not(feature = "planted"))]
-fn decide(_: &[Rule], _: Effect, policy: &Policy, account: &Account, service: &Service) -> Effect {
-    policy.decide(account, service)
+fn decide(_: &[Rule], _: Effect, policy: &Policy, account: &Account, service: &ServiceContext) -> Effect {
+    policy::decide(policy, account, service)
 }
 
 /// The planted bug: the first rule that was written decides.
 #[cfg(feature = "planted")]
-fn decide(rules: &[Rule], default: Effect, _: &Policy, account: &Account, service: &Service) -> Effect {
-    rules.iter().find(|rule| rule.matches(account, service)).map_or(default, |rule| rule.effect)
+fn decide(rules: &[Rule], default: Effect, _: &Policy, account: &Account, service: &ServiceContext) -> Effect {
+    let question = policy::question(account, service);
+    rules.iter().find(|rule| rule.matches(&SPEC, &question)).map_or(default, |rule| rule.effect)
 }

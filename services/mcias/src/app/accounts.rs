@@ -10,7 +10,9 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::{Mcias, messages, named, random, sha256};
-use crate::domain::policy::{Effect, Policy};
+use mcdsl::policy::{Effect, Policy, stored_policy};
+
+use crate::domain::policy;
 use crate::domain::{Account, AccountType, Name, Role, Roles, ServiceContext};
 use crate::store;
 use crate::store::accounts::Stored;
@@ -399,7 +401,7 @@ fn no_roles() -> Problem {
 /// Refuses what would leave nobody who can manage accounts.
 fn keep_an_admin(db: &Connection, stored: &Stored, mcias: &ServiceContext) -> Result<(), Fault> {
     let is_one = stored.enabled && stored.account.roles().has(Role::Admin);
-    if !is_one || has_an_admin(db, Some(stored.id), &super::policy::in_force(db)?, mcias)? {
+    if !is_one || has_an_admin(db, Some(stored.id), &stored_policy(db, &policy::SPEC)?, mcias)? {
         return Ok(());
     }
     let detail = "This is the last admin who can log in: make somebody else an admin first.";
@@ -413,7 +415,7 @@ pub(super) fn has_an_admin(
     policy: &Policy,
     mcias: &ServiceContext,
 ) -> rusqlite::Result<bool> {
-    let may = |admin: &Stored| policy.decide(&admin.account, mcias) == Effect::Allow;
+    let may = |admin: &Stored| policy::decide(policy, &admin.account, mcias) == Effect::Allow;
     Ok(store::accounts::admins(db)?.iter().any(|admin| Some(admin.id) != besides && may(admin)))
 }
 

@@ -107,7 +107,7 @@ impl Mcias {
     /// Deletes what expired long ago, once the clock can be trusted, and warns about tokens that expire soon.
     pub async fn sweep(&self) {
         let (now, elapsed) = (self.now(), self.clock.elapsed());
-        if locked(&self.steady).lasts(elapsed, now) >= STABLE_CLOCK {
+        if locked(&self.clock_stability).stable_for(elapsed, now) >= STABLE_CLOCK {
             self.delete_expired(now).await;
         }
         let soon = now + self.config.tokens.warn_s;

@@ -50,7 +50,7 @@ fn row_of(key: &SigningKey, verify_until: i64) -> StoredKey {
         id: key.kid.clone(),
         pkcs8: Zeroizing::new(key.pkcs8().to_vec()),
         created_at: key.created_at,
-        active_from: key.signs_from,
+        active_from: key.active_from,
         verify_until,
     }
 }
@@ -108,7 +108,7 @@ impl Mcias {
     ) -> Result<api::ListKeysResponse, Problem> {
         let now = self.now();
         let key = SigningKey::generate(now, now + self.config.tokens.key_overlap_s);
-        let row = row_of(&key, key.signs_from);
+        let row = row_of(&key, key.active_from);
         let event = Event::from(permit).with_target(key.kid.as_str());
         self.change_keys(event, move |db, _event| Ok(store::keys::add(db, &row)?)).await?;
         self.keys_message().await

@@ -4,9 +4,7 @@ use mc_api::mcias as api;
 use mcdsl::audit::Event;
 use mcdsl::problem::Problem;
 
-use super::named;
 use super::validate::Valid;
-use crate::domain::policy::{Effect, Rule};
 use crate::domain::token::BadToken;
 use crate::domain::{AccountType, InvalidName, Name, Role, Roles};
 use crate::store::accounts::{Counts, Stored};
@@ -74,55 +72,6 @@ pub(super) fn names<C: FromIterator<Name>>(field: &str, words: &[String]) -> Res
 /// A word as an account type.
 pub(super) fn account_type(field: &str, word: &str) -> Result<AccountType, Problem> {
     word.parse().map_err(|error: mcdsl::identity::UnknownWord| Problem::field(field, error.to_string()))
-}
-
-fn effect(field: &str, word: &str) -> Result<Effect, Problem> {
-    match word {
-        "allow" => Ok(Effect::Allow),
-        "deny" => Ok(Effect::Deny),
-        _ => Err(Problem::field(field, format!("`{word}` is not an effect; expected `allow` or `deny`"))),
-    }
-}
-
-pub(super) const fn effect_of(effect: Effect) -> &'static str {
-    match effect {
-        Effect::Allow => "allow",
-        Effect::Deny => "deny",
-    }
-}
-
-pub(super) fn rule(index: usize, rule: &api::Rule) -> Result<Rule, Problem> {
-    let at = |field: &str| format!("rules[{index}].{field}");
-    let name = named("name", &rule.name).map_err(|problem| Problem { field: Some(at("name")), ..problem })?;
-    Ok(Rule {
-        name,
-        priority: rule.priority,
-        effect: effect(&at("effect"), &rule.effect)?,
-        roles: roles(&at("roles"), &rule.roles)?,
-        account_types: each(&at("account_types"), &rule.account_types, str::parse)?,
-        usernames: names(&at("usernames"), &rule.usernames)?,
-        services: names(&at("services"), &rule.services)?,
-        tags: names(&at("tags"), &rule.tags)?,
-    })
-}
-
-pub(super) fn default_effect(word: &str) -> Result<Effect, Problem> {
-    effect("default", word)
-}
-
-pub(super) fn rule_of(rule: &Rule) -> api::Rule {
-    let texts = |names: &[Name]| names.iter().map(ToString::to_string).collect();
-    let types = rule.account_types.iter().map(|kind| kind.as_str().to_owned());
-    api::Rule {
-        name: rule.name.to_string(),
-        priority: rule.priority,
-        effect: effect_of(rule.effect).to_owned(),
-        roles: roles_of(rule.roles.iter().copied().collect()),
-        account_types: types.collect(),
-        usernames: texts(&rule.usernames),
-        services: texts(&rule.services),
-        tags: texts(&rule.tags),
-    }
 }
 
 pub(super) fn account(stored: &Stored, counts: Counts) -> api::Account {

@@ -62,7 +62,7 @@ impl Hashing {
 
     /// Releases memory that no hash uses now.
     pub(super) fn rest(&self) {
-        self.hasher.rest();
+        self.hasher.release_memory();
     }
 
     async fn run<T: Send + 'static>(

@@ -1,132 +1,81 @@
-//! The login policy: read, replaced as a whole, explained.
+//! The login policy, for admins: the operations are those of every service's policy (see `mcdsl::policy`).
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mc_api::mcias as api;
-use mcdsl::audit::{Event, Fault};
+use mcdsl::audit::{AuditedDatabase, Fault};
+use mcdsl::clock::Clock;
 use mcdsl::permit::Permit;
+use mcdsl::policy::{Catalog, Effect, InForce, Policy, PolicyHost, PolicySpec, Resource};
 use mcdsl::problem::Problem;
+use rusqlite::Connection;
 
-use super::accounts::{changed_meanwhile, conflict, has_an_admin, missing};
-use super::{Mcias, messages, named};
-use crate::domain::policy::{Effect, Policy, Rule};
-use crate::domain::{Name, ServiceContext};
+use super::accounts::{conflict, has_an_admin};
+use super::{Mcias, own_service};
+use crate::domain::policy::{self, SPEC};
+use crate::domain::{Account, Name};
 use crate::store;
-use crate::store::policy::Document;
 
-/// Each login looks at each rule.
-const MAX_RULES: usize = 10_000;
-
-impl Mcias {
-    /// Returns the policy in force.
-    ///
-    /// # Errors
-    /// See [`Problem`].
-    pub(crate) async fn get_policy(
-        &self,
-        _permit: Permit,
-        _request: api::GetPolicyRequest,
-    ) -> Result<api::Policy, Problem> {
-        Ok(self.policy_message())
+impl PolicyHost for Mcias {
+    fn policy_spec(&self) -> &'static PolicySpec {
+        &SPEC
     }
 
-    fn policy_message(&self) -> api::Policy {
-        let policy = self.policy.load();
-        api::Policy {
-            default: messages::effect_of(policy.1.default_effect()).to_owned(),
-            rules: policy.1.rules().iter().map(messages::rule_of).collect(),
-            revision: policy.0,
-        }
+    fn policy(&self) -> &InForce {
+        &self.policy
     }
 
-    /// Replaces the policy. One that denies its author access is refused.
-    ///
-    /// # Errors
-    /// See [`Problem`].
-    pub(crate) async fn set_policy(
-        &self,
-        permit: Permit,
-        request: api::SetPolicyRequest,
-    ) -> Result<api::Policy, Problem> {
-        if request.rules.len() > MAX_RULES {
-            return Err(Problem::field("rules", format!("has more than {MAX_RULES} rules")));
-        }
-        let rules = request.rules.iter().enumerate().map(|(index, rule)| messages::rule(index, rule));
-        let rules: Vec<Rule> = rules.collect::<Result<_, _>>()?;
-        let default = messages::default_effect(&request.default)?;
-        let document = Document { default, rules: rules.clone() };
-        let policy = Policy::new(rules, default)
-            .map_err(|same| Problem::field(format!("rules[{}].name", same.index), same.to_string()))?;
-        if policy.decide(&permit.require_identity()?.account, &self.service) == Effect::Deny {
-            let detail =
-                "deny you access to `mcias`, so that you could not undo it: add a rule that allows you";
-            return Err(Problem { field: Some("rules".to_owned()), ..conflict("locks-you-out", detail) });
-        }
-        let expected = request.revision;
-        let written = serde_json::to_string(&document).expect("a policy can be written as JSON");
-        let digest = data_encoding::HEXLOWER.encode(&super::sha256(&written));
-        let event =
-            Event::from(permit).with_detail(format!("{} rules, SHA-256 {digest}", document.rules.len()));
-        let (in_force, judged, mcias) = (Arc::clone(&self.policy), policy.clone(), self.service.clone());
-        let work = move |db: &rusqlite::Connection, event: &mut Event| {
-            let (current, _) = store::policy::get(db)?;
-            if expected.is_some_and(|expected| expected != current) {
-                return Err(changed_meanwhile(current).into());
-            }
-            // The caller is allowed, but may have lost the role meanwhile.
-            if !has_an_admin(db, None, &judged, &mcias)? {
-                let detail = "This policy denies every admin access to `mcias`: add a rule that allows one.";
-                return Err(conflict("locks-you-out", detail).into());
-            }
-            store::policy::set(db, current + 1, &document)?;
-            event.target = format!("revision {}", current + 1);
-            Ok(current + 1)
-        };
-        // In the order in which they are stored.
-        self.change_then(event, work, move |revision| in_force.store(Arc::new((*revision, policy)))).await?;
-        Ok(self.policy_message())
+    fn policy_database(&self) -> &AuditedDatabase {
+        &self.db
     }
 
-    /// Explains what the policy decides for an account at a service.
-    ///
-    /// # Errors
-    /// See [`Problem`].
-    pub(crate) async fn explain_policy(
+    fn policy_clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    async fn look_up(
         &self,
-        _permit: Permit,
-        request: api::ExplainPolicyRequest,
-    ) -> Result<api::Explanation, Problem> {
-        let username = named("username", &request.username)?;
-        let service = named("service", &request.service)?;
-        let given: BTreeSet<Name> = messages::names("tags", &request.tags)?;
-        let registered = given.is_empty() && request.registered_tags.unwrap_or(true);
-        let read = {
-            let (username, service) = (username.clone(), service.clone());
-            self.read(move |db| {
-                let account = store::accounts::by_name(db, username.as_str())?;
-                Ok((account, store::accounts::tags_of_service(db, &service)?))
-            })
-        };
-        let (account, tags) = read.await?;
-        let account = account
-            .ok_or_else(|| Problem { field: Some("username".to_owned()), ..missing(username.as_str()) })?;
-        let own = service == self.service.name;
-        let tags = if registered { tags } else { given };
-        let service = if own { self.service.clone() } else { ServiceContext { name: service, tags } };
-        let policy = self.policy.load();
-        let explained = policy.1.explain(&account.account, &service);
-        Ok(api::Explanation {
-            effect: messages::effect_of(explained.effect).to_owned(),
-            by: explained.by.map(messages::rule_of),
-            also: explained.also.into_iter().map(messages::rule_of).collect(),
-            tags: service.tags.iter().map(ToString::to_string).collect(),
+        account: &Name,
+        resource: &str,
+    ) -> Result<(Option<Account>, BTreeSet<Name>), Problem> {
+        // What cannot be a name is no service.
+        let service = Name::parse(resource).ok().filter(|name| *name != self.service.name);
+        let account = account.clone();
+        self.read(move |db| {
+            let account = store::accounts::by_name(db, account.as_str())?.map(|stored| stored.account);
+            let tags = service.map(|service| store::accounts::tags_of_service(db, &service)).transpose()?;
+            Ok((account, tags.unwrap_or_default()))
         })
+        .await
     }
-}
 
-/// The policy that is stored: a change must not be judged by one that is about to be replaced.
-pub(super) fn in_force(db: &rusqlite::Connection) -> Result<Policy, Fault> {
-    let (_, document) = store::policy::get(db)?;
-    Ok(Policy::new(document.rules, document.default).map_err(|same| Problem::internal(&same))?)
+    async fn catalog(&self) -> Result<Catalog, Problem> {
+        let stored = self.read(|db| store::accounts::list(db, "", None, "", u32::MAX)).await?;
+        let mut services: BTreeMap<Name, BTreeSet<Name>> = BTreeMap::new();
+        for (service, tags) in stored.iter().filter_map(|it| it.service.as_ref().map(|name| (name, &it.tags)))
+        {
+            services.entry(service.clone()).or_default().extend(tags.iter().cloned());
+        }
+        services.insert(self.service.name.clone(), self.service.tags.clone());
+        let resources = services.into_iter().map(|(name, tags)| Resource { name: name.into(), tags });
+        let accounts = stored.into_iter().map(|stored| stored.account);
+        Ok(Catalog { accounts: Some(accounts.collect()), resources: Some(resources.collect()) })
+    }
+
+    /// Refuses a policy that denies its author access.
+    fn check_draft(&self, permit: &Permit, draft: &Policy) -> Result<(), Problem> {
+        if policy::decide(draft, &permit.require_identity()?.account, &self.service) == Effect::Allow {
+            return Ok(());
+        }
+        let detail = "deny you access to `mcias`, so that you could not undo it: add a rule that allows you";
+        Err(Problem { field: Some("rules".to_owned()), ..conflict("locks-you-out", detail) })
+    }
+
+    /// Refuses a policy that denies every admin access: the author may have lost the role meanwhile.
+    fn check_stored(db: &Connection, draft: &Policy) -> Result<(), Fault> {
+        if has_an_admin(db, None, draft, &own_service())? {
+            return Ok(());
+        }
+        let detail = "This policy denies every admin access to `mcias`: add a rule that allows one.";
+        Err(conflict("locks-you-out", detail).into())
+    }
 }

@@ -7,12 +7,13 @@ use mc_api::mcias::{IntrospectRequest, Introspection};
 use mcdsl::audit::Event;
 use mcdsl::context::RequestContext;
 use mcdsl::permit::Permit;
+use mcdsl::policy::{Decider, Effect};
 use mcdsl::problem::{Kind, Problem};
 use mcdsl::secret::Secret;
 use quick_cache::sync::Cache;
 
 use super::{Mcias, locked, messages, sha256};
-use crate::domain::policy::Effect;
+use crate::domain::policy;
 use crate::domain::token::{BadToken, Claims, Expect, KeyRing};
 use crate::domain::{Account, AccountType, Name, ServiceContext};
 use crate::store;
@@ -168,12 +169,14 @@ impl Mcias {
 
     /// Whether the login policy lets an account use a service.
     pub(super) fn allowed(&self, account: &Account, service: &ServiceContext) -> Result<(), Problem> {
-        let policy = self.policy.load();
-        let explained = policy.1.explain(account, service);
-        if explained.effect == Effect::Allow {
+        let current = self.policy.load();
+        if policy::decide(&current.policy, account, service) == Effect::Allow {
             return Ok(());
         }
-        let rule = explained.by.map_or("its default".to_owned(), |rule| format!("rule `{}`", rule.name));
+        let rule = match policy::explain(&current.policy, account, service).decider {
+            Decider::Rule(rule) => format!("rule `{}`", rule.name),
+            Decider::Default | Decider::AdminBypass => "its default".to_owned(),
+        };
         let detail =
             format!("The login policy denies {} access to {}: {rule}.", account.name(), service.name);
         Err(Problem::new(Kind::Forbidden, "denied-by-policy", detail))

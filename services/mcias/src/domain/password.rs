@@ -1,12 +1,11 @@
-//! Passwords: which are good enough to be set, and how they are kept and compared.
+//! Passwords: which are strong enough to be set, and how they are hashed and verified.
 //!
-//! A password is judged by its length and by how soon a guesser would come to it, not by which kinds of characters it has: rules of that
-//! kind make passwords worse (NIST SP 800-63B-4, section 3.1.1). It is kept as an Argon2id hash (RFC 9106) in a PHC string, which says its own
-//! parameters, so that they can be raised without asking anybody for a new password.
+//! A password is judged by its length and by how easily it is guessed, not by the kinds of characters in it: composition rules make
+//! passwords worse (NIST SP 800-63B-4, section 3.1.1). It is stored as an Argon2id hash (RFC 9106) in a PHC string, which contains its
+//! parameters, so that they can be raised without new passwords.
 //!
-//! Left out: Unicode normalisation (the text is compared as it was typed), a pepper (the database's key is not
-//! kept anywhere else), and when to ask again ([`super::throttle`]). The memory that Argon2 fills, and what zxcvbn
-//! copies, is used again or freed without being wiped.
+//! Left out: Unicode normalisation (the text is compared as it was typed), a pepper (there is no second place to store one), and
+//! limits on attempts ([`super::throttle`]). The memory that Argon2 fills, and the copies of zxcvbn, are reused or freed without being wiped.
 
 use std::fmt;
 use std::hint::black_box;
@@ -21,22 +20,22 @@ use zxcvbn::{Score, zxcvbn};
 
 use super::Name;
 
-/// `[passwords]` of the configuration: what one guess at a stolen hash costs (RFC 9106, section 3.1).
+/// `[passwords]` of the configuration: the cost of one guess at a stolen hash (RFC 9106, section 3.1).
 ///
-/// The defaults are OWASP's least for Argon2id: some 20 ms of one processor.
+/// The defaults are OWASP's minimum for Argon2id: about 20 ms of one processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
-    /// Memory for each hash, in KiB: from 8 for each lane to 1 GiB.
+    /// Memory per hash in KiB: 8 per lane to 1 GiB.
     pub memory_kib: u32,
     /// Passes over that memory: 1 to 10.
     pub passes: u32,
-    /// Lanes: 1 to 16. They are computed one after another here.
+    /// Lanes: 1 to 16. They are computed sequentially.
     pub lanes: u32,
 }
 
 impl Params {
-    /// What hashing with these costs more than with others, as parameters. `None`: nothing that could be hashed.
+    /// The additional cost of hashing with these parameters instead of others, as parameters. `None` if it is too little for a hash.
     fn less(self, others: Self) -> Option<Self> {
         let cost = |params: Self| u64::from(params.memory_kib) * u64::from(params.passes);
         let rest = cost(self).checked_sub(cost(others))? / u64::from(self.passes);
@@ -51,84 +50,84 @@ impl Default for Params {
     }
 }
 
-/// A field of `[passwords]` is out of its bounds.
+/// A field of `[passwords]` is out of range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {value} is not between {least} and {most}")]
+#[error("{field}: {value} is not between {min} and {max}")]
 pub struct BadParams {
     /// The field.
     pub field: &'static str,
-    /// What it says.
+    /// Its value.
     pub value: u32,
-    /// The least it may say.
-    pub least: u32,
-    /// The most it may say.
-    pub most: u32,
+    /// The lowest valid value.
+    pub min: u32,
+    /// The highest valid value.
+    pub max: u32,
 }
 
-/// Why a password is not good enough. It never repeats the password.
+/// Why a password is too weak. The text never contains the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Weak {
     /// It has too few characters.
-    #[error("this password has {characters} characters: it needs at least {least}")]
+    #[error("the password has {characters} characters; it needs at least {min}")]
     TooShort {
-        /// How many it has.
+        /// Its length.
         characters: usize,
-        /// How many it needs.
-        least: usize,
+        /// The minimum length.
+        min: usize,
     },
-    /// It is too long to be hashed for a stranger.
-    #[error("this password has {bytes} bytes: {MOST_BYTES} is the most")]
+    /// It is longer than what is hashed for an unauthenticated client.
+    #[error("the password has {bytes} bytes; it may have at most {MAX_BYTES}")]
     TooLong {
-        /// How many bytes it has.
+        /// Its length.
         bytes: usize,
     },
-    /// A guesser would come to it soon.
-    #[error("this password is common or easy to guess: take several words that do not belong together")]
+    /// It is easy to guess.
+    #[error("the password is common or easy to guess; use several unrelated words")]
     Common,
-    /// Without the account's name there is little of it left.
-    #[error("this password is made of the account's name: take words that have nothing to do with it")]
+    /// It consists mostly of the account's name.
+    #[error("the password consists mostly of the account's name; use words that are unrelated to it")]
     Named,
 }
 
-/// Judges a password before it is set: at least 15 characters where it is the only factor, 8 where there is a second one
-/// (NIST SP 800-63B-4, section 3.1.1.2), and none that is common or easy to guess.
+/// Checks a password before it is set: at least 15 characters if it is the only factor, 8 if there is a second one
+/// (NIST SP 800-63B-4, section 3.1.1.2), and not common or easy to guess.
 ///
-/// Most take milliseconds, but a text made to be slow takes half a second: not for an async thread.
+/// Most take milliseconds, but a text that is made to be slow takes half a second: do not call this on an async thread.
 ///
 /// # Errors
-/// It is not good enough.
+/// The password is too weak.
 pub fn judge(password: &Secret, account: &Name, only_factor: bool) -> Result<(), Weak> {
     let text = password.expose();
-    let least = if only_factor { LEAST_ALONE } else { LEAST_WITH_ANOTHER };
-    if text.len() > MOST_BYTES {
+    let min = if only_factor { MIN_ONLY_FACTOR } else { MIN_WITH_SECOND_FACTOR };
+    if text.len() > MAX_BYTES {
         return Err(Weak::TooLong { bytes: text.len() });
     }
     let characters = text.chars().count();
-    if characters < least {
-        return Err(Weak::TooShort { characters, least });
+    if characters < min {
+        return Err(Weak::TooShort { characters, min });
     }
-    // The whole name, then its parts. The shortest ones are left: without its every `a`, a password says nothing.
+    // The whole name, then its parts. The shortest parts are skipped: removing every `a` proves nothing.
     let name = account.as_str();
     let parts = name.split(|c: char| !c.is_ascii_alphanumeric());
     let names: Vec<&str> =
-        std::iter::once(name).chain(parts).filter(|part| part.len() >= SHORTEST_NAME).collect();
+        std::iter::once(name).chain(parts).filter(|part| part.len() >= MIN_NAME_PART).collect();
     let lower = Secret::from(text.to_lowercase());
     let rest = names.iter().fold(lower.clone(), |rest, part| Secret::from(rest.expose().replace(part, "")));
-    if rest.expose().len() < lower.expose().len() && rest.expose().chars().count() < LEAST_WITH_ANOTHER {
+    if rest.expose().len() < lower.expose().len() && rest.expose().chars().count() < MIN_WITH_SECOND_FACTOR {
         return Err(Weak::Named);
     }
-    // Its time grows faster than the text, and 100 characters say enough.
-    let judged = Secret::from(text.chars().take(JUDGED).collect::<String>());
+    // zxcvbn's time grows faster than the text, and 100 characters are enough to judge.
+    let judged = Secret::from(text.chars().take(MAX_JUDGED).collect::<String>());
     let known: Vec<&str> = names.into_iter().chain(["metacircular", "mcias"]).collect();
     if zxcvbn(judged.expose(), &known).score() < Score::Three { Err(Weak::Common) } else { Ok(()) }
 }
 
-/// Hashes and compares passwords.
+/// Hashes and verifies passwords.
 pub struct Hasher {
     params: Params,
     argon2: Argon2<'static>,
-    /// Memory that was filled, and waits for the next hash. Until the kernel has cleared as much of its own, another hash could
-    /// be done; and freed at each hash, it comes to a gigabyte of pieces in the system's allocator under a flood of logins.
+    /// Memory for the next hashes. New memory would have to be cleared by the kernel, which takes as long as a hash; and freeing it after each hash
+    /// fragments the allocator's heap, up to a gigabyte under a flood of logins.
     idle: Mutex<Vec<Vec<Block>>>,
 }
 
@@ -138,31 +137,27 @@ impl fmt::Debug for Hasher {
     }
 }
 
-/// What came of comparing.
+/// The result of a verification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verified {
-    /// It is the password.
+    /// The password is correct.
     Right {
-        /// The hash has weaker parameters than those of now: hash the password again and keep that.
+        /// The hash has weaker parameters than the current ones: hash the password again and store that.
         rehash: bool,
     },
-    /// It is not, or there is none, or what is stored is no hash of ours.
+    /// The password is wrong, or there is none, or the stored text is not a hash of [`Hasher::hash`].
     Wrong,
 }
 
 impl Hasher {
-    /// With these parameters.
+    /// Makes a hasher with these parameters.
     ///
     /// # Errors
-    /// One of them is out of its bounds.
+    /// A parameter is out of range.
     pub fn new(params: Params) -> Result<Self, BadParams> {
         let Params { memory_kib, passes, lanes } = params;
-        let within = |field, value, least, most| {
-            if (least..=most).contains(&value) {
-                Ok(())
-            } else {
-                Err(BadParams { field, value, least, most })
-            }
+        let within = |field, value, min, max| {
+            if (min..=max).contains(&value) { Ok(()) } else { Err(BadParams { field, value, min, max }) }
         };
         within("lanes", lanes, 1, 16)?;
         within("passes", passes, 1, 10)?;
@@ -170,10 +165,10 @@ impl Hasher {
         Ok(Self { params, argon2: argon2(params), idle: Mutex::default() })
     }
 
-    /// Hashes a password: a PHC string of Argon2id, version 19. The salt is random and never used twice.
+    /// Hashes a password to a PHC string of Argon2id, version 19. The salt must be random and used once.
     ///
     /// # Panics
-    /// There is no memory left.
+    /// Memory is exhausted.
     #[must_use]
     pub fn hash(&self, password: &Secret, salt: [u8; 16]) -> String {
         let Params { memory_kib, passes, lanes } = self.params;
@@ -182,10 +177,10 @@ impl Hasher {
         format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${output}")
     }
 
-    /// Compares a password with a stored hash, in constant time.
+    /// Verifies a password against a stored hash, in constant time.
     ///
-    /// `phc` is `None` for an account that does not exist or has no password: that takes as long, so that nobody learns from
-    /// the time which accounts there are.
+    /// `phc` is `None` for an account that does not exist or has no password: that takes as long, so that the time does not reveal which
+    /// accounts exist.
     #[must_use]
     pub fn verify(&self, password: &Secret, phc: Option<&str>) -> Verified {
         let stored = phc.and_then(read);
@@ -196,7 +191,7 @@ impl Hasher {
         let output = self.output(&argon2(*params), password, salt);
         let right = output.is_some_and(|output| verify_slices_are_equal(&output, expected).is_ok());
         if !right {
-            // A hash that is older than the parameters is cheaper: what an account that does not exist takes longer is made up for.
+            // An old hash may be cheaper than the current parameters, which an account that does not exist takes: the difference is made up for.
             if let Some(rest) = self.params.less(*params) {
                 black_box(self.output(&argon2(rest), password, &[0; 16]));
             }
@@ -207,12 +202,12 @@ impl Hasher {
         }
     }
 
-    /// Gives memory back that nothing is hashed in now.
-    pub fn rest(&self) {
+    /// Frees the memory that no hash uses now.
+    pub fn release_memory(&self) {
         self.idle().clear();
     }
 
-    /// `None`: the salt is shorter than any of ours.
+    /// `None` if the salt is shorter than those of [`Self::hash`].
     fn output(&self, argon2: &Argon2<'_>, password: &Secret, salt: &[u8]) -> Option<[u8; OUTPUT_BYTES]> {
         let mut memory = self.idle().pop().unwrap_or_default();
         memory.resize(argon2.params().block_count(), Block::default());
@@ -224,32 +219,32 @@ impl Hasher {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Vec<Block>>> {
-        // A push or a pop is whole, or did not happen.
+        // A panic cannot leave a push or a pop half done.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its parameters.
+    /// The parameters of new hashes.
     #[must_use]
     pub const fn params(&self) -> Params {
         self.params
     }
 }
 
-/// Argon2id with parameters that were checked.
+/// Argon2id with checked parameters.
 fn argon2(Params { memory_kib, passes, lanes }: Params) -> Argon2<'static> {
     let params = argon2::Params::new(memory_kib, passes, lanes, Some(OUTPUT_BYTES))
-        .expect("our bounds are narrower than Argon2's");
+        .expect("the checked ranges are within Argon2's");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
-/// Reads a stored hash: parameters, salt and output. Refuses any that [`Hasher::hash`] cannot have written: a database that
-/// somebody edited must not make us take a terabyte.
+/// Parses a stored hash into parameters, salt and output. Refuses any that [`Hasher::hash`] cannot have written: an edited database must
+/// not make the server allocate a terabyte.
 fn read(phc: &str) -> Option<(Params, Vec<u8>, Vec<u8>)> {
     let stored = PasswordHash::new(phc).ok()?;
     let inner = argon2::Params::try_from(&stored).ok()?;
     let params = Params { memory_kib: inner.m_cost(), passes: inner.t_cost(), lanes: inner.p_cost() };
     let Params { memory_kib, passes, lanes } = params;
-    // In one form: a number that is written otherwise, or one more parameter, is not from here.
+    // Only the canonical form: a number written differently, or another parameter, is not from `hash`.
     let ours = phc.starts_with(&format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}$"))
         && inner.output_len() == Some(OUTPUT_BYTES)
         && Hasher::new(params).is_ok();
@@ -257,16 +252,16 @@ fn read(phc: &str) -> Option<(Params, Vec<u8>, Vec<u8>)> {
     ours.then(|| (params, salt.to_vec(), output.as_bytes().to_vec()))
 }
 
-const LEAST_ALONE: usize = 15;
+const MIN_ONLY_FACTOR: usize = 15;
 
-const LEAST_WITH_ANOTHER: usize = 8;
+const MIN_WITH_SECOND_FACTOR: usize = 8;
 
-const MOST_BYTES: usize = 1024;
+const MAX_BYTES: usize = 1024;
 
-const SHORTEST_NAME: usize = 3;
+const MIN_NAME_PART: usize = 3;
 
 /// Characters that zxcvbn is given.
-const JUDGED: usize = 100;
+const MAX_JUDGED: usize = 100;
 
 const OUTPUT_BYTES: usize = 32;
 
@@ -285,18 +280,18 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_judged_by_its_length_and_by_how_soon_it_is_guessed() {
+    fn a_password_is_judged_by_length_and_guessability() {
         let ada = Name::parse("ada.lovelace").unwrap();
         let check = |text: &str, only_factor, expect| {
             assert_eq!(judge(&Secret::from(text), &ada, only_factor), expect, "{text:?}");
         };
-        let short = |characters, least| Err(Weak::TooShort { characters, least });
+        let short = |characters, min| Err(Weak::TooShort { characters, min });
         check("", true, short(0, 15));
         check("Kf7#pw2!xQ9_zM", true, short(14, 15));
         check("Kf7#pw2!xQ9_zM", false, Ok(()));
         check("Kf7#pw2!xQ9_zMv", true, Ok(()));
         check("Kf7#pw2", false, short(7, 8));
-        // Characters count, not bytes; and no kind of character is asked for.
+        // Characters count, not bytes; no kind of character is required.
         check("åäöåäöå", false, short(7, 8));
         check("gravel orbit mustard seven", true, Ok(()));
         check("пингвин чайник река", true, Ok(()));
@@ -322,13 +317,13 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_does_not_repeat_the_password() {
+    fn the_error_does_not_contain_the_password() {
         let problem = judge(&Secret::from("hunter2hunter2"), &Name::parse("a").unwrap(), true).unwrap_err();
-        assert_eq!(problem.to_string(), "this password has 14 characters: it needs at least 15");
+        assert_eq!(problem.to_string(), "the password has 14 characters; it needs at least 15");
     }
 
     #[test]
-    fn what_a_cheaper_hash_leaves_over_is_known() {
+    fn the_cost_that_a_cheaper_hash_saves_is_computed() {
         let check = |now: (u32, u32), old: (u32, u32), expect: Option<(u32, u32)>| {
             let params = |(memory_kib, passes)| Params { memory_kib, passes, lanes: 1 };
             assert_eq!(params(now).less(params(old)), expect.map(params), "{now:?} {old:?}");
@@ -342,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_have_bounds() {
+    fn parameters_out_of_range_are_refused() {
         let check = |memory_kib, passes, lanes, expect: Option<&str>| {
             let problem = Hasher::new(Params { memory_kib, passes, lanes }).err().map(|e| e.to_string());
             assert_eq!(problem.as_deref(), expect);
@@ -419,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn weaker_hashes_are_to_be_made_again() {
+    fn weaker_hashes_are_rehashed() {
         let now = Params { memory_kib: 64, passes: 2, lanes: 1 };
         let check = |memory_kib, passes, lanes, rehash| {
             let password = Secret::from("one");
@@ -433,18 +428,18 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_used_again_and_given_back() {
+    fn memory_is_reused_and_released() {
         let large = Params { memory_kib: 64, ..SMALL };
         let (one, other) = (Secret::from("one"), Secret::from("other"));
         let it = hasher(large);
         let first = it.hash(&one, [3; 16]);
-        // Whatever is left in it: another password's, or that of a larger hash.
+        // The memory holds remains of another password or of a larger hash.
         drop(it.hash(&other, [4; 16]));
         let small = hasher(SMALL).hash(&one, [3; 16]);
         assert_eq!(it.verify(&one, Some(&small)), Verified::Right { rehash: true });
         assert_eq!(it.hash(&one, [3; 16]), first);
         assert_eq!(it.idle().iter().map(Vec::len).collect::<Vec<_>>(), [64]);
-        it.rest();
+        it.release_memory();
         assert_eq!(it.idle().len(), 0);
         assert_eq!(it.hash(&one, [3; 16]), first);
     }

@@ -1,9 +1,9 @@
-//! Recovery codes: ten codes for the day on which the second factor is lost, each good once.
+//! Recovery codes: ten codes for when the second factor is lost, each usable once.
 //!
-//! A code is 80 random bits, written in Crockford's base32 without the letters that are taken for digits: what is misread
-//! is read right again ([`normalise`]). Only its digest is kept.
+//! A code is 80 random bits in Crockford's base32, which leaves out letters that look like digits: [`normalise`] accepts those in place of
+//! the digits. Only its digest is stored.
 //!
-//! Left out: which codes were used. Whoever keeps the digests deletes the one that was.
+//! Left out: which codes were used. The caller deletes the digest of a used code.
 
 use std::sync::LazyLock;
 
@@ -20,11 +20,11 @@ pub fn generate(mut random: [u8; 100]) -> Vec<Secret> {
     codes
 }
 
-/// A code as it was typed, as [`generate`] wrote it: without regard to case, spaces and dashes, with `o` for `0`, `i` and `l` for `1`.
-/// `None` where it is no code.
+/// The code that was typed, in the form of [`generate`]: case, spaces and dashes do not matter, `o` is `0`, `i` and `l` are `1`.
+/// `None` if the text is not a code.
 #[must_use]
 pub fn normalise(text: &str) -> Option<Secret> {
-    if text.len() > MOST_TYPED {
+    if text.len() > MAX_TYPED_BYTES {
         return None;
     }
     let mut plain = Zeroizing::new(String::with_capacity(CODE_CHARACTERS));
@@ -42,17 +42,17 @@ pub fn normalise(text: &str) -> Option<Secret> {
     (plain.len() == CODE_CHARACTERS).then(|| write(&plain))
 }
 
-/// What is kept of a code that [`generate`] or [`normalise`] gave: its SHA-256.
+/// The digest to store of a code from [`generate`] or [`normalise`]: its SHA-256.
 ///
-/// A slow hash is for passwords, of which a guesser tries the likely ones first. All 2^80 codes are as likely, which is
-/// more than anybody can try, however quick each try is; and a slow one would have to be done for each of ten digests.
+/// A slow hash protects passwords, because an attacker tries the likely ones first. All 2^80 codes are equally likely, too many to try
+/// however fast each attempt is; and a slow hash would have to be computed for each of ten digests.
 #[must_use]
 pub fn digest(code: &Secret) -> [u8; 32] {
     let digest = digest::digest(&SHA256, code.expose().as_bytes());
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-/// In groups of four.
+/// Writes a code in groups of four characters.
 fn write(plain: &str) -> Secret {
     let mut code = String::with_capacity(CODE_CHARACTERS + CODE_CHARACTERS / 4);
     for (at, c) in plain.chars().enumerate() {
@@ -68,10 +68,10 @@ const CODE_BYTES: usize = 10;
 
 const CODE_CHARACTERS: usize = 16;
 
-/// Longer than any code with its dashes and some spaces, so that nobody makes us read a megabyte.
-const MOST_TYPED: usize = 100;
+/// Longer than any code with dashes and some spaces: a client cannot make the server read a megabyte.
+const MAX_TYPED_BYTES: usize = 100;
 
-/// Crockford's, in small letters: no `i`, `l`, `o` (taken for digits) nor `u`.
+/// Crockford's alphabet in lowercase: without `i`, `l`, `o` (they look like digits) and `u`.
 const ALPHABET: &str = "0123456789abcdefghjkmnpqrstvwxyz";
 
 static ENCODING: LazyLock<Encoding> = LazyLock::new(|| {
@@ -97,12 +97,12 @@ mod tests {
         assert_eq!(codes.len(), 10);
         assert_eq!(codes[0].expose(), "0000-0000-0000-0000");
         assert_eq!(codes[1].expose(), "zzzz-zzzz-zzzz-zzzz");
-        // By hand: five bits each of 00000 00100 10001 10100 ...
+        // Computed by hand: five bits each of 00000 00100 10001 10100 ...
         assert_eq!(codes[2].expose(), "04hm-asw9-nf6y-y093");
     }
 
     #[test]
-    fn a_code_is_read_as_it_is_typed() {
+    fn typed_codes_are_normalised() {
         let check = |text: &str, expect: Option<&str>| {
             assert_eq!(normalise(text).as_ref().map(Secret::expose), expect, "{text:?}");
         };
@@ -121,15 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_sha_256_of_the_code_as_it_is_written() {
-        // By `printf 0000-0000-0000-0000 | sha256sum`.
+    fn the_digest_is_sha_256_of_the_normalised_code() {
+        // Computed with `printf 0000-0000-0000-0000 | sha256sum`.
         let hex = data_encoding::HEXLOWER.encode(&digest(&normalise("0000000000000000").unwrap()));
         assert_eq!(hex, "b62b8a01912021d73348e6d07f0201afc9eb88b0bf1f30ffb9608b3ab05a79c7");
     }
 
     proptest! {
         #[test]
-        fn every_code_is_read_back(random in prop::collection::vec(any::<u8>(), 100)) {
+        fn every_generated_code_is_accepted(random in prop::collection::vec(any::<u8>(), 100)) {
             let codes = generate(random.try_into().unwrap());
             let digests: BTreeSet<_> = codes.iter().map(digest).collect();
             prop_assert_eq!(digests.len(), codes.iter().map(Secret::expose).collect::<BTreeSet<_>>().len());
@@ -141,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_is_read_the_same_again(text in any::<String>()) {
+        fn normalising_twice_changes_nothing(text in any::<String>()) {
             if let Some(code) = normalise(&text) {
                 let again = normalise(code.expose()).unwrap();
                 prop_assert_eq!(again.expose(), code.expose());

@@ -1,30 +1,30 @@
-//! Slows down guessing: a delay that rises with failures, and that nobody can impose on somebody else.
+//! Login throttling: a delay that grows with failures, and that an attacker cannot impose on the owner of an account.
 //!
-//! An account that is locked after some failures can be locked by anyone who knows its name. So each delay belongs to where the
-//! attempts come from, and an attempt never uses up somebody else's turn:
+//! If failures locked an account, anybody who knows its name could lock it. So each delay belongs to the source of the attempts, and an
+//! attempt never delays another source by itself:
 //!
 //! - The pair of an account and a source has a few failures free. Then it waits 1 s, 2 s, 4 s, up to 15 min after each attempt.
-//! - A source that tries many accounts does so too, up to 5 min.
-//! - An account that many sources fail at makes each of them wait up to 30 s after *its own* last attempt, so that a new
-//!   source gets one guess where it had five, and the owner on a new device waits no longer than that.
+//! - A source that tries many accounts is delayed in the same way, up to 5 min.
+//! - An account at which many sources fail makes each of them wait up to 30 s after *its own* last attempt, so that a new source has one
+//!   guess instead of five, and the owner on a new device waits no longer than that.
 //!
-//! A *familiar* source, one that has logged in to the account before, is subject to the first rule alone. The owner
-//! at home logs in at once whatever is done elsewhere, also from the same address to other accounts. Who guesses at the same account
-//! from the same address can delay its owner there, though: the two are not told apart.
+//! A *familiar* source, one that has logged in to the account before, is subject to the first rule only. The owner at home logs in
+//! immediately whatever happens elsewhere, even if the same address attacks other accounts. An attacker who guesses at the same account from
+//! the same address does delay the owner there: the two cannot be told apart.
 //!
-//! Six digits are few: whoever has somebody's password and many sources would guess them. So the codes of a second factor have a
-//! delay that belongs to the account, up to 15 min, which nobody can bring about who does not know the password. Its owner
-//! has recovery codes and passkeys meanwhile, which are not delayed. What failed is remembered for a day, so that there are some 110 guesses
-//! a day, and 14 more after each right code: three codes in a million are right at a time.
+//! Six digits are few: an attacker with the password and many sources could guess them. So the codes of a second factor have a delay that
+//! belongs to the account, up to 15 min, which nobody can cause without the password. The owner still has recovery codes and passkeys, which
+//! are not delayed. Failed codes are remembered for a day: an attacker has about 110 guesses a day, and 14 more after each correct code; three codes in
+//! a million are valid at a time.
 //!
-//! [`Throttle::check`] reserves the attempt: it counts as a failure from then on, until [`Throttle::succeeded`] takes it back. So a
-//! thousand attempts at once are a thousand attempts, though none has failed yet, and one that is given up is counted.
+//! [`Throttle::check`] reserves the attempt: it counts as a failure until [`Throttle::succeeded`] takes it back. So a thousand concurrent
+//! attempts count as a thousand, although none has failed yet, and an abandoned attempt counts.
 //!
-//! With the defaults, one source has at most 320 guesses a day at an account and 660 at all accounts. An attacker
-//! with many sources has that many times more; nothing that spares the owner prevents it. That is what [`super::password`] is for.
-//! A service that logs people in says where they are, and is believed: whoever has its token has as many sources as they like to name.
+//! With the defaults, one source has at most 320 guesses a day at one account and 660 at all accounts. An attacker with many sources has that
+//! many times more; nothing that spares the owner prevents it. That is what [`super::password`] is for. A service that logs people in states
+//! their address and is trusted: whoever has its token can name any number of sources.
 //!
-//! Left out: keeping this over a restart, and how a source comes to be familiar.
+//! Left out: surviving a restart, and how a source becomes familiar.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -40,25 +40,25 @@ use super::Name;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Failures of a source at an account that cost no delay.
+    /// Failures of a source at an account without a delay.
     pub pair_free: u32,
     /// The longest delay of a source at an account, in seconds.
     pub pair_max_delay_s: u32,
-    /// Failures of a source at accounts that it is not familiar with that cost no delay.
+    /// Failures of a source at unfamiliar accounts without a delay.
     pub source_free: u32,
     /// The longest delay of a source, in seconds.
     pub source_max_delay_s: u32,
-    /// Failures at an account, from unfamiliar sources, that cost them no delay.
+    /// Failures of unfamiliar sources at an account without a delay.
     pub account_free: u32,
-    /// The longest delay of each unfamiliar source because of what others did, in seconds.
+    /// The longest delay of an unfamiliar source because of other sources' failures, in seconds.
     pub account_max_delay_s: u32,
-    /// Wrong codes of a second factor, after the right password, that cost no delay: of an account, wherever they come from.
+    /// Wrong codes of an account's second factor, after the correct password and from any source, without a delay.
     pub code_free: u32,
     /// The longest delay of an account's codes, in seconds.
     pub code_max_delay_s: u32,
-    /// After so many seconds without an attempt, failures are forgotten.
+    /// Failures are forgotten after so many seconds without an attempt.
     pub failure_ttl_s: u32,
-    /// Pairs, sources and accounts that are remembered: so many of each. 100,000 take some 40 MB.
+    /// How many pairs, sources and accounts are remembered, of each. 100,000 take about 40 MB.
     pub entries: u32,
 }
 
@@ -79,7 +79,7 @@ impl Default for Limits {
     }
 }
 
-/// Where an attempt comes from: an IPv4 address, or an IPv6 /64, which is what one customer has at least.
+/// The source of an attempt: an IPv4 address, or an IPv6 /64, the smallest network that a customer gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source(IpAddr);
 
@@ -99,7 +99,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// Who failed where. Times are since any start, the same for all calls.
+/// Failures by source and account. Times are since an arbitrary start, the same for all calls.
 pub struct Throttle {
     limits: Limits,
     pairs: Table<(Name, Source)>,
@@ -108,29 +108,29 @@ pub struct Throttle {
     codes: Table<Name>,
 }
 
-/// Attempts that count.
+/// Attempts of one key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     failures: u32,
-    /// Reserved, and neither failed nor succeeded yet.
+    /// Reserved attempts that have neither failed nor succeeded yet.
     pending: u32,
-    /// Those among the pending ones that are pending at the source too. Only a pair has any.
+    /// Pending attempts that are pending at the source as well. Only pairs use it.
     pending_at_source: u32,
-    /// When the last one was let through, or failed.
+    /// When the last attempt was allowed or failed.
     last: Duration,
 }
 
-/// How long wrong codes are remembered: a pause does not make up for them.
+/// How long wrong codes are remembered: a pause does not clear them.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 struct Table<K> {
     counts: HashMap<K, Count>,
-    forget: Duration,
-    most: usize,
+    ttl: Duration,
+    max: usize,
 }
 
 impl Throttle {
-    /// Nobody has failed yet.
+    /// A throttle without failures.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -138,18 +138,17 @@ impl Throttle {
             pairs: Table::new(&limits),
             sources: Table::new(&limits),
             accounts: Table::new(&limits),
-            codes: Table { forget: DAY, ..Table::new(&limits) },
+            codes: Table { ttl: DAY, ..Table::new(&limits) },
         }
     }
 
-    /// Whether an attempt may be made now, which reserves it: what let it through calls [`Self::failed`] or [`Self::succeeded`]
-    /// afterwards. A refused attempt changes nothing, so that trying too early prolongs nothing.
+    /// Reserves an attempt, if one is allowed now. Call [`Self::failed`] or [`Self::succeeded`] afterwards. A refused attempt changes
+    /// nothing: trying too early does not prolong the delay.
     ///
-    /// `familiar`: this source has logged in to this account before. An account need not exist: one that does not is
-    /// treated the same.
+    /// `familiar`: this source has logged in to this account before. Accounts that do not exist are treated the same.
     ///
     /// # Errors
-    /// Not yet: how long to wait.
+    /// Returns how long to wait.
     pub fn check(
         &mut self,
         account: &Name,
@@ -163,7 +162,7 @@ impl Throttle {
         if !familiar {
             let all = self.sources.get(&source, now);
             wait = wait.max(all.wait(all.attempts(), limits.source_free, limits.source_max_delay_s, now));
-            // Others' failures make the delay, this pair's last attempt is where it begins.
+            // The delay depends on the failures of others, and begins at this pair's last attempt.
             let others = self.accounts.get(account, now).attempts();
             if pair.attempts() > 0 {
                 wait = wait.max(pair.wait(others, limits.account_free, limits.account_max_delay_s, now));
@@ -181,7 +180,7 @@ impl Throttle {
         Ok(())
     }
 
-    /// The attempt failed. `familiar` is what [`Self::check`] was told.
+    /// Records that the attempt failed. `familiar` is the same as for [`Self::check`].
     pub fn failed(&mut self, account: &Name, source: Source, familiar: bool, now: Duration) {
         let pair = self.pairs.entry((account.clone(), source), now);
         pair.fail(now);
@@ -192,7 +191,7 @@ impl Throttle {
         }
     }
 
-    /// The attempt neither failed nor succeeded: something else came between.
+    /// Records that the attempt ended without a result, because of another problem.
     pub fn released(&mut self, account: &Name, source: Source) {
         let key = (account.clone(), source);
         let Some(pair) = self.pairs.counts.get_mut(&key) else { return };
@@ -208,8 +207,8 @@ impl Throttle {
         }
     }
 
-    /// The attempt succeeded: what failed before it in this pair is forgotten. The source's own failures are not: who guesses
-    /// at others' accounts could log in to their own in between.
+    /// Records that the attempt succeeded: earlier failures of this pair are forgotten. Those of the source are not: an attacker could log in to an
+    /// account of their own between guesses.
     pub fn succeeded(&mut self, account: &Name, source: Source) {
         if let Some(pair) = self.pairs.counts.get_mut(&(account.clone(), source)) {
             pair.failures = 0;
@@ -217,11 +216,11 @@ impl Throttle {
         self.released(account, source);
     }
 
-    /// Whether a code of an account's second factor counts, which is asked once the password was right and it is known
-    /// whether the code is: a wrong one counts as a failure, a right one forgets those before it.
+    /// Records a code of an account's second factor, once the password is known to be correct and the code has been compared: a wrong code
+    /// counts as a failure, a correct one clears earlier failures.
     ///
     /// # Errors
-    /// Not yet, right or wrong: how long to wait.
+    /// The code does not count yet, correct or not: returns how long to wait.
     pub fn code(&mut self, account: &Name, right: bool, now: Duration) -> Result<(), Duration> {
         let count = self.codes.get(account, now);
         let wait = count.wait(count.attempts(), self.limits.code_free, self.limits.code_max_delay_s, now);
@@ -254,10 +253,10 @@ impl Count {
         self.failures.saturating_add(self.pending)
     }
 
-    /// How long after the last attempt the next one may be made, from now on: 1 s after the free ones, and twice as long each time.
-    fn wait(&self, attempts: u32, free: u32, most_s: u32, now: Duration) -> Duration {
+    /// How long to wait from now for the next attempt: 1 s after the free ones, doubled each time.
+    fn wait(&self, attempts: u32, free: u32, max_s: u32, now: Duration) -> Duration {
         let Some(over) = attempts.checked_sub(free) else { return Duration::ZERO };
-        let delay_s = 1_u32.checked_shl(over).unwrap_or(u32::MAX).min(most_s);
+        let delay_s = 1_u32.checked_shl(over).unwrap_or(u32::MAX).min(max_s);
         (self.last + Duration::from_secs(delay_s.into())).saturating_sub(now)
     }
 
@@ -277,8 +276,8 @@ impl<K: Clone + Eq + Hash> Table<K> {
     fn new(limits: &Limits) -> Self {
         Self {
             counts: HashMap::new(),
-            forget: Duration::from_secs(limits.failure_ttl_s.into()),
-            most: usize::try_from(limits.entries).unwrap_or(usize::MAX).max(1),
+            ttl: Duration::from_secs(limits.failure_ttl_s.into()),
+            max: usize::try_from(limits.entries).unwrap_or(usize::MAX).max(1),
         }
     }
 
@@ -287,8 +286,8 @@ impl<K: Clone + Eq + Hash> Table<K> {
     }
 
     fn entry(&mut self, key: K, now: Duration) -> &mut Count {
-        if self.counts.len() >= self.most && !self.counts.contains_key(&key) {
-            self.make_room(now);
+        if self.counts.len() >= self.max && !self.counts.contains_key(&key) {
+            self.evict(now);
         }
         let fresh = self.get(&key, now);
         let count = self.counts.entry(key).or_default();
@@ -297,16 +296,16 @@ impl<K: Clone + Eq + Hash> Table<K> {
     }
 
     fn is_forgotten(&self, count: &Count, now: Duration) -> bool {
-        now.saturating_sub(count.last) >= self.forget
+        now.saturating_sub(count.last) >= self.ttl
     }
 
-    /// Forgets what may be forgotten, or else the most harmless tenth: those with the fewest attempts, the oldest first. Who wants
-    /// his own failures forgotten must make as many for every other entry.
-    fn make_room(&mut self, now: Duration) {
-        let forget = self.forget;
-        self.counts.retain(|_, count| now.saturating_sub(count.last) < forget);
-        let few = self.most / 10 + 1;
-        if self.counts.len() + few <= self.most {
+    /// Removes expired entries, or else the least harmful tenth: those with the fewest attempts, oldest first. To have their own failures
+    /// forgotten, an attacker must cause as many for every other entry.
+    fn evict(&mut self, now: Duration) {
+        let ttl = self.ttl;
+        self.counts.retain(|_, count| now.saturating_sub(count.last) < ttl);
+        let few = self.max / 10 + 1;
+        if self.counts.len() + few <= self.max {
             return;
         }
         let mut all: Vec<(u32, Duration, K)> =

@@ -1,9 +1,9 @@
-//! Time-based one-time passwords (RFC 6238): six digits of HMAC-SHA-1, a new code every 30 s, as every authenticator app has them.
+//! Time-based one-time passwords (RFC 6238): six digits of HMAC-SHA-1, a new code every 30 s, as every authenticator app supports them.
 //!
-//! A code is good once: the step of the code that was right is stored, and no code of that step or of one before it is taken again
+//! A code is valid once: the step of the last accepted code is stored, and no code of that step or of an earlier one is accepted again
 //! (RFC 6238, section 5.2).
 //!
-//! Left out: limits on how often one may try ([`super::throttle`]): six digits are guessed soon without them.
+//! Left out: limits on the number of attempts ([`super::throttle`]); without them, six digits are soon guessed.
 
 use std::fmt;
 
@@ -20,48 +20,48 @@ pub struct TotpSecret(Zeroizing<[u8; 20]>);
 /// Why a code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TotpRefused {
-    /// It is no code.
+    /// It is not six digits.
     #[error("a code has 6 digits")]
     Malformed,
-    /// It is not the code of now, of the step before or of the one after.
-    #[error("this code is wrong: look at the one that is shown now, and at whether the clock is right")]
+    /// It is not the code of the current step, of the one before or of the one after.
+    #[error("the code is wrong: enter the one that the app shows now, and check that the clocks are right")]
     Wrong,
-    /// It was the right one, but it or a later one was used already.
-    #[error("this code was used already: wait for the next one")]
+    /// It is correct, but it or a later one was used already.
+    #[error("the code was used already: wait for the next one")]
     Replayed,
 }
 
 impl TotpSecret {
-    /// Takes 160 random bits.
+    /// Makes a secret of 160 random bits.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 20]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Takes what [`Self::bytes`] gave; `None` where these are not 20 bytes.
+    /// Restores a secret from [`Self::bytes`]; `None` if these are not 20 bytes.
     #[must_use]
     pub fn try_from_slice(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self::from_bytes)
     }
 
-    /// The bytes: whoever has them makes codes.
+    /// The bytes of the secret, from which all codes follow.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &*self.0
     }
 
-    /// As it is typed into an app: base32 without padding (RFC 4648, section 6).
+    /// The secret for typing into an app: base32 without padding (RFC 4648, section 6).
     #[must_use]
     pub fn base32(&self) -> Secret {
         Secret::from(data_encoding::BASE32_NOPAD.encode(self.bytes()))
     }
 
-    /// As it is shown to an app in a QR code: an `otpauth:` URI (Google Authenticator's Key Uri Format).
+    /// The secret for a QR code: an `otpauth:` URI (Google Authenticator's Key Uri Format).
     ///
-    /// A `:` in the issuer's name becomes a space: it separates the issuer from the account there.
+    /// A `:` in the issuer's name becomes a space, because it separates the issuer from the account in the URI.
     ///
     /// # Panics
-    /// Never: an account's name has no `:`.
+    /// Never: an account's name contains no `:`.
     #[must_use]
     pub fn uri(&self, issuer: &str, account: &Name) -> Secret {
         let uri = self
@@ -74,7 +74,7 @@ impl TotpSecret {
         Secret::from(uri)
     }
 
-    /// The code of a step: of 30 s since 1970.
+    /// The code of a step: the number of 30 s intervals since 1970.
     #[must_use]
     pub fn code(&self, step: u64) -> Secret {
         Secret::from(self.of_steps().generate(step).to_string())
@@ -85,7 +85,7 @@ impl TotpSecret {
         Builder::new().with_algorithm(Algorithm::SHA1).with_digits(6).with_secret(secret)
     }
 
-    /// Takes a step for a time, and looks at that one alone.
+    /// A generator whose time is the step itself, without neighbouring steps.
     fn of_steps(&self) -> Totp {
         self.builder().with_step_duration(1).with_skew(0).build().expect("160 bits are enough")
     }
@@ -97,13 +97,13 @@ impl fmt::Debug for TotpSecret {
     }
 }
 
-/// Compares a code with those of now, of the step before and of the one after: clocks differ, and typing takes a while
+/// Compares a code with those of the current step, of the one before and of the one after: clocks differ, and typing takes time
 /// (RFC 6238, section 5.2). All three are compared, each in constant time.
 ///
-/// The answer is the step of the code: store it, and give it as `last_step` the next time. `now_s` is in seconds since 1970.
+/// Returns the step of the code: store it, and pass it as `last_step` the next time. `now_s` is in seconds since 1970.
 ///
 /// # Errors
-/// It is no code, a wrong one, or one that was used already.
+/// The code is malformed, wrong, or was used already.
 pub fn check(
     secret: &TotpSecret,
     code: &str,
@@ -115,10 +115,10 @@ pub fn check(
     }
     let now = u64::try_from(now_s).unwrap_or(0) / STEP_S;
     let totp = secret.of_steps();
-    // The latest one that fits: where two steps have the same code, both are used up. A fold stops at none.
-    let right = (now.saturating_sub(1)..=now + 1)
-        .fold(None, |found, step| totp.check(code, step).map_or(found, |_same| Some(step)));
-    match right {
+    // The latest matching step: if two steps have the same code, both are used up. A fold compares all three.
+    let matching = (now.saturating_sub(1)..=now + 1)
+        .fold(None, |found, step| totp.check(code, step).map_or(found, |_| Some(step)));
+    match matching {
         None => Err(TotpRefused::Wrong),
         Some(step) if last_step.is_some_and(|last| step <= last) => Err(TotpRefused::Replayed),
         Some(step) => Ok(step),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_those_of_the_rfc() {
+    fn codes_match_the_rfc_test_vectors() {
         // RFC 6238, Appendix B, SHA-1: the last six of its eight digits.
         for (now_s, code) in [
             (59, "287082"),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_good_for_the_steps_around_it_and_once() {
+    fn a_code_is_valid_one_step_around_and_once() {
         let code = "287082"; // of step 1
         let check = |now_s, last, expect| assert_eq!(check(&rfc(), code, now_s, last), expect, "{now_s}");
         check(-1, None, Ok(1));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_code_is_said_to_be_none() {
+    fn malformed_codes_are_refused() {
         for odd in
             ["", "28708", "2870822", "28708a", " 28708", "+28708", "２87082", "287 082", "\0\0\0\0\0\0"]
         {
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_app_is_told_all_it_needs() {
+    fn the_uri_configures_an_app() {
         let uri = rfc().uri("Meta: circular", &Name::parse("ada@example.org").unwrap());
         assert_eq!(
             uri.expose(),
@@ -203,7 +203,7 @@ mod tests {
             let code = secret.code(step);
             let now = i64::try_from(step).unwrap() + away;
             let found = check(&secret, code.expose(), now * 30 + within, None);
-            // One code in a million is that of another step too: then that one may be found.
+            // One code in a million is also that of another step, which may be found instead.
             let same = |other: i64| secret.code(u64::try_from(other).unwrap_or(0)).expose() == code.expose();
             let expect = (now - 1..=now + 1).rev().find(|step| same(*step));
             prop_assert_eq!(found.ok(), expect.map(|step| u64::try_from(step).unwrap()));
@@ -211,7 +211,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_is_taken_twice(bytes: [u8; 20], tries in prop::collection::vec((0_i64..300, -1_i64..=1), 1..60)) {
+        fn no_code_is_accepted_twice(bytes: [u8; 20], tries in prop::collection::vec((0_i64..300, -1_i64..=1), 1..60)) {
             let secret = TotpSecret::from_bytes(bytes);
             let mut last = None;
             for (now_s, away) in tries {
@@ -225,7 +225,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_answered(text in any::<String>(), now_s: i64) {
+        fn any_text_is_handled(text in any::<String>(), now_s: i64) {
             prop_assert!(check(&rfc(), &text, now_s, None).is_err() || text.len() == 6);
         }
     }

@@ -1,25 +1,32 @@
-//! Pages for admins: the login policy, and explanations of its decisions.
+//! Pages for admins: the login policy, what it decides for an account and why, and its history.
 
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
-use mc_api::mcias::{ExplainPolicyRequest, Explanation, GetPolicyRequest, Policy, Rule, SetPolicyRequest};
+use mc_api::policy::{
+    DiffPolicyRequest, ExplainPolicyRequest, ExplainPolicyResponse, GetPolicyRequest,
+    ListPolicyRevisionsRequest, PolicyDocument, Rule, SetPolicyRequest, Warning,
+};
 use mcdsl::http::Query;
+use mcdsl::policy::page::{self as parts, Links};
 use mcdsl::problem::Problem;
 use mcdsl::web::session::{expired_form, field_errors};
-use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Tone, Width};
+use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Width};
 use serde::Deserialize;
 
 use super::visitor::{Posted, Submission, Visitor};
-use super::{Answer, split};
+use super::{Answer, split, when};
+use crate::domain::policy::SPEC;
 
 const EFFECTS: [Choice<'static>; 2] =
     [Choice { value: "allow", label: "Allow" }, Choice { value: "deny", label: "Deny" }];
 
+const LINKS: Links<'static> = Links { edit_rule: "/policy/rule?name=", edit_default: "#default" };
+
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Question {
     #[serde(default)]
-    username: String,
+    account: String,
     #[serde(default)]
     service: String,
     #[serde(default)]
@@ -38,52 +45,81 @@ async fn policy_page(
     errors: &[FieldError],
 ) -> Answer {
     let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
-    let is_asked = !question.username.is_empty() || !question.service.is_empty();
+    let is_asked = !question.account.is_empty() || !question.service.is_empty();
     let answer = if is_asked { Some(explain(visitor, question).await) } else { None };
     let failed = match &answer {
-        Some(Err(problem)) => field_errors(problem, &["username", "service", "tags"]).to_vec(),
+        Some(Err(problem)) => question_errors(problem),
         _ => errors.to_vec(),
     };
     let csrf = visitor.csrf();
+    let warnings = warnings(visitor, policy.clone()).await;
+    let default = default.unwrap_or(&policy.default);
     let body = html! {
+        (parts::warnings(&warnings))
         (web::card("Rules", html! {
-            p { "The lowest matching priority decides; on a tie, Deny wins." }
-            @if policy.rules.is_empty() {
-                (web::empty_state("No rules", "The default decides.", None))
-            } @else {
-                (web::table("Rules by priority", &["Name", "Priority", "Effect", "Matches", ""], &rows(&policy)))
-            }
+            (parts::rules(&policy, SPEC.resource_noun, LINKS))
             (web::form("/policy/default", &csrf, html! {
                 input type="hidden" name="revision" value=(policy.revision);
-                (web::field(Field { value: default.unwrap_or(&policy.default), ..Field::new("default", "No rule matches (default)", Kind::Select(&EFFECTS)) }))
-                (web::button("Save default", Action::Secondary))
+                (web::field(Field { value: default, ..Field::new("default", "No rule matches (default)", Kind::Select(&EFFECTS)) }))
+                (web::button("Save", Action::Secondary))
             }))
         }))
         (web::card("Explain a login", html! {
             (question_form(question, &failed))
-            @if let Some(Ok(explained)) = &answer { (answered(question, explained)) }
+            @if let Some(Ok(explained)) = &answer { (parts::explanation(explained, &link(question))) }
         }))
     };
-    let add = web::link_button("/policy/rule", "New rule", Action::Primary);
-    let change = |page| Page { actions: add, errors: &failed, ..page };
+    let actions = html! {
+        (web::link_button("/policy/history", "History", Action::Secondary))
+        (web::link_button("/policy/rule", "New rule", Action::Primary))
+    };
+    let change =
+        |page| Page { actions, errors: &failed, lead: Some("Who may log in to which service."), ..page };
     Ok(visitor.page_with(status, change, "Login policy", body))
 }
 
-async fn explain(visitor: &Visitor, question: &Question) -> Result<Explanation, Problem> {
+/// What is probably a mistake in the policy in force.
+async fn warnings(visitor: &Visitor, policy: PolicyDocument) -> Vec<Warning> {
+    let revision = policy.revision;
+    let request = SetPolicyRequest { dry_run: Some(true), ..request(policy, revision) };
+    // Somebody may have replaced it meanwhile: the page is of use without.
+    visitor.calls.set_policy(request).await.map(|response| response.warnings).unwrap_or_default()
+}
+
+async fn explain(visitor: &Visitor, question: &Question) -> Result<ExplainPolicyResponse, Problem> {
     let request = ExplainPolicyRequest {
-        username: question.username.trim().to_owned(),
-        service: question.service.trim().to_owned(),
-        tags: split(&question.tags),
-        registered_tags: None,
+        account: question.account.trim().to_owned(),
+        resource: question.service.trim().to_owned(),
+        resource_tags: split(&question.tags),
+        ..ExplainPolicyRequest::default()
     };
     visitor.calls.explain_policy(request).await
+}
+
+/// What is wrong with a question, by the fields of its form.
+fn question_errors(problem: &Problem) -> Vec<FieldError> {
+    let mut errors = field_errors(problem, &["account", "resource", "resource_tags"]).to_vec();
+    for error in &mut errors {
+        error.field = match error.field {
+            "resource" => "service",
+            "resource_tags" => "tags",
+            other => other,
+        };
+    }
+    errors
+}
+
+fn link(question: &Question) -> String {
+    let pairs = [("account", &question.account), ("service", &question.service), ("tags", &question.tags)];
+    let query = serde_urlencoded::to_string(pairs).expect("texts can be written as a query");
+    format!("/policy?{query}")
 }
 
 fn question_form(question: &Question, errors: &[FieldError]) -> Markup {
     web::search_form(
         "/policy",
         html! {
-            (web::field(Field { value: &question.username, ..Field::new("username", "Username", Kind::Text).error_from(errors) }))
+            (web::field(Field { value: &question.account, ..Field::new("account", "Account", Kind::Text).error_from(errors) }))
             (web::field(Field { value: &question.service, ..Field::new("service", "Service", Kind::Text).error_from(errors) }))
             (web::field(Field {
                 value: &question.tags,
@@ -96,57 +132,39 @@ fn question_form(question: &Question, errors: &[FieldError]) -> Markup {
     )
 }
 
-fn answered(question: &Question, explained: &Explanation) -> Markup {
-    let by = explained.by.as_ref();
-    let by = by.map_or_else(
-        || html! { "the default" },
-        |rule| html! { "rule " strong { (rule.name) } ": " (matches(rule)) },
-    );
-    let others: Vec<String> =
-        explained.also.iter().map(|rule| format!("{} ({})", rule.name, rule.effect)).collect();
-    web::facts(&[
-        ("Login", html! { (question.username) " to " (question.service) " " (effect(&explained.effect)) }),
-        ("Decided by", by),
-        ("Other matching rules", html! { (others.join(", ")) }),
-        ("Service tags", html! { (explained.tags.join(", ")) }),
-    ])
+#[derive(Debug, Deserialize)]
+pub(super) struct Older {
+    before: Option<String>,
 }
 
-fn effect(word: &str) -> Markup {
-    if word == "deny" { web::badge("Denied", Tone::Bad) } else { web::badge("Allowed", Tone::Good) }
-}
-
-fn rows(policy: &Policy) -> Vec<Vec<Markup>> {
-    let row = |rule: &Rule| {
-        let edit = format!("/policy/rule?name={}", rule.name);
-        vec![
-            html! { (rule.name) },
-            html! { (rule.priority) },
-            html! { (if rule.effect == "deny" { "Deny" } else { "Allow" }) },
-            html! { (matches(rule)) },
-            html! { a href=(edit) { "Edit" span.hidden { " " (rule.name) } } },
-        ]
+pub(super) async fn history(visitor: Visitor, Query(older): Query<Older>) -> Answer {
+    let first = older.before.as_ref().map(|_| "/policy/history");
+    let request = ListPolicyRevisionsRequest { limit: Some(50), before: older.before.clone() };
+    let list = visitor.calls.list_policy_revisions(request).await?;
+    let next = list.next.as_ref().map(|next| format!("/policy/history?before={next}"));
+    let body = html! {
+        (parts::revisions(&list, "/policy/diff?to=", when))
+        (web::pagination(first, next.as_deref()))
     };
-    policy.rules.iter().map(row).collect()
+    Ok(visitor.page("History of the login policy", body))
 }
 
-/// What a rule matches, as a sentence.
-fn matches(rule: &Rule) -> String {
-    let parts = [
-        ("role", &rule.roles),
-        ("type", &rule.account_types),
-        ("account", &rule.usernames),
-        ("service", &rule.services),
-        ("all tags", &rule.tags),
-    ];
-    let said = parts.iter().filter(|(_, words)| !words.is_empty());
-    let said: Vec<_> = said.map(|(what, words)| format!("{what}: {}", words.join(" or "))).collect();
-    if said.is_empty() { "everything".to_owned() } else { said.join("; ") }
+#[derive(Debug, Deserialize)]
+pub(super) struct Compared {
+    from: Option<i64>,
+    to: i64,
 }
 
-/// A whole policy, to be stored again.
-fn request(policy: Policy, revision: i64) -> SetPolicyRequest {
-    SetPolicyRequest { default: policy.default, rules: policy.rules, revision: Some(revision) }
+pub(super) async fn diff(visitor: Visitor, Query(Compared { from, to }): Query<Compared>) -> Answer {
+    let from = from.unwrap_or_else(|| to.saturating_sub(1));
+    let diff = visitor.calls.diff_policy(DiffPolicyRequest { from, to: Some(to) }).await?;
+    let title = format!("Login policy: revision {from} to {to}");
+    Ok(visitor.page(&title, parts::diff(&diff)))
+}
+
+/// A request that replaces the policy.
+fn request(policy: PolicyDocument, revision: i64) -> SetPolicyRequest {
+    SetPolicyRequest { default: policy.default, rules: policy.rules, revision, dry_run: None }
 }
 
 #[derive(Deserialize)]
@@ -164,7 +182,7 @@ pub(super) async fn set_default(submission: Submission<Default>) -> Answer {
         }
     };
     let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
-    let request = request(Policy { default: form.default, ..policy }, form.revision);
+    let request = request(PolicyDocument { default: form.default, ..policy }, form.revision);
     let set = visitor.calls.set_policy(request).await;
     Ok(visitor.finish("/policy", set, "Default saved."))
 }
@@ -201,11 +219,14 @@ pub(super) struct RuleForm {
     #[serde(default)]
     account_types: String,
     #[serde(default)]
-    usernames: String,
+    accounts: String,
     #[serde(default)]
-    services: String,
+    resources: String,
     #[serde(default)]
-    tags: String,
+    resource_tags: String,
+    /// Not in the form: kept as it is.
+    #[serde(default)]
+    operations: String,
 }
 
 impl RuleForm {
@@ -218,9 +239,10 @@ impl RuleForm {
             effect: rule.effect.clone(),
             roles: rule.roles.join(" "),
             account_types: rule.account_types.join(" "),
-            usernames: rule.usernames.join(" "),
-            services: rule.services.join(" "),
-            tags: rule.tags.join(" "),
+            accounts: rule.accounts.join(" "),
+            resources: rule.resources.join(" "),
+            resource_tags: rule.resource_tags.join(" "),
+            operations: rule.operations.join(" "),
         }
     }
 
@@ -232,37 +254,39 @@ impl RuleForm {
             effect: self.effect.clone(),
             roles: split(&self.roles),
             account_types: split(&self.account_types),
-            usernames: split(&self.usernames),
-            services: split(&self.services),
-            tags: split(&self.tags),
+            accounts: split(&self.accounts),
+            resources: split(&self.resources),
+            resource_tags: split(&self.resource_tags),
+            operations: split(&self.operations),
         })
     }
 }
 
 /// A rule's conditions, each a list of words.
 const LISTS: [(&str, &str, &str); 5] = [
-    ("roles", "Roles", "The account has one of these roles: admin, user, guest."),
-    ("account_types", "Types", "The account has one of these types: human, system."),
-    ("usernames", "Accounts", "The account has one of these names."),
-    ("services", "Services", "The service has one of these names."),
-    ("tags", "Tags", "The service has all of these."),
+    ("roles", "Roles", "The account has one of these: admin, user, guest. System accounts have none."),
+    ("account_types", "Types", "The account is one of these: human, system."),
+    ("accounts", "Accounts", "The account has one of these names."),
+    ("resources", "Services", "The service has one of these names; `*` stands for any characters."),
+    ("resource_tags", "Service tags", "The service has all of these tags."),
 ];
 
 fn rule_page(visitor: &Visitor, status: StatusCode, form: &RuleForm, errors: &[FieldError]) -> Response {
     let value = |name: &str| match name {
         "roles" => form.roles.as_str(),
         "account_types" => &form.account_types,
-        "usernames" => &form.usernames,
-        "services" => &form.services,
-        _ => &form.tags,
+        "accounts" => &form.accounts,
+        "resources" => &form.resources,
+        _ => &form.resource_tags,
     };
     let fields = html! {
         input type="hidden" name="old" value=(form.old);
         input type="hidden" name="revision" value=(form.revision);
+        input type="hidden" name="operations" value=(form.operations);
         (web::field(Field { value: &form.name, ..Field::new("name", "Name", Kind::Text).error_from(errors) }))
         (web::field(Field {
             value: &form.priority,
-            hint: Some("The lowest matching priority decides."),
+            hint: Some("The lowest matching priority decides; on a tie, Deny wins."),
             ..Field::new("priority", "Priority", Kind::Number).error_from(errors)
         }))
         (web::field(Field { value: &form.effect, ..Field::new("effect", "Effect", Kind::Select(&EFFECTS)).error_from(errors) }))
@@ -304,7 +328,7 @@ pub(super) async fn save_rule(submission: Submission<RuleForm>) -> Answer {
         let rule = form.rule()?;
         let mut policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
         policy.rules.retain(|other| other.name != form.old);
-        // Last, so that an error names it and not another rule of the same name.
+        // Last, so that an error names this rule and not another of the same name.
         policy.rules.push(rule);
         visitor.calls.set_policy(request(policy, form.revision)).await
     };
@@ -313,6 +337,7 @@ pub(super) async fn save_rule(submission: Submission<RuleForm>) -> Answer {
         Err(problem) => {
             let mut fields = vec!["name", "priority", "effect"];
             fields.extend(LISTS.iter().map(|(name, _, _)| *name));
+            // `rules[7].resources[0]` is the field `resources` of this form.
             let errors = field_errors(&problem, &fields);
             Ok(rule_page(&visitor, problem.status(), &form, &errors))
         }

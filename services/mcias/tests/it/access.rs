@@ -89,7 +89,7 @@ impl Site {
     fn outcome(&self, route: &Route, token: &str) -> Outcome {
         let path =
             route.pattern.replace("{name}", "nobody").replace("{id}", "7a1e0c9e-2f1b-4f0e-9d5a-000000000000");
-        let path = path.replace("{secret}", "none");
+        let path = path.replace("{secret}", "none").replace("{revision}", "1");
         assert!(!path.contains('{'), "{path}: name its parameter here");
         match route.transport {
             Transport::Grpc => match self.mcias.call(&path, token) {

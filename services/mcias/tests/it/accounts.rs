@@ -143,18 +143,23 @@ fn the_policy_is_asked_everywhere() {
         rule.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         rule
     };
-    let set = |rules: &[Value]| {
-        mcias.ask("PUT", "/v1/policy", &admin, &json!({ "default": "allow", "rules": rules }))
-    };
-    let guests = rule("no-guests-in-prod", "deny", 5, json!({ "roles": ["guest"], "tags": ["prod"] }));
+    let set = |rules: &[Value]| mcias.set_policy(&admin, "allow", &json!(rules));
+    let guests =
+        rule("no-guests-in-prod", "deny", 5, json!({ "roles": ["guest"], "resource_tags": ["prod"] }));
     let equal = rule("guests-anywhere", "allow", 5, json!({ "roles": ["guest"] }));
     assert_eq!(set(&[equal.clone(), guests.clone()]).status, 200);
     // At once, for a session that is there; and deny wins among equals.
     assert!(!at(&mcr, &bob) && at(&mcns, &bob));
-    let question = json!({ "username": "bob", "service": "mcr" });
+    let question = json!({ "account": "bob", "resource": "mcr" });
     let told = mcias.done("POST", "/v1/policy/explain", &admin, &question);
-    assert_eq!((&told["effect"], &told["by"]["name"]), (&json!("deny"), &json!("no-guests-in-prod")));
-    assert_eq!((&told["also"][0]["name"], &told["tags"]), (&json!("guests-anywhere"), &json!(["prod"])));
+    assert_eq!(
+        (&told["effect"], &told["deciding_rule"]["name"]),
+        (&json!("deny"), &json!("no-guests-in-prod"))
+    );
+    assert_eq!(
+        (&told["other_matches"][0]["name"], &told["resource_tags"]),
+        (&json!("guests-anywhere"), &json!(["prod"]))
+    );
     // At a login through the service, with the right password alone.
     let through = |password: &str| {
         let answer =
@@ -174,9 +179,9 @@ fn the_policy_is_asked_everywhere() {
         assert_eq!(login_for(services), (403, json!("denied-by-policy")));
     }
     // At MCIAS itself, and at the issue of a token that would be refused.
-    let out = rule("no-bob", "deny", 1, json!({ "usernames": ["bob"], "services": ["mcias"] }));
+    let out = rule("no-bob", "deny", 1, json!({ "accounts": ["bob"], "resources": ["mcias"] }));
     let machine =
-        rule("no-machines-at-mcns", "deny", 1, json!({ "account_types": ["system"], "services": ["mcns"] }));
+        rule("no-machines-at-mcns", "deny", 1, json!({ "account_types": ["system"], "resources": ["mcns"] }));
     assert_eq!(set(&[out, machine]).status, 200);
     assert_eq!(mcias.ask("GET", "/v1/me", &bob, &Value::Null).text_of("reason"), "denied-by-policy");
     let body = json!({ "label": "x", "audience": ["mcns"] });
@@ -358,12 +363,12 @@ fn an_admin_who_cannot_log_in_does_not_count() {
     // Nor does one whom the policy does not let in.
     let link = mcias.done("POST", "/v1/accounts/bob/link", &admin, &Value::Null);
     mcias.redeem(link["url"].as_str().unwrap());
-    let rule = |name: &str| json!({ "name": name, "priority": 1, "effect": "deny", "usernames": [name] });
-    let policy = |rules: Value| json!({ "default": "allow", "rules": rules });
-    mcias.done("PUT", "/v1/policy", &admin, &policy(json!([rule("bob")])));
+    let rule = |name: &str| json!({ "name": name, "priority": 1, "effect": "deny", "accounts": [name] });
+    let set = |rules: Value| assert_eq!(mcias.set_policy(&admin, "allow", &rules).status, 200);
+    set(json!([rule("bob")]));
     let answer = mcias.ask("DELETE", "/v1/accounts/ada", &admin, &Value::Null);
     assert_eq!((answer.status, answer.text_of("reason")), (409, "last-admin".to_owned()));
-    mcias.done("PUT", "/v1/policy", &admin, &policy(json!([])));
+    set(json!([]));
     mcias.done("DELETE", "/v1/accounts/ada", &admin, &Value::Null);
 }
 
@@ -406,8 +411,8 @@ fn the_tags_of_a_service_are_those_of_all_its_accounts() {
     let two =
         mcias.ask("POST", "/v1/accounts/mcr-two/tokens", &admin, &json!({ "label": "x" })).text_of("token");
     assert_eq!(mcias.introspect(&two, &admin).body["active"], true);
-    let rule = json!({ "name": "closed", "priority": 1, "effect": "deny", "tags": ["prod"] });
-    mcias.done("PUT", "/v1/policy", &admin, &json!({ "default": "allow", "rules": [rule] }));
+    let rule = json!({ "name": "closed", "priority": 1, "effect": "deny", "resource_tags": ["prod"] });
+    assert_eq!(mcias.set_policy(&admin, "allow", &json!([rule])).status, 200);
     assert_eq!(mcias.introspect(&two, &admin).body["active"], false);
 }
 

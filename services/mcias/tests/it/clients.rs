@@ -114,8 +114,8 @@ fn a_grpc_client_without_our_proto_finds_out_what_there_is() {
     let ca = mcias.ca_file().display().to_string();
     let told = python_script("reflection.py", &[&mcias.grpc.to_string(), &ca, NAME], &[]);
     let services = told["services"].as_array().unwrap();
-    for name in ["Identity", "Me", "Accounts", "LoginPolicy", "Site"] {
-        let name = format!("metacircular.mcias.v1.{name}");
+    for name in ["mcias.v1.Identity", "mcias.v1.Me", "mcias.v1.Accounts", "policy.v1.Policy"] {
+        let name = format!("metacircular.{name}");
         assert!(services.contains(&json!(name)), "{name}: {told}");
         assert_eq!(told["health"][&name], 1, "{name}: {told}");
     }

@@ -94,7 +94,7 @@ fn ctl_covers_a_daily_workflow() {
     let id = ctl.json(&["token", "list", "mcr"])[0]["id"].as_str().unwrap().to_owned();
 
     let policy = mcias.folder().join("policy.toml");
-    let rule = "\n[[rules]]\nname = \"no-bob\"\npriority = 1\neffect = \"deny\"\nusernames = [\"bob\"]\n";
+    let rule = "\n[[rules]]\nname = \"no-bob\"\npriority = 1\neffect = \"deny\"\naccounts = [\"bob\"]\n";
     std::fs::write(&policy, ctl.run(0, &["policy", "export"]) + rule).unwrap();
     let set = ["policy", "set", policy.to_str().unwrap()];
     assert!(ctl.run(0, &set).contains("no-bob"));

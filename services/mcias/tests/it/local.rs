@@ -162,6 +162,13 @@ impl Local {
         answer.body
     }
 
+    /// Replaces the login policy in force.
+    pub(crate) fn set_policy(&self, token: &str, default: &str, rules: &Value) -> Answer {
+        let revision = self.ask("GET", "/v1/policy", token, &Value::Null).body["revision"].clone();
+        let body = json!({ "default": default, "rules": rules, "revision": revision });
+        self.ask("PUT", "/v1/policy", token, &body)
+    }
+
     /// A login that succeeds: its token.
     pub(crate) fn login(&self, name: &str) -> String {
         let body = json!({ "username": name, "password": PASSWORD });

@@ -217,7 +217,10 @@ fn every_page_is_refused_to_who_may_not_see_it() {
         "/accounts/bob/reset-factors",
         "/new-account",
         "/policy",
+        "/policy?account=bob&service=mcr&tags=prod",
         "/policy/rule",
+        "/policy/history",
+        "/policy/diff?from=1&to=1",
         "/audit",
         "/keys",
         &revoke,
@@ -232,8 +235,8 @@ fn every_page_is_refused_to_who_may_not_see_it() {
         assert_eq!((look(path, &admin), look(path, &bob)), (200, 403), "{path}");
     }
     // A later policy rule applies to existing sessions.
-    let rule = json!({ "name": "no-bob", "priority": 1, "effect": "deny", "usernames": ["bob"] });
-    mcias.done("PUT", "/v1/policy", &admin, &json!({ "default": "allow", "rules": [rule] }));
+    let rule = json!({ "name": "no-bob", "priority": 1, "effect": "deny", "accounts": ["bob"] });
+    assert_eq!(mcias.set_policy(&admin, "allow", &json!([rule])).status, 200);
     for path in own.iter().chain(&admins) {
         assert_eq!(look(path, &bob), 403, "{path}");
     }

@@ -13,9 +13,9 @@ use mc_api::audit::audit_client::AuditClient;
 use mc_api::mcias::Changed;
 use mc_api::mcias::accounts_client::AccountsClient;
 use mc_api::mcias::identity_client::IdentityClient;
-use mc_api::mcias::login_policy_client::LoginPolicyClient;
 use mc_api::mcias::me_client::MeClient;
 use mc_api::mcias::signing_keys_client::SigningKeysClient;
+use mc_api::policy::policy_client::PolicyClient;
 use mcdsl::ctl::{Ctl, Error};
 use serde_json::json;
 
@@ -74,7 +74,7 @@ pub(crate) async fn run(ctl: &mut Ctl<'_>, command: Command) -> Result<(), Error
         Command::Token(command) => token::run(ctl, AccountsClient::new(connection), command).await,
         Command::Policy(command) => {
             let accounts = AccountsClient::new(connection.clone());
-            policy::run(ctl, LoginPolicyClient::new(connection), accounts, command).await
+            policy::run(ctl, PolicyClient::new(connection), accounts, command).await
         }
         Command::Audit(command) => {
             let accounts = AccountsClient::new(connection.clone());

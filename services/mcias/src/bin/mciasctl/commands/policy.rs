@@ -4,22 +4,27 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use mc_api::client::Connection;
+use mc_api::mcias::GetAccountRequest;
 use mc_api::mcias::accounts_client::AccountsClient;
-use mc_api::mcias::login_policy_client::LoginPolicyClient;
-use mc_api::mcias::{
-    ExplainPolicyRequest, Explanation, GetAccountRequest, GetPolicyRequest, Policy as Message, Rule,
-    SetPolicyRequest,
+use mc_api::policy::policy_client::PolicyClient;
+use mc_api::policy::{
+    DecisionChange, DiffPolicyRequest, DiffPolicyResponse, ExplainPolicyRequest, ExplainPolicyResponse,
+    FieldChange, GetPolicyRequest, GetPolicyRevisionRequest, ListPolicyRevisionsRequest, PolicyDocument,
+    PolicyDraft, PolicyRevision, Rule, SetPolicyRequest, SetPolicyResponse,
 };
 use mcdsl::config::{self, Hints};
-use mcdsl::ctl::{Column, Ctl, Error};
-use serde_json::json;
+use mcdsl::ctl::{Column, Ctl, Error, when};
 
 use super::join_or;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Show the policy in force, in the order in which its rules decide
-    Show,
+    Show {
+        /// Revision, instead of the one in force
+        #[arg(long)]
+        revision: Option<i64>,
+    },
     /// Print the policy in force as TOML, for `set`
     Export,
     /// Replace the policy by a TOML file
@@ -29,9 +34,12 @@ pub(crate) enum Policy {
     Set {
         /// File, with the `revision` that it was made from
         file: PathBuf,
+        /// Only print what would change
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Explain what the policy decides for an account at a service
-    #[command(after_help = "Example:\n  mciasctl policy explain bob --service mcr")]
+    #[command(after_help = "Example:\n  mciasctl policy explain bob --service mcr --draft policy.toml")]
     Explain {
         /// Account
         name: String,
@@ -41,41 +49,81 @@ pub(crate) enum Policy {
         /// Tag of the service, instead of those that it is registered with; repeat for several
         #[arg(long = "tag", value_name = "TAG")]
         tags: Vec<String>,
+        /// File with a policy to explain instead of the one in force
+        #[arg(long, value_name = "FILE")]
+        draft: Option<PathBuf>,
+    },
+    /// List all revisions, newest first
+    History,
+    /// Show what differs between two revisions
+    Diff {
+        /// Earlier revision
+        from: i64,
+        /// Later revision [default: the one in force]
+        to: Option<i64>,
     },
 }
 
 pub(super) async fn run(
     ctl: &mut Ctl<'_>,
-    mut policy: LoginPolicyClient<Connection>,
+    mut policy: PolicyClient<Connection>,
     mut accounts: AccountsClient<Connection>,
     command: Policy,
 ) -> Result<(), Error> {
     match command {
-        Policy::Show => {
+        Policy::Show { revision: None } => {
             let found = policy.get_policy(GetPolicyRequest {}).await?.into_inner();
+            print(ctl, &found)
+        }
+        Policy::Show { revision: Some(revision) } => {
+            let found = policy.get_policy_revision(GetPolicyRevisionRequest { revision }).await?.into_inner();
             print(ctl, &found)
         }
         Policy::Export => {
             let found = policy.get_policy(GetPolicyRequest {}).await?.into_inner();
-            Ok(ctl.printer.print(|| json!(found), || export(&found))?)
+            let request = draft_of(found);
+            Ok(ctl.printer.print(|| serde_json::json!(request), || export(&request))?)
         }
-        Policy::Set { file } => {
-            let set = policy.set_policy(read(&file)?).await?.into_inner();
-            print(ctl, &set)
+        Policy::Set { file, dry_run } => {
+            let request = SetPolicyRequest { dry_run: Some(dry_run), ..read(&file)? };
+            let set = policy.set_policy(request).await?.into_inner();
+            print_set(ctl, &set, dry_run)
         }
-        Policy::Explain { name, service, tags } => {
-            let registered_tags = Some(tags.is_empty());
+        Policy::Explain { name, service, tags, draft } => {
+            let draft = draft.map(|file| read(&file)).transpose()?;
             // An account that does not exist is an error here, not one of the request's fields.
             accounts.get_account(GetAccountRequest { name: name.clone() }).await?;
-            let request = ExplainPolicyRequest { username: name, service, tags, registered_tags };
+            let request = ExplainPolicyRequest {
+                account: name,
+                resource: service,
+                registered_tags: Some(tags.is_empty()),
+                resource_tags: tags,
+                draft: draft.map(|draft| PolicyDraft { default: draft.default, rules: draft.rules }),
+                ..ExplainPolicyRequest::default()
+            };
             let explanation = policy.explain_policy(request).await?.into_inner();
             explain(ctl, &explanation)
+        }
+        Policy::History => history(ctl, policy).await,
+        Policy::Diff { from, to } => {
+            let found = policy.diff_policy(DiffPolicyRequest { from, to }).await?.into_inner();
+            let text = diff(&found);
+            Ok(ctl.printer.print(|| serde_json::json!(found), || text)?)
         }
     }
 }
 
+fn draft_of(policy: PolicyDocument) -> SetPolicyRequest {
+    SetPolicyRequest {
+        default: policy.default,
+        rules: policy.rules,
+        revision: policy.revision,
+        dry_run: None,
+    }
+}
+
 /// What `set` reads: without empty lists, so that rules can be appended.
-fn export(policy: &Message) -> String {
+fn export(policy: &SetPolicyRequest) -> String {
     let mut tree = toml::Table::try_from(policy).expect("a policy can be written as TOML");
     let is_filled = |value: &mut toml::Value| value.as_array().is_none_or(|list| !list.is_empty());
     if let Some(toml::Value::Array(rules)) = tree.get_mut("rules") {
@@ -96,17 +144,10 @@ fn read(file: &Path) -> Result<SetPolicyRequest, Error> {
 
 fn parse(text: &str, name: &str) -> Result<SetPolicyRequest, Error> {
     let hints = Hints { example: |_key| "", within: |_tree, _path| None };
-    let request: SetPolicyRequest =
-        config::read(text, name, hints).map_err(|problem| Error::usage(problem.to_string()))?;
-    if request.revision.is_none() {
-        let detail =
-            format!("{name} has no `revision`: start from `mciasctl policy export`, which writes it");
-        return Err(Error::usage(detail));
-    }
-    Ok(request)
+    config::read(text, name, hints).map_err(|problem| Error::usage(problem.to_string()))
 }
 
-fn print(ctl: &mut Ctl<'_>, policy: &Message) -> Result<(), Error> {
+fn print(ctl: &mut Ctl<'_>, policy: &PolicyDocument) -> Result<(), Error> {
     let columns =
         [Column::number("PRIORITY"), Column::state("EFFECT"), Column::text("NAME"), Column::text("MATCHES")];
     let cells =
@@ -115,36 +156,116 @@ fn print(ctl: &mut Ctl<'_>, policy: &Message) -> Result<(), Error> {
     Ok(ctl.printer.table(policy, &policy.rules, columns, cells, &note)?)
 }
 
+fn print_set(ctl: &mut Ctl<'_>, set: &SetPolicyResponse, dry_run: bool) -> Result<(), Error> {
+    for warning in &set.warnings {
+        ctl.note(&format!("Warning: {} ({}): {}", warning.field, warning.value, warning.message));
+    }
+    let policy = set.policy.clone().unwrap_or_default();
+    if !dry_run {
+        return print(ctl, &policy);
+    }
+    let columns =
+        [Column::text("ACCOUNT"), Column::text("SERVICE"), Column::state("BEFORE"), Column::state("AFTER")];
+    let cells = |change: &DecisionChange| {
+        [change.account.clone(), change.resource.clone(), change.before.clone(), change.after.clone()]
+    };
+    let more = if set.more_changes { "More decisions would change. " } else { "" };
+    let note = format!("{more}Nothing was changed.\n");
+    Ok(ctl.printer.table(set, &set.changes, columns, cells, &note)?)
+}
+
 /// The conditions of a rule.
 fn matches(rule: &Rule) -> String {
     let conditions = [
         ("role", &rule.roles),
         ("type", &rule.account_types),
-        ("account", &rule.usernames),
-        ("service", &rule.services),
-        ("tags", &rule.tags),
+        ("account", &rule.accounts),
+        ("service", &rule.resources),
+        ("tags", &rule.resource_tags),
+        ("operation", &rule.operations),
     ];
     let filled = conditions.iter().filter(|(_, values)| !values.is_empty());
     let texts: Vec<_> = filled.map(|(name, values)| format!("{name}={}", values.join(","))).collect();
     if texts.is_empty() { "everything".to_owned() } else { texts.join(" ") }
 }
 
-fn explain(ctl: &mut Ctl<'_>, explanation: &Explanation) -> Result<(), Error> {
-    let rule = |rule: &Rule| format!("rule {} ({})", rule.name, matches(rule));
-    let decided_by = explanation.by.as_ref().map_or_else(|| "default: no rule matches".to_owned(), rule);
-    let others: Vec<_> = explanation.also.iter().map(|rule| rule.name.clone()).collect();
-    let lines = [
+fn explain(ctl: &mut Ctl<'_>, explanation: &ExplainPolicyResponse) -> Result<(), Error> {
+    let names = |rules: &[Rule]| rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
+    let decided_by = match &explanation.deciding_rule {
+        Some(rule) => format!("rule {} ({})", rule.name, matches(rule)),
+        None if explanation.decided_by == "default" => "default: no rule matches".to_owned(),
+        None => explanation.decided_by.clone(),
+    };
+    let mut lines = vec![
         ("effect", explanation.effect.clone()),
         ("decided by", decided_by),
-        ("other matches", join_or(&others, "-")),
-        ("service tags", join_or(&explanation.tags, "-")),
+        ("other matches", join_or(&names(&explanation.other_matches), "-")),
+        ("service tags", join_or(&explanation.resource_tags, "-")),
     ];
+    let examined = explanation.examined.iter();
+    lines.extend(
+        examined.map(|rule| ("examined", format!("{} {}: {}", rule.priority, rule.name, rule.reason))),
+    );
     Ok(ctl.printer.record(explanation, &lines)?)
+}
+
+async fn history(ctl: &mut Ctl<'_>, mut policy: PolicyClient<Connection>) -> Result<(), Error> {
+    let mut request = ListPolicyRevisionsRequest { limit: Some(1000), before: None };
+    let mut found = Vec::new();
+    loop {
+        let page = policy.list_policy_revisions(request.clone()).await?.into_inner();
+        found.extend(page.revisions);
+        request.before = page.next;
+        if request.before.is_none() {
+            break;
+        }
+    }
+    let columns = [
+        Column::number("REVISION"),
+        Column::exact("CREATED"),
+        Column::text("ACTOR"),
+        Column::number("RULES").rank(1),
+        Column::state("DEFAULT").rank(2),
+    ];
+    let cells = |it: &PolicyRevision| {
+        [
+            it.revision.to_string(),
+            when(it.created_at),
+            it.actor.clone(),
+            it.rules.to_string(),
+            it.default.clone(),
+        ]
+    };
+    Ok(ctl.printer.rows(&found, columns, cells)?)
+}
+
+/// A difference in the form of a diff.
+fn diff(found: &DiffPolicyResponse) -> String {
+    let rule = |sign: char, rule: &Rule| {
+        format!("{sign} {} {} {} ({})\n", rule.priority, rule.effect, rule.name, matches(rule))
+    };
+    let field = |change: &FieldChange| {
+        format!("    {}: {} -> {}\n", change.field, join_or(&change.before, "-"), join_or(&change.after, "-"))
+    };
+    let mut text = format!("Revision {} -> {}\n", found.from, found.to);
+    text.extend(found.default.iter().map(field));
+    text.extend(found.removed.iter().map(|it| rule('-', it)));
+    text.extend(found.added.iter().map(|it| rule('+', it)));
+    for changed in &found.changed {
+        text.push_str(&format!("~ {}\n", changed.name));
+        text.extend(changed.fields.iter().map(field));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn rule(name: &str) -> Rule {
+        let accounts = vec!["bob".to_owned()];
+        Rule { name: name.to_owned(), priority: 1, effect: "deny".to_owned(), accounts, ..Rule::default() }
+    }
 
     #[test]
     fn the_example_of_the_docs_can_be_set() {
@@ -158,18 +279,43 @@ mod tests {
 
     #[test]
     fn an_exported_policy_can_be_set_and_needs_its_revision() {
-        let rule = Rule {
-            name: "no-bob".into(),
-            priority: 1,
-            effect: "deny".into(),
-            usernames: vec!["bob".into()],
-            ..Rule::default()
+        let document = PolicyDocument {
+            default: "allow".to_owned(),
+            rules: vec![rule("no-bob")],
+            revision: 7,
+            created_at: 1,
+            actor: "ada".to_owned(),
         };
-        let policy = Message { default: "allow".into(), rules: vec![rule], revision: 7 };
-        let text = export(&policy);
-        let request = parse(&text, "policy.toml").unwrap();
-        assert_eq!((request.revision, request.rules), (Some(7), policy.rules));
+        let request = draft_of(document);
+        let text = export(&request);
+        assert_eq!(parse(&text, "policy.toml").unwrap(), request);
         let without = text.replace("revision = 7\n", "");
-        assert!(parse(&without, "policy.toml").unwrap_err().to_string().contains("has no `revision`"));
+        let error = parse(&without, "policy.toml").unwrap_err().to_string();
+        assert!(error.contains("revision"), "{error}");
+    }
+
+    #[test]
+    fn a_diff_names_what_was_added_removed_and_changed() {
+        let field = FieldChange {
+            field: "accounts".to_owned(),
+            before: vec![],
+            after: vec!["bob".to_owned(), "eve".to_owned()],
+        };
+        let found = DiffPolicyResponse {
+            from: 1,
+            to: 2,
+            default: None,
+            added: vec![rule("new")],
+            removed: vec![rule("old")],
+            changed: vec![mc_api::policy::RuleChange { name: "kept".to_owned(), fields: vec![field] }],
+        };
+        let expect = "\
+Revision 1 -> 2
+- 1 deny old (account=bob)
++ 1 deny new (account=bob)
+~ kept
+    accounts: - -> bob,eve
+";
+        assert_eq!(diff(&found), expect);
     }
 }

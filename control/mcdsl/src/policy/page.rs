@@ -1,0 +1,382 @@
+//! Parts of the pages about a policy: its rules, explanations, revisions and what differs between them. They are functions over the
+//! messages of `metacircular.policy.v1`; the service's page is around them.
+
+use maud::{Markup, html};
+use mc_api::policy as api;
+
+use super::Noun;
+use crate::web::{self, Tone};
+
+/// Where a page's links lead.
+#[derive(Clone, Copy, Debug)]
+pub struct Links<'a> {
+    /// To edit a rule; its name is appended: `/policy/rule?name=`.
+    pub edit_rule: &'a str,
+    /// To change the default.
+    pub edit_default: &'a str,
+}
+
+/// The rules in the order in which they decide, and the default as the last row.
+#[must_use]
+pub fn rules(policy: &api::PolicyDocument, noun: Noun, links: Links<'_>) -> Markup {
+    let row = |rule: &api::Rule| {
+        vec![
+            html! { (rule.name) p.hint { (sentence(rule, noun)) } },
+            html! { (rule.priority) },
+            effect(&rule.effect),
+            html! { a href={ (links.edit_rule) (rule.name) } { "Edit" span.hidden { " " (rule.name) } } },
+        ]
+    };
+    let mut rows: Vec<_> = policy.rules.iter().map(row).collect();
+    rows.push(vec![
+        html! { "No rule matches" p.hint { "The default decides" } },
+        html! {},
+        effect(&policy.default),
+        html! { a href=(links.edit_default) { "Change" span.hidden { " the default" } } },
+    ]);
+    html! {
+        p { "The lowest matching priority decides; on a tie, Deny wins." }
+        (web::table("Rules", &["Rule", "Priority", "Effect", ""], &rows))
+    }
+}
+
+/// A rule as a sentence: "Role guest to services tagged prod".
+#[must_use]
+pub fn sentence(rule: &api::Rule, noun: Noun) -> Markup {
+    let subjects = [("role", &rule.roles), ("type", &rule.account_types), ("account", &rule.accounts)];
+    let subjects: Vec<_> = subjects.into_iter().filter(|(_, words)| !words.is_empty()).collect();
+    let one = if rule.resources.is_empty() { noun.many } else { noun.one };
+    html! {
+        @if subjects.is_empty() { "Any account" }
+        @for (index, (label, words)) in subjects.iter().enumerate() {
+            @if index == 0 { (capitalized(label)) " " } @else { ", " (label) " " }
+            (alternatives(words, "or"))
+        }
+        @if !rule.operations.is_empty() { " for " (alternatives(&rule.operations, "or")) }
+        @if rule.resources.is_empty() && rule.resource_tags.is_empty() {
+            " to any " (noun.one)
+        } @else {
+            " to " (one)
+            @if !rule.resources.is_empty() { " " (alternatives(&rule.resources, "or")) }
+            @if !rule.resource_tags.is_empty() { " tagged " (alternatives(&rule.resource_tags, "and")) }
+        }
+    }
+}
+
+/// The answer to a question: the decision, every rule that was examined with the reason, and what else matches. `link` leads to the same
+/// answer again.
+#[must_use]
+pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
+    let is_allowed = answer.effect == "allow";
+    let (tone, verdict) = if is_allowed { (Tone::Good, "Allowed") } else { (Tone::Bad, "Denied") };
+    let hidden = answer.examined.len().saturating_sub(MAX_EXAMINED);
+    html! {
+        (web::notice(tone, html! { p { strong { (verdict) } br; (decided_by(answer)) } }))
+        @if !answer.resource_tags.is_empty() { p.hint { "Tags: " (alternatives(&answer.resource_tags, "and")) } }
+        @if hidden > 0 { p.hint { (hidden) " rules before these were passed over." } }
+        ol.examined {
+            @for rule in answer.examined.iter().skip(hidden) {
+                li.decides[rule.matches] {
+                    @if rule.matches {
+                        strong { (rule.priority) " " (rule.name) " decides" }
+                    } @else {
+                        strong { (rule.priority) } " " (rule.name)
+                    }
+                    p.hint { (rule.reason) }
+                }
+            }
+        }
+        p.hint {
+            @if let Some(text) = not_reached(answer) { (text) " " }
+            @if !answer.other_matches.is_empty() {
+                "Also matching: "
+                @for (index, rule) in answer.other_matches.iter().enumerate() {
+                    @if index > 0 { ", " }
+                    (rule.priority) " " (rule.name) " (" (effect_word(&rule.effect)) ")"
+                }
+                ". "
+            }
+            a href=(link) { "Link to this answer" }
+        }
+    }
+}
+
+/// The last ones are shown: the decision is among them.
+const MAX_EXAMINED: usize = 100;
+
+fn decided_by(answer: &api::ExplainPolicyResponse) -> String {
+    match (&answer.deciding_rule, answer.decided_by.as_str()) {
+        (Some(rule), _) => format!("by rule {}, {}", rule.priority, rule.name),
+        (None, "admin") => "because the account has role admin, which the rules do not restrict".to_owned(),
+        (None, _) => "by the default: no rule matches".to_owned(),
+    }
+}
+
+fn not_reached(answer: &api::ExplainPolicyResponse) -> Option<String> {
+    answer.deciding_rule.as_ref()?;
+    Some(match answer.not_reached {
+        0 => "The default was not reached.".to_owned(),
+        1 => "1 rule and the default were not reached.".to_owned(),
+        more => format!("{more} rules and the default were not reached."),
+    })
+}
+
+/// Rules that are valid and probably do not do what they were written for; nothing where there are none.
+#[must_use]
+pub fn warnings(warnings: &[api::Warning]) -> Markup {
+    html! {
+        @if !warnings.is_empty() {
+            (web::notice(Tone::Warning, html! {
+                p { "Rules that may not do what they were written for:" }
+                ul { @for warning in warnings { li { code { (warning.field) } ": " (warning.message) } } }
+            }))
+        }
+    }
+}
+
+/// Revisions, newest first. A revision's number leads to what it changed: it is appended to `diff_href`, `/policy/diff?to=`.
+#[must_use]
+pub fn revisions(
+    list: &api::ListPolicyRevisionsResponse,
+    diff_href: &str,
+    time: impl Fn(i64) -> Markup,
+) -> Markup {
+    let row = |revision: &api::PolicyRevision| {
+        let number = revision.revision;
+        vec![
+            html! { @if number > 1 { a href={ (diff_href) (number) } { (number) } } @else { (number) } },
+            time(revision.created_at),
+            html! { (revision.actor) },
+            html! { (revision.rules) },
+            effect(&revision.default),
+        ]
+    };
+    let rows: Vec<_> = list.revisions.iter().map(row).collect();
+    web::table("Revisions", &["Revision", "Created", "Account", "Rules", "Default"], &rows)
+}
+
+/// What differs between two revisions, as lines that begin with `+` or `-`.
+#[must_use]
+pub fn diff(diff: &api::DiffPolicyResponse) -> Markup {
+    let mut lines = Vec::new();
+    if let Some(change) = &diff.default {
+        lines.extend(field_lines("", change));
+    }
+    lines.extend(diff.removed.iter().flat_map(|rule| rule_lines('-', rule)));
+    lines.extend(diff.added.iter().flat_map(|rule| rule_lines('+', rule)));
+    for rule in &diff.changed {
+        lines.push(format!("  rule {}", rule.name));
+        lines.extend(rule.fields.iter().flat_map(|change| field_lines("  ", change)));
+    }
+    let title = format!("Changes from revision {} to {}", diff.from, diff.to);
+    html! {
+        @if lines.is_empty() {
+            (web::empty_state("No changes", "Both revisions decide the same.", None))
+        } @else {
+            (web::code_block(&title, &lines.join("\n")))
+        }
+    }
+}
+
+fn rule_lines(sign: char, rule: &api::Rule) -> Vec<String> {
+    let lists = [
+        ("roles", &rule.roles),
+        ("account_types", &rule.account_types),
+        ("accounts", &rule.accounts),
+        ("resources", &rule.resources),
+        ("resource_tags", &rule.resource_tags),
+        ("operations", &rule.operations),
+    ];
+    let mut lines = vec![
+        format!("{sign} rule {}", rule.name),
+        format!("{sign}   priority: {}", rule.priority),
+        format!("{sign}   effect: {}", rule.effect),
+    ];
+    let filled = lists.iter().filter(|(_, words)| !words.is_empty());
+    lines.extend(filled.map(|(field, words)| format!("{sign}   {field}: {}", words.join(", "))));
+    lines
+}
+
+fn field_lines(indent: &str, change: &api::FieldChange) -> Vec<String> {
+    let line = |sign: char, values: &[String]| {
+        (!values.is_empty()).then(|| format!("{sign} {indent}{}: {}", change.field, values.join(", ")))
+    };
+    [line('-', &change.before), line('+', &change.after)].into_iter().flatten().collect()
+}
+
+fn effect(word: &str) -> Markup {
+    let tone = if word == "deny" { Tone::Bad } else { Tone::Good };
+    web::badge(effect_word(word), tone)
+}
+
+fn effect_word(word: &str) -> &'static str {
+    if word == "deny" { "Deny" } else { "Allow" }
+}
+
+fn alternatives(words: &[String], conjunction: &str) -> Markup {
+    html! {
+        @for (index, word) in words.iter().enumerate() {
+            @if index > 0 && index + 1 == words.len() { " " (conjunction) " " } @else if index > 0 { ", " }
+            span.tag { (word) }
+        }
+    }
+}
+
+fn capitalized(word: &str) -> String {
+    let mut characters = word.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOUN: Noun = Noun { one: "service", many: "services" };
+
+    fn words(list: &[&str]) -> Vec<String> {
+        list.iter().map(ToString::to_string).collect()
+    }
+
+    /// A page's text without its tags.
+    fn text(markup: &Markup) -> String {
+        let parts =
+            markup.0.split('<').filter_map(|part| part.split_once('>').map(|(_, text)| text).or(Some(part)));
+        parts.collect()
+    }
+
+    fn rule(name: &str, change: impl Fn(&mut api::Rule)) -> api::Rule {
+        let mut rule = api::Rule {
+            name: name.to_owned(),
+            priority: 7,
+            effect: "deny".to_owned(),
+            ..api::Rule::default()
+        };
+        change(&mut rule);
+        rule
+    }
+
+    #[test]
+    fn a_rule_is_a_sentence() {
+        for (rule, expected) in [
+            (rule("a", |_| ()), "Any account to any service"),
+            (
+                rule("a", |rule| {
+                    rule.roles = words(&["user", "guest"]);
+                    rule.resource_tags = words(&["prod", "eu"]);
+                }),
+                "Role user or guest to services tagged prod and eu",
+            ),
+            (
+                rule("a", |rule| {
+                    rule.roles = words(&["user"]);
+                    rule.accounts = words(&["ada"]);
+                    rule.resources = words(&["a", "b", "c"]);
+                    rule.operations = words(&["push"]);
+                }),
+                "Role user, account ada for push to service a, b or c",
+            ),
+        ] {
+            assert_eq!(text(&sentence(&rule, NOUN)), expected);
+        }
+    }
+
+    #[test]
+    fn the_default_is_the_last_row() {
+        let policy = api::PolicyDocument {
+            default: "allow".to_owned(),
+            rules: vec![rule("guests", |rule| rule.roles = words(&["<guest>"]))],
+            ..api::PolicyDocument::default()
+        };
+        let links = Links { edit_rule: "/policy/rule?name=", edit_default: "/policy/default" };
+        let page = rules(&policy, NOUN, links);
+        assert!(page.0.contains("&lt;guest&gt;") && !page.0.contains("<guest>"), "{}", page.0);
+        assert!(page.0.contains("href=\"/policy/rule?name=guests\""), "{}", page.0);
+        let last = page.0.rsplit("<tr>").next().unwrap();
+        assert!(
+            last.contains("No rule matches") && last.contains("Allow") && last.contains("/policy/default"),
+            "{last}"
+        );
+        assert!(!page.0.contains("style="), "{}", page.0);
+    }
+
+    #[test]
+    fn an_explanation_shows_each_rule_with_its_reason() {
+        let examined = |name: &str, matches, reason: &str| api::ExaminedRule {
+            name: name.to_owned(),
+            priority: 7,
+            effect: "deny".to_owned(),
+            matches,
+            reason: reason.to_owned(),
+        };
+        let answer = api::ExplainPolicyResponse {
+            effect: "deny".to_owned(),
+            decided_by: "rule".to_owned(),
+            deciding_rule: Some(rule("b", |_| ())),
+            examined: vec![
+                examined("a", false, "bob has role user, not guest"),
+                examined("b", true, "The rule matches everything"),
+            ],
+            other_matches: vec![rule("c", |_| ())],
+            not_reached: 2,
+            resource_tags: Vec::new(),
+        };
+        let page = explanation(&answer, "/policy?account=bob&service=mcr");
+        let shown = text(&page);
+        let expected = [
+            "Denied",
+            "by rule 7, b",
+            "7 a",
+            "bob has role user, not guest",
+            "7 b decides",
+            "2 rules and the default were not reached.",
+            "Also matching: 7 c (Deny).",
+        ];
+        let mut rest = shown.as_str();
+        for part in expected {
+            let at = rest.find(part).unwrap_or_else(|| panic!("{part} is not in {rest}"));
+            rest = &rest[at..];
+        }
+        assert!(page.0.contains("href=\"/policy?account=bob&amp;service=mcr\""), "{}", page.0);
+        let none = api::ExplainPolicyResponse {
+            effect: "allow".to_owned(),
+            decided_by: "default".to_owned(),
+            ..Default::default()
+        };
+        assert!(text(&explanation(&none, "/")).contains("by the default: no rule matches"));
+    }
+
+    #[test]
+    fn a_diff_has_a_sign_on_each_line_that_changes() {
+        let field = |field: &str, before: &[&str], after: &[&str]| api::FieldChange {
+            field: field.to_owned(),
+            before: words(before),
+            after: words(after),
+        };
+        let message = api::DiffPolicyResponse {
+            from: 1,
+            to: 2,
+            default: Some(field("default", &["deny"], &["allow"])),
+            added: vec![rule("new", |rule| rule.roles = words(&["user"]))],
+            removed: vec![rule("old", |_| ())],
+            changed: vec![api::RuleChange {
+                name: "same".to_owned(),
+                fields: vec![field("roles", &[], &["user", "guest"])],
+            }],
+        };
+        let expected = [
+            "- default: deny",
+            "+ default: allow",
+            "- rule old",
+            "-   priority: 7",
+            "-   effect: deny",
+            "+ rule new",
+            "+   priority: 7",
+            "+   effect: deny",
+            "+   roles: user",
+            "  rule same",
+            "+   roles: user, guest",
+        ];
+        assert_eq!(text(&diff(&message)), expected.join("\n"));
+        assert!(text(&diff(&api::DiffPolicyResponse::default())).contains("No changes"));
+    }
+}
