@@ -1,4 +1,4 @@
-//! Writes the seeds anew: `cargo run --example seeds`, in this folder.
+//! Writes the seeds anew: `cargo run --example mc-fuzz-seeds`.
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! The one build that the test command needs: every crate is compiled once, by clippy, which is the compiler with more lints.
 //!
-//! Third-party crates are those of an ordinary `cargo build`. Those of the workspace are compiled by `clippy-driver`, which
-//! also writes what the compiler would have written, with one difference: the code has not been optimized in between and
-//! does not check its pointers for alignment and null, which a plain `cargo test` does.
+//! Third-party crates are those of an ordinary `cargo build`. Those of the workspace are compiled by `xtask/test-rustc`, which
+//! looks at the documentation too. What it writes is what the compiler writes, with one difference: pointers are not checked
+//! for alignment and null, which a plain `cargo test` does.
 
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -36,10 +36,13 @@ pub(super) enum Lints {
 }
 
 /// Sets what makes cargo compile the workspace with clippy. The same for all that shall use the same build.
-pub(super) fn with_clippy(command: &mut Command, lints: Lints) -> &mut Command {
-    // As `cargo clippy` does.
-    let args = if lints == Lints::Deny { "-Dwarnings__CLIPPY_HACKERY__" } else { "" };
-    command.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver").env("CLIPPY_ARGS", args)
+pub(super) fn with_clippy<'a>(command: &'a mut Command, repo: &Repo, lints: Lints) -> &'a mut Command {
+    command.env("RUSTC_WORKSPACE_WRAPPER", repo.root.join("xtask/test-rustc"));
+    match lints {
+        // As `cargo clippy` does.
+        Lints::Deny => command.env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__").env("MC_RUSTDOC", "1"),
+        Lints::Warn => command.env("CLIPPY_ARGS", ""),
+    }
 }
 
 /// Builds all targets of the workspace. Always all of them, because a part would be built with other features of
@@ -50,7 +53,7 @@ pub(super) fn with_clippy(command: &mut Command, lints: Lints) -> &mut Command {
 pub(super) fn all(repo: &Repo, lints: Lints) -> Result<Vec<TestProgram>> {
     let mut build = repo.cargo();
     build.args(["build", "--workspace", "--all-targets", "--message-format=json-render-diagnostics"]);
-    with_clippy(&mut build, lints).arg("--keep-going").stdout(Stdio::piped());
+    with_clippy(&mut build, repo, lints).arg("--keep-going").stdout(Stdio::piped());
     let mut child = build.spawn().context("cannot start cargo build")?;
     let output = child.stdout.take().context("cargo's output")?;
     let mut programs = Vec::new();

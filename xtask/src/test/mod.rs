@@ -12,7 +12,7 @@ mod report;
 use anyhow::{Result, bail};
 
 use crate::clock::Stopwatch;
-use crate::repo::{Repo, is_ci, run as run_command};
+use crate::repo::{Repo, is_ci};
 use crate::setup::{self, Tools};
 use crate::{ebpf, lint, tidy, up};
 use build::Lints;
@@ -136,9 +136,9 @@ impl Report {
             programs = build::all(repo, lints)?;
             Ok(())
         };
-        let is_built = self.check("build and clippy", || build(Lints::Deny))
-            // What clippy finds is no reason to run no test.
-            || self.check("build with findings of clippy", || build(Lints::Warn));
+        let is_built = self.check("build, clippy and documentation", || build(Lints::Deny))
+            // A finding is no reason to run no test.
+            || self.check("build with findings as warnings", || build(Lints::Warn));
         if !is_built {
             return;
         }
@@ -152,7 +152,6 @@ impl Report {
         if args.only.is_empty() {
             self.tests("all examples above", || runner.examples());
             self.check("demo: the lines that `cargo xtask up` prints", || up::check(repo));
-            self.check("documentation", || document(repo));
         }
     }
 
@@ -195,14 +194,6 @@ impl Report {
     fn add(&mut self, step: &str, verdict: Verdict, watch: &Stopwatch, counts: Counts) {
         self.rows.push(Row { step: step.into(), verdict, time: Some(watch.elapsed()), counts });
     }
-}
-
-fn document(repo: &Repo) -> Result<()> {
-    let mut doc = repo.cargo();
-    // Most of it is programs, whose readers are their developers.
-    doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"])
-        .env("RUSTDOCFLAGS", "-D warnings");
-    run_command(&mut doc)
 }
 
 #[cfg(test)]

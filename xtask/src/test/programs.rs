@@ -62,7 +62,7 @@ impl Runner<'_> {
     pub(super) fn examples(&self) -> Result<Reader> {
         let mut test = self.repo.cargo();
         test.args(["test", "--doc", "--workspace", "--no-fail-fast"]);
-        build::with_clippy(&mut test, build::Lints::Deny);
+        build::with_clippy(&mut test, self.repo, build::Lints::Deny);
         let output = test.stderr(Stdio::inherit()).output().context("cannot start cargo test")?;
         let mut reader = Reader::default();
         reader.start(Group::Doc, "examples in comments");
