@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn service_definitions_and_configurations_are_toml_with_explicit_images() {
-        for (path, text) in rendered().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "toml")) {
+        for (path, text) in
+            rendered().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "toml"))
+        {
             let table: toml::Table =
                 toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             for component in table.get("components").and_then(toml::Value::as_array).into_iter().flatten() {
@@ -151,7 +153,8 @@ mod tests {
 
     /// The rendered files whose name ends so, in a folder.
     fn in_folder(suffixes: &[&str], change: impl Fn(String) -> String) -> (PathBuf, Vec<PathBuf>) {
-        let folder = std::env::temp_dir().join(format!("deploy-files-{}-{}", std::process::id(), suffixes[0]));
+        let folder =
+            std::env::temp_dir().join(format!("deploy-files-{}-{}", std::process::id(), suffixes[0]));
         std::fs::create_dir_all(&folder).unwrap();
         let mut paths = Vec::new();
         for (path, text) in rendered() {
@@ -203,7 +206,12 @@ mod tests {
         let output = Command::new("systemd-sysusers").arg(&at).args(of("sysusers")).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let users = std::fs::read_to_string(root.join("etc/passwd")).unwrap();
-        assert!(users.lines().any(|line| line.starts_with("mcias:") && line.ends_with(":/srv/mcias:/usr/sbin/nologin")), "{users}");
+        assert!(
+            users
+                .lines()
+                .any(|line| line.starts_with("mcias:") && line.ends_with(":/srv/mcias:/usr/sbin/nologin")),
+            "{users}"
+        );
         let mut command = Command::new("systemd-tmpfiles");
         let output = command.args(["--create", &at]).args(of("tmpfiles")).output().unwrap();
         assert!(output.status.success(), "{output:?}");

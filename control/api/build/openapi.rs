@@ -35,7 +35,8 @@ pub(crate) fn operation(pool: &DescriptorPool, method: &MethodDescriptor, option
             let schema = if in_path.is_empty() { reference(&input) } else { object(pool, &rest) };
             let kind = if options.form { "application/x-www-form-urlencoded" } else { "application/json" };
             let required = rest.iter().any(is_required);
-            operation["requestBody"] = json!({ "required": required, "content": { kind: { "schema": schema } } });
+            operation["requestBody"] =
+                json!({ "required": required, "content": { kind: { "schema": schema } } });
         }
     }
     match options.need.as_str() {

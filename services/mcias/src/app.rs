@@ -27,7 +27,7 @@ use mcdsl::context::RequestContext;
 use mcdsl::db::{Database, DbError};
 use mcdsl::http::Limits;
 use mcdsl::identity::{Identity, Name, ServiceContext};
-use mcdsl::operation::{RouteTable, Routes};
+use mcdsl::operation::RouteTable;
 use mcdsl::permit::{Access, Authority, Permit, authorize};
 use mcdsl::policy::{InForce, PolicyHost as _};
 use mcdsl::problem::Problem;
@@ -180,7 +180,7 @@ impl Mcias {
         })
     }
 
-    /// The table of all operations; pages are added by [`crate::web`].
+    /// The table of all operations. Pages are added where the program is wired.
     #[must_use]
     pub fn operations(self: &Arc<Self>, limits: Limits) -> RouteTable<Self> {
         let mut table = RouteTable::new(Arc::clone(self), limits);
@@ -188,14 +188,6 @@ impl Mcias {
         mc_api::audit_operations!(table &mut table, Self);
         mc_api::policy_operations!(table &mut table, Self);
         table
-    }
-
-    /// All routes, pages included.
-    #[must_use]
-    pub fn routes(self: &Arc<Self>, limits: Limits) -> Routes {
-        let mut table = self.operations(limits);
-        crate::web::add_pages(&mut table, self);
-        table.finish()
     }
 
     /// The configuration.

@@ -11,6 +11,7 @@ use mcdsl::server::Stop;
 
 use crate::app::{self, Mcias};
 use crate::config::Config;
+use crate::web;
 
 /// Creates the first admin and prints a link to set a password. The server must not be running.
 ///
@@ -44,7 +45,9 @@ impl Service for Mcias {
     }
 
     fn routes(self: &Arc<Self>, limits: Limits) -> Routes {
-        self.routes(limits)
+        let mut table = self.operations(limits);
+        web::add_pages(&mut table, self);
+        table.finish()
     }
 
     async fn ready(&self) -> Result<(), String> {

@@ -90,8 +90,8 @@ pub(super) fn prereleases(tree: &Tree) -> Vec<Finding> {
         .collect()
 }
 
-/// Asks cargo what is built for these platforms. `cargo metadata` would also name crates behind features
-/// that nobody switched on.
+/// Asks cargo what is built for these platforms, with all features of our own. `cargo metadata` would also name crates behind
+/// others' features that nobody switched on.
 ///
 /// # Errors
 /// Cargo failed.
@@ -99,7 +99,17 @@ pub(super) fn resolve(repo: &Repo, targets: &[String]) -> Result<BTreeSet<Depend
     let mut dependencies = BTreeSet::new();
     for target in targets {
         let mut tree = repo.cargo();
-        tree.args(["tree", "--workspace", "--prefix", "none", "--format", "{p}|{l}", "--target", target]);
+        tree.args([
+            "tree",
+            "--workspace",
+            "--all-features",
+            "--prefix",
+            "none",
+            "--format",
+            "{p}|{l}",
+            "--target",
+            target,
+        ]);
         dependencies.extend(read(&mut tree)?.lines().filter_map(Dependency::parse));
     }
     Ok(dependencies)

@@ -358,10 +358,9 @@ mod tests {
     async fn a_stated_length_is_refused_before_a_byte_is_read() {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("1001"));
-        let unread =
-            Body::from_stream(stream::poll_fn(|_| -> Poll<Option<Result<Bytes, Infallible>>> {
-                panic!("the body is read")
-            }));
+        let unread = Body::from_stream(stream::poll_fn(|_| -> Poll<Option<Result<Bytes, Infallible>>> {
+            panic!("the body is read")
+        }));
         let budget = BodyBudget::new(100_000);
         let problem = read(unread, &headers, ip(1), &LIMITS, &budget).await.unwrap_err();
         assert_eq!(problem.status(), 413);

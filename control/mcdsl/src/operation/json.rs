@@ -37,7 +37,8 @@ impl Fields {
                 }
                 Kind::Text => text.into(),
                 Kind::Integer => {
-                    let number = text.parse::<i64>().ok().filter(|number| is_exact(*number)).map(Number::from);
+                    let number =
+                        text.parse::<i64>().ok().filter(|number| is_exact(*number)).map(Number::from);
                     let wrong =
                         || Problem::field(name.clone(), format!("`{}` is not a whole number", short(&text)));
                     Value::Number(number.ok_or_else(wrong)?)

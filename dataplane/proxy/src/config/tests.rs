@@ -131,7 +131,10 @@ fn missing_keys() {
 #[test]
 fn words_that_are_not_known() {
     check("[log]\nlevel = \"inof\"", "2:9: log.level: unknown value `inof`, did you mean `info`?");
-    check("[log]\nformat = \"xml\"", "2:10: log.format: unknown value `xml`: expected one of auto, json, text");
+    check(
+        "[log]\nformat = \"xml\"",
+        "2:10: log.format: unknown value `xml`: expected one of auto, json, text",
+    );
     check(
         "[access_log]\nformat = \"jsn\"",
         "2:10: access_log.format: unknown value `jsn`, did you mean `json`?",

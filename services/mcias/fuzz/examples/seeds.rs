@@ -74,8 +74,7 @@ fn policies() -> Vec<String> {
     let all = json!({"name": "all", "priority": 100, "effect": "allow"});
     let ada =
         json!({"name": "ada", "priority": 10, "effect": "deny", "accounts": ["ada"], "resources": ["mcr"]});
-    let guests =
-        json!({"name": "guests", "priority": 20, "effect": "deny", "roles": ["guest"], "resource_tags": ["internal"]});
+    let guests = json!({"name": "guests", "priority": 20, "effect": "deny", "roles": ["guest"], "resource_tags": ["internal"]});
     let robots = json!({"name": "robots", "priority": 30, "effect": "allow", "account_types": ["system"]});
     let of = |mode: &str, rules: serde_json::Value| format!("{mode}{rules}");
     vec![

@@ -57,7 +57,13 @@ fn decide(_: &[Rule], _: Effect, policy: &Policy, account: &Account, service: &S
 
 /// The planted bug: the first rule that was written decides.
 #[cfg(feature = "planted")]
-fn decide(rules: &[Rule], default: Effect, _: &Policy, account: &Account, service: &ServiceContext) -> Effect {
+fn decide(
+    rules: &[Rule],
+    default: Effect,
+    _: &Policy,
+    account: &Account,
+    service: &ServiceContext,
+) -> Effect {
     let question = policy::question(account, service);
     rules.iter().find(|rule| rule.matches(&SPEC, &question)).map_or(default, |rule| rule.effect)
 }

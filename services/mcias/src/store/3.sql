@@ -24,7 +24,8 @@ SELECT
     revision,
     json_object(
         'default', document ->> 'default',
-        'rules', (
+        -- The value of a subquery is text: `json` makes it a list again.
+        'rules', json((
             SELECT json_group_array(
                 json_object(
                     'name', value ->> 'name',
@@ -37,7 +38,7 @@ SELECT
                     'resource_tags', json(coalesce(value -> 'tags', '[]'))
                 )
             ) FROM json_each(document, '$.rules')
-        )
+        ))
     ),
     coalesce((SELECT max(at_ms) / 1000 FROM audit WHERE action = 'policy.set' AND outcome = 'done'), unixepoch()),
     coalesce((SELECT actor FROM audit WHERE action = 'policy.set' AND outcome = 'done' ORDER BY number DESC LIMIT 1), '-')

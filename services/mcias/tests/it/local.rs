@@ -8,6 +8,7 @@ use axum::body::Body;
 use mcdsl::clock::Clock;
 use mcdsl::http::{Metrics, Peer, middleware};
 use mcdsl::operation::Route;
+use mcdsl::program::Service;
 use mcias::app::Mcias;
 use mcias::config::Config;
 use mcias::domain::password::Params;
@@ -56,7 +57,7 @@ impl Local {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let app = Arc::new(runtime.block_on(Mcias::open(config, clock.clone())).unwrap());
         let link = runtime.block_on(app.make_admin("ada")).unwrap();
-        let routes = app.routes(limits.clone());
+        let routes = Service::routes(&app, limits.clone());
         let wrap = |router| {
             middleware(router, limits.clone(), Arc::new(Metrics::default()), clock.clone(), &routes.dialects)
         };
