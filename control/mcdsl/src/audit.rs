@@ -7,6 +7,8 @@
 
 mod api;
 mod chain;
+#[cfg(feature = "web")]
+pub mod page;
 mod refusals;
 mod store;
 #[cfg(test)]

@@ -10,10 +10,12 @@
 //! Left out: full-screen views.
 
 mod args;
+pub mod audit;
 mod context;
 mod error;
 mod login;
 mod output;
+pub mod policy;
 mod program;
 mod run;
 mod screen;
@@ -29,3 +31,9 @@ pub use run::{Failure, run};
 pub use table::Column;
 pub use time::{Moment, duration, parse_lifetime, when, when_or_dash};
 pub use token_file::create as create_token_file;
+
+/// Words of a list in a cell; `none` where there are none.
+#[must_use]
+pub fn join_or(words: &[String], none: &str) -> String {
+    if words.is_empty() { none.to_owned() } else { words.join(",") }
+}

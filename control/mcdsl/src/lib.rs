@@ -30,7 +30,7 @@ pub mod audit;
 pub mod auth;
 mod chain;
 pub mod challenges;
-#[cfg(feature = "service")]
+#[cfg(any(feature = "service", feature = "ctl"))]
 pub mod clock;
 pub mod config;
 #[cfg(feature = "service")]

@@ -19,6 +19,7 @@ mod page;
 mod parts;
 #[cfg(feature = "service")]
 pub mod session;
+mod when;
 
 pub use assets::{Asset, static_files};
 pub use cookies::{anonymous, anonymous_of, clear_session, session_cookie, session_of};
@@ -32,3 +33,4 @@ pub use headers::{secure, security_headers};
 pub use local::{local_path, redirect};
 pub use page::{NavItem, Page, Site, User, Width};
 pub use parts::{Tone, badge, card, code_block, copyable, empty_state, facts, notice, pagination, qr, table};
+pub use when::{when, when_or};

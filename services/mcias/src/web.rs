@@ -17,15 +17,12 @@ use axum::extract::FromRef;
 use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post};
-use maud::{Markup, html};
 use mc_api::mcias::PasskeyChallenge;
 use mc_api::operation::Need;
 use mcdsl::operation::RouteTable;
 use mcdsl::problem::Problem;
 use mcdsl::web::session::{self, NavEntry, Pages};
 use mcdsl::web::{self, FieldError};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::app::Mcias;
 
@@ -135,22 +132,6 @@ fn challenge(challenge: PasskeyChallenge) -> session::PasskeyChallenge {
 /// The error of a form with a new password that was typed twice.
 fn differing_passwords() -> [FieldError; 1] {
     [FieldError { field: "again", text: "The two passwords differ.".to_owned() }]
-}
-
-/// A time, in UTC.
-fn when(unix_s: i64) -> Markup {
-    let format = time::macros::format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
-    let time = OffsetDateTime::from_unix_timestamp(unix_s).ok();
-    let shown = time.and_then(|time| time.format(&format).ok());
-    let machine = time.and_then(|time| time.format(&Rfc3339).ok());
-    match (shown, machine) {
-        (Some(shown), Some(machine)) => html! { time datetime=(machine) { (shown) } },
-        _ => html! { (unix_s) },
-    }
-}
-
-fn when_or(unix_s: Option<i64>, never: &str) -> Markup {
-    unix_s.map_or_else(|| html! { (never) }, when)
 }
 
 /// The words of a form's field: separated by spaces or commas.

@@ -136,16 +136,12 @@ pub fn warnings(warnings: &[api::Warning]) -> Markup {
 
 /// Revisions, newest first. A revision's number leads to what it changed: it is appended to `diff_href`, `/policy/diff?to=`.
 #[must_use]
-pub fn revisions(
-    list: &api::ListPolicyRevisionsResponse,
-    diff_href: &str,
-    time: impl Fn(i64) -> Markup,
-) -> Markup {
+pub fn revisions(list: &api::ListPolicyRevisionsResponse, diff_href: &str) -> Markup {
     let row = |revision: &api::PolicyRevision| {
         let number = revision.revision;
         vec![
             html! { @if number > 1 { a href={ (diff_href) (number) } { (number) } } @else { (number) } },
-            time(revision.created_at),
+            web::when(revision.created_at),
             html! { (revision.actor) },
             html! { (revision.rules) },
             effect(&revision.default),

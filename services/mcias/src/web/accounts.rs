@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::own::{ask, once, session_table};
 use super::visitor::{Posted, Submission, Visitor};
-use super::{Answer, split, when, when_or};
+use super::{Answer, split};
 use crate::domain::Name;
 
 const TYPES: [Choice<'static>; 3] = [
@@ -86,7 +86,7 @@ fn row(account: &Account) -> Vec<Markup> {
         html! { (account.roles.join(", ")) },
         html! { (account.tags.join(", ")) },
         state(account),
-        when_or(account.last_login_at, "never"),
+        web::when_or(account.last_login_at, "never"),
     ]
 }
 
@@ -241,10 +241,10 @@ async fn account_page(
     let mut facts = vec![
         ("State", state(&account)),
         ("Type", html! { (type_name(&account)) }),
-        ("Created", when(account.created_at)),
+        ("Created", web::when(account.created_at)),
     ];
     if is_person {
-        facts.push(("Last login", when_or(account.last_login_at, "never")));
+        facts.push(("Last login", web::when_or(account.last_login_at, "never")));
         facts.push(("Authenticator app", html! { (if account.has_totp { "On" } else { "Off" }) }));
         facts.push(("Passkeys", html! { (account.passkeys) }));
     }
@@ -441,8 +441,8 @@ fn token_card(account: &Account, tokens: &[Token], form: Markup, now: i64) -> Ma
         vec![
             html! { (token.label) },
             html! { (if token.audience.is_empty() { "All services".to_owned() } else { token.audience.join(", ") }) },
-            html! { (when(token.created_at)) " by " (token.issued_by) },
-            when_or(token.last_used_at, "never"),
+            html! { (web::when(token.created_at)) " by " (token.issued_by) },
+            web::when_or(token.last_used_at, "never"),
             until(token, now),
             html! {
                 @if is_live {
@@ -492,7 +492,7 @@ fn token_form(name: &str, csrf: &str, typed: Option<&NewTokenForm>, errors: &[Fi
 fn until(token: &Token, now: i64) -> Markup {
     let days = (token.expires_at - now) / (24 * 3600);
     html! {
-        (when(token.expires_at)) " "
+        (web::when(token.expires_at)) " "
         @if token.revoked_at.is_some() { (web::badge("Revoked", Tone::Bad)) }
         @else if token.expires_at <= now { (web::badge("Expired", Tone::Neutral)) }
         @else if days < 14 { (web::badge(&format!("Expires in {days} days"), Tone::Warning)) }

@@ -17,7 +17,7 @@ use mcdsl::web::{self, Action, Field, FieldError, Kind, Page, Tone, Width};
 use serde::Deserialize;
 
 use super::visitor::{Posted, Submission, Visitor};
-use super::{Answer, challenge, differing_passwords, when, when_or};
+use super::{Answer, challenge, differing_passwords};
 
 pub(super) async fn overview(visitor: Visitor) -> Answer {
     let me = visitor.calls.get_me(GetMeRequest {}).await?;
@@ -31,8 +31,8 @@ pub(super) async fn overview(visitor: Visitor) -> Answer {
         ("Account", html! { (me.name) }),
         ("Roles", html! { (me.roles.join(", ")) }),
         ("Tags", html! { (me.tags.join(", ")) }),
-        ("Created", when(me.created_at)),
-        ("Last login", when_or(me.last_login_at, "never")),
+        ("Created", web::when(me.created_at)),
+        ("Last login", web::when_or(me.last_login_at, "never")),
         ("Authenticator app", factor),
         ("Passkeys", html! { (me.passkeys) }),
         ("Sessions", html! { a href="/sessions" { (sessions.len()) " active" } }),
@@ -81,8 +81,8 @@ fn rows(passkeys: &[Passkey]) -> Vec<Vec<Markup>> {
     let row = |passkey: &Passkey| {
         vec![
             html! { (passkey.label) },
-            when(passkey.created_at),
-            when_or(passkey.last_used_at, "never"),
+            web::when(passkey.created_at),
+            web::when_or(passkey.last_used_at, "never"),
             html! { a href={ "/security/passkeys/" (passkey.id) } { "Edit" span.hidden { " " (passkey.label) } } },
         ]
     };
@@ -412,9 +412,9 @@ pub(super) fn session_table(caption: &str, found: &[Session], at: &str, csrf: &s
             html! { (session.source) },
             html! { (session.service) },
             html! { (session.method) },
-            when(session.created_at),
-            when_or(session.last_used_at, ""),
-            when(session.expires_at),
+            web::when(session.created_at),
+            web::when_or(session.last_used_at, ""),
+            web::when(session.expires_at),
             end(session),
         ]
     };

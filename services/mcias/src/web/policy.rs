@@ -15,7 +15,7 @@ use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Width};
 use serde::Deserialize;
 
 use super::visitor::{Posted, Submission, Visitor};
-use super::{Answer, split, when};
+use super::{Answer, split};
 use crate::domain::policy::SPEC;
 
 const EFFECTS: [Choice<'static>; 2] =
@@ -143,7 +143,7 @@ pub(super) async fn history(visitor: Visitor, Query(older): Query<Older>) -> Ans
     let list = visitor.calls.list_policy_revisions(request).await?;
     let next = list.next.as_ref().map(|next| format!("/policy/history?before={next}"));
     let body = html! {
-        (parts::revisions(&list, "/policy/diff?to=", when))
+        (parts::revisions(&list, "/policy/diff?to="))
         (web::pagination(first, next.as_deref()))
     };
     Ok(visitor.page("History of the login policy", body))

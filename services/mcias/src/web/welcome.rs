@@ -14,7 +14,7 @@ use mcdsl::web::session::{Browser, Submission, expired_form, field_errors};
 use mcdsl::web::{self, Action, Field, FieldError, Kind, Tone};
 use serde::Deserialize;
 
-use super::{Shared, differing_passwords, when};
+use super::{Shared, differing_passwords};
 use crate::app::Calls;
 
 pub(super) async fn show(
@@ -55,7 +55,7 @@ async fn page(
             (web::button("Set password", Action::Primary))
         };
         html! {
-            p { "For the account " strong { (link.account) } ". The link is valid once, until " (when(link.expires_at)) "." }
+            p { "For the account " strong { (link.account) } ". The link is valid once, until " (web::when(link.expires_at)) "." }
             div.card { (web::form(&action, csrf, fields)) }
         }
     }))

@@ -100,7 +100,7 @@ fn ctl_covers_a_daily_workflow() {
     assert!(ctl.run(0, &set).contains("no-bob"));
     // It was made from a revision that is no longer in force.
     assert!(ctl.run(6, &set).contains("revision"));
-    assert_eq!(ctl.json(&["policy", "explain", "bob", "--service", "mcr"])["effect"], "deny");
+    assert_eq!(ctl.json(&["policy", "explain", "bob", "mcr"])["effect"], "deny");
     std::fs::write(&policy, "default = \"allow\"\nrule = []\n").unwrap();
     assert!(ctl.run(2, &set).contains("policy.toml:2:1"));
 
@@ -152,7 +152,7 @@ fn names_that_do_not_exist_are_errors() {
         "session list --account nobody",
         "session end --all --account nobody",
         "token list nobody",
-        "policy explain nobody --service mcr",
+        "policy explain nobody mcr",
     ] {
         let text = ctl.run(4, &line.split(' ').collect::<Vec<_>>());
         assert!(text.contains("nobody"), "{line}: {text}");

@@ -1,22 +1,19 @@
 //! The commands, one module for each kind of thing.
 
 mod account;
-mod audit;
 mod key;
 mod me;
-mod policy;
 mod session;
 mod token;
 
 use clap::Subcommand;
-use mc_api::audit::audit_client::AuditClient;
-use mc_api::mcias::Changed;
+use mc_api::client::Connection;
 use mc_api::mcias::accounts_client::AccountsClient;
 use mc_api::mcias::identity_client::IdentityClient;
 use mc_api::mcias::me_client::MeClient;
 use mc_api::mcias::signing_keys_client::SigningKeysClient;
-use mc_api::policy::policy_client::PolicyClient;
-use mcdsl::ctl::{Ctl, Error};
+use mc_api::mcias::{Changed, GetAccountRequest};
+use mcdsl::ctl::{Ctl, Error, audit, policy};
 use serde_json::json;
 
 #[derive(Debug, Subcommand)]
@@ -73,12 +70,10 @@ pub(crate) async fn run(ctl: &mut Ctl<'_>, command: Command) -> Result<(), Error
         Command::Account(command) => account::run(ctl, AccountsClient::new(connection), command).await,
         Command::Token(command) => token::run(ctl, AccountsClient::new(connection), command).await,
         Command::Policy(command) => {
-            let accounts = AccountsClient::new(connection.clone());
-            policy::run(ctl, PolicyClient::new(connection), accounts, command).await
+            policy::run(ctl, connection.clone(), "service", check_account(connection), command).await
         }
         Command::Audit(command) => {
-            let accounts = AccountsClient::new(connection.clone());
-            audit::run(ctl, AuditClient::new(connection), accounts, command).await
+            audit::run(ctl, connection.clone(), check_account(connection), command).await
         }
         Command::Key(command) => key::run(ctl, SigningKeysClient::new(connection), command).await,
     }
@@ -91,8 +86,13 @@ fn print_changed(ctl: &mut Ctl<'_>, changed: &Changed, what: &str) -> Result<(),
     Ok(ctl.printer.print(|| json!({ "changed": count }), text)?)
 }
 
-fn join_or(words: &[String], none: &str) -> String {
-    if words.is_empty() { none.to_owned() } else { words.join(",") }
+/// Whether an account exists.
+fn check_account(connection: Connection) -> impl AsyncFnOnce(String) -> Result<(), Error> {
+    async move |name| {
+        let mut accounts = AccountsClient::new(connection);
+        accounts.get_account(GetAccountRequest { name }).await?;
+        Ok(())
+    }
 }
 
 fn yes_no(yes: bool) -> String {

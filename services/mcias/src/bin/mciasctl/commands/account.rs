@@ -7,10 +7,10 @@ use mc_api::mcias::{
     Account as Message, CreateAccountRequest, DeleteAccountRequest, GetAccountRequest, IssueLinkRequest,
     ListAccountsRequest, ResetFactorsRequest, UpdateAccountRequest,
 };
-use mcdsl::ctl::{Column, Ctl, Error, when, when_or_dash};
+use mcdsl::ctl::{Column, Ctl, Error, join_or, when, when_or_dash};
 use tonic::Code;
 
-use super::{join_or, me, print_changed};
+use super::{me, print_changed};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Account {

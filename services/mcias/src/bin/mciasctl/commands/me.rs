@@ -9,11 +9,11 @@ use mc_api::mcias::{
     Passkey as Message, RecoveryCodes, RedeemLinkRequest, RemovePasskeyRequest, RemoveTotpRequest,
     RenamePasskeyRequest, ReplaceRecoveryCodesRequest,
 };
-use mcdsl::ctl::{Column, Ctl, Error, new_password, secret, when, when_or_dash};
+use mcdsl::ctl::{Column, Ctl, Error, join_or, new_password, secret, when, when_or_dash};
 use mcdsl::terminal::clean;
 use serde_json::json;
 
-use super::{join_or, print_changed, yes_no};
+use super::{print_changed, yes_no};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Password {

@@ -8,10 +8,10 @@ use mc_api::mcias::accounts_client::AccountsClient;
 use mc_api::mcias::{IssueTokenRequest, ListTokensRequest, RevokeTokenRequest, Token as Message};
 use mcdsl::Secret;
 use mcdsl::clock::Clock;
-use mcdsl::ctl::{Column, Ctl, Error, create_token_file, parse_lifetime, when, when_or_dash};
+use mcdsl::ctl::{Column, Ctl, Error, create_token_file, join_or, parse_lifetime, when, when_or_dash};
 use serde_json::json;
 
-use super::{join_or, print_changed};
+use super::print_changed;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {

@@ -1,21 +1,19 @@
-//! The audit log.
+//! The audit log's commands: the same for every service.
 
 use clap::{Args, Subcommand};
 use mc_api::audit::audit_client::AuditClient;
 use mc_api::audit::{AuditEntry, ExportAuditRequest, ListAuditRequest, VerifyAuditRequest};
 use mc_api::client::Connection;
-use mc_api::mcias::GetAccountRequest;
-use mc_api::mcias::accounts_client::AccountsClient;
-use mcdsl::clock::Clock;
-use mcdsl::ctl::{Column, Ctl, Error, Exit, Moment, when};
-use mcdsl::terminal::Progress;
 
-use super::yes_no;
+use super::{Column, Ctl, Error, Exit, Moment, when};
+use crate::clock::Clock;
+use crate::terminal::Progress;
 
+/// `audit` and what follows it.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Audit {
+pub enum Audit {
     /// List entries, newest first
-    #[command(after_help = "Example:\n  mciasctl audit list --account bob --outcome refused --since 7d")]
+    #[command(after_help = "Example:\n  audit list --account bob --outcome refused --since 7d")]
     List {
         #[command(flatten)]
         filter: Filter,
@@ -24,10 +22,10 @@ pub(crate) enum Audit {
         limit: u32,
     },
     /// Export entries, oldest first, one JSON object per line
-    #[command(after_help = "Example:\n  mciasctl audit export --since 2026-11-01 > november.jsonl")]
+    #[command(after_help = "Example:\n  audit export --since 2026-11-01 > november.jsonl")]
     Export(Filter),
     /// Verify that each entry follows from the one before; prints a checkpoint to keep elsewhere
-    #[command(after_help = "Example:\n  mciasctl audit verify --from-checkpoint 535:9f86d0...")]
+    #[command(after_help = "Example:\n  audit verify --from-checkpoint 535:9f86d0...")]
     Verify {
         /// Start after the checkpoint of an earlier verification, which must still be in the log
         #[arg(long, value_name = "NUMBER:HASH", value_parser = checkpoint)]
@@ -35,8 +33,9 @@ pub(crate) enum Audit {
     },
 }
 
+/// Which entries.
 #[derive(Debug, Args)]
-pub(crate) struct Filter {
+pub struct Filter {
     /// Only what this account did, or what was done to it
     #[arg(long, value_name = "NAME")]
     account: Option<String>,
@@ -63,32 +62,38 @@ fn checkpoint(text: &str) -> Result<(i64, String), String> {
     parsed.ok_or_else(|| "expected the checkpoint that `audit verify` printed, NUMBER:HASH".to_owned())
 }
 
-/// Entries of one request.
-const PAGE: u32 = 1000;
-
-pub(super) async fn run(
+/// Runs one. `check_account` is an error for an account that does not exist: its name in a filter is then a mistake. It is asked only
+/// where nothing was found, as the log remembers deleted accounts.
+///
+/// # Errors
+/// The server refused, or cannot be reached; or the log is not intact.
+pub async fn run(
     ctl: &mut Ctl<'_>,
-    audit: AuditClient<Connection>,
-    accounts: AccountsClient<Connection>,
+    connection: Connection,
+    check_account: impl AsyncFnOnce(String) -> Result<(), Error>,
     command: Audit,
 ) -> Result<(), Error> {
-    match command {
-        Audit::List { filter, limit } => list(ctl, audit, accounts, filter, limit).await,
-        Audit::Export(filter) => export(ctl, audit, accounts, filter).await,
-        Audit::Verify { from_checkpoint } => verify(ctl, audit, from_checkpoint).await,
+    let audit = AuditClient::new(connection);
+    let (account, is_found) = match command {
+        Audit::List { filter, limit } => (filter.account.clone(), list(ctl, audit, filter, limit).await?),
+        Audit::Export(filter) => (filter.account.clone(), export(ctl, audit, filter).await?),
+        Audit::Verify { from_checkpoint } => return verify(ctl, audit, from_checkpoint).await,
+    };
+    match account {
+        Some(account) if !is_found => check_account(account).await,
+        _ => Ok(()),
     }
 }
 
+/// Whether there are any.
 async fn list(
     ctl: &mut Ctl<'_>,
     mut audit: AuditClient<Connection>,
-    accounts: AccountsClient<Connection>,
     filter: Filter,
     limit: u32,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let [since_ms, until_ms] = filter.times();
     let Filter { account, action, outcome, target, .. } = filter;
-    let name = account.clone();
     let mut request =
         ListAuditRequest { limit: None, before: None, account, action, outcome, target, since_ms, until_ms };
     let mut found: Vec<AuditEntry> = Vec::new();
@@ -104,9 +109,6 @@ async fn list(
         if request.before.is_none() {
             break;
         }
-    }
-    if found.is_empty() {
-        check_account(accounts, name).await?;
     }
     let columns = [
         Column::number("NUMBER").rank(3),
@@ -132,18 +134,18 @@ async fn list(
             entry.detail.clone(),
         ]
     };
-    Ok(ctl.printer.rows(&found, columns, cells)?)
+    ctl.printer.rows(&found, columns, cells)?;
+    Ok(!found.is_empty())
 }
 
+/// Whether there are any.
 async fn export(
     ctl: &mut Ctl<'_>,
     mut audit: AuditClient<Connection>,
-    accounts: AccountsClient<Connection>,
     filter: Filter,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let [since_ms, until_ms] = filter.times();
     let Filter { account, action, outcome, target, .. } = filter;
-    let name = account.clone();
     let request = ExportAuditRequest { after: None, account, action, outcome, target, since_ms, until_ms };
     let mut entries = audit.export_audit(request).await?.into_inner();
     let progress = Progress::of_items("Exporting entries");
@@ -153,15 +155,7 @@ async fn export(
         count += 1;
         progress.set(count);
     }
-    if count == 0 { check_account(accounts, name).await } else { Ok(()) }
-}
-
-/// An account without entries must exist: otherwise its name is a mistake. The log remembers deleted accounts.
-async fn check_account(mut accounts: AccountsClient<Connection>, name: Option<String>) -> Result<(), Error> {
-    if let Some(name) = name {
-        accounts.get_account(GetAccountRequest { name }).await?;
-    }
-    Ok(())
+    Ok(count > 0)
 }
 
 async fn verify(
@@ -183,7 +177,7 @@ async fn verify(
     };
     drop(progress);
     let lines = [
-        ("intact", yes_no(verdict.intact)),
+        ("intact", if verdict.intact { "yes" } else { "no" }.to_owned()),
         ("last entry", verdict.last_entry.to_string()),
         ("checkpoint", format!("{}:{}", verdict.last_entry, verdict.last_hash)),
     ];
@@ -202,6 +196,9 @@ impl Filter {
         [self.since, self.until].map(|moment| Some(moment?.unix_s(now).saturating_mul(1000)))
     }
 }
+
+/// Entries of one request.
+const PAGE: u32 = 1000;
 
 #[cfg(test)]
 mod tests {

@@ -1,24 +1,22 @@
-//! The login policy.
+//! The policy's commands: the same for every service.
 
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use mc_api::client::Connection;
-use mc_api::mcias::GetAccountRequest;
-use mc_api::mcias::accounts_client::AccountsClient;
 use mc_api::policy::policy_client::PolicyClient;
 use mc_api::policy::{
     DecisionChange, DiffPolicyRequest, DiffPolicyResponse, ExplainPolicyRequest, ExplainPolicyResponse,
     FieldChange, GetPolicyRequest, GetPolicyRevisionRequest, ListPolicyRevisionsRequest, PolicyDocument,
     PolicyDraft, PolicyRevision, Rule, SetPolicyRequest, SetPolicyResponse,
 };
-use mcdsl::config::{self, Hints};
-use mcdsl::ctl::{Column, Ctl, Error, when};
 
-use super::join_or;
+use super::{Column, Ctl, Error, join_or, when};
+use crate::config::{self, Hints};
 
+/// `policy` and what follows it.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Policy {
+pub enum Policy {
     /// Show the policy in force, in the order in which its rules decide
     Show {
         /// Revision, instead of the one in force
@@ -28,9 +26,7 @@ pub(crate) enum Policy {
     /// Print the policy in force as TOML, for `set`
     Export,
     /// Replace the policy by a TOML file
-    #[command(
-        after_help = "Example:\n  mciasctl policy export > policy.toml; $EDITOR policy.toml; mciasctl policy set policy.toml"
-    )]
+    #[command(after_help = "Edit what `policy export` prints, and `set` it.")]
     Set {
         /// File, with the `revision` that it was made from
         file: PathBuf,
@@ -38,15 +34,17 @@ pub(crate) enum Policy {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Explain what the policy decides for an account at a service
-    #[command(after_help = "Example:\n  mciasctl policy explain bob --service mcr --draft policy.toml")]
+    /// Explain what the policy decides for an account and a resource
+    #[command(after_help = "Example:\n  policy explain bob mcr --draft policy.toml")]
     Explain {
         /// Account
-        name: String,
-        /// Service
+        account: String,
+        /// Resource: what the policy is about, such as a service of a login policy
+        resource: String,
+        /// Operation; not needed where there is only one
         #[arg(long)]
-        service: String,
-        /// Tag of the service, instead of those that it is registered with; repeat for several
+        operation: Option<String>,
+        /// Tag of the resource, instead of those that it is registered with; repeat for several
         #[arg(long = "tag", value_name = "TAG")]
         tags: Vec<String>,
         /// File with a policy to explain instead of the one in force
@@ -64,20 +62,26 @@ pub(crate) enum Policy {
     },
 }
 
-pub(super) async fn run(
+/// Runs one, for a policy about what `noun` says ("service"). `check_account` is an error for an account that does not exist.
+///
+/// # Errors
+/// A file is not a policy; or the server refused, or cannot be reached.
+pub async fn run(
     ctl: &mut Ctl<'_>,
-    mut policy: PolicyClient<Connection>,
-    mut accounts: AccountsClient<Connection>,
+    connection: Connection,
+    noun: &str,
+    check_account: impl AsyncFnOnce(String) -> Result<(), Error>,
     command: Policy,
 ) -> Result<(), Error> {
+    let mut policy = PolicyClient::new(connection);
     match command {
         Policy::Show { revision: None } => {
             let found = policy.get_policy(GetPolicyRequest {}).await?.into_inner();
-            print(ctl, &found)
+            print(ctl, &found, noun)
         }
         Policy::Show { revision: Some(revision) } => {
             let found = policy.get_policy_revision(GetPolicyRevisionRequest { revision }).await?.into_inner();
-            print(ctl, &found)
+            print(ctl, &found, noun)
         }
         Policy::Export => {
             let found = policy.get_policy(GetPolicyRequest {}).await?.into_inner();
@@ -87,27 +91,28 @@ pub(super) async fn run(
         Policy::Set { file, dry_run } => {
             let request = SetPolicyRequest { dry_run: Some(dry_run), ..read(&file)? };
             let set = policy.set_policy(request).await?.into_inner();
-            print_set(ctl, &set, dry_run)
+            print_set(ctl, &set, noun, dry_run)
         }
-        Policy::Explain { name, service, tags, draft } => {
+        Policy::Explain { account, resource, operation, tags, draft } => {
             let draft = draft.map(|file| read(&file)).transpose()?;
             // An account that does not exist is an error here, not one of the request's fields.
-            accounts.get_account(GetAccountRequest { name: name.clone() }).await?;
+            check_account(account.clone()).await?;
             let request = ExplainPolicyRequest {
-                account: name,
-                resource: service,
+                account,
+                resource,
+                operation,
                 registered_tags: Some(tags.is_empty()),
                 resource_tags: tags,
                 draft: draft.map(|draft| PolicyDraft { default: draft.default, rules: draft.rules }),
                 ..ExplainPolicyRequest::default()
             };
             let explanation = policy.explain_policy(request).await?.into_inner();
-            explain(ctl, &explanation)
+            explain(ctl, &explanation, noun)
         }
         Policy::History => history(ctl, policy).await,
         Policy::Diff { from, to } => {
             let found = policy.diff_policy(DiffPolicyRequest { from, to }).await?.into_inner();
-            let text = diff(&found);
+            let text = diff(&found, noun);
             Ok(ctl.printer.print(|| serde_json::json!(found), || text)?)
         }
     }
@@ -147,27 +152,39 @@ fn parse(text: &str, name: &str) -> Result<SetPolicyRequest, Error> {
     config::read(text, name, hints).map_err(|problem| Error::usage(problem.to_string()))
 }
 
-fn print(ctl: &mut Ctl<'_>, policy: &PolicyDocument) -> Result<(), Error> {
+fn print(ctl: &mut Ctl<'_>, policy: &PolicyDocument, noun: &str) -> Result<(), Error> {
     let columns =
         [Column::number("PRIORITY"), Column::state("EFFECT"), Column::text("NAME"), Column::text("MATCHES")];
-    let cells =
-        |rule: &Rule| [rule.priority.to_string(), rule.effect.clone(), rule.name.clone(), matches(rule)];
+    let cells = |rule: &Rule| {
+        [rule.priority.to_string(), rule.effect.clone(), rule.name.clone(), matches(rule, noun)]
+    };
     let note = format!("Revision {}. If no rule matches: {}.\n", policy.revision, policy.default);
     Ok(ctl.printer.table(policy, &policy.rules, columns, cells, &note)?)
 }
 
-fn print_set(ctl: &mut Ctl<'_>, set: &SetPolicyResponse, dry_run: bool) -> Result<(), Error> {
+fn print_set(ctl: &mut Ctl<'_>, set: &SetPolicyResponse, noun: &str, dry_run: bool) -> Result<(), Error> {
     for warning in &set.warnings {
         ctl.note(&format!("Warning: {} ({}): {}", warning.field, warning.value, warning.message));
     }
     let policy = set.policy.clone().unwrap_or_default();
     if !dry_run {
-        return print(ctl, &policy);
+        return print(ctl, &policy, noun);
     }
-    let columns =
-        [Column::text("ACCOUNT"), Column::text("SERVICE"), Column::state("BEFORE"), Column::state("AFTER")];
+    let columns = [
+        Column::text("ACCOUNT"),
+        Column::text("RESOURCE"),
+        Column::text("OPERATION").rank(1),
+        Column::state("BEFORE"),
+        Column::state("AFTER"),
+    ];
     let cells = |change: &DecisionChange| {
-        [change.account.clone(), change.resource.clone(), change.before.clone(), change.after.clone()]
+        [
+            change.account.clone(),
+            change.resource.clone(),
+            change.operation.clone(),
+            change.before.clone(),
+            change.after.clone(),
+        ]
     };
     let more = if set.more_changes { "More decisions would change. " } else { "" };
     let note = format!("{more}Nothing was changed.\n");
@@ -175,12 +192,12 @@ fn print_set(ctl: &mut Ctl<'_>, set: &SetPolicyResponse, dry_run: bool) -> Resul
 }
 
 /// The conditions of a rule.
-fn matches(rule: &Rule) -> String {
+fn matches(rule: &Rule, noun: &str) -> String {
     let conditions = [
         ("role", &rule.roles),
         ("type", &rule.account_types),
         ("account", &rule.accounts),
-        ("service", &rule.resources),
+        (noun, &rule.resources),
         ("tags", &rule.resource_tags),
         ("operation", &rule.operations),
     ];
@@ -189,10 +206,10 @@ fn matches(rule: &Rule) -> String {
     if texts.is_empty() { "everything".to_owned() } else { texts.join(" ") }
 }
 
-fn explain(ctl: &mut Ctl<'_>, explanation: &ExplainPolicyResponse) -> Result<(), Error> {
+fn explain(ctl: &mut Ctl<'_>, explanation: &ExplainPolicyResponse, noun: &str) -> Result<(), Error> {
     let names = |rules: &[Rule]| rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
     let decided_by = match &explanation.deciding_rule {
-        Some(rule) => format!("rule {} ({})", rule.name, matches(rule)),
+        Some(rule) => format!("rule {} ({})", rule.name, matches(rule, noun)),
         None if explanation.decided_by == "default" => "default: no rule matches".to_owned(),
         None => explanation.decided_by.clone(),
     };
@@ -200,7 +217,7 @@ fn explain(ctl: &mut Ctl<'_>, explanation: &ExplainPolicyResponse) -> Result<(),
         ("effect", explanation.effect.clone()),
         ("decided by", decided_by),
         ("other matches", join_or(&names(&explanation.other_matches), "-")),
-        ("service tags", join_or(&explanation.resource_tags, "-")),
+        ("resource tags", join_or(&explanation.resource_tags, "-")),
     ];
     let examined = explanation.examined.iter();
     lines.extend(
@@ -240,9 +257,9 @@ async fn history(ctl: &mut Ctl<'_>, mut policy: PolicyClient<Connection>) -> Res
 }
 
 /// A difference in the form of a diff.
-fn diff(found: &DiffPolicyResponse) -> String {
+fn diff(found: &DiffPolicyResponse, noun: &str) -> String {
     let rule = |sign: char, rule: &Rule| {
-        format!("{sign} {} {} {} ({})\n", rule.priority, rule.effect, rule.name, matches(rule))
+        format!("{sign} {} {} {} ({})\n", rule.priority, rule.effect, rule.name, matches(rule, noun))
     };
     let field = |change: &FieldChange| {
         format!("    {}: {} -> {}\n", change.field, join_or(&change.before, "-"), join_or(&change.after, "-"))
@@ -269,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_docs_can_be_set() {
-        let docs = include_str!("../../../../../../docs/mcias.md");
+        let docs = include_str!("../../../../docs/mcias.md");
         let start = docs.find("revision = 1 ").expect("the docs have an example");
         let example = docs[start..].split("```").next().unwrap();
         let policy = parse(example, "docs").unwrap();
@@ -316,6 +333,6 @@ Revision 1 -> 2
 ~ kept
     accounts: - -> bob,eve
 ";
-        assert_eq!(diff(&found), expect);
+        assert_eq!(diff(&found, "service"), expect);
     }
 }
