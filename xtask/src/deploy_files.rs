@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn service_definitions_and_configurations_are_toml_with_explicit_images() {
-        for (path, text) in rendered().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "toml")) {
+        for (path, text) in
+            rendered().into_iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "toml"))
+        {
             let table: toml::Table =
                 toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             for component in table.get("components").and_then(toml::Value::as_array).into_iter().flatten() {
@@ -151,7 +153,8 @@ mod tests {
 
     /// The rendered files whose name ends so, in a folder.
     fn in_folder(suffixes: &[&str], change: impl Fn(String) -> String) -> (PathBuf, Vec<PathBuf>) {
-        let folder = std::env::temp_dir().join(format!("deploy-files-{}-{}", std::process::id(), suffixes[0]));
+        let folder =
+            std::env::temp_dir().join(format!("deploy-files-{}-{}", std::process::id(), suffixes[0]));
         std::fs::create_dir_all(&folder).unwrap();
         let mut paths = Vec::new();
         for (path, text) in rendered() {
@@ -196,16 +199,21 @@ mod tests {
             return;
         }
         let (folder, files) = in_folder(&["sysusers.conf", "tmpfiles.conf"], |text| text);
-        let of = |kind: &str| files.iter().filter(move |file| file.to_string_lossy().contains(kind)).cloned();
+        let of = |end: &'static str| files.iter().filter(move |file| file.to_string_lossy().ends_with(end));
         let root = folder.join("root");
         std::fs::create_dir_all(root.join("etc")).unwrap();
         let at = format!("--root={}", root.display());
-        let output = Command::new("systemd-sysusers").arg(&at).args(of("sysusers")).output().unwrap();
+        let output = Command::new("systemd-sysusers").arg(&at).args(of("sysusers.conf")).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let users = std::fs::read_to_string(root.join("etc/passwd")).unwrap();
-        assert!(users.lines().any(|line| line.starts_with("mcias:") && line.ends_with(":/srv/mcias:/usr/sbin/nologin")), "{users}");
+        assert!(
+            users
+                .lines()
+                .any(|line| line.starts_with("mcias:") && line.ends_with(":/srv/mcias:/usr/sbin/nologin")),
+            "{users}"
+        );
         let mut command = Command::new("systemd-tmpfiles");
-        let output = command.args(["--create", &at]).args(of("tmpfiles")).output().unwrap();
+        let output = command.args(["--create", &at]).args(of("tmpfiles.conf")).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert!(root.join("srv/mcias/certs").is_dir());
         std::fs::remove_dir_all(folder).unwrap();

@@ -80,9 +80,7 @@ pub enum ArchiveError {
     #[error("{0} is not an empty directory: move it away first")]
     Occupied(PathBuf),
     /// Another process unpacks there, or was stopped before it had finished.
-    #[error(
-        "{0} exists: another restore is running, or was interrupted; remove it in that case"
-    )]
+    #[error("{0} exists: another restore is running, or was interrupted; remove it in that case")]
     Unfinished(PathBuf),
 }
 

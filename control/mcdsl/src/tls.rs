@@ -92,7 +92,9 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// Other users of the machine have access to the key.
-    #[error("{key}: every user of this machine can access the private key (mode {mode:04o}): run `chmod 600`")]
+    #[error(
+        "{key}: every user of this machine can access the private key (mode {mode:04o}): run `chmod 600`"
+    )]
     KeyAccess {
         /// The file.
         key: PathBuf,
@@ -249,8 +251,7 @@ impl Loaded {
             let path = path.to_owned();
             move |error| TlsError::Read(path, error)
         };
-        let chain =
-            CertificateDer::pem_file_iter(&files.certificate).map_err(failed(&files.certificate))?;
+        let chain = CertificateDer::pem_file_iter(&files.certificate).map_err(failed(&files.certificate))?;
         let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(failed(&files.certificate))?;
         let leaf = chain.first().ok_or_else(|| TlsError::Empty(files.certificate.clone()))?;
         let validity = Validity::of(leaf, &files.certificate)?;

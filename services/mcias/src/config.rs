@@ -162,7 +162,9 @@ impl Configuration for Config {
         let invalid = |message| Err(InvalidValue::new("site.public_url", message));
         let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
         match read.map(|read| read.origin().ascii_serialization()) {
-            None => return invalid(format!("`{url}` must be `https://` and a host name, with an optional port")),
+            None => {
+                return invalid(format!("`{url}` must be `https://` and a host name, with an optional port"));
+            }
             // Browsers send it in this form, and forms are accepted from this origin only.
             Some(origin) if origin != *url => return invalid(format!("`{url}` must be written `{origin}`")),
             Some(_) => {}
@@ -241,7 +243,10 @@ mod tests {
         check("[site]\npublic_url = \"https://\"", "site.public_url");
         check("[site]\npublic_url = \"https://mcias.test/path\"", "must be written `https://mcias.test`");
         check("[site]\npublic_url = \"https://mcias.test:443\"", "must be written `https://mcias.test`");
-        check("[site]\npublic_url = \"https://Mcias.test:8443\"", "must be written `https://mcias.test:8443`");
+        check(
+            "[site]\npublic_url = \"https://Mcias.test:8443\"",
+            "must be written `https://mcias.test:8443`",
+        );
         check("[site]\npublic_url = \"https://192.0.2.1:8443\"", "must be `https://` and a host name");
         check(
             "[server]\nidle_timeout_ms = 5000",
@@ -251,7 +256,10 @@ mod tests {
             "[server]\nmax_connections = 0",
             "mcias.toml:2:19: server.max_connections: 0 is out of range; expected 1 to 1000000",
         );
-        check("[passwords.argon2]\npasses = 0", "passwords.argon2.passes: 0 is out of range; expected 1 to 10");
+        check(
+            "[passwords.argon2]\npasses = 0",
+            "passwords.argon2.passes: 0 is out of range; expected 1 to 10",
+        );
         check("[passwords.argon2]\nmemory_kib = 16\nlanes = 4", "16 is less than 8 for each lane (4)");
         check("[tokens]\nsession_s = 1", "tokens.session_s: 1 is out of range");
         check("[tokens]\nlink_s = 999999999999", "tokens.link_s");
@@ -270,6 +278,9 @@ mod tests {
             assert!(error.contains(expect), "{error}");
         };
         check("MCIAS_TOKENS_SESSION_S", "environment: MCIAS_TOKENS_SESSION_S: 1 is out of range");
-        check("MCIAS_TOKENS_SESION_S", "MCIAS_TOKENS_SESION_S: no configuration key has this variable, did you");
+        check(
+            "MCIAS_TOKENS_SESION_S",
+            "MCIAS_TOKENS_SESION_S: no configuration key has this variable, did you",
+        );
     }
 }

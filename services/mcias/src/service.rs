@@ -26,8 +26,7 @@ impl Service for Mcias {
     const NAME: &'static str = "mcias";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const ABOUT: &'static str = "Identity and access: accounts, tokens, roles, login policy.";
-    const DESCRIPTORS: &'static [&'static [u8]] =
-        &[mc_api::mcias::DESCRIPTORS, mc_api::audit::DESCRIPTORS];
+    const DESCRIPTORS: &'static [&'static [u8]] = &[mc_api::mcias::DESCRIPTORS, mc_api::audit::DESCRIPTORS];
     type Config = Config;
     type Init = Init;
 

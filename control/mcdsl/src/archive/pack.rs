@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use tar::{Builder, EntryType, Header};
 use zstd::Encoder;
 
-use super::{ArchiveError, Temporary, sibling_path, link_stays, parent};
+use super::{ArchiveError, Temporary, link_stays, parent, sibling_path};
 
 /// What was packed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

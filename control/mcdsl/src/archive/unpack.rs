@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, syncfs, utimensat};
 use tar::{Archive, Entry, EntryType};
 use zstd::Decoder;
 
-use super::{ArchiveError, Temporary, sibling_path, link_stays, parent, shown};
+use super::{ArchiveError, Temporary, link_stays, parent, shown, sibling_path};
 
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,11 +28,8 @@ pub struct Environment<'a> {
 }
 
 /// The MCP agent says on which port of a container to listen: on all addresses, since the port is forwarded.
-const PORTS: [(&str, &str); 3] = [
-    ("PORT", "server.listen_addr"),
-    ("PORT_REST", "server.listen_addr"),
-    ("PORT_GRPC", "server.grpc_addr"),
-];
+const PORTS: [(&str, &str); 3] =
+    [("PORT", "server.listen_addr"), ("PORT_REST", "server.listen_addr"), ("PORT_GRPC", "server.grpc_addr")];
 
 impl Environment<'_> {
     /// The variables of this process.
@@ -94,11 +91,7 @@ impl Environment<'_> {
     }
 
     /// A misspelt variable would have no effect, and nobody would notice.
-    fn refuse_unknown(
-        &self,
-        known: &BTreeMap<String, String>,
-        variables: &Variables,
-    ) -> Result<(), Problem> {
+    fn refuse_unknown(&self, known: &BTreeMap<String, String>, variables: &Variables) -> Result<(), Problem> {
         let prefix = self.variable("");
         let is_unknown = |name: &&String| {
             name.starts_with(&prefix) && !known.contains_key(*name) && !self.foreign.contains(&name.as_str())

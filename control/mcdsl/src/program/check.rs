@@ -7,8 +7,7 @@ use crate::tls;
 /// Loading has checked the configuration's values; this checks the certificate that it names.
 pub(super) fn check<S: Service>(config: &S::Config) -> Result<(), Failure> {
     let host = config.public_url().and_then(host);
-    let problems =
-        tls::problems(&config.server().certificate(), host.as_deref(), Clock::system().unix_s());
+    let problems = tls::problems(&config.server().certificate(), host.as_deref(), Clock::system().unix_s());
     let Some((last, others)) = problems.split_last() else {
         println!("The configuration is valid.");
         return Ok(());

@@ -31,8 +31,7 @@ pub fn load<C: Configuration>(
     let text = config::text(file)?;
     let file_name = file.display().to_string();
     let read: C = config::read(&text, &file_name, C::HINTS)?;
-    let environment =
-        Environment { service: name, optional: C::OPTIONAL, foreign: C::FOREIGN_VARIABLES };
+    let environment = Environment { service: name, optional: C::OPTIONAL, foreign: C::FOREIGN_VARIABLES };
     let mut config = environment.apply(&read, variables)?;
     config.server_mut().set_root(root, file);
     let checked = config::check_ranges(&config, C::RANGES)

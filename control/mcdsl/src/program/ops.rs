@@ -54,8 +54,9 @@ impl<S: Service> Readiness<S> {
             return outcome.clone();
         }
         let outcome = tokio::time::timeout(TIMEOUT, self.service.ready()).await;
-        let outcome = outcome
-            .unwrap_or_else(|_late| Err(format!("the storage did not respond within {} s", TIMEOUT.as_secs())));
+        let outcome = outcome.unwrap_or_else(|_late| {
+            Err(format!("the storage did not respond within {} s", TIMEOUT.as_secs()))
+        });
         *last = Some((self.clock.elapsed(), outcome.clone()));
         outcome
     }

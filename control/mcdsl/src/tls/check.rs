@@ -23,8 +23,7 @@ impl Validity {
         let (_, parsed) = x509_parser::parse_x509_certificate(leaf)
             .map_err(|error| TlsError::Malformed { file: file.to_owned(), message: error.to_string() })?;
         let validity = parsed.validity();
-        let (not_before_s, not_after_s) =
-            (validity.not_before.timestamp(), validity.not_after.timestamp());
+        let (not_before_s, not_after_s) = (validity.not_before.timestamp(), validity.not_after.timestamp());
         Ok(Self { not_before_s, not_after_s })
     }
 

@@ -243,7 +243,8 @@ fn backups_are_named_by_time_and_the_oldest_are_removed() {
     std::fs::write(&old, "").unwrap();
     let printed = mcias.run(&["backup", "--keep", "1"]);
     assert!(printed.contains("1 databases") && printed.contains(&format!("removed {}", old.display())));
-    let left: Vec<_> = std::fs::read_dir(old.parent().unwrap()).unwrap().map(|entry| entry.unwrap()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(old.parent().unwrap()).unwrap().map(|entry| entry.unwrap()).collect();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
