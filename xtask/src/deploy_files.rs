@@ -199,11 +199,11 @@ mod tests {
             return;
         }
         let (folder, files) = in_folder(&["sysusers.conf", "tmpfiles.conf"], |text| text);
-        let of = |kind: &str| files.iter().filter(move |file| file.to_string_lossy().contains(kind)).cloned();
+        let of = |end: &'static str| files.iter().filter(move |file| file.to_string_lossy().ends_with(end));
         let root = folder.join("root");
         std::fs::create_dir_all(root.join("etc")).unwrap();
         let at = format!("--root={}", root.display());
-        let output = Command::new("systemd-sysusers").arg(&at).args(of("sysusers")).output().unwrap();
+        let output = Command::new("systemd-sysusers").arg(&at).args(of("sysusers.conf")).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         let users = std::fs::read_to_string(root.join("etc/passwd")).unwrap();
         assert!(
@@ -213,7 +213,7 @@ mod tests {
             "{users}"
         );
         let mut command = Command::new("systemd-tmpfiles");
-        let output = command.args(["--create", &at]).args(of("tmpfiles")).output().unwrap();
+        let output = command.args(["--create", &at]).args(of("tmpfiles.conf")).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         assert!(root.join("srv/mcias/certs").is_dir());
         std::fs::remove_dir_all(folder).unwrap();
