@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
-use mc_testkit::mcias::{Answer, NAME, PASSWORD};
+use mc_testkit::mcias::{Answer, NAME, PASSWORD, introspect};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -254,9 +254,9 @@ impl Server {
     /// Tokens of some sessions.
     fn sessions(&self) -> anyhow::Result<Vec<String>> {
         let body = json!({ "username": "bob", "password": PASSWORD });
-        let mut line = self.mcias.line();
+        let mut connection = self.mcias.connection();
         let login = |_| {
-            let told = line.ask("POST", "/v1/login", "", &body)?;
+            let told = connection.ask("POST", "/v1/login", "", &body)?;
             ensure!(told.status == 200, "no login: {}", told.text);
             Ok(told.text_of("token"))
         };
@@ -269,20 +269,20 @@ impl Server {
     fn looked_up(&self, tokens: &[String]) -> anyhow::Result<f64> {
         const TIMES: u32 = 30;
         let admin = self.mcias.login("ada");
-        let mut line = self.mcias.line();
+        let mut connection = self.mcias.connection();
         let mut all = |changes: bool| {
             let before = proc::cpu(&[self.pid()]);
             for round in 0..TIMES {
                 if changes {
-                    let mut settings = line.ask("GET", "/v1/accounts/bob", &admin, &Value::Null)?.body;
+                    let mut settings = connection.ask("GET", "/v1/accounts/bob", &admin, &Value::Null)?.body;
                     let fields = settings.as_object_mut().context("bob is an account")?;
                     fields.retain(|name, _| ["enabled", "roles", "revision"].contains(&name.as_str()));
                     fields.insert("tags".to_owned(), json!([format!("round-{round}")]));
-                    let changed = line.ask("PUT", "/v1/accounts/bob", &admin, &settings)?;
+                    let changed = connection.ask("PUT", "/v1/accounts/bob", &admin, &settings)?;
                     ensure!(changed.status == 200, "no change: {}", changed.text);
                 }
                 for token in tokens {
-                    let told = line.introspect(&self.service, token)?;
+                    let told = introspect(&mut connection, &self.service, token)?;
                     ensure!(told.body["active"] == json!(true), "the token is not good: {}", told.text);
                 }
             }

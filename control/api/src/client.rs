@@ -45,23 +45,45 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Connects to a service.
 ///
 /// # Errors
 /// [`ConnectError`] says what is wrong and what to do.
 pub async fn connect(target: &Target, token: Token) -> Result<Connection, ConnectError> {
+    let endpoint = endpoint(target)?.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
+    let connector = tower::service_fn(|uri: Uri| async move { dial(&uri).await.map(TokioIo::new) });
+    let connected = endpoint.connect_with_connector(connector).await;
+    let channel = connected.map_err(|error| ConnectError::Transport(target.url.clone(), error))?;
+    Ok(InterceptedService::new(channel, token))
+}
+
+/// A channel for a program that calls a service for as long as it runs: it connects at the first call, and connects again after a connection
+/// was lost. Pings find a connection that is dead without an error. An attempt to connect ends after `timeout`; calls have no time limit of
+/// their own.
+///
+/// # Errors
+/// [`ConnectError`] says which part of the target cannot be used.
+pub fn connect_lazily(target: &Target, timeout: Duration) -> Result<Channel, ConnectError> {
+    let endpoint = endpoint(target)?
+        .connect_timeout(timeout)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(timeout)
+        .keep_alive_while_idle(true);
+    let connector = tower::service_fn(|uri: Uri| async move { dial(&uri).await.map(TokioIo::new) });
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+fn endpoint(target: &Target) -> Result<Endpoint, ConnectError> {
     let Target { url, ca } = target;
     if !url.starts_with("https://") {
         return Err(ConnectError::NotHttps(url.clone()));
     }
     let pem = std::fs::read_to_string(ca).map_err(|error| ConnectError::File(ca.clone(), error))?;
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-    let transport = |error| ConnectError::Transport(url.clone(), error);
-    let endpoint = Endpoint::from_shared(url.clone()).and_then(|it| it.tls_config(tls)).map_err(transport)?;
-    let connector = tower::service_fn(|uri: Uri| async move { dial(&uri).await.map(TokioIo::new) });
-    let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
-    let channel = endpoint.connect_with_connector(connector).await.map_err(transport)?;
-    Ok(InterceptedService::new(channel, token))
+    let endpoint = Endpoint::from_shared(url.clone()).and_then(|endpoint| endpoint.tls_config(tls));
+    endpoint.map_err(|error| ConnectError::Transport(url.clone(), error))
 }
 
 /// Connects to a host. Names under `localhost` are this machine, even if the resolver disagrees (RFC 6761, section 6.3).

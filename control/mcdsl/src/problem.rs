@@ -126,6 +126,33 @@ impl Problem {
         )
     }
 
+    /// The problem that another service of the platform answered with. `None`: the status is not such an answer; the connection failed, for
+    /// example. A reason that this version does not know becomes that of its kind: the detail still says it.
+    #[must_use]
+    pub fn from_status(status: &Status) -> Option<Self> {
+        let Received { reason, field, retry_after } = Received::of(status);
+        if reason.is_empty() {
+            return None;
+        }
+        let (kind, general) = match status.code() {
+            Code::InvalidArgument | Code::OutOfRange => (Kind::Invalid, "invalid"),
+            Code::Unauthenticated => (Kind::Unauthenticated, "unauthenticated"),
+            Code::PermissionDenied => (Kind::Forbidden, "forbidden"),
+            Code::NotFound => (Kind::NotFound, "not-found"),
+            Code::Unimplemented => (Kind::Method, "method"),
+            Code::AlreadyExists => (Kind::Exists, "exists"),
+            Code::FailedPrecondition => (Kind::FailedPrecondition, "failed-precondition"),
+            Code::Aborted => (Kind::Changed, "changed"),
+            Code::ResourceExhausted if reason == "too-large" => (Kind::TooLarge, "too-large"),
+            Code::ResourceExhausted => (Kind::TooMany, "too-many"),
+            Code::DeadlineExceeded => (Kind::Timeout, "timeout"),
+            Code::Unavailable => (Kind::Unavailable, "unavailable"),
+            _ => (Kind::Internal, "internal"),
+        };
+        let reason = RECEIVED_REASONS.into_iter().find(|known| *known == reason).unwrap_or(general);
+        Some(Self { kind, reason, detail: status.message().to_owned(), field, retry_after })
+    }
+
     /// Its HTTP status.
     #[must_use]
     pub const fn status(&self) -> StatusCode {
@@ -223,6 +250,23 @@ impl From<Problem> for Status {
     }
 }
 
+/// Reasons of other services that are passed on as they are: clients act on them.
+const RECEIVED_REASONS: [&str; 13] = [
+    "busy",
+    "denied-by-policy",
+    "fresh-login-required",
+    "invalid-field",
+    "malformed",
+    "second-factor-required",
+    "storage",
+    "timeout",
+    "too-many-attempts",
+    "unauthenticated",
+    "used-code",
+    "wrong-code",
+    "wrong-login",
+];
+
 /// A problem as the client of another service gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
@@ -281,6 +325,20 @@ mod tests {
                 "detail": "`A` contains 'A'", "reason": "invalid-field", "field": "rules[0].name"
             })
         );
+    }
+
+    #[test]
+    fn a_status_of_another_service_is_its_problem() {
+        let problem = Problem {
+            retry_after: Some(Duration::from_secs(2)),
+            ..Problem::new(Kind::TooMany, "too-many-attempts", "Try again in 2 s.")
+        };
+        assert_eq!(Problem::from_status(&Status::from(problem.clone())), Some(problem));
+        let problem = Problem::field("username", "`A` contains 'A'");
+        assert_eq!(Problem::from_status(&Status::from(problem.clone())), Some(problem));
+        let newer = Problem::new(Kind::Forbidden, "of-a-newer-version", "No.");
+        assert_eq!(Problem::from_status(&Status::from(newer)), Some(Problem::forbidden("No.")));
+        assert_eq!(Problem::from_status(&Status::unavailable("connection refused")), None);
     }
 
     #[test]

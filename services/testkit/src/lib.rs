@@ -20,6 +20,7 @@ pub mod net;
 pub mod peer;
 pub mod process;
 pub mod proxy;
+pub mod service;
 pub mod trace;
 
 mod tools;

@@ -1,45 +1,42 @@
-//! Asks MCIAS.
+//! The client of MCIAS's gRPC API.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Method, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client as HttpClient;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use mc_api::mcias::{Introspection, IssueTokenRequest, IssuedToken, LoginRequest, LoginResponse};
-use rustls::ClientConfig;
-use rustls::version::TLS13;
-use serde::de::DeserializeOwned;
+use http::Uri;
+use mc_api::client::{Connection, Target, connect_lazily};
+use mc_api::mcias::identity_client::IdentityClient;
+use mc_api::mcias::me_client::MeClient;
+use mc_api::mcias::{IntrospectRequest, Introspection, LoginRequest, LoginResponse, LogoutRequest};
+use mc_api::token::Token;
 use serde::{Deserialize, Serialize};
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
 
-use super::cache::Cache;
+use super::cache::{Cache, Key};
 use crate::clock::Clock;
-use crate::http::{REQUEST_ID, current_request_id};
+use crate::http::current_request_id;
 use crate::identity::{Account, AccountType, Identity, Name, Roles};
 use crate::problem::{Kind, Problem};
 use crate::secret::Secret;
 use crate::tls::authorities;
 
-/// `[mcias]`: where MCIAS is, and as whom a service asks it.
+/// `[mcias]`: the address of MCIAS, and the account by which a service calls it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// `https://` and its name, with the port: `https://mcias.svc.example.org:8443`.
+    /// `https://` and the host and port of MCIAS's gRPC API: `https://mcias.svc.example.org:9443`.
     pub server_url: String,
-    /// PEM file of the authority that its certificate is checked against.
+    /// PEM file of the CA that MCIAS's certificate is checked against.
     pub ca: PathBuf,
-    /// File of the token of the service's own system account; read at each use, so that it can be rotated.
+    /// File with the token of the service's own system account; read at each use, so that it can be rotated.
     pub token_file: PathBuf,
 }
 
-/// Asks MCIAS, and keeps what it says for a short time. Copies share what is kept.
+/// A client of MCIAS. Copies share its connection and its cache.
 #[derive(Clone, Debug)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -47,262 +44,251 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Inner {
-    http: HttpClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    server: Uri,
+    channel: Channel,
     token_file: PathBuf,
     cache: Cache,
     clock: Clock,
 }
 
-/// Why a client cannot be had.
+/// Why a client cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Not an address that can be used.
-    #[error("mcias.server_url: `{0}` is not `https://` and a name: tokens may only travel encrypted")]
+    /// The address cannot be used.
+    #[error(
+        "mcias.server_url: `{0}` is not `https://` with a host and a port: tokens may only travel encrypted"
+    )]
     Address(String),
-    /// The authority's file cannot be used.
-    #[error("mcias.ca: cannot read {0}: it must hold the authority's certificate as PEM")]
-    Authority(PathBuf, #[source] std::io::Error),
+    /// The CA file cannot be used.
+    #[error("mcias.ca: cannot use {0}: it must hold the CA certificate as PEM")]
+    Ca(PathBuf, #[source] std::io::Error),
 }
 
 impl Client {
-    /// A client; nothing is asked yet.
+    /// Creates a client, which connects at its first call. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// The settings cannot be used.
     pub fn new(settings: &Settings, clock: Clock) -> Result<Self, ClientError> {
         let address = || ClientError::Address(settings.server_url.clone());
-        let server: Uri = settings.server_url.parse().map_err(|_no_uri| address())?;
-        if server.scheme_str() != Some("https") || server.host().is_none() || server.path() != "/" {
+        let server: Uri = settings.server_url.parse().map_err(|_| address())?;
+        if server.scheme_str() != Some("https") || server.port().is_none() || server.path() != "/" {
             return Err(address());
         }
-        let roots = authorities(&settings.ca)
-            .map_err(|source| ClientError::Authority(settings.ca.clone(), source))?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .expect("the provider knows TLS 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(config).https_only().enable_http2().build();
-        // A connection that died without a word is found out, and the next question takes another one.
-        let http = HttpClient::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .http2_only(true)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .http2_keep_alive_timeout(PATIENCE)
-            .build(connector);
-        let cache = Cache::new(KEPT);
-        let inner = Inner { http, server, token_file: settings.token_file.clone(), cache, clock };
+        authorities(&settings.ca).map_err(|source| ClientError::Ca(settings.ca.clone(), source))?;
+        let target = Target { url: settings.server_url.clone(), ca: settings.ca.clone() };
+        let channel = connect_lazily(&target, TIMEOUT).map_err(|_| address())?;
+        let cache = Cache::new(MAX_CACHED);
+        let inner = Inner { channel, token_file: settings.token_file.clone(), cache, clock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Who shows this token.
+    /// The identity behind a token, if the token is valid for this service and the login policy admits the account.
     ///
     /// # Errors
-    /// Nobody whom MCIAS lets in, or MCIAS cannot be asked.
+    /// The token is refused, or MCIAS does not answer.
     pub async fn validate(&self, token: &Secret) -> Result<Arc<Identity>, Problem> {
-        let sha = digest(&SHA256, token.expose().as_bytes());
-        let key = sha.as_ref().try_into().expect("SHA-256 has 32 bytes");
         let now = self.inner.clock.elapsed();
-        self.inner.cache.get(key, now, self.introspect(token)).await
+        self.inner.cache.get(key_of(token), now, self.introspect(token)).await
     }
 
-    /// Logs a person in to this service, which the login policy is asked about. `client_address` in the request is where the
-    /// person is, so that failures slow down that address and not this service.
+    /// Logs a person in to this service. `client_address` in the request is the person's, so that failed logins delay that address and not
+    /// this service.
     ///
     /// # Errors
-    /// MCIAS refuses, with its reason (`second-factor-required` among them), or cannot be asked.
-    pub async fn login(&self, request: &LoginRequest) -> Result<LoginResponse, Problem> {
-        self.send(Method::POST, "/v1/login", JSON, json(request)).await
+    /// MCIAS refuses, with its reason (`second-factor-required` among them), or does not answer.
+    pub async fn login(&self, request: LoginRequest) -> Result<LoginResponse, Problem> {
+        let mut client = IdentityClient::new(self.as_service()?);
+        match within_timeout(client.login(with_request_id(request))).await {
+            // A wrong password has a reason of its own: this is about the service's token.
+            Err(problem) if problem.reason == "unauthenticated" => Err(unavailable(&problem)),
+            answer => answer,
+        }
     }
 
     /// Ends the session of a person's token.
     ///
     /// # Errors
-    /// MCIAS refuses, or cannot be asked.
+    /// MCIAS refuses, or does not answer.
     pub async fn logout(&self, token: &Secret) -> Result<(), Problem> {
-        let ended = self.send_as(token, Method::POST, "/v1/me/logout", JSON, Bytes::from_static(b"{}"));
-        ended.await.map(|_: mc_api::mcias::Changed| ())
+        let invalid = || Problem::unauthenticated("The token is invalid.");
+        let token_of_person = Token::of(token.expose()).ok_or_else(invalid)?;
+        let mut client = MeClient::with_interceptor(self.inner.channel.clone(), token_of_person);
+        let ended = within_timeout(client.logout(with_request_id(LogoutRequest {}))).await;
+        self.inner.cache.remove(&key_of(token));
+        ended.map(|_| ())
     }
 
-    /// Issues a token of a system account; this service's own must be an admin's for that, which a system account is not:
-    /// `as_admin` is the token of a person who asked for it.
-    ///
-    /// # Errors
-    /// MCIAS refuses, or cannot be asked.
-    pub async fn issue(
-        &self,
-        as_admin: &Secret,
-        request: &IssueTokenRequest,
-    ) -> Result<IssuedToken, Problem> {
-        // It becomes part of a path: what is not a name must not lead elsewhere.
-        let name = Name::parse(&request.name).map_err(|error| Problem::field("name", error.to_string()))?;
-        let path = format!("/v1/accounts/{name}/tokens");
-        let mut body = serde_json::to_value(request).expect("a message can be written as JSON");
-        body.as_object_mut().map(|body| body.remove("name"));
-        self.send_as(as_admin, Method::POST, &path, JSON, json(&body)).await
+    pub(super) fn clock(&self) -> &Clock {
+        &self.inner.clock
     }
 
-    async fn introspect(&self, token: &Secret) -> (Result<Arc<Identity>, Problem>, Duration) {
-        let body = serde_urlencoded::to_string([("token", token.expose())]).expect("a text can be written");
-        let answer = self.send(Method::POST, "/v1/introspect", FORM, body.into()).await;
-        let now = self.inner.clock.unix_s();
-        match answer {
-            Ok(told) => match identity(told) {
-                Some((identity, until)) => {
-                    let left = Duration::from_secs(u64::try_from(until - now).unwrap_or(0));
-                    (Ok(Arc::new(identity)), BELIEVED.min(left))
-                }
-                None => (Err(Problem::unauthenticated("the token is not valid here: log in again")), REFUSED),
-            },
-            // What went wrong is nobody's answer: the next one asks again.
-            Err(problem) => {
-                tracing::warn!(%problem, "MCIAS cannot be asked about a token");
-                let detail = "who you are cannot be found out now: MCIAS does not answer; try again later";
-                let unavailable = Problem {
-                    retry_after: Some(Duration::from_secs(1)),
-                    ..Problem::new(Kind::Unavailable, "identity-unavailable", detail)
-                };
-                (Err(unavailable), Duration::ZERO)
-            }
-        }
-    }
-
-    async fn send<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        kind: HeaderValue,
-        body: Bytes,
-    ) -> Result<T, Problem> {
-        let own = Secret::read(&self.inner.token_file).map_err(|error| {
-            let file = self.inner.token_file.display();
-            unreachable(format!("the token of this service cannot be read from {file}: {error}"))
+    /// A connection with the service's own token.
+    fn as_service(&self) -> Result<Connection, Problem> {
+        let file = &self.inner.token_file;
+        let token = Secret::read(file).map_err(|error| {
+            unavailable(&format!("the service's own token cannot be read from {}: {error}", file.display()))
         })?;
-        self.send_as(&own, method, path, kind, body).await
+        let token = Token::of(token.expose())
+            .ok_or_else(|| unavailable(&format!("{} does not hold a token", file.display())))?;
+        Ok(Connection::new(self.inner.channel.clone(), token))
     }
 
-    async fn send_as<T: DeserializeOwned>(
-        &self,
-        token: &Secret,
-        method: Method,
-        path: &str,
-        kind: HeaderValue,
-        body: Bytes,
-    ) -> Result<T, Problem> {
-        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-            .map_err(|_characters| unreachable("the token has characters that no token has".to_owned()))?;
-        bearer.set_sensitive(true);
-        let mut parts = self.inner.server.clone().into_parts();
-        parts.path_and_query = Some(path.parse().map_err(|_odd| Problem::not_found("no such account"))?);
-        let uri = Uri::from_parts(parts).expect("a scheme, an authority and a path make an address");
-        let mut request = http::Request::builder().method(method).uri(uri);
-        if let Some(id) = current_request_id() {
-            request = request.header(REQUEST_ID, &*id);
-        }
-        let request = request.header(AUTHORIZATION, bearer).header(CONTENT_TYPE, kind).body(Full::new(body));
-        let request = request.expect("each part of the request is one");
-        let answered = tokio::time::timeout(PATIENCE, async {
-            let response = self.inner.http.request(request).await.map_err(|error| error.to_string())?;
-            let status = response.status();
-            let later =
-                response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            let body = Limited::new(response.into_body(), MOST).collect().await;
-            Ok::<_, String>((status, later, body.map_err(|error| error.to_string())?.to_bytes()))
-        });
-        let (status, later, body) = match answered.await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(unreachable(error)),
-            Err(late) => return Err(unreachable(late.to_string())),
+    /// The answer about a token, and for how long it may be cached.
+    async fn introspect(&self, token: &Secret) -> (Result<Arc<Identity>, Problem>, Duration) {
+        let request = IntrospectRequest { token: token.expose().to_owned(), token_type_hint: None };
+        let answer = match self.as_service() {
+            Ok(connection) => {
+                let mut client = IdentityClient::new(connection);
+                let answer = within_timeout(client.introspect(with_request_id(request))).await;
+                // Whatever MCIAS refuses here, it refuses the service and not the caller.
+                answer.map_err(|problem| unavailable(&problem))
+            }
+            Err(problem) => Err(problem),
         };
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| unreachable(error.to_string()));
+        match answer.map(identity) {
+            Ok(Some(identity)) => {
+                let left = identity.expires_at.saturating_sub(self.inner.clock.unix_s());
+                let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
+                (Ok(Arc::new(identity)), MAX_AGE.min(left))
+            }
+            Ok(None) => {
+                let detail = "The token is invalid, or the login policy denies access: log in again.";
+                (Err(Problem::unauthenticated(detail)), REFUSAL_MAX_AGE)
+            }
+            // The next request tries again.
+            Err(problem) => (Err(problem), Duration::ZERO),
         }
-        Err(Problem { retry_after: later.map(Duration::from_secs), ..refusal(status, &body) })
     }
 }
 
-/// Tokens whose answers are kept at most.
-const KEPT: usize = 50_000;
+/// Number of tokens in the cache.
+const MAX_CACHED: usize = 50_000;
 
-/// How long yes is believed: within this time a revocation is seen everywhere.
-const BELIEVED: Duration = Duration::from_secs(30);
+/// How long an identity is cached: within this time every service notices a revocation.
+const MAX_AGE: Duration = Duration::from_secs(30);
 
-/// How long no is believed.
-const REFUSED: Duration = Duration::from_secs(5);
+/// How long a refusal is cached.
+const REFUSAL_MAX_AGE: Duration = Duration::from_secs(5);
 
-/// How long MCIAS is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Time for a call, connecting included.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The longest answer that is read.
-const MOST: usize = 1024 * 1024;
-
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
-
-fn json(body: &impl Serialize) -> Bytes {
-    serde_json::to_vec(body).expect("a message can be written as JSON").into()
+fn key_of(token: &Secret) -> Key {
+    digest(&SHA256, token.expose().as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-fn unreachable(what: String) -> Problem {
-    Problem::new(Kind::Unavailable, "identity-unavailable", format!("MCIAS cannot be asked: {what}"))
+/// A request with the id of the request that it is made for.
+fn with_request_id<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let id = current_request_id().and_then(|id| MetadataValue::try_from(&*id).ok());
+    if let Some(id) = id {
+        request.metadata_mut().insert("x-request-id", id);
+    }
+    request
 }
 
-/// What an answer says about a token's account, and until when. `None`: it is not active, or the answer makes no sense.
-fn identity(answer: Introspection) -> Option<(Identity, i64)> {
+async fn within_timeout<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Problem> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => {
+            Err(Problem::from_status(&status).unwrap_or_else(|| unavailable(&crate::chain(&status))))
+        }
+        Err(_) => Err(unavailable(&format!("no answer within {} s", TIMEOUT.as_secs()))),
+    }
+}
+
+/// MCIAS cannot be used now. The cause goes to the log: it is nothing to a caller.
+fn unavailable(cause: &dyn std::fmt::Display) -> Problem {
+    tracing::warn!(%cause, "MCIAS cannot be used");
+    let detail = "The identity service (MCIAS) is unavailable: try again later.";
+    let retry_after = Some(Duration::from_secs(1));
+    Problem { retry_after, ..Problem::new(Kind::Unavailable, "identity-unavailable", detail) }
+}
+
+/// The identity that an answer describes. `None`: the token is not active, or the answer makes no sense.
+fn identity(answer: Introspection) -> Option<Identity> {
+    if !answer.active {
+        return None;
+    }
     let name = Name::parse(&answer.sub?).ok()?;
-    let roles = answer.roles.iter().map(|role| role.parse().ok());
-    let roles: Roles = roles.collect::<Option<Vec<_>>>()?.into_iter().collect();
+    let roles: Roles = answer.roles.iter().map(|role| role.parse().ok()).collect::<Option<_>>()?;
     let account = match answer.account_type?.parse().ok()? {
         AccountType::Human => Account::Human { name, roles },
         AccountType::System if roles == Roles::default() => Account::System { name },
         AccountType::System => return None,
     };
-    let expires_at = answer.exp?;
-    let identity = Identity {
+    Some(Identity {
         account,
         tags: answer.tags.iter().map(|tag| Name::parse(tag).ok()).collect::<Option<_>>()?,
         token_id: answer.jti?,
-        audience: Vec::new(),
+        audience: answer.aud,
         service: None,
         authenticated_at: answer.iat?,
-        expires_at,
-    };
-    answer.active.then_some((identity, expires_at))
+        expires_at: answer.exp?,
+    })
 }
 
-/// MCIAS's problem document, handed on.
-fn refusal(status: StatusCode, body: &[u8]) -> Problem {
-    #[derive(Deserialize)]
-    struct Document {
-        detail: String,
-        reason: String,
-        field: Option<String>,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn active() -> Introspection {
+        Introspection {
+            active: true,
+            sub: Some("bob".to_owned()),
+            account_type: Some("human".to_owned()),
+            roles: vec!["user".to_owned()],
+            tags: vec!["staff".to_owned()],
+            jti: Some("7".to_owned()),
+            aud: vec!["mcr".to_owned()],
+            iat: Some(1),
+            exp: Some(2),
+            ..Introspection::default()
+        }
     }
-    let Ok(told) = serde_json::from_slice::<Document>(body) else {
-        return unreachable(format!("it answers {status}"));
-    };
-    let kind = match status.as_u16() {
-        400 => Kind::Invalid,
-        401 => Kind::Unauthenticated,
-        403 => Kind::Forbidden,
-        404 => Kind::NotFound,
-        409 => Kind::FailedPrecondition,
-        429 => Kind::TooMany,
-        _ => return unreachable(format!("it answers {status}: {}", told.detail)),
-    };
-    let reason = REASONS.iter().find(|known| **known == told.reason).copied().unwrap_or("refused");
-    Problem { field: told.field, ..Problem::new(kind, reason, told.detail) }
-}
 
-/// Reasons that programs act on.
-const REASONS: [&str; 6] = [
-    "second-factor-required",
-    "fresh-login-required",
-    "denied-by-policy",
-    "too-many-attempts",
-    "unauthenticated",
-    "forbidden",
-];
+    #[test]
+    fn an_answer_that_makes_no_sense_is_nobody() {
+        let found = identity(active()).unwrap();
+        assert_eq!(
+            (found.account.name().as_str(), found.audience.as_slice()),
+            ("bob", &["mcr".to_owned()][..])
+        );
+        assert_eq!((found.authenticated_at, found.expires_at), (1, 2));
+        let odd: [fn(&mut Introspection); 8] = [
+            |answer| answer.active = false,
+            |answer| answer.sub = None,
+            |answer| answer.account_type = Some("robot".to_owned()),
+            // MCIAS never gives a system account a role.
+            |answer| answer.account_type = Some("system".to_owned()),
+            |answer| answer.roles = vec!["king".to_owned()],
+            |answer| answer.jti = None,
+            |answer| answer.iat = None,
+            |answer| answer.exp = None,
+        ];
+        for (number, change) in odd.into_iter().enumerate() {
+            let mut answer = active();
+            change(&mut answer);
+            assert_eq!(identity(answer), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_token_travels_only_encrypted() {
+        let refused = |server_url: &str| {
+            let settings =
+                Settings { server_url: server_url.to_owned(), ca: "ca".into(), token_file: "token".into() };
+            Client::new(&settings, Clock::system()).unwrap_err()
+        };
+        for url in [
+            "http://mcias.test:9443",
+            "mcias.test:9443",
+            "https://mcias.test:9443/v1",
+            "https://mcias.test",
+            "",
+        ] {
+            assert!(matches!(refused(url), ClientError::Address(_)), "{url}");
+        }
+        assert!(matches!(refused("https://mcias.test:9443"), ClientError::Ca(..)));
+    }
+}

@@ -1,4 +1,4 @@
-//! What admins and people do with accounts, links, tokens and the policy, over the wire.
+//! Accounts, links, tokens, passwords and the login policy, over REST.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ fn login(mcias: &Mcias, name: &str, password: &str) -> (u16, String) {
 }
 
 #[test]
-fn the_last_admin_stays_one() {
+fn the_last_admin_cannot_be_removed_or_demoted() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     mcias.person(&admin, "bob", &["user"]);
@@ -28,7 +28,7 @@ fn the_last_admin_stays_one() {
 }
 
 #[test]
-fn a_link_is_good_once_and_a_new_one_voids_it() {
+fn a_link_works_once_and_a_new_link_voids_it() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     mcias.done("POST", "/v1/accounts", &admin, &json!({ "name": "bob", "account_type": "human" }));
@@ -48,13 +48,13 @@ fn a_link_is_good_once_and_a_new_one_voids_it() {
     assert_eq!(redeem(&second, PASSWORD).status, 200);
     assert_eq!(redeem(&second, PASSWORD).status, 404);
     let bob = mcias.login("bob");
-    // A new password by a link ends what was before.
+    // Setting a password by a link ends all sessions.
     assert_eq!(redeem(&link(), "gravel umbrella violet").status, 200);
     assert_eq!(mcias.ask("GET", "/v1/me", &bob, &Value::Null).status, 401);
     let log = std::fs::read(mcias.database()).unwrap();
     let holds = |text: &str| log.windows(text.len()).any(|part| part == text.as_bytes());
     assert!(!holds(&second) && !holds("gravel umbrella violet") && !holds(&bob));
-    // An account that is removed takes everything along.
+    // Deleting an account ends its sessions.
     let session = mcias.ask(
         "POST",
         "/v1/login",
@@ -65,13 +65,13 @@ fn a_link_is_good_once_and_a_new_one_voids_it() {
     assert_eq!(mcias.ask("GET", "/v1/me", &session.text_of("token"), &Value::Null).status, 401);
     assert_eq!(login(&mcias, "bob", "gravel umbrella violet").0, 401);
     assert_eq!(mcias.ask("DELETE", "/v1/accounts/bob", &admin, &Value::Null).status, 404);
-    // A service has no password to be set.
+    // A system account has no password.
     drop(mcias.service(&admin, "mcr", &[]));
     assert_eq!(mcias.ask("POST", "/v1/accounts/mcr/link", &admin, &Value::Null).status, 400);
 }
 
 #[test]
-fn a_new_password_takes_the_old_one_and_ends_other_sessions() {
+fn changing_the_password_requires_the_old_one_and_ends_other_sessions() {
     let mcias = Mcias::start();
     let (one, other) = (mcias.login("ada"), mcias.login("ada"));
     let change = |current: &str| {
@@ -89,7 +89,7 @@ fn a_new_password_takes_the_old_one_and_ends_other_sessions() {
 }
 
 #[test]
-fn a_service_has_several_tokens_and_when_each_was_last_used_is_kept() {
+fn a_system_account_has_several_tokens_with_their_last_use() {
     let mut mcias = Mcias::start();
     let admin = mcias.login("ada");
     let first = mcias.service(&admin, "mcr", &[]);
@@ -107,7 +107,7 @@ fn a_service_has_several_tokens_and_when_each_was_last_used_is_kept() {
         assert_eq!(mcias.ask("POST", path, &admin, &bad).status, 400, "{bad}");
     }
     assert_eq!(mcias.ask("POST", "/v1/accounts/ada/tokens", &admin, &json!({ "label": "x" })).status, 400);
-    // A token for others than MCIAS is of no use here, nor for those it is not for.
+    // A token for another service is refused by MCIAS, and by services that it is not for.
     let narrow = mcias.ask("POST", path, &admin, &json!({ "label": "narrow", "audience": ["metacrypt"] }));
     let narrow = narrow.text_of("token");
     assert_eq!(mcias.introspect(&narrow, &admin).status, 403);
@@ -120,17 +120,17 @@ fn a_service_has_several_tokens_and_when_each_was_last_used_is_kept() {
         found.unwrap()["last_used_at"].is_i64()
     };
     assert!(used("first") && used("second"));
-    // The one that ends tomorrow is warned about, the other is not.
-    let about = mcias.about_page("/metrics");
+    // There is a warning about the token that expires tomorrow only.
+    let about = mcias.ops_page("/metrics");
     assert!(about.contains("mcias_token_expires_seconds{account=\"mcr\",label=\"second\",id=\""), "{about}");
     assert!(!about.contains("label=\"first\""), "{about}");
     assert!(mcias.log().contains("a token ends soon"), "{}", mcias.log());
     let metrics = mcias.ask("GET", "/metrics", "", &Value::Null);
-    assert_eq!(metrics.status, 404, "metrics are not for everybody");
+    assert_eq!(metrics.status, 404, "metrics are on the ops listener only");
 }
 
 #[test]
-fn the_policy_is_asked_everywhere() {
+fn the_login_policy_applies_everywhere() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     let (mcr, mcns) = (mcias.service(&admin, "mcr", &["prod"]), mcias.service(&admin, "mcns", &[]));
@@ -148,7 +148,7 @@ fn the_policy_is_asked_everywhere() {
         rule("no-guests-in-prod", "deny", 5, json!({ "roles": ["guest"], "resource_tags": ["prod"] }));
     let equal = rule("guests-anywhere", "allow", 5, json!({ "roles": ["guest"] }));
     assert_eq!(set(&[equal.clone(), guests.clone()]).status, 200);
-    // At once, for a session that is there; and deny wins among equals.
+    // A change applies at once to sessions that exist; among equal priorities deny wins.
     assert!(!at(&mcr, &bob) && at(&mcns, &bob));
     let question = json!({ "account": "bob", "resource": "mcr" });
     let told = mcias.done("POST", "/v1/policy/explain", &admin, &question);
@@ -160,7 +160,7 @@ fn the_policy_is_asked_everywhere() {
         (&told["other_matches"][0]["name"], &told["resource_tags"]),
         (&json!("guests-anywhere"), &json!(["prod"]))
     );
-    // At a login through the service, with the right password alone.
+    // At a login through the service, but only after the right password.
     let through = |password: &str| {
         let answer =
             mcias.ask("POST", "/v1/login", &mcr, &json!({ "username": "bob", "password": password }));
@@ -168,7 +168,7 @@ fn the_policy_is_asked_everywhere() {
     };
     assert_eq!(through(PASSWORD), (403, "denied-by-policy".to_owned()));
     assert_eq!(through("wrong").0, 401);
-    // At a login for services, each of which must be open.
+    // At a login for several services, each of which must be allowed.
     let login_for = |services: &[&str]| {
         let body = json!({ "username": "bob", "password": PASSWORD, "audience": services });
         let answer = mcias.ask("POST", "/v1/login", "", &body);
@@ -178,7 +178,7 @@ fn the_policy_is_asked_everywhere() {
     for services in [&["mcr"][..], &["mcns", "mcr"]] {
         assert_eq!(login_for(services), (403, json!("denied-by-policy")));
     }
-    // At MCIAS itself, and at the issue of a token that would be refused.
+    // At MCIAS itself, and when a token is issued that would be refused.
     let out = rule("no-bob", "deny", 1, json!({ "accounts": ["bob"], "resources": ["mcias"] }));
     let machine =
         rule("no-machines-at-mcns", "deny", 1, json!({ "account_types": ["system"], "resources": ["mcns"] }));
@@ -189,7 +189,7 @@ fn the_policy_is_asked_everywhere() {
         mcias.ask("POST", "/v1/accounts/mcr/tokens", &admin, &body).text_of("reason"),
         "denied-by-policy"
     );
-    // Nobody shuts themselves out, and nobody overwrites what they have not seen.
+    // Admins cannot lock themselves out, nor overwrite a revision that they have not seen.
     let everybody = rule("nobody", "deny", 0, json!({}));
     assert_eq!(set(&[everybody]).text_of("reason"), "locks-you-out");
     let body = json!({ "default": "allow", "rules": [], "revision": 1 });
@@ -201,7 +201,7 @@ fn the_policy_is_asked_everywhere() {
 }
 
 #[test]
-fn a_service_logs_people_in_to_itself_alone() {
+fn a_login_through_a_service_is_for_that_service_only() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     let (mcr, mcns) = (mcias.service(&admin, "mcr", &[]), mcias.service(&admin, "mcns", &[]));
@@ -215,21 +215,21 @@ fn a_service_logs_people_in_to_itself_alone() {
 }
 
 #[test]
-fn guessing_is_slowed_down_and_the_owner_is_not() {
+fn guessing_is_throttled_and_the_owner_is_not() {
     let mcias = Mcias::start();
     drop(mcias.login("ada"));
     let home = mcias.rest.ip();
     let elsewhere = IpAddr::V4(Ipv4Addr::new(127, 9, 9, 9));
     let try_from = |from: IpAddr, name: &str, password: &str| {
         let body = json!({ "username": name, "password": password });
-        mcias.line_from(from).unwrap().ask("POST", "/v1/login", "", &body).unwrap()
+        mcias.connection_from(from).unwrap().ask("POST", "/v1/login", "", &body).unwrap()
     };
     let guesses: Vec<_> = (0..12).map(|n| try_from(elsewhere, "ada", &format!("guess {n}"))).collect();
     assert_eq!(guesses[0].status, 401);
     let late = guesses.last().unwrap();
     assert_eq!((late.status, late.text_of("reason")), (429, "too-many-attempts".to_owned()));
     assert!(late.head.contains("retry-after: "), "{}", late.head);
-    // Nobody can tell an account that is not there, by what is said or by when it is delayed.
+    // An unknown account is answered and delayed like a known one.
     let unknown: Vec<_> = (0..12).map(|n| try_from(home, "nobody", &format!("guess {n}"))).collect();
     let seen = |answers: &[Answer]| {
         answers
@@ -239,12 +239,12 @@ fn guessing_is_slowed_down_and_the_owner_is_not() {
             .collect::<Vec<_>>()
     };
     assert_eq!(seen(&guesses), seen(&unknown));
-    // Ada has logged in from the address that the test's own connections have.
+    // Ada has logged in before from the address of the test's own connections.
     assert_eq!(login(&mcias, "ada", PASSWORD).0, 200);
 }
 
 #[test]
-fn a_service_says_where_those_are_whom_it_logs_in() {
+fn a_service_states_the_address_of_the_person_it_logs_in() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     let mcr = mcias.service(&admin, "mcr", &[]);
@@ -256,7 +256,7 @@ fn a_service_says_where_those_are_whom_it_logs_in() {
     assert_eq!(guesses[0].status, 401);
     assert_eq!(guesses.last().unwrap().text_of("reason"), "too-many-attempts");
     assert_eq!(from(&mcr, "198.51.100.7", PASSWORD).status, 429);
-    // What a guesser does there is nothing to those who log in through the same service from elsewhere.
+    // Guessing from one address does not delay logins through the same service from another.
     assert_eq!(from(&mcr, "2001:db8::7", PASSWORD).status, 200);
     let sources = |outcome: &str| {
         let entries = mcias.done("GET", "/v1/audit?limit=100", &admin, &Value::Null)["entries"].clone();
@@ -267,7 +267,7 @@ fn a_service_says_where_those_are_whom_it_logs_in() {
     };
     assert_eq!(sources("done"), BTreeSet::from(["2001:db8::7".to_owned()]));
     assert_eq!(sources("refused"), BTreeSet::from(["198.51.100.7".to_owned()]));
-    // It is a word that is believed: of a service, and of nobody else.
+    // Only a system account may state an address.
     for token in ["", admin.as_str()] {
         let refused = from(token, "192.0.2.1", PASSWORD);
         assert_eq!((refused.status, refused.text_of("field")), (400, "client_address".to_owned()));
@@ -277,7 +277,7 @@ fn a_service_says_where_those_are_whom_it_logs_in() {
 }
 
 #[test]
-fn a_password_is_hashed_anew_at_the_login_after_the_parameters_have_risen() {
+fn a_login_rehashes_the_password_when_the_parameters_were_raised() {
     let mut mcias = Mcias::start();
     let stored = |mcias: &Mcias| {
         let copy = mcias.folder().join(format!("{}.copy", mcias.process().pid()));
@@ -294,7 +294,7 @@ fn a_password_is_hashed_anew_at_the_login_after_the_parameters_have_risen() {
     mcias.stop();
     mcias.restart(&[]);
     assert!(stored(&mcias).starts_with("$argon2id$v=19$m=2048,t=1,p=1$"));
-    // And not weaker again.
+    // Lower parameters do not weaken a stored hash.
     drop(mcias.login("ada"));
     mcias.stop();
     mcias.restart(&[]);
@@ -302,7 +302,7 @@ fn a_password_is_hashed_anew_at_the_login_after_the_parameters_have_risen() {
 }
 
 #[test]
-fn a_backup_made_beside_the_server_is_all_there_is() {
+fn a_backup_of_a_running_server_restores_everything() {
     let mut mcias = Mcias::start();
     let admin = mcias.login("ada");
     mcias.person(&admin, "bob", &["user"]);
@@ -310,14 +310,14 @@ fn a_backup_made_beside_the_server_is_all_there_is() {
     let archive = outside.path().join("mcias.tar.zst");
     let said = mcias.run(&["backup", archive.to_str().unwrap()]);
     assert!(said.contains("1 databases"), "{said}");
-    // What came after it is not in it.
+    // Changes after the backup are not in it.
     mcias.person(&admin, "eve", &["user"]);
     mcias.stop();
     let kept = outside.path().join("old");
     std::fs::rename(mcias.folder(), &kept).unwrap();
     mcias.run(&["restore", archive.to_str().unwrap(), mcias.folder().to_str().unwrap()]);
     mcias.restart(&[]);
-    // Keys and sessions are those of before.
+    // Keys and sessions are restored: the token still works.
     let names: Vec<_> = mcias.done("GET", "/v1/accounts", &admin, &Value::Null)["accounts"]
         .as_array()
         .unwrap()
@@ -329,7 +329,7 @@ fn a_backup_made_beside_the_server_is_all_there_is() {
 }
 
 #[test]
-fn a_request_whose_body_comes_after_its_token_has_ended_changes_nothing() {
+fn a_body_that_arrives_after_its_token_was_revoked_changes_nothing() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     mcias.person(&admin, "bob", &["admin"]);
@@ -342,7 +342,7 @@ fn a_request_whose_body_comes_after_its_token_has_ended_changes_nothing() {
     );
     let mut held = mcias.connect();
     held.send(head);
-    // The head is read, and who asks is known, when an answer to another request has come after it.
+    // When these are answered, the server has read the head above and authenticated its caller.
     for _ in 0..20 {
         assert_eq!(mcias.ask("GET", "/v1/me", &bob, &Value::Null).status, 200);
     }
@@ -360,7 +360,7 @@ fn an_admin_who_cannot_log_in_does_not_count() {
     mcias.done("POST", "/v1/accounts", &admin, &body);
     let answer = mcias.edit(&admin, "ada", &json!({ "enabled": false }));
     assert_eq!((answer.status, answer.text_of("reason")), (409, "last-admin".to_owned()));
-    // Nor does one whom the policy does not let in.
+    // Nor does one whom the login policy denies access.
     let link = mcias.done("POST", "/v1/accounts/bob/link", &admin, &Value::Null);
     mcias.redeem(link["url"].as_str().unwrap());
     let rule = |name: &str| json!({ "name": name, "priority": 1, "effect": "deny", "accounts": [name] });
@@ -373,7 +373,7 @@ fn an_admin_who_cannot_log_in_does_not_count() {
 }
 
 #[test]
-fn no_account_speaks_for_mcias_itself() {
+fn no_account_can_act_for_the_service_mcias() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     let system = |name: &str| json!({ "name": name, "account_type": "system" });
@@ -389,12 +389,12 @@ fn no_account_speaks_for_mcias_itself() {
 }
 
 #[test]
-fn each_request_is_in_the_log_where_that_is_wished() {
+fn requests_are_logged_only_with_the_access_log_on() {
     for (lines, expect) in [("", false), ("[log]\naccess = true", true), ("[log]\nlevel = \"error\"", false)]
     {
         let mcias = Mcias::start_with(lines, &[]);
         assert_eq!(mcias.ask("GET", "/v1/me", "", &Value::Null).status, 401);
-        // The line comes before the answer.
+        // The line is written before the response is sent.
         let log = mcias.log();
         let said = log.lines().any(|line| line.contains("\"/v1/me\"") && line.contains("401"));
         assert_eq!(said, expect, "{lines}: {log}");
@@ -402,7 +402,7 @@ fn each_request_is_in_the_log_where_that_is_wished() {
 }
 
 #[test]
-fn the_tags_of_a_service_are_those_of_all_its_accounts() {
+fn a_service_has_the_tags_of_all_its_accounts() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     drop(mcias.service(&admin, "mcr", &["prod"]));
@@ -417,34 +417,34 @@ fn the_tags_of_a_service_are_those_of_all_its_accounts() {
 }
 
 #[test]
-fn what_a_client_sends_makes_the_audit_log_no_longer_than_it_must_be() {
+fn clients_cannot_flood_the_audit_log() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     mcias.person(&admin, "bob", &["guest"]);
     let (bob, service) = (mcias.login("bob"), mcias.service(&admin, "mcr", &[]));
-    let entries = || mcias.done("POST", "/v1/audit/verify", &admin, &json!({}))["entries"].as_i64().unwrap();
+    let entries = || mcias.done("POST", "/v1/audit/verify", &admin, &json!({}))["last_entry"].as_i64().unwrap();
     let before = entries();
-    // Nobody's tokens and links are counted alone.
+    // Invalid tokens and links are only counted.
     for number in 0..20 {
         assert_eq!(mcias.introspect(&service, &format!("nonsense-{number}")).body["active"], false);
         let link = json!({ "secret": format!("nonsense-{number}"), "password": PASSWORD });
         assert_eq!(mcias.ask("POST", "/v1/link/redeem", "", &link).status, 404);
     }
     assert_eq!(entries(), before);
-    // One that was taken from somebody is not nobody's.
+    // A revoked token names its account: its use is recorded.
     let gone = mcias.login("bob");
     mcias.done("POST", "/v1/me/logout", &gone, &Value::Null);
     let before = entries();
     assert_eq!(mcias.ask("GET", "/v1/me", &gone, &Value::Null).status, 401);
     assert_eq!(mcias.introspect(&service, &gone).body["active"], false);
     assert_eq!(entries(), before + 2);
-    // Nor is it a way to fill the disk.
+    // Repeated use of it is recorded once.
     for _ in 0..20 {
         assert_eq!(mcias.ask("GET", "/v1/me", &gone, &Value::Null).status, 401);
     }
     let before = before + 2;
     assert_eq!(entries(), before);
-    // A refusal is written, and short.
+    // A refusal is recorded, and its target is cut short.
     let long = json!({ "name": "x".repeat(500_000), "account_type": "human" });
     assert_eq!(mcias.ask("POST", "/v1/accounts", &bob, &long).status, 403);
     assert_eq!(entries(), before + 1);

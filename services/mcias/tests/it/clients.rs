@@ -1,4 +1,4 @@
-//! MCIAS by other people's programs: what it signs, what it publishes, what it describes.
+//! MCIAS with third-party clients: JWT libraries, oathtool, gRPC reflection, schemathesis.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ fn tampered(token: &str) -> String {
 }
 
 #[test]
-fn pyjwt_and_jose_check_what_it_signs_before_and_after_a_rotation() {
+fn pyjwt_and_jose_verify_tokens_before_and_after_a_key_rotation() {
     requires!("python3", "node", "npm");
     let mcias = Mcias::start_with("[tokens]\nkey_overlap_s = 0", &[]);
     let (keys, issuer) = (format!("https://{}/.well-known/jwks.json", mcias.rest), mcias.url());
@@ -50,7 +50,7 @@ fn pyjwt_and_jose_check_what_it_signs_before_and_after_a_rotation() {
 }
 
 #[test]
-fn oathtool_makes_codes_that_are_good_once() {
+fn codes_of_oathtool_work_once() {
     requires!("oathtool");
     let mcias = Mcias::start();
     let ada = mcias.login("ada");
@@ -61,7 +61,7 @@ fn oathtool_makes_codes_that_are_good_once() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
-    // A step lasts half a minute. What follows is to happen within one.
+    // A step lasts 30 s. What follows must happen within one step.
     let into_step = || {
         let now = Command::new("date").arg("+%s").output().unwrap().stdout;
         String::from_utf8(now).unwrap().trim().parse::<u64>().unwrap() % 30
@@ -69,7 +69,7 @@ fn oathtool_makes_codes_that_are_good_once() {
     mc_testkit::clock::wait_for("a step to begin", std::time::Duration::from_secs(30), || {
         (into_step() < 18).then_some(())
     });
-    // The step before counts too: so there are two codes to be had without waiting for half a minute.
+    // The code of the step before is accepted too: two codes without a wait of 30 s.
     let (before, now) = (code("30 seconds ago"), code("now"));
     let confirmed = mcias.done("POST", "/v1/me/totp/confirm", &ada, &json!({ "code": before }));
     let codes = confirmed["codes"].as_array().unwrap();
@@ -92,7 +92,7 @@ fn oathtool_makes_codes_that_are_good_once() {
     let recovery = codes[3].as_str().unwrap().to_uppercase().replace('-', " ");
     assert_eq!(login(json!({ "recovery_code": recovery })).body["recovery_codes_left"], 9);
     assert_eq!(reason(json!({ "recovery_code": recovery })), "wrong-code");
-    // With a second factor, a shorter password will do; but not without it.
+    // A shorter password is allowed with a second factor only.
     let change = |current: &str, new: &str| {
         mcias.ask("PUT", "/v1/me/password", &ada, &json!({ "current": current, "password": new })).status
     };
@@ -100,7 +100,7 @@ fn oathtool_makes_codes_that_are_good_once() {
     let answer = mcias.ask("DELETE", "/v1/me/totp", &ada, &Value::Null);
     assert_eq!((answer.status, answer.text_of("reason")), (409, "short-password".to_owned()));
     assert_eq!(change("kq7Zr2vX9p", PASSWORD), 200);
-    // Whoever has lost it all: an admin takes it away.
+    // An admin removes the second factor of a person who lost it.
     let reset = mcias.done("POST", "/v1/accounts/ada/reset-factors", &ada, &Value::Null);
     assert_eq!(reset["changed"], 1);
     assert_eq!(mcias.ask("GET", "/v1/me", &ada, &Value::Null).status, 401);
@@ -108,13 +108,13 @@ fn oathtool_makes_codes_that_are_good_once() {
 }
 
 #[test]
-fn a_grpc_client_without_our_proto_finds_out_what_there_is() {
+fn a_grpc_client_without_our_proto_uses_reflection() {
     requires!("python3");
     let mcias = Mcias::start();
     let ca = mcias.ca_file().display().to_string();
     let told = python_script("reflection.py", &[&mcias.grpc.to_string(), &ca, NAME], &[]);
     let services = told["services"].as_array().unwrap();
-    for name in ["mcias.v1.Identity", "mcias.v1.Me", "mcias.v1.Accounts", "policy.v1.Policy"] {
+    for name in ["mcias.v1.Identity", "mcias.v1.SigningKeys", "policy.v1.Policy", "audit.v1.Audit"] {
         let name = format!("metacircular.{name}");
         assert!(services.contains(&json!(name)), "{name}: {told}");
         assert_eq!(told["health"][&name], 1, "{name}: {told}");
@@ -125,14 +125,14 @@ fn a_grpc_client_without_our_proto_finds_out_what_there_is() {
 }
 
 #[test]
-fn schemathesis_finds_no_server_error_and_nothing_that_is_not_described() {
+fn schemathesis_finds_no_server_error_and_no_undocumented_response() {
     requires!("python3");
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     let output = Command::new(venv().join("bin/schemathesis"))
         .args(["run", "--url", &format!("https://{}", mcias.rest), "--max-examples", "15", "--seed", "7"])
         .args(["--checks", "all", "--continue-on-failure", "--suppress-health-check", "all", "--no-color"])
-        // What makes sense to MCIAS is more than a schema says; and what ends the session under test would end the test.
+        // MCIAS checks more than a schema can say; and the paths that end the session under test would end the test.
         .args(["--exclude-checks", "positive_data_acceptance,missing_required_header,unsupported_method"])
         .args(["--exclude-path", "/v1/me/logout", "--exclude-path", "/v1/me/password"])
         .args(["--tls-verify"])

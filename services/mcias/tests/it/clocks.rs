@@ -1,4 +1,4 @@
-//! The machine's clock jumps, forward and back: what has ended has ended, nothing is good twice, the log holds together.
+//! The machine's clock jumps forward and back: what expired stays expired, codes work once, the audit log stays intact.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
 #[test]
-fn sessions_and_tokens_end_when_their_time_has_come() {
+fn sessions_and_tokens_expire() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     let service = mcias.service(&admin, "mcr");
@@ -30,7 +30,7 @@ fn sessions_and_tokens_end_when_their_time_has_come() {
 }
 
 #[test]
-fn a_link_ends_after_a_day() {
+fn a_link_expires_after_a_day() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     let bob = json!({ "name": "bob", "account_type": "human" });
@@ -45,12 +45,12 @@ fn a_link_ends_after_a_day() {
 }
 
 #[test]
-fn a_clock_set_back_holds_tokens_up_until_it_is_right_again() {
+fn a_clock_set_back_suspends_tokens_until_it_is_right_again() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     let service = mcias.service(&admin, "mcr");
     let before = mcias.verified(&admin);
-    // A minute is what clocks may be apart.
+    // Clocks may differ by a minute.
     mcias.clock.jump(-50);
     assert_eq!(mcias.introspect(&service, &admin).body["active"], json!(true));
     mcias.clock.jump(-HOUR);
@@ -59,7 +59,7 @@ fn a_clock_set_back_holds_tokens_up_until_it_is_right_again() {
         assert_eq!(refused.status, 401, "{refused:?}");
         assert!(refused.body["detail"].as_str().unwrap().contains("not-yet-valid"), "{refused:?}");
     }
-    // Whoever logs in now works now, and the log goes on.
+    // A new login works, and the audit log goes on.
     let early = mcias.login("ada");
     mcias.done("POST", "/v1/accounts", &early, &json!({ "name": "eve", "account_type": "human" }));
     assert!(mcias.verified(&early) > before);
@@ -71,7 +71,7 @@ fn a_clock_set_back_holds_tokens_up_until_it_is_right_again() {
 }
 
 #[test]
-fn what_was_revoked_while_the_clock_was_wrong_stays_revoked() {
+fn a_revocation_while_the_clock_is_wrong_lasts() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     let (service, doomed) = (mcias.service(&admin, "mcr"), mcias.service(&admin, "mcp"));
@@ -81,7 +81,7 @@ fn what_was_revoked_while_the_clock_was_wrong_stays_revoked() {
     let path = format!("/v1/accounts/bob/sessions/{}", text(&bobs["sessions"][0]["id"]));
     let tokens = mcias.done("GET", "/v1/accounts/mcp/tokens", &admin, &Value::Null);
     let token = format!("/v1/accounts/mcp/tokens/{}", text(&tokens["tokens"][0]["id"]));
-    // Both have ended, by this clock.
+    // Both have expired, by this clock.
     mcias.clock.jump(400 * DAY);
     let late = mcias.login("ada");
     mcias.done("DELETE", &token, &late, &Value::Null);
@@ -100,7 +100,7 @@ fn what_was_revoked_while_the_clock_was_wrong_stays_revoked() {
 }
 
 #[test]
-fn a_code_is_good_once_whatever_the_clock_says() {
+fn a_code_works_once_even_if_the_clock_jumps() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     let (secret, _) = mcias.second_factor(&admin);
@@ -113,7 +113,7 @@ fn a_code_is_good_once_whatever_the_clock_says() {
     let used = code();
     assert_eq!(login(&used).status, 200);
     assert_eq!(login(&used).reason(), "used-code");
-    // The code of an hour ago was right then, and is a step that is past.
+    // The code of an hour ago belongs to a step that is past.
     mcias.clock.jump(-HOUR);
     assert_eq!(login(&code()).reason(), "used-code");
     mcias.clock.jump(HOUR);
@@ -123,7 +123,7 @@ fn a_code_is_good_once_whatever_the_clock_says() {
 }
 
 #[test]
-fn a_login_that_is_yet_to_come_is_not_fresh() {
+fn a_login_in_the_future_is_not_fresh() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     let begin = || mcias.ask("POST", "/v1/me/totp/begin", &admin, &Value::Null);
@@ -137,11 +137,11 @@ fn a_login_that_is_yet_to_come_is_not_fresh() {
 }
 
 #[test]
-fn what_a_wrong_clock_says_is_over_is_not_forgotten() {
+fn nothing_is_deleted_by_a_wrong_clock() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     let service = mcias.service(&admin, "mcr");
-    // A machine that starts years ahead, until it is set right: the next time server is minutes away.
+    // A machine that starts with a clock years ahead, until a time server corrects it.
     mcias.clock.jump(3 * 365 * DAY);
     mcias.sweep();
     mcias.clock.pass(Duration::from_secs(3600));
@@ -149,7 +149,7 @@ fn what_a_wrong_clock_says_is_over_is_not_forgotten() {
     mcias.clock.jump(-3 * 365 * DAY);
     mcias.sweep();
     assert_eq!(mcias.introspect(&service, &admin).body["active"], json!(true));
-    // By a clock that goes right, what has ended a month ago goes, and nothing else.
+    // With a steady clock, what expired a month ago is deleted, and nothing else.
     let tokens = |token: &str| {
         let listed = mcias.done("GET", "/v1/accounts/mcr/tokens", token, &Value::Null);
         listed["tokens"].as_array().unwrap().iter().map(|token| text(&token["label"])).collect::<Vec<_>>()
@@ -165,7 +165,7 @@ fn what_a_wrong_clock_says_is_over_is_not_forgotten() {
 }
 
 #[test]
-fn a_second_factor_is_not_guessed_by_many_sources() {
+fn many_sources_together_cannot_guess_a_second_factor() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     let (secret, codes) = mcias.second_factor(&admin);
@@ -184,7 +184,7 @@ fn a_second_factor_is_not_guessed_by_many_sources() {
         mcias.clock.pass(Duration::from_secs(delay_s));
         assert_eq!(login(u8::try_from(last).unwrap(), "totp", &wrong()).reason(), "wrong-code");
     }
-    // Right or wrong, from anywhere; and nothing is used up by it.
+    // Right or wrong codes, from any address; and no code is used up.
     for (last, code) in [(50, wrong()), (51, code())] {
         let refused = login(last, "totp", &code);
         assert_eq!((refused.status, refused.reason()), (429, "too-many-attempts"));
@@ -199,7 +199,7 @@ fn a_second_factor_is_not_guessed_by_many_sources() {
 }
 
 #[test]
-fn what_admins_do_to_logins_takes_a_fresh_one() {
+fn changes_of_sign_in_methods_by_admins_need_a_fresh_login() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     mcias.person(&admin, "bob", &["user"]);
@@ -219,13 +219,13 @@ fn what_admins_do_to_logins_takes_a_fresh_one() {
         let refused = mcias.ask(method, path, &admin, &body);
         assert_eq!((refused.status, refused.reason()), (403, "fresh-login-required"), "{method} {path}");
     }
-    // The rest of their work does not.
+    // Other changes do not.
     mcias.edited(&admin, "bob", &json!({ "roles": ["guest"] }));
     mcias.done("POST", "/v1/accounts", &admin, &json!({ "name": "eve", "account_type": "human" }));
 }
 
 #[test]
-fn guessing_is_slowed_down_by_time_that_no_jump_moves() {
+fn throttling_is_not_affected_by_clock_jumps() {
     let mcias = Local::start();
     let guess = || {
         let body = json!({ "username": "ada", "password": "wrong" });
@@ -234,7 +234,7 @@ fn guessing_is_slowed_down_by_time_that_no_jump_moves() {
     let mut tries = 0;
     while guess() != 429 {
         tries += 1;
-        assert!(tries < 100, "nobody slows it down");
+        assert!(tries < 100, "guessing is not throttled");
     }
     for jump in [DAY, -2 * DAY, 400 * DAY] {
         mcias.clock.jump(jump);

@@ -1,4 +1,4 @@
-//! What was acknowledged is never lost, and what goes wrong stays small: kills, a full disk, a flood of logins.
+//! Acknowledged changes are never lost: kills, a full disk, a flood of logins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mc_testkit::mcias::{Answer, Line, Mcias, PASSWORD};
+use mc_testkit::mcias::{Answer, Connection, Mcias, PASSWORD, introspect};
 use mc_testkit::trace::{STRACE, violations_behind_tls};
 use mc_testkit::{clock, fresh_ip, heavy, requires, rounds};
 use serde_json::{Value, json};
@@ -51,16 +51,19 @@ fn acknowledged(heard: &AtomicUsize, answer: io::Result<Answer>) -> Option<Answe
     Some(answer)
 }
 
-/// Makes people, and every one a guest; until the connection breaks.
-fn make_people(mut line: Line, heard: &AtomicUsize, admin: &str, round: usize) -> Acknowledged {
+/// Creates people and makes each a guest, until the connection breaks.
+fn make_people(mut connection: Connection, heard: &AtomicUsize, admin: &str, round: usize) -> Acknowledged {
     let mut done = Acknowledged::default();
     for number in 0.. {
         let name = format!("p{number}.k{round}");
         let body = json!({ "name": name, "account_type": "human", "roles": ["user"] });
-        let Some(_) = acknowledged(heard, line.ask("POST", "/v1/accounts", admin, &body)) else { break };
+        let Some(_) = acknowledged(heard, connection.ask("POST", "/v1/accounts", admin, &body)) else {
+            break;
+        };
         done.people.insert(name.clone(), false);
         let body = json!({ "enabled": true, "roles": ["guest"], "tags": [], "revision": 1 });
-        let Some(_) = acknowledged(heard, line.ask("PUT", &format!("/v1/accounts/{name}"), admin, &body))
+        let Some(_) =
+            acknowledged(heard, connection.ask("PUT", &format!("/v1/accounts/{name}"), admin, &body))
         else {
             break;
         };
@@ -70,11 +73,15 @@ fn make_people(mut line: Line, heard: &AtomicUsize, admin: &str, round: usize) -
 }
 
 /// Issues tokens, and revokes every other one.
-fn issue_tokens(mut line: Line, heard: &AtomicUsize, admin: &str) -> Acknowledged {
+fn issue_tokens(mut connection: Connection, heard: &AtomicUsize, admin: &str) -> Acknowledged {
     let mut done = Acknowledged::default();
     for number in 0.. {
-        let answer =
-            line.ask("POST", "/v1/accounts/mcr/tokens", admin, &json!({ "label": format!("t{number}") }));
+        let answer = connection.ask(
+            "POST",
+            "/v1/accounts/mcr/tokens",
+            admin,
+            &json!({ "label": format!("t{number}") }),
+        );
         let Some(answer) = acknowledged(heard, answer) else { break };
         let (id, token) =
             (answer.body["details"]["id"].as_str().unwrap().to_owned(), answer.text_of("token"));
@@ -83,24 +90,27 @@ fn issue_tokens(mut line: Line, heard: &AtomicUsize, admin: &str) -> Acknowledge
             continue;
         }
         let path = format!("/v1/accounts/mcr/tokens/{id}");
-        let Some(_) = acknowledged(heard, line.ask("DELETE", &path, admin, &Value::Null)) else { break };
+        let Some(_) = acknowledged(heard, connection.ask("DELETE", &path, admin, &Value::Null)) else {
+            break;
+        };
         done.revoked.insert(id, token);
     }
     done
 }
 
-/// Logs in, and every other time out again.
-fn come_and_go(mut line: Line, heard: &AtomicUsize) -> Acknowledged {
+/// Logs in, and out again every other time.
+fn come_and_go(mut connection: Connection, heard: &AtomicUsize) -> Acknowledged {
     let mut done = Acknowledged::default();
     let body = json!({ "username": "bob", "password": PASSWORD });
     for number in 0.. {
-        let Some(answer) = acknowledged(heard, line.ask("POST", "/v1/login", "", &body)) else { break };
+        let Some(answer) = acknowledged(heard, connection.ask("POST", "/v1/login", "", &body)) else { break };
         let (id, token) = (answer.text_of("session_id"), answer.text_of("token"));
         if number % 2 == 0 {
             done.entered.insert(id, token);
             continue;
         }
-        let Some(_) = acknowledged(heard, line.ask("POST", "/v1/me/logout", &token, &Value::Null)) else {
+        let Some(_) = acknowledged(heard, connection.ask("POST", "/v1/me/logout", &token, &Value::Null))
+        else {
             break;
         };
         done.left.insert(id, token);
@@ -110,7 +120,7 @@ fn come_and_go(mut line: Line, heard: &AtomicUsize) -> Acknowledged {
 
 /// Several write at once, and the server is killed so long after the first answers; what was acknowledged.
 fn write_until_killed(mcias: &mut Mcias, admin: &str, round: usize, after: Duration) -> Acknowledged {
-    let [people, tokens, bob] = [(); 3].map(|()| mcias.line());
+    let [people, tokens, bob] = [(); 3].map(|()| mcias.connection());
     let heard = &AtomicUsize::new(0);
     std::thread::scope(|scope| {
         let writers = [
@@ -127,11 +137,11 @@ fn write_until_killed(mcias: &mut Mcias, admin: &str, round: usize, after: Durat
     })
 }
 
-/// What was acknowledged is so, as the server says.
+/// Checks what was acknowledged by requests to the server.
 fn is_there(mcias: &Mcias, admin: &str, service: &str, done: &Acknowledged) {
-    let mut line = mcias.line();
+    let mut connection = mcias.connection();
     for (name, is_guest) in &done.people {
-        let found = line.ask("GET", &format!("/v1/accounts/{name}"), admin, &Value::Null).unwrap();
+        let found = connection.ask("GET", &format!("/v1/accounts/{name}"), admin, &Value::Null).unwrap();
         assert_eq!(found.status, 200, "{name}: {}", found.text);
         let guest = found.body["roles"] == json!(["guest"]);
         assert!(guest || (!is_guest && found.body["roles"] == json!(["user"])), "{name}: {}", found.text);
@@ -139,7 +149,7 @@ fn is_there(mcias: &Mcias, admin: &str, service: &str, done: &Acknowledged) {
     let good = done.issued.values().chain(done.entered.values()).map(|token| (token, true));
     let ended = done.revoked.values().chain(done.left.values()).map(|token| (token, false));
     for (token, is_good) in good.chain(ended) {
-        let told = line.introspect(service, token).unwrap();
+        let told = introspect(&mut connection, service, token).unwrap();
         assert_eq!((told.status, &told.body["active"]), (200, &json!(is_good)), "{}", told.text);
     }
 }
@@ -178,7 +188,7 @@ fn is_intact(mcias: &Mcias, admin: &str) {
     assert_eq!(verdict["intact"], json!(true), "{verdict}");
 }
 
-/// All of it is in the database after the last kill, each with its entry in the audit log.
+/// Checks that everything acknowledged is in the database, each with its audit entry.
 fn is_stored(db: &rusqlite::Connection, all: &Acknowledged) {
     let rows = |sql: &str| -> BTreeSet<(String, String)> {
         let mut select = db.prepare(sql).unwrap();
@@ -246,15 +256,15 @@ fn traced(environment: &[(&str, &str)]) -> Vec<String> {
     let wrapper = server_under(folder.path(), program, &format!("exec {under} {} \"$@\"", program.display()));
     let mut mcias = Mcias::start_program(&wrapper, "", environment);
     let names: Vec<String> = (0..CHANGES).map(|number| format!("traced-{number}-x")).collect();
-    let mut line = mcias.line();
+    let mut connection = mcias.connection();
     let login = json!({ "username": "ada", "password": PASSWORD });
-    let admin = line.ask("POST", "/v1/login", "", &login).unwrap().text_of("token");
+    let admin = connection.ask("POST", "/v1/login", "", &login).unwrap().text_of("token");
     // The first is not judged: an earlier connection may still be ending.
     for name in std::iter::once("warm-up").chain(names.iter().map(String::as_str)) {
         let body = json!({ "name": name, "account_type": "human" });
-        assert_eq!(line.ask("POST", "/v1/accounts", &admin, &body).unwrap().status, 201);
+        assert_eq!(connection.ask("POST", "/v1/accounts", &admin, &body).unwrap().status, 201);
     }
-    drop(line);
+    drop(connection);
     mcias.stop();
     // The tracer writes its last lines when the program has ended.
     let read = || String::from_utf8_lossy(&std::fs::read(&trace).unwrap_or_default()).into_owned();
@@ -266,14 +276,14 @@ fn traced(environment: &[(&str, &str)]) -> Vec<String> {
 pub(crate) fn server_under(folder: &Path, program: &Path, lines: &str) -> PathBuf {
     let wrapper = folder.join("wrapper");
     let text =
-        format!("#!/bin/sh\nset -eu\n[ \"$1\" = server ] || exec {} \"$@\"\n{lines}\n", program.display());
+        format!("#!/bin/sh\nset -eu\n[ \"$1\" = serve ] || exec {} \"$@\"\n{lines}\n", program.display());
     std::fs::write(&wrapper, text).unwrap();
     std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
     wrapper
 }
 
 #[test]
-fn on_a_full_disk_changes_are_refused_whole_and_reading_goes_on() {
+fn a_full_disk_refuses_changes_and_keeps_reads() {
     requires!(root, "unshare", "mount");
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_mcias"));
@@ -281,7 +291,7 @@ fn on_a_full_disk_changes_are_refused_whole_and_reading_goes_on() {
     let lines = format!(
         "root=$(dirname \"$3\")\nmkdir -p \"$root/small\"\nexec unshare --mount sh -c '\
          mount -t tmpfs -o size=2m none \"$1/small\" && cp -a \"$1\"/mcias.db* \"$1/certs\" \"$1/small\" && \
-         exec {} server --config \"$1/mcias.toml\" --root \"$1/small\"' sh \"$root\"",
+         exec {} serve --config \"$1/mcias.toml\" --root \"$1/small\"' sh \"$root\"",
         program.display()
     );
     let mcias = Mcias::start_program(&server_under(folder.path(), program, &lines), "", &[]);
@@ -296,10 +306,10 @@ fn on_a_full_disk_changes_are_refused_whole_and_reading_goes_on() {
     assert_eq!(filled.unwrap_err().kind(), io::ErrorKind::StorageFull);
     let refused = fill_up(&mcias, &admin, &service, &bob);
     std::fs::remove_file(&filler).unwrap();
-    // It goes on, and what was refused is not there.
+    // Changes work again, and what was refused does not exist.
     let made =
         mcias.ask("POST", "/v1/accounts", &admin, &json!({ "name": "after", "account_type": "human" }));
-    assert_eq!(made.status, 200, "{}", made.text);
+    assert_eq!(made.status, 201, "{}", made.text);
     drop(mcias.login("bob"));
     for name in &refused {
         assert_eq!(
@@ -327,20 +337,20 @@ fn on_a_full_disk_changes_are_refused_whole_and_reading_goes_on() {
     }
 }
 
-/// Writes on a full disk until nothing goes any more, several at once; who was refused.
+/// Writes on a full disk, over several connections at once. Returns the accounts that were refused.
 fn fill_up(mcias: &Mcias, admin: &str, service: &str, bob: &str) -> Vec<String> {
     let is_refused = |answer: &Answer| {
-        let refused = answer.status != 200;
+        let refused = !matches!(answer.status, 200 | 201);
         let told = (answer.status, answer.body["reason"].as_str().unwrap_or_default());
         assert!(!refused || told == (503, "storage"), "{}", answer.text);
         refused
     };
     let write = |writer: usize| {
-        let (mut line, mut refused, mut made) = (mcias.line(), Vec::new(), Vec::new());
+        let (mut connection, mut refused, mut made) = (mcias.connection(), Vec::new(), Vec::new());
         for number in 0..40 {
             let name = format!("w{writer}-{number}");
             let body = json!({ "name": name, "account_type": "human", "tags": ["a", "b", "c"] });
-            let answer = line.ask("POST", "/v1/accounts", admin, &body).unwrap();
+            let answer = connection.ask("POST", "/v1/accounts", admin, &body).unwrap();
             if is_refused(&answer) { refused.push(name) } else { made.push(name) }
         }
         (refused, made)
@@ -359,12 +369,12 @@ fn fill_up(mcias: &Mcias, admin: &str, service: &str, bob: &str) -> Vec<String> 
             "{name}"
         );
     }
-    // A login writes a session, a refusal an entry of the log; neither is answered as if it had.
+    // A login writes a session, and a refusal an audit entry: both fail.
     let login = |password| json!({ "username": "bob", "password": password });
     assert!(is_refused(&mcias.ask("POST", "/v1/login", "", &login(PASSWORD))));
     assert!(is_refused(&mcias.ask("POST", "/v1/login", "", &login("wrong"))));
     assert!(is_refused(&mcias.ask("GET", "/v1/accounts", bob, &Value::Null)));
-    // What only reads goes on; what is no token of ours is counted alone.
+    // Reads go on; an invalid token is only counted.
     assert_eq!(mcias.introspect(service, "nonsense").body["active"], json!(false));
     for token in [bob, admin] {
         let told = mcias.introspect(service, token);
@@ -376,7 +386,7 @@ fn fill_up(mcias: &Mcias, admin: &str, service: &str, bob: &str) -> Vec<String> 
 }
 
 #[test]
-fn a_flood_of_logins_takes_its_share_of_memory_and_no_more() {
+fn a_flood_of_logins_stays_within_its_memory() {
     const LOGINS: usize = 200;
     const HASH_KIB: u64 = 19_456;
     let _machine = heavy();
@@ -389,15 +399,16 @@ fn a_flood_of_logins_takes_its_share_of_memory_and_no_more() {
     let mcias = Mcias::start_with("", &environment);
     let admin = mcias.login("ada");
     let service = mcias.service(&admin, "mcr", &[]);
-    let mut lines: Vec<Line> = (0..LOGINS).map(|_| mcias.line_from(fresh_ip()).unwrap()).collect();
+    let mut connections: Vec<Connection> =
+        (0..LOGINS).map(|_| mcias.connection_from(fresh_ip()).unwrap()).collect();
     let base = memory_kib(&mcias, "VmRSS");
     let answers: Vec<Answer> = std::thread::scope(|scope| {
-        let flood: Vec<_> = lines
+        let flood: Vec<_> = connections
             .iter_mut()
             .enumerate()
-            .map(|(number, line)| {
+            .map(|(number, connection)| {
                 let body = json!({ "username": format!("nobody-{number}"), "password": "wrong" });
-                scope.spawn(move || line.ask("POST", "/v1/login", "", &body).unwrap())
+                scope.spawn(move || connection.ask("POST", "/v1/login", "", &body).unwrap())
             })
             .collect();
         let mut asked = 0;

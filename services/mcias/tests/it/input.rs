@@ -1,11 +1,11 @@
-//! Bad input of every kind: a clear problem document each, never a server's error.
+//! Invalid input of every kind: each gets a clear problem document, never a server error.
 
 use mc_testkit::mcias::{Answer, Mcias, NAME, PASSWORD};
 use serde_json::{Value, json};
 
 const JSON: &str = "application/json";
 
-/// That it is a problem document with this status and reason.
+/// Asserts that the response is a problem document with this status and reason.
 fn problem(answer: &Answer, status: u16, reason: &str) {
     let what = format!("{} {:.300}", answer.head, answer.text);
     assert_eq!(answer.status, status, "{what}");
@@ -20,7 +20,7 @@ fn problem(answer: &Answer, status: u16, reason: &str) {
 }
 
 #[test]
-fn bodies() {
+fn invalid_bodies() {
     let mcias = Mcias::start();
     let check = |kind: &str, body: &[u8], status, reason: &str| {
         problem(&mcias.raw("POST", "/v1/login", "", kind, body), status, reason);
@@ -40,14 +40,14 @@ fn bodies() {
     check(JSON, b"{\"username\":\"ada\",\"password\":\"x\",\"audience\":[\"A\"]}", 400, "invalid-field");
     check(JSON, format!("{{\"audience\":{}", "[".repeat(10_000)).as_bytes(), 400, "invalid-field");
     check(JSON, "{\"username\":".repeat(5_000).as_bytes(), 400, "invalid-field");
-    // What nobody needs a token for is small; the rest is what the configuration says.
+    // Requests without a token have a small limit; the others have the configured one.
     check(JSON, format!("{{\"username\":\"{}\"", "a".repeat(66_000)).as_bytes(), 413, "too-large");
     let admin = mcias.login("ada");
     for (size, status) in [(900_000, 400), (1_100_000, 413)] {
         let body = json!({ "name": "a".repeat(size), "account_type": "human" });
         let answer = mcias.ask("POST", "/v1/accounts", &admin, &body);
         assert_eq!(answer.status, status, "{size}");
-        assert!(answer.text.len() < 500, "what was far too long is not said again");
+        assert!(answer.text.len() < 500, "a value that is too long is not repeated");
     }
     check("text/plain", b"{}", 415, "media-type");
     check("application/json; charset=utf-16", b"{}", 415, "media-type");
@@ -57,7 +57,7 @@ fn bodies() {
 }
 
 #[test]
-fn tokens() {
+fn invalid_tokens() {
     let mcias = Mcias::start();
     let other = Mcias::start();
     let (admin, foreign) = (mcias.login("ada"), other.login("ada"));
@@ -87,7 +87,7 @@ fn tokens() {
         problem(&answer, 401, "unauthenticated");
         assert!(answer.head.contains("www-authenticate: Bearer\r\n"), "{}", answer.head);
     }
-    // Whoever asks about tokens is a service, and asks in RFC 7662's form.
+    // Introspection needs a system account, and a form as in RFC 7662.
     let service = mcias.service(&admin, "mcr", &[]);
     problem(&mcias.introspect("", &admin), 401, "unauthenticated");
     problem(&mcias.introspect(&admin, &admin), 403, "forbidden");
@@ -101,13 +101,13 @@ fn tokens() {
         let told = mcias.introspect(&service, token);
         assert_eq!((told.status, &told.body["active"]), (200, &json!(false)), "{}", told.text);
     }
-    // A service is nobody's administrator.
+    // A system account has no admin's or person's operations.
     problem(&mcias.ask("GET", "/v1/accounts", &service, &Value::Null), 403, "forbidden");
     problem(&mcias.ask("GET", "/v1/me/sessions", &service, &Value::Null), 403, "forbidden");
 }
 
 #[test]
-fn paths_methods_and_queries() {
+fn invalid_paths_methods_and_queries() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     let check = |method: &str, path: &str, status, reason: &str| {
@@ -130,7 +130,7 @@ fn paths_methods_and_queries() {
     check("PUT", "/v1/accounts/ada", 405, "method");
     let head = mcias.ask("GET", "/v1/login", "", &Value::Null).head;
     assert!(head.contains("allow: POST\r\n"), "{head}");
-    // A head that is too long is refused before there is a request.
+    // A head that is too long is refused before it becomes a request.
     let long = mcias.raw_with("GET", "/v1/me", &format!("x: {}\r\n", "a".repeat(40_000)), "", b"");
     assert_eq!(long.status, 431, "{}", long.head);
     let chunked = "POST /v1/login HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -140,7 +140,7 @@ fn paths_methods_and_queries() {
 }
 
 #[test]
-fn a_client_that_stalls_holds_nobody_up() {
+fn stalled_clients_do_not_delay_others() {
     let mcias = Mcias::start();
     let mut stalled = Vec::new();
     for _ in 0..200 {

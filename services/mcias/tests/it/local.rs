@@ -1,4 +1,4 @@
-//! A MCIAS within this process, with a clock that a test sets and answers without sockets.
+//! MCIAS within the test's process, with a clock that the test sets, and requests without sockets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tower::ServiceExt as _;
 
 pub(crate) const PASSWORD: &str = "violet gravel umbrella";
 
-/// A MCIAS with a first admin, `ada`.
+/// MCIAS with a first admin, `ada`.
 pub(crate) struct Local {
     pub(crate) clock: Clock,
     app: Arc<Mcias>,
@@ -32,7 +32,7 @@ pub(crate) struct Local {
     folder: TempDir,
 }
 
-/// An answer.
+/// The response to a request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -40,7 +40,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Its problem's reason.
+    /// The reason of its problem document.
     pub(crate) fn reason(&self) -> &str {
         self.body["reason"].as_str().unwrap_or_default()
     }
@@ -79,7 +79,7 @@ impl Local {
         })
     }
 
-    /// A gRPC call with no message: the code it ends with.
+    /// Calls a gRPC method with an empty message. Returns the status code.
     pub(crate) fn call(&self, path: &str, token: &str) -> i32 {
         let mut request = http::Request::builder()
             .method("POST")
@@ -102,12 +102,12 @@ impl Local {
         })
     }
 
-    /// Runs the jobs that are run now and then.
+    /// Runs the periodic jobs once.
     pub(crate) fn sweep(&self) {
         self.runtime.block_on(self.app.sweep());
     }
 
-    /// A request with a JSON body (null: none), with a token (empty: none).
+    /// Sends a request with a JSON body (null: no body) and a token (empty: no token).
     pub(crate) fn ask(&self, method: &str, path: &str, token: &str, body: &Value) -> Answer {
         self.ask_from([192, 0, 2, 1], method, path, token, body)
     }
@@ -130,7 +130,7 @@ impl Local {
         self.send(from, request.header("content-type", "application/json"), body.to_string())
     }
 
-    /// A request that succeeds.
+    /// Sends a request that succeeds. Returns the body of its response.
     pub(crate) fn done(&self, method: &str, path: &str, token: &str, body: &Value) -> Value {
         let answer = self.ask(method, path, token, body);
         assert!(
@@ -142,7 +142,7 @@ impl Local {
         answer.body
     }
 
-    /// Replaces an account's settings, of which only these are others.
+    /// Replaces an account's settings: those in `change` by new values, the others by their current ones.
     pub(crate) fn edit(&self, token: &str, name: &str, change: &Value) -> Answer {
         let path = format!("/v1/accounts/{name}");
         let account = self.ask("GET", &path, token, &Value::Null).body;
@@ -170,13 +170,13 @@ impl Local {
         self.ask("PUT", "/v1/policy", token, &body)
     }
 
-    /// A login that succeeds: its token.
+    /// Logs in with [`PASSWORD`]. Returns the token.
     pub(crate) fn login(&self, name: &str) -> String {
         let body = json!({ "username": name, "password": PASSWORD });
         text(&self.done("POST", "/v1/login", "", &body)["token"])
     }
 
-    /// Makes a person with [`PASSWORD`].
+    /// Creates a person's account with [`PASSWORD`].
     pub(crate) fn person(&self, admin: &str, name: &str, roles: &[&str]) {
         let body = json!({ "name": name, "account_type": "human", "roles": roles });
         self.done("POST", "/v1/accounts", admin, &body);
@@ -184,14 +184,14 @@ impl Local {
         self.redeem(&text(&link["url"]));
     }
 
-    /// Makes a system account: its token.
+    /// Creates a system account. Returns a token of it.
     pub(crate) fn service(&self, admin: &str, name: &str) -> String {
         self.done("POST", "/v1/accounts", admin, &json!({ "name": name, "account_type": "system" }));
         let path = format!("/v1/accounts/{name}/tokens");
         text(&self.done("POST", &path, admin, &json!({ "label": "first" }))["token"])
     }
 
-    /// Turns the second factor of whoever shows this token on: its secret, and the recovery codes.
+    /// Turns on the second factor of the token's account. Returns its secret and the recovery codes.
     pub(crate) fn second_factor(&self, token: &str) -> (TotpSecret, Vec<String>) {
         let enrolment = self.done("POST", "/v1/me/totp/begin", token, &Value::Null);
         let secret = data_encoding::BASE32_NOPAD.decode(text(&enrolment["secret"]).as_bytes()).unwrap();
@@ -201,7 +201,7 @@ impl Local {
         (secret, codes["codes"].as_array().unwrap().iter().map(text).collect())
     }
 
-    /// What a service is told of a token.
+    /// Introspects a token for a service.
     pub(crate) fn introspect(&self, service: &str, token: &str) -> Answer {
         let request = http::Request::builder()
             .method("POST")
@@ -211,14 +211,14 @@ impl Local {
         self.send([192, 0, 2, 2], request, format!("token={token}"))
     }
 
-    /// Whether the audit log holds together; how many entries it has.
+    /// Verifies the audit log. Returns its number of entries.
     pub(crate) fn verified(&self, admin: &str) -> i64 {
         let verdict = self.done("POST", "/v1/audit/verify", admin, &json!({}));
         assert_eq!(verdict["intact"], json!(true), "{verdict}");
         verdict["last_entry"].as_i64().unwrap()
     }
 
-    /// The database, to read beside it.
+    /// Opens the database for reading.
     pub(crate) fn database(&self) -> rusqlite::Connection {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         rusqlite::Connection::open_with_flags(self.folder.path().join("mcias.db"), flags).unwrap()
@@ -230,7 +230,7 @@ impl Local {
     }
 }
 
-/// A text of an answer.
+/// A JSON string.
 pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
 }

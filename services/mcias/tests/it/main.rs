@@ -3,6 +3,7 @@
 
 mod access;
 mod accounts;
+mod auth;
 mod clients;
 mod clocks;
 mod ctl;

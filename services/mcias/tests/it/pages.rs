@@ -166,7 +166,7 @@ fn browsers_get_pages_and_programs_problem_documents() {
     // A secret in a path is in no metric and no log.
     let call = mcias.raw("POST", "/welcome/a-secret-part", "", "application/grpc", b"x");
     assert!(call.status < 500, "{}", call.text);
-    let metrics = mcias.about_page("/metrics");
+    let metrics = mcias.ops_page("/metrics");
     assert!(metrics.contains("/welcome/{secret}") && !metrics.contains("a-secret-part"), "{metrics}");
 }
 

@@ -8,8 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use mc_testkit::ca::Certificate;
-use mc_testkit::mcias::{Mcias, NAME, write_key};
+use mc_testkit::mcias::{Mcias, NAME};
 use mc_testkit::process::Process;
+use mc_testkit::service::write_key;
 use mc_testkit::{clock, python_script, requires};
 use nix::sys::signal::Signal;
 
@@ -73,7 +74,7 @@ fn shown(mcias: &Mcias) -> Vec<u8> {
 }
 
 fn metric(mcias: &Mcias, name: &str) -> String {
-    let page = mcias.about_page("/metrics");
+    let page = mcias.ops_page("/metrics");
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{name} is not in {page}")).to_owned()
 }
@@ -146,7 +147,7 @@ fn start_half(mcias: &Mcias, half: &str) -> Process {
     let mut process = Process::start(&command, mcias.folder(), half, None, false);
     clock::wait_for("the half to serve", Duration::from_secs(20), || {
         assert!(process.ended().is_none(), "{}", process.errors());
-        std::net::TcpStream::connect(mcias.about).ok()
+        std::net::TcpStream::connect(mcias.ops).ok()
     });
     process
 }
@@ -195,7 +196,7 @@ impl OnSmallDisk {
 
     fn wait_for_readiness(&self, expect: &str) {
         clock::wait_for(expect, Duration::from_secs(30), || {
-            self.mcias.about_page("/readyz").contains(expect).then_some(())
+            self.mcias.ops_page("/readyz").contains(expect).then_some(())
         });
     }
 }
@@ -209,9 +210,9 @@ fn readiness_says_that_the_disk_is_full() {
     let filled = std::fs::write(&filler, vec![1; 4 << 20]);
     assert_eq!(filled.unwrap_err().kind(), io::ErrorKind::StorageFull);
     server.wait_for_readiness("503 Service Unavailable");
-    let page = server.mcias.about_page("/readyz");
+    let page = server.mcias.ops_page("/readyz");
     assert!(page.contains("no space left"), "{page}");
-    assert!(server.mcias.about_page("/healthz").contains("200 OK"));
+    assert!(server.mcias.ops_page("/healthz").contains("200 OK"));
     std::fs::remove_file(&filler).unwrap();
     server.wait_for_readiness("200 OK");
 }

@@ -1,10 +1,10 @@
-//! Whatever may end a token ends it for the next one who asks.
+//! A token that is revoked by any means is invalid at the next introspection.
 
 use mc_testkit::mcias::Mcias;
 use serde_json::{Value, json};
 
 #[test]
-fn a_token_is_good_until_it_is_revoked_or_its_account_is_disabled() {
+fn a_token_is_valid_until_it_is_revoked_or_its_account_is_disabled() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     let service = mcias.service(&admin, "mcr", &["prod"]);
@@ -15,20 +15,20 @@ fn a_token_is_good_until_it_is_revoked_or_its_account_is_disabled() {
         (told.status, &told.body["active"], &told.body["roles"]),
         (200, &json!(true), &json!(["user"]))
     );
-    // Roles as they are, not as they were.
+    // Introspection returns current roles.
     let guest = json!({ "roles": ["guest"] });
     mcias.edited(&admin, "bob", &guest);
     assert_eq!(mcias.introspect(&service, &bob).body["roles"], json!(["guest"]));
     mcias.done("POST", "/v1/me/logout", &bob, &Value::Null);
     let told = mcias.introspect(&service, &bob);
     assert_eq!(told.body, json!({ "active": false }));
-    // Who is disabled is out at once, and stays out of what was before.
+    // Disabling an account ends its sessions for good.
     let bob = mcias.login("bob");
     mcias.edited(&admin, "bob", &json!({ "enabled": false }));
     assert_eq!(mcias.introspect(&service, &bob).body["active"], json!(false));
     mcias.edited(&admin, "bob", &json!({ "enabled": true }));
     assert_eq!(mcias.introspect(&service, &bob).body["active"], json!(false));
-    // A service's own.
+    // Tokens of a system account.
     let tokens = mcias.done("GET", "/v1/accounts/mcr/tokens", &admin, &Value::Null);
     let id = tokens["tokens"][0]["id"].as_str().unwrap().to_owned();
     mcias.done("DELETE", &format!("/v1/accounts/mcr/tokens/{id}"), &admin, &Value::Null);
@@ -38,7 +38,7 @@ fn a_token_is_good_until_it_is_revoked_or_its_account_is_disabled() {
 }
 
 #[test]
-fn a_key_that_is_withdrawn_has_signed_nothing_that_is_good() {
+fn withdrawing_a_key_invalidates_everything_it_signed() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
     let service = mcias.service(&admin, "mcr", &[]);
@@ -51,7 +51,7 @@ fn a_key_that_is_withdrawn_has_signed_nothing_that_is_good() {
     };
     let withdraw =
         |token: &str, key: &str| mcias.ask("DELETE", &format!("/v1/keys/{key}"), token, &Value::Null);
-    // The next one, which has not begun to sign, takes nothing with it.
+    // Withdrawing the next key, which has signed nothing, ends no session.
     mcias.done("POST", "/v1/keys/rotate", &admin, &Value::Null);
     let both = keys(&admin);
     let [(stolen, true), (next, false)] = both.as_slice() else { panic!("{both:?}") };
@@ -59,7 +59,7 @@ fn a_key_that_is_withdrawn_has_signed_nothing_that_is_good() {
     assert_eq!(withdraw(&admin, next).body["changed"], 0);
     assert_eq!(withdraw(&admin, next).status, 404);
     assert_eq!(keys(&admin), [(stolen.clone(), true)]);
-    // What a thief has.
+    // The key that a thief has.
     let copy = mcias.folder().join("stolen.db");
     mcias.run(&["snapshot", copy.to_str().unwrap()]);
     let copy = rusqlite::Connection::open(copy).unwrap();
@@ -72,7 +72,11 @@ fn a_key_that_is_withdrawn_has_signed_nothing_that_is_good() {
         (header.typ, header.kid) = (Some("at+jwt".to_owned()), Some(stolen.clone()));
         jsonwebtoken::encode(&header, &claims, &jsonwebtoken::EncodingKey::from_ed_der(&pkcs8)).unwrap()
     };
-    assert_eq!(mcias.introspect(&service, &forge(&bob)).body["active"], true, "this is how to forge one");
+    assert_eq!(
+        mcias.introspect(&service, &forge(&bob)).body["active"],
+        true,
+        "the forged token must be valid before the withdrawal"
+    );
     // Ada, Bob and the service.
     assert_eq!(withdraw(&admin, stolen).body["changed"], 3);
     for (token, whose) in [(&admin, "ada"), (&bob, "bob"), (&service, "mcr")] {
@@ -92,6 +96,6 @@ fn a_key_that_is_withdrawn_has_signed_nothing_that_is_good() {
     let audit = mcias.done("GET", "/v1/audit?limit=100", &admin, &Value::Null);
     let entries = audit["entries"].as_array().unwrap();
     let withdrawn = |entry: &&Value| entry["action"] == "key.withdraw" && entry["target"] == stolen.as_str();
-    let entry = entries.iter().find(withdrawn).expect("it is in the audit log");
+    let entry = entries.iter().find(withdrawn).expect("the withdrawal is in the audit log");
     assert_eq!(entry["detail"], "3 sessions and tokens ended");
 }

@@ -1,4 +1,4 @@
-//! No sequence of requests gives a system account a role: seen by services, by admins, and in the database itself.
+//! No sequence of requests gives a system account a role: checked by introspection, by the admin's list, and in the database.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::local::{Local, text};
 
 const NAMES: [&str; 4] = ["mcr", "mcp", "bob", "eve"];
 
-/// Roles in every shape that somebody might try.
+/// Values for `roles`, valid and invalid.
 fn roles() -> impl Strategy<Value = Value> {
     select(vec![
         Value::Null,
@@ -61,7 +61,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Does it, whatever comes of it. A token, where one is issued.
+/// Sends the request of a step, which may fail. Returns a token if one was issued.
 fn run(mcias: &Local, admin: &str, step: &Step) -> Option<String> {
     let (method, path, body) = match step {
         Step::Create { name, kind, roles } => {
@@ -95,8 +95,8 @@ fn run(mcias: &Local, admin: &str, step: &Step) -> Option<String> {
     matches!(step, Step::Issue { .. }).then(|| answer.body["token"].as_str().map(str::to_owned)).flatten()
 }
 
-/// What anybody can see of system accounts.
-fn look(mcias: &Local, admin: &str, service: &str, tokens: &[String]) {
+/// Checks that no system account has a role.
+fn check(mcias: &Local, admin: &str, service: &str, tokens: &[String]) {
     let listed = mcias.done("GET", "/v1/accounts?limit=1000", admin, &Value::Null);
     let mut kinds = BTreeMap::new();
     for account in listed["accounts"].as_array().unwrap() {
@@ -137,7 +137,7 @@ fn no_sequence_of_requests_gives_a_system_account_a_role() {
     });
     let began = clock::now();
     let result = runner.run(&vec(step(), 40..80), |steps| {
-        // Long sequences rather than many, and no more than there is time for.
+        // Long sequences rather than many, for 20 s.
         if began.elapsed().as_secs() >= 20 {
             return Ok(());
         }
@@ -147,7 +147,7 @@ fn no_sequence_of_requests_gives_a_system_account_a_role() {
         let mut tokens = Vec::new();
         for step in &steps {
             tokens.extend(run(&mcias, &admin, step));
-            look(&mcias, &admin, &service, &tokens);
+            check(&mcias, &admin, &service, &tokens);
         }
         mcias.verified(&admin);
         Ok(())
@@ -156,7 +156,7 @@ fn no_sequence_of_requests_gives_a_system_account_a_role() {
 }
 
 #[test]
-fn the_schema_refuses_a_system_account_with_a_role_whoever_writes_it() {
+fn the_schema_refuses_a_system_account_with_a_role() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     drop(mcias.service(&admin, "mcr"));

@@ -91,7 +91,7 @@ impl LoginBackend for Client {
             audience: Vec::new(),
             client_address: Some(context.client.ip().to_string()),
         };
-        let response = Self::login(self, &request).await?;
+        let response = Self::login(self, request).await?;
         Ok(LoggedIn { token: Secret::from(response.token), expires_at: response.expires_at })
     }
 

@@ -1,0 +1,71 @@
+//! Admission of callers by MCIAS's word.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Client;
+use crate::audit::AuditedDatabase;
+use crate::context::RequestContext;
+use crate::identity::{Identity, Name};
+use crate::permit::Authority;
+use crate::problem::Problem;
+use crate::secret::Secret;
+
+/// What a service needs to admit its callers.
+#[derive(Clone, Debug)]
+pub struct Callers {
+    service: Name,
+    client: Client,
+    db: Arc<AuditedDatabase>,
+    reauth_window_s: i64,
+}
+
+/// A service whose callers MCIAS identifies. That makes it an [`Authority`].
+pub trait HasCallers: Send + Sync + 'static {
+    /// What the service admits its callers with.
+    fn callers(&self) -> &Callers;
+}
+
+impl Callers {
+    /// Callers of the service with this name. Operations that need a fresh login take one that is younger than `reauth_window`.
+    #[must_use]
+    pub fn new(service: Name, client: Client, db: Arc<AuditedDatabase>, reauth_window: Duration) -> Self {
+        let reauth_window_s = i64::try_from(reauth_window.as_secs()).unwrap_or(i64::MAX);
+        Self { service, client, db, reauth_window_s }
+    }
+}
+
+impl<T: HasCallers> Authority for T {
+    fn service(&self) -> &Name {
+        &self.callers().service
+    }
+
+    async fn authenticate(
+        &self,
+        _context: &RequestContext,
+        token: &Secret,
+    ) -> Result<Arc<Identity>, Problem> {
+        self.callers().client.validate(token).await
+    }
+
+    /// MCIAS has evaluated the login policy for this service when it called the token active.
+    fn admit(&self, _identity: &Identity) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn is_fresh(&self, identity: &Identity) -> bool {
+        let callers = self.callers();
+        let age_s = callers.client.clock().unix_s() - identity.authenticated_at;
+        (0..=callers.reauth_window_s).contains(&age_s)
+    }
+
+    async fn refused(
+        &self,
+        context: &RequestContext,
+        action: &'static str,
+        target: &str,
+        problem: Problem,
+    ) -> Problem {
+        self.callers().db.refuse_access(context, action, target, problem).await
+    }
+}
