@@ -208,9 +208,14 @@ async function walk() {
   await look("rule");
   await press("Save rule");
   await arrived("/policy");
-  await go("/policy?username=bob&service=mcr");
+  await go("/policy?account=bob&service=mcr");
   seen.explained = await page.getByText("no-bob").count() > 1;
   await look("policy");
+  await go("/policy/history");
+  await look("policy-history");
+  await page.getByRole("link", { name: "2", exact: true }).click();
+  await page.getByText("no-bob").first().waitFor();
+  await look("policy-diff");
   await go("/audit");
   await press("Verify now");
   seen.intact = (await page.getByText("Chain verified to #").count()) === 1;

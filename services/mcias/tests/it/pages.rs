@@ -28,7 +28,7 @@ fn a_browser_covers_all_logins_and_an_admins_tasks() {
     assert_eq!((&seen["recovery_codes"], &seen["token_parts"]), (&json!(10), &json!(3)));
     assert_eq!(seen["violations"], json!([]), "axe-core found something");
     assert_eq!((&seen["errors"], &seen["wide"]), (&json!([]), &json!([])));
-    assert_eq!(seen["pages"].as_array().unwrap().len(), 24, "{seen:#}");
+    assert_eq!(seen["pages"].as_array().unwrap().len(), 26, "{seen:#}");
 }
 
 /// The cookie of this name that an answer sets.
