@@ -15,7 +15,7 @@
 //! - [`server`]: sockets, TLS, connections and their end; [`tls`]: certificates that change while it runs.
 //! - [`http`]: the middleware of each request, and how it is read and answered.
 //! - [`problem`]: what went wrong, in the one form for both.
-//! - [`auth`]: who is asking, by MCIAS's word.
+//! - [`auth`]: the identity behind a token, from MCIAS.
 //! - [`policy`]: who may do what, as rules that operators write.
 //! - [`program`]: the `main` of a service: its commands, its configuration, its start and its end.
 //! - [`clock`]: the time, to be handed on as a value.

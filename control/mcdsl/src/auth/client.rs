@@ -76,7 +76,7 @@ impl Client {
         }
         authorities(&settings.ca).map_err(|source| ClientError::Ca(settings.ca.clone(), source))?;
         let target = Target { url: settings.server_url.clone(), ca: settings.ca.clone() };
-        let channel = connect_lazily(&target, TIMEOUT).map_err(|_| address())?;
+        let channel = connect_lazily(&target, CONNECT_TIMEOUT).map_err(|_| address())?;
         let cache = Cache::new(MAX_CACHED);
         let inner = Inner { channel, token_file: settings.token_file.clone(), cache, clock };
         Ok(Self { inner: Arc::new(inner) })
@@ -169,6 +169,9 @@ const MAX_AGE: Duration = Duration::from_secs(30);
 
 /// How long a refusal is cached.
 const REFUSAL_MAX_AGE: Duration = Duration::from_secs(5);
+
+/// Time for an attempt to connect. Shorter than [`TIMEOUT`]: the call that starts an attempt gets its error, and not a later one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time for a call, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
