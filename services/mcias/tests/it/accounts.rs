@@ -122,9 +122,13 @@ fn a_system_account_has_several_tokens_with_their_last_use() {
     assert!(used("first") && used("second"));
     // There is a warning about the token that expires tomorrow only.
     let about = mcias.ops_page("/metrics");
-    assert!(about.contains("mcias_token_expires_seconds{account=\"mcr\",label=\"second\",id=\""), "{about}");
-    assert!(!about.contains("label=\"first\""), "{about}");
-    assert!(mcias.log().contains("a token ends soon"), "{}", mcias.log());
+    let warned: Vec<_> =
+        about.lines().filter(|line| line.starts_with("mcias_token_expires_seconds{")).collect();
+    let second =
+        tokens["tokens"].as_array().unwrap().iter().find(|token| token["label"] == "second").unwrap();
+    let labels = format!("mcias_token_expires_seconds{{account=\"mcr\",id={}}} ", second["id"]);
+    assert!(warned.len() == 1 && warned[0].starts_with(&labels), "{warned:?}");
+    assert!(mcias.log().contains("a token expires soon"), "{}", mcias.log());
     let metrics = mcias.ask("GET", "/metrics", "", &Value::Null);
     assert_eq!(metrics.status, 404, "metrics are on the ops listener only");
 }
@@ -422,7 +426,8 @@ fn clients_cannot_flood_the_audit_log() {
     let admin = mcias.login("ada");
     mcias.person(&admin, "bob", &["guest"]);
     let (bob, service) = (mcias.login("bob"), mcias.service(&admin, "mcr", &[]));
-    let entries = || mcias.done("POST", "/v1/audit/verify", &admin, &json!({}))["last_entry"].as_i64().unwrap();
+    let entries =
+        || mcias.done("POST", "/v1/audit/verify", &admin, &json!({}))["last_entry"].as_i64().unwrap();
     let before = entries();
     // Invalid tokens and links are only counted.
     for number in 0..20 {
@@ -444,10 +449,10 @@ fn clients_cannot_flood_the_audit_log() {
     }
     let before = before + 2;
     assert_eq!(entries(), before);
-    // A refusal is recorded, and its target is cut short.
+    // A refusal is recorded, and nothing of a body that was not read.
     let long = json!({ "name": "x".repeat(500_000), "account_type": "human" });
     assert_eq!(mcias.ask("POST", "/v1/accounts", &bob, &long).status, 403);
     assert_eq!(entries(), before + 1);
     let log = mcias.ask("GET", "/v1/audit?limit=1", &admin, &Value::Null);
-    assert!(log.text.contains(&"x".repeat(256)) && log.text.len() < 1000, "{}", log.text.len());
+    assert!(log.text.contains("account.create") && !log.text.contains("xxx"), "{:.1000}", log.text);
 }

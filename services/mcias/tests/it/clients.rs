@@ -120,7 +120,7 @@ fn a_grpc_client_without_our_proto_uses_reflection() {
         assert_eq!(told["health"][&name], 1, "{name}: {told}");
     }
     assert_eq!((&told["health"][""], &told["keys"]["keys"][0]["crv"]), (&json!(1), &json!("Ed25519")));
-    assert_eq!(told["too_large"], "OUT_OF_RANGE");
+    assert_eq!(told["too_large"], "RESOURCE_EXHAUSTED");
     assert_eq!(told["refused"], json!({ "code": "UNAUTHENTICATED", "reason": "unauthenticated" }));
 }
 

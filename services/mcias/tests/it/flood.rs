@@ -71,7 +71,12 @@ fn targets() -> Vec<(Listener, Target)> {
 }
 
 fn of_route(route: &Route) -> (Listener, Target) {
-    let path = route.pattern.replace("{name}", "ada").replace("{id}", "1").replace("{secret}", "1");
+    let path = route
+        .pattern
+        .replace("{name}", "ada")
+        .replace("{id}", "1")
+        .replace("{secret}", "1")
+        .replace("{revision}", "1");
     assert!(!path.contains('{'), "{path} has a parameter that this test does not know");
     let (listener, content_type) = match route.transport {
         Transport::Grpc => (Listener::Grpc, "application/grpc"),
