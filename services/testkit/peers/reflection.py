@@ -9,9 +9,11 @@ import sys
 
 import grpc
 from google.protobuf import descriptor_pool, json_format, message_factory
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
 
 address, authority, name = sys.argv[1:]
 credentials = grpc.ssl_channel_credentials(open(authority, "rb").read())
@@ -55,7 +57,10 @@ refused = None
 try:
     call("metacircular.mcias.v1.Accounts", "ListAccounts")
 except grpc.RpcError as error:
-    refused = {"code": error.code().name, "reason": dict(error.trailing_metadata()).get("mc-reason")}
+    info = error_details_pb2.ErrorInfo()
+    details = rpc_status.from_call(error).details
+    assert any(detail.Unpack(info) for detail in details), details
+    refused = {"code": error.code().name, "reason": info.reason}
 too_large = None
 try:
     # More than server.max_body_bytes, and less than what gRPC takes by itself.
