@@ -220,11 +220,14 @@ fn identity(answer: Introspection) -> Option<Identity> {
         AccountType::System if roles == Roles::default() => Account::System { name },
         AccountType::System => return None,
     };
+    // The issuer as the audience stands for the whole platform.
+    let issuer = answer.iss;
+    let audience = answer.aud.into_iter().filter(|audience| issuer.as_ref() != Some(audience)).collect();
     Some(Identity {
         account,
         tags: answer.tags.iter().map(|tag| Name::parse(tag).ok()).collect::<Option<_>>()?,
         token_id: answer.jti?,
-        audience: answer.aud,
+        audience,
         service: None,
         authenticated_at: answer.iat?,
         expires_at: answer.exp?,
@@ -243,6 +246,7 @@ mod tests {
             roles: vec!["user".to_owned()],
             tags: vec!["staff".to_owned()],
             jti: Some("7".to_owned()),
+            iss: Some("https://mcias.test".to_owned()),
             aud: vec!["mcr".to_owned()],
             iat: Some(1),
             exp: Some(2),
@@ -251,13 +255,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_makes_no_sense_is_nobody() {
+    fn an_answer_is_an_identity_or_nobody() {
         let found = identity(active()).unwrap();
         assert_eq!(
             (found.account.name().as_str(), found.audience.as_slice()),
             ("bob", &["mcr".to_owned()][..])
         );
         assert_eq!((found.authenticated_at, found.expires_at), (1, 2));
+        let everywhere = Introspection { aud: vec!["https://mcias.test".to_owned()], ..active() };
+        assert_eq!(identity(everywhere).unwrap().audience, Vec::<String>::new());
         let odd: [fn(&mut Introspection); 8] = [
             |answer| answer.active = false,
             |answer| answer.sub = None,
