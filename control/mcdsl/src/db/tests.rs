@@ -243,7 +243,7 @@ async fn what_follows_a_change_follows_it_even_if_nobody_waits() {
     assert!(asking.await.unwrap_err().is_cancelled());
     go_on.send(()).unwrap();
     let rows = tokio::task::spawn_blocking(move || {
-        has_followed.recv_timeout(std::time::Duration::from_secs(10)).unwrap()
+        has_followed.recv_timeout(std::time::Duration::from_secs(60)).unwrap()
     });
     assert_eq!(rows.await.unwrap(), 1);
     assert_eq!(database.read(count).await.unwrap(), 1);

@@ -7,6 +7,7 @@ use mc_core::proxy_protocol::write_v1;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
 use tokio_rustls::TlsConnector;
 
 use super::*;
@@ -28,11 +29,14 @@ fn certificate(folder: &Path) -> (Files, RootCertStore) {
 /// A response larger than what socket buffers hold.
 const LARGE: usize = 64 * 1024 * 1024;
 
-fn app() -> Router {
+fn app(begun: Arc<Notify>) -> Router {
     let whoami = |axum::Extension(caller): axum::Extension<Caller>| async move { caller.address.to_string() };
-    let slow = || async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        "at last"
+    let slow = move || {
+        begun.notify_one();
+        async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            "at last"
+        }
     };
     let large = || async { "x".repeat(LARGE) };
     let router = Router::new().route("/whoami", get(whoami));
@@ -49,6 +53,8 @@ struct Served {
     stop: watch::Sender<bool>,
     slots: Arc<Semaphore>,
     metrics: Arc<ConnectionMetrics>,
+    /// A request for `/slow` is under way.
+    begun: Arc<Notify>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -61,8 +67,9 @@ async fn serve(settings: Settings) -> Served {
     let listener = Listener::bind(any, "listen_addr", tls, &settings).await.unwrap();
     let (address, slots, metrics) = (listener.address(), Arc::clone(&listener.slots), listener.metrics());
     let (stop, stopped) = watch::channel(false);
-    let task = tokio::spawn(listener.serve(app(), stopped, Duration::from_secs(5)));
-    Served { _folder: folder, certificate, files, roots, address, stop, slots, metrics, task }
+    let begun = Arc::new(Notify::new());
+    let task = tokio::spawn(listener.serve(app(Arc::clone(&begun)), stopped, Duration::from_secs(30)));
+    Served { _folder: folder, certificate, files, roots, address, stop, slots, metrics, begun, task }
 }
 
 /// A connection with TLS, after these bytes in the clear.
@@ -139,12 +146,12 @@ async fn only_configured_proxies_name_the_client() {
 async fn shutdown_waits_for_requests_in_progress() {
     let served = serve(Settings::default()).await;
     let (response, ()) = tokio::join!(request(&served, &served.roots, b"", "/slow"), async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        served.begun.notified().await;
         served.stop.send(true).unwrap();
     });
     assert!(response.unwrap().ends_with("at last"));
     let address = served.address;
-    tokio::time::timeout(Duration::from_secs(5), served.task).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), served.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(address).await.is_err());
 }
 
