@@ -318,9 +318,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// the connection.
 const MAX_RESETS_BEFORE_ACCEPT: usize = 20;
 
-/// Streams of a connection that the server reset because of the client's errors; then it closes the connection
-/// (CVE-2025-8671).
-const MAX_LOCAL_RESETS: usize = 64;
+/// Streams that the server reset because of the client's errors, over the life of a connection; then it closes the connection
+/// (CVE-2025-8671). Data of a body that was refused counts too when it arrives late, so that it must not be few.
+const MAX_LOCAL_RESETS: usize = 1024;
 
 /// Becomes true on SIGTERM or SIGINT.
 ///

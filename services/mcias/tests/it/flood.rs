@@ -117,14 +117,13 @@ impl Flooded {
     fn start() -> Self {
         // Printing a backtrace takes more memory than any flood.
         let mcias = Mcias::start_with("", &[("RUST_BACKTRACE", "0")]);
-        // What a server takes for its first connections is not the flood's.
-        for listener in [Listener::Rest, Listener::Grpc] {
-            run(
-                &mcias,
-                listener,
-                &target("GET", "/healthz", FORM),
-                Load { body: 1, then: Then::End, ..HELD },
-            );
+        // The base is a server that has had as many requests at the same time, with small bodies.
+        for (listener, path, content_type) in [
+            (Listener::Rest, "/v1/login", "application/json"),
+            (Listener::Grpc, "/metacircular.mcias.v1.Identity/Login", "application/grpc"),
+        ] {
+            let small = Load { body: 1, then: Then::End, ..HELD };
+            run(&mcias, listener, &target("POST", path, content_type), small);
         }
         Self { mcias, table: String::new(), exceeded: Vec::new() }
     }
