@@ -254,7 +254,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
     if values.next().is_some() {
         return Err(wrong());
     }
-    let text = value.to_str().map_err(|_| wrong())?;
+    let text = value.to_str().map_err(|_error| wrong())?;
     let (scheme, token) = text.split_once(' ').ok_or_else(wrong)?;
     let token = token.trim();
     if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(' ') {

@@ -5,7 +5,7 @@
 //! policy has this one, with its own operations and its own kind of resource ([`PolicySpec`]).
 //!
 //! The engine is pure: no SQL, no clock (SQL is in [`store`] alone). [`Policy::decide`] answers, [`Policy::explain`] answers with every rule it examined and why that
-//! did not match, [`decision_changes`] compares a draft with what is in force, [`diff`] compares two documents.
+//! did not match, [`decision_changes`] compares a draft with what is in force, [`diff()`] compares two documents.
 //!
 //! A service implements [`PolicyHost`], and has the operations of `metacircular.policy.v1` and their storage with it.
 //!

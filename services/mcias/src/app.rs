@@ -157,7 +157,7 @@ impl Mcias {
         let db = Database::open(&path, &store::SCHEMA, READERS)?;
         let unusable = |what| StartError::Stored { what, database: path.clone() };
         let policy = db.read(|db| Ok(InForce::load_from(db, &SPEC))).await?;
-        let policy = policy.map_err(|_| unusable("the login policy"))?;
+        let policy = policy.map_err(|_error| unusable("the login policy"))?;
         let keys = keys::first_keys(&db, &clock).await?.ok_or_else(|| unusable("a signing key"))?;
         let service = own_service();
         let db = Arc::new(AuditedDatabase::new(db, clock.clone(), service.name.clone(), revalidate));

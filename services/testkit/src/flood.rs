@@ -101,8 +101,7 @@ pub fn flood(server: Server<'_>, target: &Target, load: Load) -> Outcome {
     // Streams that are still open when the time is over stay counted as such.
     runtime.block_on(async { tokio::time::timeout(load.max_time, run).await.ok() });
     drop(runtime);
-    let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    outcome
+    outcome.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 async fn open(server: Server<'_>, config: Arc<rustls::ClientConfig>) -> io::Result<SendRequest<Bytes>> {

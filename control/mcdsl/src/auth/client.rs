@@ -70,13 +70,13 @@ impl Client {
     /// The settings cannot be used.
     pub fn new(settings: &Settings, clock: Clock) -> Result<Self, ClientError> {
         let address = || ClientError::Address(settings.server_url.clone());
-        let server: Uri = settings.server_url.parse().map_err(|_| address())?;
+        let server: Uri = settings.server_url.parse().map_err(|_error| address())?;
         if server.scheme_str() != Some("https") || server.port().is_none() || server.path() != "/" {
             return Err(address());
         }
         authorities(&settings.ca).map_err(|source| ClientError::Ca(settings.ca.clone(), source))?;
         let target = Target { url: settings.server_url.clone(), ca: settings.ca.clone() };
-        let channel = connect_lazily(&target, CONNECT_TIMEOUT).map_err(|_| address())?;
+        let channel = connect_lazily(&target, CONNECT_TIMEOUT).map_err(|_error| address())?;
         let cache = Cache::new(MAX_CACHED);
         let inner = Inner { channel, token_file: settings.token_file.clone(), cache, clock };
         Ok(Self { inner: Arc::new(inner) })

@@ -240,7 +240,7 @@ async fn collect(
         let frame = match timeout_at(end.min(idle_end), body.frame()).await {
             Err(_) => return Err(Refusal::Timeout),
             Ok(None) => return Ok(read),
-            Ok(Some(frame)) => frame.map_err(|_| Refusal::EndedEarly)?,
+            Ok(Some(frame)) => frame.map_err(|_error| Refusal::EndedEarly)?,
         };
         // Trailers and empty frames are no progress.
         let Some(data) = frame.data_ref().filter(|data| !data.is_empty()) else { continue };

@@ -16,9 +16,12 @@ const BOUNDS_US: [u64; 9] = [100, 316, 1_000, 3_162, 10_000, 31_623, 100_000, 1_
 
 #[derive(Debug, Default)]
 pub struct Metrics {
-    requests: Mutex<BTreeMap<String, BTreeMap<(&'static str, u16), u64>>>,
+    requests: Mutex<BTreeMap<String, ByAnswer>>,
     times: Mutex<Times>,
 }
+
+/// Number of requests by method and status.
+type ByAnswer = BTreeMap<(&'static str, u16), u64>;
 
 #[derive(Debug, Default)]
 struct Times {

@@ -50,7 +50,7 @@ impl Fields {
                             format!("`{}` is neither `true` nor `false`", short(&text)),
                         )
                     };
-                    Value::Bool(text.parse().map_err(|_| wrong())?)
+                    Value::Bool(text.parse().map_err(|_error| wrong())?)
                 }
             };
             self.add(name, value)?;

@@ -132,7 +132,7 @@ where
     if let Some(revision) = if_match {
         match fields.revision() {
             None => fields.add("revision".to_owned(), revision.into())?,
-            Some(given) if *given == Value::from(revision) => {}
+            Some(given) if given.as_i64() == Some(revision) => {}
             Some(_) => return Err(Problem::field("revision", "is not the one that `If-Match` names")),
         }
     }
@@ -157,7 +157,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     if values.next().is_some() {
         return Err(wrong());
     }
-    let text = value.to_str().map_err(|_| wrong())?.trim();
+    let text = value.to_str().map_err(|_error| wrong())?.trim();
     let number =
         text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
     number.map(Some).ok_or_else(wrong)

@@ -138,7 +138,7 @@ fn admins_bypass_the_rules_only_where_the_service_says_so() {
     let (admin, user, resource_tags) = (human("ada", &[Role::Admin]), human("bob", &[Role::User]), tags(&[]));
     let ask = |policy: &Policy, account: &Account| {
         policy.decide(&Question {
-            account: &account,
+            account: account,
             resource: "x",
             resource_tags: &resource_tags,
             operation: "pull",

@@ -1,6 +1,6 @@
 //! Names from strangers: what is accepted has the form that is promised, and a refusal is one line.
 
-use mcias::domain::{BadName, Name};
+use mcdsl::identity::{InvalidName, Name};
 
 /// Checks one input: a text.
 pub fn check(input: &[u8]) {
@@ -25,7 +25,7 @@ pub fn check(input: &[u8]) {
     }
 }
 
-fn under_test(text: &str) -> Result<Name, BadName> {
+fn under_test(text: &str) -> Result<Name, InvalidName> {
     // The planted bug: upper case is made small.
     #[cfg(feature = "planted")]
     return Name::parse(&text.to_ascii_lowercase());

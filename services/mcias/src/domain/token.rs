@@ -131,7 +131,7 @@ impl SigningKey {
     /// The bytes are not an Ed25519 key in PKCS#8.
     pub fn from_pkcs8(der: &[u8], created_at: i64, active_from: i64) -> Result<Self, BadKey> {
         // The cause may quote the key.
-        let pair = Ed25519KeyPair::from_pkcs8(der).map_err(|_| BadKey)?;
+        let pair = Ed25519KeyPair::from_pkcs8(der).map_err(|_error| BadKey)?;
         Ok(Self::of(&pair, der, created_at, active_from))
     }
 
@@ -255,8 +255,9 @@ impl KeyRing {
         if payload.is_empty() || signature.is_empty() {
             return Err(BadToken::Malformed);
         }
-        let header = BASE64URL_NOPAD.decode(header.as_bytes()).map_err(|_| BadToken::Malformed)?;
-        let OurHeader { alg, typ, kid } = serde_json::from_slice(&header).map_err(|_| BadToken::Malformed)?;
+        let header = BASE64URL_NOPAD.decode(header.as_bytes()).map_err(|_error| BadToken::Malformed)?;
+        let OurHeader { alg, typ, kid } =
+            serde_json::from_slice(&header).map_err(|_error| BadToken::Malformed)?;
         if alg != "EdDSA" {
             return Err(BadToken::WrongAlgorithm);
         }

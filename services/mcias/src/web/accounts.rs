@@ -543,7 +543,7 @@ pub(super) async fn issue_token(Path(name): Path<String>, submission: Submission
 
 pub(super) async fn ask_revoke(visitor: Visitor, Path((name, id)): Path<(String, String)>) -> Answer {
     let name = named(&name)?;
-    let id = Uuid::parse_str(&id).map_err(|_| Problem::not_found("There is no such token."))?;
+    let id = Uuid::parse_str(&id).map_err(|_error| Problem::not_found("There is no such token."))?;
     let what = "Within 30 seconds no service accepts it any more. This cannot be undone.";
     let (at, back) = (format!("/accounts/{name}/tokens/{id}/revoke"), format!("/accounts/{name}"));
     Ok(ask(&visitor, &format!("Revoke this token of {name}?"), &at, what, "Revoke token", &back))
@@ -560,5 +560,5 @@ pub(super) async fn revoke_token(
 
 /// The name of an account in a path. Anything else could lead a form to another path.
 fn named(text: &str) -> Result<Name, Problem> {
-    Name::parse(text).map_err(|_| Problem::not_found("There is no such account."))
+    Name::parse(text).map_err(|_error| Problem::not_found("There is no such account."))
 }

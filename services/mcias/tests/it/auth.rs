@@ -1,6 +1,6 @@
 //! MCIAS's client, `mcdsl::auth`, as every other service uses it: over gRPC, with a real MCIAS that is up, slow, down or restarted.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -256,7 +256,7 @@ impl HasCallers for Registry {
 const SCHEMA: Schema = Schema { application_id: 0x7465_7374, migrations: &[mcdsl::audit::TABLE] };
 
 /// The service's routes, with its database at this path.
-fn registry(mcr: &Mcr, database: &PathBuf) -> Router {
+fn registry(mcr: &Mcr, database: &Path) -> Router {
     let name = Name::parse("mcr").unwrap();
     let db = Database::open(database, &SCHEMA, 1).unwrap();
     let db = Arc::new(AuditedDatabase::new(db, mcr.clock.clone(), name.clone(), |_, _, _| Ok(())));
