@@ -119,7 +119,7 @@ pub(crate) fn is_kind(headers: &HeaderMap, expected: &str) -> Result<(), Problem
     if kind.trim().eq_ignore_ascii_case(expected) && is_utf8 {
         return Ok(());
     }
-    let detail = format!("the body must be `{expected}` in UTF-8, and is said to be `{told}`");
+    let detail = format!("the body must be `{expected}` in UTF-8, and is declared as `{told}`");
     Err(Problem {
         field: Some("content-type".to_owned()),
         ..Problem::new(Kind::MediaType, "media-type", detail)
