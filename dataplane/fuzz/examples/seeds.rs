@@ -1,4 +1,4 @@
-//! Writes the seeds anew: `cargo run --example mc-fuzz-seeds`.
+//! Rewrites the seeds: `cargo run --example mc-fuzz-seeds`.
 
 use std::fs;
 use std::path::Path;

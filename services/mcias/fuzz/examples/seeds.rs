@@ -1,4 +1,4 @@
-//! Writes the seeds anew: `cargo run --example mcias-fuzz-seeds`.
+//! Rewrites the seeds: `cargo run --example mcias-fuzz-seeds`.
 
 use std::fs;
 use std::path::Path;

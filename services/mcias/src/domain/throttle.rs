@@ -22,7 +22,7 @@
 //!
 //! With the defaults, one source has at most 320 guesses a day at one account and 660 at all accounts. An attacker with many sources has that
 //! many times more; nothing that spares the owner prevents it. That is what [`super::password`] is for. A service that logs people in states
-//! their address and is trusted: whoever has its token can name any number of sources.
+//! their address and is trusted: a holder of its token can name any number of sources.
 //!
 //! Left out: surviving a restart, and how a source becomes familiar.
 
