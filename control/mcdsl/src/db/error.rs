@@ -45,7 +45,9 @@ pub enum DbError {
     #[error("{0} is not a regular file: name a file in [server] database")]
     NotAFile(PathBuf),
     /// Damaged.
-    #[error("{path} is damaged: {what}: restore it from a backup, or move it away to start with an empty one")]
+    #[error(
+        "{path} is damaged: {what}: restore it from a backup, or move it away to start with an empty one"
+    )]
     Corrupt {
         /// The database.
         path: PathBuf,

@@ -137,12 +137,7 @@ fn admins_bypass_the_rules_only_where_the_service_says_so() {
     let (bypassed, plain) = (policy(&WITH_BYPASS, Effect::Deny, &rules), policy(&SPEC, Effect::Deny, &rules));
     let (admin, user, resource_tags) = (human("ada", &[Role::Admin]), human("bob", &[Role::User]), tags(&[]));
     let ask = |policy: &Policy, account: &Account| {
-        policy.decide(&Question {
-            account: account,
-            resource: "x",
-            resource_tags: &resource_tags,
-            operation: "pull",
-        })
+        policy.decide(&Question { account, resource: "x", resource_tags: &resource_tags, operation: "pull" })
     };
     assert_eq!((ask(&bypassed, &admin), ask(&bypassed, &user)), (Effect::Allow, Effect::Deny));
     assert_eq!(ask(&plain, &admin), Effect::Deny);
