@@ -163,6 +163,9 @@ async fn verify(
     mut audit: AuditClient<Connection>,
     from: Option<(i64, String)>,
 ) -> Result<(), Error> {
+    let start = from
+        .as_ref()
+        .map_or_else(|| "entry 1".to_owned(), |(number, _)| format!("entry {}", number.saturating_add(1)));
     let (after_entry, after_hash) = from.unzip();
     let mut request = VerifyAuditRequest { after_entry, after_hash, limit: None };
     let progress = Progress::of_items("Verifying entries");
@@ -176,11 +179,15 @@ async fn verify(
         request.after_hash = Some(slice.last_hash);
     };
     drop(progress);
-    let lines = [
+    let mut lines = vec![
         ("intact", if verdict.intact { "yes" } else { "no" }.to_owned()),
+        ("verified from", start),
         ("last entry", verdict.last_entry.to_string()),
-        ("checkpoint", format!("{}:{}", verdict.last_entry, verdict.last_hash)),
     ];
+    // Of a log that is not intact there is nothing to keep.
+    if verdict.intact {
+        lines.push(("checkpoint", format!("{}:{}", verdict.last_entry, verdict.last_hash)));
+    }
     ctl.printer.record(&verdict, &lines)?;
     let problem = verdict.problem.unwrap_or_else(|| "the server does not say where".to_owned());
     if verdict.intact {

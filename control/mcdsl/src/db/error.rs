@@ -11,7 +11,7 @@ use rusqlite::ErrorCode;
 pub enum DbError {
     /// Another process uses it.
     #[error(
-        "{0} is in use by another process of this program: stop that one, or give this one its own database ([server] root or database)"
+        "{0} is in use by another process of this program: stop it first; each process needs its own database"
     )]
     InUse(PathBuf),
     /// A newer version wrote it.

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts as _, RawPathParams, Request};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{Stream, StreamExt as _};
-use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use mc_api::operation::{Body as Form, Rest};
@@ -164,6 +164,15 @@ fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
 }
 
 fn respond<Res: Message>(rest: &Rest, message: &Res, path: &[(String, String)]) -> Response {
+    let mut response = representation(rest, message, path);
+    // Responses with tokens and other secrets are kept nowhere (RFC 6749, section 5.1). What is read states nothing: keys are cached.
+    if rest.method.as_str() != "GET" {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    response
+}
+
+fn representation<Res: Message>(rest: &Rest, message: &Res, path: &[(String, String)]) -> Response {
     let json = HeaderValue::from_static("application/json");
     if rest.created.is_none() && !rest.has_revision {
         let body = serde_json::to_vec(message).expect("a message can be written as JSON");

@@ -23,7 +23,6 @@ pub(super) struct Args<I: clap::Args> {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command<I: clap::Args> {
     /// Serves until SIGTERM.
-    #[command(alias = "server")]
     Serve {
         /// Serves one half only: `api` is REST and gRPC, `web` is the pages.
         #[arg(long, value_name = "HALF")]

@@ -251,7 +251,7 @@ fn a_backend_that_comes_back_starts_slowly() {
     let returned = |slow_start_ms: u32| {
         let address = fresh_address();
         let lines = format!(
-            "check = {{ kind = \"tcp\", interval_ms = 250, rise = 1, fall = 1 }}\nslow_start_ms = {slow_start_ms}\neject_after = 0"
+            "check = {{ kind = \"tcp\", interval_ms = 500, timeout_ms = 500, rise = 1, fall = 1 }}\nslow_start_ms = {slow_start_ms}\neject_after = 0"
         );
         let proxy = among(&[steady.address(), address], &lines);
         wait_health(&client(&proxy), address, Health::Down);
