@@ -219,12 +219,15 @@ impl Name {
             let count = text.chars().count();
             // A very long text is not repeated in full.
             let start = text.chars().take(MAX_BYTES).collect::<String>();
-            return wrong(format!("`{start}` has {count} characters; expected 1 to {MAX_BYTES}"));
+            return wrong(format!(
+                "`{}` has {count} characters; expected 1 to {MAX_BYTES}",
+                start.escape_debug()
+            ));
         }
         let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if let Some(odd) = text.chars().find(|c| !is_word(*c) && !BETWEEN.contains(c)) {
             let expected = "expected lowercase letters, digits and `-`, `_`, `.` or `@` between them";
-            return wrong(format!("`{text}` contains {odd:?}; {expected}"));
+            return wrong(format!("`{}` contains {odd:?}; {expected}", text.escape_debug()));
         }
         if !text.starts_with(is_word) || !text.ends_with(is_word) {
             return wrong(format!("`{text}` must begin and end with a letter or a digit"));
