@@ -65,6 +65,9 @@ impl Log {
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            // A line that cannot be written (a full disk, a pipe whose reader has gone) would be reported on standard error too,
+            // by a macro that panics there.
+            .log_internal_errors(false)
             .with_ansi(terminal);
         match self.format {
             Format::Json => builder.json().init(),

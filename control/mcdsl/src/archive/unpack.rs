@@ -249,7 +249,7 @@ impl Unpacker<'_> {
                     .map_err(io("give its owner to"))?;
             }
             directory.set_times(times(head)).map_err(io("set the time of"))?;
-            let mode = Permissions::from_mode(head.mode & 0o7777);
+            let mode = Permissions::from_mode(head.mode & 0o777);
             directory.set_permissions(mode).map_err(io("set the mode of"))?;
         }
         Ok(Unpacked { entries: self.seen.len() as u64, bytes: self.bytes, owners_kept: self.owners })

@@ -370,6 +370,10 @@ async fn explain<H: PolicyHost + ?Sized>(
             format!("There is no account `{name}` here; state `account_type` and `roles` to describe one.");
         return Err(Problem { field: Some("account".to_owned()), ..Problem::not_found(detail) });
     };
+    if request.resource.len() > MAX_RESOURCE_BYTES {
+        let problem = format!("has {} bytes; expected at most {MAX_RESOURCE_BYTES}", request.resource.len());
+        return Err(Problem::field("resource", problem));
+    }
     let use_registered = given.is_empty() && request.registered_tags.unwrap_or(true);
     let resource_tags = if use_registered { registered_tags } else { given.into_iter().collect() };
     let question =
@@ -379,6 +383,9 @@ async fn explain<H: PolicyHost + ?Sized>(
     let tags = resource_tags.iter().map(ToString::to_string).collect();
     Ok(explanation_message(policy, policy.explain(&question), tags))
 }
+
+/// A longer name of a resource is refused: matching takes time that grows with its length, for each pattern.
+const MAX_RESOURCE_BYTES: usize = 1024;
 
 fn operation(spec: &PolicySpec, word: Option<&str>) -> Result<&'static str, Problem> {
     let known = || super::explain::list(spec.operations.iter().map(|word| format!("`{word}`")), "or");

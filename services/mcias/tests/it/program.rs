@@ -127,6 +127,21 @@ fn systemd_is_notified_of_readiness_reloads_and_the_end() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_stops_nothing() {
+    let mut mcias = Mcias::start_with("[log]\naccess = true", &[]);
+    mcias.stop();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut server = mcias.command(&["serve"]).stderr(full).spawn().unwrap();
+    clock::wait_until("the server to listen", || std::net::TcpStream::connect(mcias.rest).is_ok());
+    for _ in 0..3 {
+        assert_eq!(mcias.ask("GET", "/healthz", "", &serde_json::Value::Null).status, 200);
+    }
+    assert_eq!(server.try_wait().unwrap(), None, "it runs on");
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
 fn reflection_v1alpha_and_health_watch_answer_and_the_end_is_seen() {
     requires!("python3");
     let mcias = Mcias::start();

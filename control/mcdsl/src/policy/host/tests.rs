@@ -260,6 +260,8 @@ async fn an_explanation_is_of_what_the_service_knows() {
         "operation"
     );
     assert_eq!(field(registry.explain(|request| request.resource.clear()).await), "resource");
+    let long = "a".repeat(1025);
+    assert_eq!(field(registry.explain(|request| request.resource = long).await), "resource");
     assert_eq!(field(registry.explain(|request| request.roles = vec!["user".to_owned()]).await), "roles");
     registry.knows_accounts = false;
     assert_eq!(field(registry.explain(|_| ()).await), "account");
