@@ -1,9 +1,10 @@
 //! A service's database with its audit log: each change is written in one transaction with its entry, and each refusal is written before it is
 //! answered.
 //!
-//! A change consumes a [`Permit`], by way of the [`Event`] that it becomes. Refusals of the same account, action and reason are coalesced: the
-//! first is written, those of the next ten minutes are counted and written as one entry, so that nobody fills the disk by being refused. A change
-//! that changes nothing has no entry.
+//! A change consumes a [`Permit`], by way of the [`Event`] that it becomes. Refusals of the same account, action and reason are coalesced by their
+//! target and source: the first is written, those of the next ten minutes are counted and written as one entry, and beyond
+//! a number of targets and sources all others are one more, so that nobody fills the disk by being refused. A change that changes nothing has
+//! no entry.
 
 mod api;
 mod chain;
@@ -249,18 +250,22 @@ impl AuditedDatabase {
     /// Records a refusal. Returns the problem to answer with: another one where that cannot be written.
     pub async fn refuse(&self, event: impl Into<Event>, problem: Problem) -> Problem {
         let mut event: Event = event.into();
-        if event.detail.is_empty() {
-            problem.reason.clone_into(&mut event.detail);
-        }
+        event.detail = match event.detail.as_str() {
+            "" => problem.reason.to_owned(),
+            detail => format!("{}; {detail}", problem.reason),
+        };
         let entry = event.entry(&self.service, self.clock.unix_ms(), Outcome::Refused);
         // Where the caller is not known, it is about its target: whose token was used, who logs in.
         let account = if entry.actor == "-" { &entry.target } else { &entry.actor };
-        let key = Refusal { account: account.clone(), action: event.action, reason: entry.detail.clone() };
-        if !self.refusals().is_due(key, &entry, self.clock.elapsed()) {
+        let kind = Refusal { account: account.clone(), action: event.action, reason: problem.reason };
+        if !self.refusals().is_due(kind.clone(), &entry, self.clock.elapsed()) {
             return problem;
         }
-        let written = self.db.write(move |db| store::append(db, entry).map_err(Fault::from)).await;
-        written.err().map_or(problem, |error| self.problem(error))
+        let append = entry.clone();
+        let written = self.db.write(move |db| store::append(db, append).map_err(Fault::from)).await;
+        let Err(error) = written else { return problem };
+        self.refusals().not_written(kind, entry, self.clock.elapsed());
+        self.problem(error)
     }
 
     /// Writes the refusals that were only counted: each ten minutes, and at the end.
@@ -272,13 +277,14 @@ impl AuditedDatabase {
         if due.is_empty() {
             return Ok(());
         }
+        let entries: Vec<_> = due.iter().map(|counted| Entry { at_ms, ..counted.entry() }).collect();
         let write = move |db: &Connection| {
-            due.into_iter().try_for_each(|mut entry| {
-                entry.at_ms = at_ms;
-                store::append(db, entry).map_err(Fault::from)
-            })
+            entries.into_iter().try_for_each(|entry| store::append(db, entry).map_err(Fault::from))
         };
-        self.db.write(write).await.map_err(|error| self.problem(error))
+        self.db.write(write).await.map_err(|error| {
+            self.refusals().count_on(due, self.clock.elapsed());
+            self.problem(error)
+        })
     }
 
     /// Records a refusal that [`crate::permit::authorize`] decides.
@@ -312,7 +318,11 @@ pub const REFUSALS_WINDOW: Duration = Duration::from_secs(600);
 #[must_use]
 pub fn storage(error: &DbError) -> Problem {
     match error {
-        DbError::Full(_) | DbError::ReadOnly(_) | DbError::Closed(_) | DbError::InUse(_) => {
+        DbError::Full(_)
+        | DbError::ReadOnly(_)
+        | DbError::Closed(_)
+        | DbError::InUse(_)
+        | DbError::Io { .. } => {
             tracing::error!(error = crate::chain(error), "the database cannot be written");
             let detail = "Storage is unavailable; the change was not made. Retry later.";
             Problem::new(Kind::Unavailable, "storage", detail)

@@ -25,6 +25,7 @@ use http::{HeaderMap, Method};
 use mc_api::operation::{Need, Operation};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
 use crate::context::{Principal, RequestContext};
 use crate::http::{Caller, Dialect, Limits};
@@ -285,6 +286,12 @@ async fn admit<S: Authority>(
         context.principal = Principal::Account(identity);
     }
     authorize(&**service, context, access, target).await
+}
+
+/// Whether a body took so long to arrive that its caller is looked at again: meanwhile their token may have been revoked, or a policy may deny
+/// them.
+fn is_stale(began: Instant) -> bool {
+    began.elapsed() > Duration::from_secs(1)
 }
 
 /// What comes of a request within its time.

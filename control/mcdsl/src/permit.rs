@@ -4,6 +4,7 @@
 //! A permit is for one operation with all its targets. It comes from [`authorize`], which evaluates what the operation needs; or, for what
 //! no request asks for, from [`Permit::for_job`] and [`Permit::for_local_user`], which can be searched for.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mc_api::operation::{Need, Operation};
@@ -222,15 +223,19 @@ impl Permit {
     /// The same permission, for a client whose address the calling service vouches for.
     ///
     /// # Errors
-    /// The caller is not a service.
-    pub fn on_behalf_of(mut self, client: std::net::IpAddr) -> Result<Self, Problem> {
+    /// The caller is not a service, or nobody has this address.
+    pub fn on_behalf_of(mut self, client: IpAddr) -> Result<Self, Problem> {
         let is_service =
             self.identity().is_some_and(|identity| identity.account.account_type() == AccountType::System);
         if !is_service {
             let detail = "Only a system account states the address of its client: leave it out.";
             return Err(Problem::field("client_address", detail));
         }
-        self.context.client.set_ip(client.to_canonical());
+        let client = client.to_canonical();
+        if client.is_unspecified() || client.is_multicast() || client == IpAddr::from([255; 4]) {
+            return Err(Problem::field("client_address", format!("`{client}` is no client's address")));
+        }
+        self.context.client.set_ip(client);
         Ok(self)
     }
 

@@ -47,9 +47,16 @@ pub struct PolicySpec {
     pub separators: &'static str,
     /// Whether people with role `admin` are allowed everything, whatever the rules say.
     pub admin_bypass: bool,
-    /// A policy with more rules is invalid: each decision may look at every rule.
+    /// A policy with more rules is invalid: each decision may look at every rule, and at every entry of their lists, of which there may be
+    /// [`ENTRIES_PER_RULE`] for each of these.
     pub max_rules: usize,
 }
+
+/// Entries of lists that a policy may have, on average, for each rule that it may have.
+pub const ENTRIES_PER_RULE: usize = 4;
+
+/// Entries of one list of a rule. What has more in common is better said by a pattern or a tag.
+pub const MAX_ENTRIES_PER_LIST: usize = 200;
 
 /// A word, for one and for many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,11 +174,28 @@ impl Policy {
     /// Makes a document ready to decide.
     ///
     /// # Errors
-    /// Returns an error if there are too many rules, or two of the same name.
+    /// Returns an error if there are too many rules or entries of their lists, or two rules of the same name.
     pub fn new(spec: &'static PolicySpec, document: Document) -> Result<Self, InvalidField> {
         let Document { default, mut rules } = document;
         if rules.len() > spec.max_rules {
             let problem = format!("there are {} rules; a policy has at most {}", rules.len(), spec.max_rules);
+            return Err(InvalidField { field: "rules".to_owned(), problem });
+        }
+        let max_entries = spec.max_rules * ENTRIES_PER_RULE;
+        let mut entries = 0;
+        for (index, rule) in rules.iter().enumerate() {
+            for (list, length) in rule.lists() {
+                entries += length;
+                if length > MAX_ENTRIES_PER_LIST {
+                    let problem =
+                        format!("there are {length} entries; a list has at most {MAX_ENTRIES_PER_LIST}");
+                    return Err(InvalidField { field: format!("rules[{index}].{list}"), problem });
+                }
+            }
+        }
+        if entries > max_entries {
+            let problem =
+                format!("their lists have {entries} entries together; a policy has at most {max_entries}");
             return Err(InvalidField { field: "rules".to_owned(), problem });
         }
         let mut names = BTreeSet::new();
@@ -208,12 +232,36 @@ impl Policy {
         &self.rules
     }
 
+    /// How much work a decision is at most: rules, entries of their lists, and tokens of patterns.
+    fn work(&self) -> usize {
+        self.rules.iter().map(Rule::work).sum()
+    }
+
     fn is_bypassed(&self, question: &Question<'_>) -> bool {
         self.spec.admin_bypass && question.account.roles().has(Role::Admin)
     }
 }
 
 impl Rule {
+    /// Its lists by their names, with their lengths.
+    fn lists(&self) -> [(&'static str, usize); 6] {
+        [
+            ("roles", self.roles.len()),
+            ("account_types", self.account_types.len()),
+            ("accounts", self.accounts.len()),
+            ("resources", self.resources.len()),
+            ("resource_tags", self.resource_tags.len()),
+            ("operations", self.operations.len()),
+        ]
+    }
+
+    fn work(&self) -> usize {
+        let patterns = self.resources.iter().chain(&self.operations).map(Pattern::work);
+        let others =
+            self.roles.len() + self.account_types.len() + self.accounts.len() + self.resource_tags.len();
+        1 + others + patterns.sum::<usize>()
+    }
+
     /// Whether the rule is about this question.
     #[must_use]
     pub fn matches(&self, spec: &PolicySpec, question: &Question<'_>) -> bool {

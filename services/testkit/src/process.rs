@@ -92,6 +92,19 @@ impl Process {
         kill(pid, signal).ok();
     }
 
+    /// Whether each of its threads is stopped, as by SIGSTOP: a signal is sent before it has an effect.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).into_iter().flatten();
+        let states: Vec<_> = threads
+            .flatten()
+            .filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok())
+            // The state follows the name, which is in parentheses and may contain any character.
+            .filter_map(|stat| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()))
+            .collect();
+        !states.is_empty() && states.iter().all(|state| *state == 'T')
+    }
+
     /// Whether it has ended, and how.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")

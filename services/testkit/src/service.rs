@@ -192,12 +192,14 @@ impl Service {
         }
     }
 
-    /// Stops the server's threads: its sockets stay, and nobody answers.
+    /// Stops the server's threads: its sockets stay, and nobody answers. When this returns, none of them runs any more.
     ///
     /// # Panics
     /// It does not run.
     pub fn pause(&self) {
-        self.process().signal(Signal::SIGSTOP);
+        let process = self.process();
+        process.signal(Signal::SIGSTOP);
+        clock::wait_until("the server's threads stop", || process.is_stopped());
     }
 
     /// Lets a paused server go on.

@@ -304,6 +304,40 @@ fn what_reaches_out_is_refused_and_nothing_is_left() {
     assert_eq!(left, 0);
 }
 
+/// A header with a name that follows it, as GNU's tar and pax write long ones.
+fn with_name(kind: EntryType, name: &[u8]) -> Vec<u8> {
+    let mut out = tar::Builder::new(Vec::new());
+    for (kind, text) in [(EntryType::Directory, &b""[..]), (kind, name), (EntryType::Regular, b"")] {
+        let mut header = Header::new_gnu();
+        header.set_path("./").unwrap();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(LONG_AGO);
+        header.set_size(text.len() as u64);
+        header.set_cksum();
+        out.append(&header, text).unwrap();
+    }
+    out.into_inner().unwrap()
+}
+
+#[test]
+fn a_name_takes_no_more_memory_than_a_name() {
+    let check = |kind, name: &[u8]| {
+        let (done, left) = unpack_tar(&with_name(kind, name), LIMIT);
+        assert_eq!(left, usize::from(done.is_ok()));
+        done.map_err(|error| error.to_string())
+    };
+    let long = "a".repeat(16 << 20);
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let error = check(kind, long.as_bytes()).unwrap_err();
+        assert!(error.contains("a name longer than any system's"), "{kind:?}: {error}");
+    }
+    assert_eq!(check(EntryType::GNULongName, "b".repeat(200).as_bytes()).unwrap().entries, 2);
+    assert_eq!(check(EntryType::XHeader, b"15 path=longer\n").unwrap().entries, 2);
+}
+
 #[test]
 fn who_runs_a_file_is_not_the_archive_s_to_say() {
     let entries = [(EntryType::Directory, "./", ""), (EntryType::Regular, "x", "x")];

@@ -1,11 +1,13 @@
 //! Unpacks an untrusted archive.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, syncfs, utimensat};
@@ -52,6 +54,7 @@ pub fn unpack(
         archive,
         limit,
         seen: HashMap::new(),
+        names_left: MAX_NAMES,
         directories: Vec::new(),
         owners: rustix::process::geteuid().is_root(),
         bytes: 0,
@@ -97,6 +100,8 @@ struct Unpacker<'a> {
     limit: u64,
     /// Paths created so far, and whether each is a directory.
     seen: HashMap<PathBuf, bool>,
+    /// How much memory the names of further entries may take.
+    names_left: usize,
     /// In the order of creation: parents before their entries.
     directories: Vec<Head>,
     owners: bool,
@@ -107,12 +112,18 @@ struct Unpacker<'a> {
 impl Unpacker<'_> {
     fn all(&mut self, file: File) -> Result<(), ArchiveError> {
         let decoder = Decoder::new(file).map_err(|error| self.damaged(error))?;
-        let bounded = Bounded { inner: BufReader::new(decoder), left: self.limit };
-        let mut archive = Archive::new(bounded);
-        for entry in archive.entries().map_err(|error| self.damaged(error))? {
+        let head_left = Rc::new(Cell::new(None));
+        let inner = BufReader::new(decoder);
+        let mut archive = Archive::new(Bounded { inner, left: self.limit, head_left: Rc::clone(&head_left) });
+        let mut entries = archive.entries().map_err(|error| self.damaged(error))?;
+        loop {
+            head_left.set(Some(MAX_HEAD));
+            let Some(entry) = entries.next() else { break };
+            head_left.set(None);
             let mut entry = entry.map_err(|error| self.damaged(error))?;
             self.entry(&mut entry)?;
         }
+        head_left.set(None);
         if self.seen.is_empty() {
             let error = io::Error::new(io::ErrorKind::InvalidData, "it is empty");
             return Err(self.damaged(error));
@@ -192,6 +203,10 @@ impl Unpacker<'_> {
         let owner = (number(header.uid())?, number(header.gid())?);
         let mode = header.mode().map_err(|error| self.damaged(error))?;
         let mtime = header.mtime().map_err(|error| self.damaged(error))?;
+        self.names_left = self
+            .names_left
+            .checked_sub(path.as_os_str().len() + 100)
+            .ok_or_else(|| refused(raw, "comes after more entries than a service's directory has"))?;
         self.seen.insert(path.clone(), directory);
         Ok(Head { path, mode, owner, mtime })
     }
@@ -256,6 +271,14 @@ impl Unpacker<'_> {
     }
 
     fn damaged(&self, source: io::Error) -> ArchiveError {
+        if source.kind() == io::ErrorKind::InvalidInput
+            && source.get_ref().is_some_and(|inner| inner.is::<LongHead>())
+        {
+            return ArchiveError::Refused {
+                entry: "an entry".to_owned(),
+                why: "has a name longer than any system's",
+            };
+        }
         if source.kind() == io::ErrorKind::FileTooLarge {
             return ArchiveError::TooLarge(self.limit);
         }
@@ -272,15 +295,33 @@ fn refused(entry: &Path, why: &'static str) -> ArchiveError {
     ArchiveError::Refused { entry: shown(entry), why }
 }
 
+/// What is read for the head of an entry, its long names and extended attributes, which are kept in memory.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Bytes of names of all entries, with what it takes to keep one: a million entries and more.
+const MAX_NAMES: usize = 256 << 20;
+
+/// The head of an entry is longer than [`MAX_HEAD`].
+#[derive(Debug, thiserror::Error)]
+#[error("the head of an entry is too long")]
+struct LongHead;
+
 /// At most so many bytes; more is a failure, not the end.
 struct Bounded<R> {
     inner: R,
     left: u64,
+    /// While the head of an entry is read: bytes that are left for it.
+    head_left: Rc<Cell<Option<usize>>>,
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
+        if let Some(left) = self.head_left.get() {
+            let left = left.checked_sub(count);
+            self.head_left
+                .set(Some(left.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, LongHead))?));
+        }
         match self.left.checked_sub(count as u64) {
             Some(left) => {
                 self.left = left;

@@ -113,26 +113,86 @@ async fn a_caller_who_is_no_longer_valid_changes_nothing() {
 #[tokio::test]
 async fn refusals_of_one_kind_are_coalesced() {
     let log = log();
-    for round in 0..100 {
-        log.refuse(&format!("thing {round}"), "forbidden").await;
+    for _ in 0..100 {
+        log.refuse("thing", "forbidden").await;
     }
     log.refuse("thing", "denied-by-policy").await;
     assert_eq!(
         log.entries(ListAuditRequest::default()).await,
-        ["thing.remove refused thing denied-by-policy", "thing.remove refused thing 0 forbidden"]
+        ["thing.remove refused thing denied-by-policy", "thing.remove refused thing forbidden"]
     );
     log.db.write_refusals(false).await.unwrap();
     assert_eq!(log.entries(ListAuditRequest::default()).await.len(), 2);
     log.clock.pass(REFUSALS_WINDOW);
     // Counted until it is written, however late that is.
-    log.refuse("thing 100", "forbidden").await;
+    log.refuse("thing", "forbidden").await;
     log.db.write_refusals(false).await.unwrap();
     assert_eq!(
         log.entries(ListAuditRequest::default()).await[0],
-        "thing.remove refused thing 100 forbidden (100 times)"
+        "thing.remove refused thing forbidden (100 times)"
     );
-    log.refuse("thing 101", "forbidden").await;
-    assert_eq!(log.entries(ListAuditRequest::default()).await[0], "thing.remove refused thing 101 forbidden");
+    log.refuse("thing", "forbidden").await;
+    assert_eq!(log.entries(ListAuditRequest::default()).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_refusal_keeps_its_reason_beside_its_details_and_its_target_beside_others() {
+    let log = log();
+    let event =
+        Event::of(RequestContext::of_job("test"), "thing.remove").with_target("a").with_detail("for mcr");
+    log.db.refuse(event, Problem::new(Kind::Forbidden, "denied-by-policy", "No.")).await;
+    log.refuse("a", "forbidden").await;
+    log.refuse("b", "forbidden").await;
+    assert_eq!(
+        log.entries(ListAuditRequest::default()).await,
+        [
+            "thing.remove refused b forbidden",
+            "thing.remove refused a forbidden",
+            "thing.remove refused a denied-by-policy; for mcr"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn refusals_that_cannot_be_written_are_written_later() {
+    let log = log();
+    log.refuse("a", "forbidden").await;
+    log.refuse("a", "forbidden").await;
+    let fail = |is_failing: bool| {
+        let change = if is_failing {
+            "CREATE TEMP TRIGGER fail BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'disk'); END"
+        } else {
+            "DROP TRIGGER fail"
+        };
+        log.db.database().write(move |db| db.execute_batch(change))
+    };
+    fail(true).await.unwrap();
+    log.clock.pass(REFUSALS_WINDOW);
+    log.db.write_refusals(false).await.unwrap_err();
+    // Neither is one that nobody has seen yet.
+    let event = Event::of(RequestContext::of_job("test"), "thing.remove").with_target("b");
+    let problem = log.db.refuse(event, Problem::new(Kind::Forbidden, "forbidden", "No.")).await;
+    assert_eq!(problem.kind, Kind::Internal);
+    fail(false).await.unwrap();
+    log.refuse("a", "forbidden").await;
+    log.db.write_refusals(true).await.unwrap();
+    let mut entries = log.entries(ListAuditRequest::default()).await;
+    entries.sort();
+    assert_eq!(
+        entries,
+        [
+            "thing.remove refused a forbidden",
+            "thing.remove refused a forbidden (2 times)",
+            "thing.remove refused b forbidden"
+        ]
+    );
+}
+
+#[test]
+fn a_disk_that_fails_is_storage() {
+    let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(778), None);
+    let problem = storage(&DbError::sqlite(std::path::Path::new("test.db"), error));
+    assert_eq!((problem.kind, problem.reason), (Kind::Unavailable, "storage"));
 }
 
 #[tokio::test]

@@ -109,6 +109,9 @@ impl DbError {
             }
             ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen => Self::ReadOnly(path),
             ErrorCode::DiskFull => Self::Full(path),
+            ErrorCode::SystemIoFailure => {
+                Self::Io { doing: "read or write", path, source: Arc::new(io::Error::other(source)) }
+            }
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::InUse(path),
             _ => Self::Sqlite { path, source: Arc::new(source) },
         }

@@ -112,7 +112,11 @@ fn read_form<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
 
 /// Whether the body is said to be of this kind, in UTF-8.
 pub(crate) fn is_kind(headers: &HeaderMap, expected: &str) -> Result<(), Problem> {
-    let told = headers.get(CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
+    let mut all = headers.get_all(CONTENT_TYPE).iter();
+    let told = all.next().map_or("", |kind| kind.to_str().unwrap_or("?"));
+    if all.next().is_some() {
+        return Err(Problem::field("content-type", "is given more than once"));
+    }
     let (kind, parameters) = told.split_once(';').unwrap_or((told, ""));
     let charset = parameters.trim().to_ascii_lowercase();
     let is_utf8 = matches!(charset.as_str(), "" | "charset=utf-8" | "charset=\"utf-8\"");

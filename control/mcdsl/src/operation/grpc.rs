@@ -1,20 +1,25 @@
-//! An operation by gRPC: admission by the call's metadata, then its one message, then the response.
+//! An operation by gRPC: admission by the call's metadata, then its one message, then the response, within the time that the client waits for it.
 
 use std::io::Cursor;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
+use axum::response::IntoResponse as _;
 use axum::response::Response;
 use futures_util::{Stream, StreamExt as _};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use http_body_util::Full;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic_prost::ProstCodec;
 
-use super::{Message, Shared, admit, source, within};
+use super::{Message, Shared, admit, is_stale, source, within};
 use crate::http::{BodyLimits, CountedBytes, bearer, body};
 use crate::permit::{Access, Authority, Permit};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 pub(super) async fn unary<S, Req, Res, T, U, F>(shared: Arc<Shared<S, T, U>>, request: Request) -> Response
 where
@@ -26,7 +31,14 @@ where
     F: Future<Output = Result<Res, Problem>> + Send + 'static,
 {
     let max = shared.limits.body.max_bytes;
-    let answered = within(shared.limits.time, false, async {
+    if !is_grpc(request.headers()) {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
+    let time = match client_timeout(request.headers()) {
+        Ok(timeout) => timeout.map_or(shared.limits.time, |timeout| timeout.min(shared.limits.time)),
+        Err(problem) => return Status::from(problem).into_http(),
+    };
+    let answered = within(time, false, async {
         let (permit, request) = admitted(&shared, request).await?;
         let call = Call::new(&shared, permit);
         let service = tower::service_fn(move |request: tonic::Request<Req>| {
@@ -54,7 +66,14 @@ where
     St: Stream<Item = Result<Res, Problem>> + Send + 'static,
 {
     let max = shared.limits.body.max_bytes;
-    let answered = within(shared.limits.time, false, async {
+    if !is_grpc(request.headers()) {
+        return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
+    }
+    let time = match client_timeout(request.headers()) {
+        Ok(timeout) => timeout.map_or(shared.limits.time, |timeout| timeout.min(shared.limits.time)),
+        Err(problem) => return Status::from(problem).into_http(),
+    };
+    let answered = within(time, false, async {
         let (permit, request) = admitted(&shared, request).await?;
         let call = Call::new(&shared, permit);
         let service = tower::service_fn(move |request: tonic::Request<Req>| {
@@ -94,16 +113,53 @@ impl<S, T, U> Call<S, T, U> {
     }
 }
 
-/// Admits a call, then reads its body.
+/// Whether it is a call of gRPC at all; if not, it is answered by HTTP's status 415 (the protocol's specification, "Requests").
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+}
+
+/// How long the client waits: up to eight digits and a unit (the protocol's specification, "Timeout").
+fn client_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let parse = || {
+        let (digits, unit) = value.to_str().ok()?.split_at_checked(value.len().checked_sub(1)?)?;
+        let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8 && !digits.starts_with('+'))?;
+        Some(match unit {
+            "H" => Duration::from_secs(count * 3600),
+            "M" => Duration::from_secs(count * 60),
+            "S" => Duration::from_secs(count),
+            "m" => Duration::from_millis(count),
+            "u" => Duration::from_micros(count),
+            "n" => Duration::from_nanos(count),
+            _ => return None,
+        })
+    };
+    let wrong = || Problem::field("grpc-timeout", "must be up to eight digits and a unit: `5S`");
+    parse().map(Some).ok_or_else(wrong)
+}
+
+/// Admits a call, then reads its body: one message.
 async fn admitted<S: Authority, T, U>(
     shared: &Shared<S, T, U>,
     request: Request,
 ) -> Result<(Permit, http::Request<Full<Cursor<CountedBytes>>>), Problem> {
     let (parts, body) = request.into_parts();
-    let permit =
-        admit(&shared.service, Access::from(shared.operation), bearer, &parts, String::new()).await?;
-    // A message has five bytes before it.
-    let limits = BodyLimits { max_bytes: shared.limits.body.max_bytes + 5, ..shared.limits.body };
+    let access = Access::from(shared.operation);
+    let mut permit = admit(&shared.service, access, bearer, &parts, String::new()).await?;
+    let limits = BodyLimits { max_bytes: shared.limits.body.max_bytes + PREFIX_BYTES, ..shared.limits.body };
+    let began = Instant::now();
     let bytes = body::read(body, &parts.headers, source(&parts), &limits, &shared.limits.budget).await?;
+    if is_stale(began) {
+        permit = admit(&shared.service, access, bearer, &parts, String::new()).await?;
+    }
+    let length = bytes.first_chunk().map(|[_, length @ ..]: &[u8; PREFIX_BYTES]| u32::from_be_bytes(*length));
+    if length.is_none_or(|length| bytes.len() - PREFIX_BYTES != length as usize) {
+        let detail = "A call has one message, and it has the length that its prefix states.";
+        return Err(Problem::new(Kind::Invalid, "malformed", detail));
+    }
     Ok((permit, http::Request::from_parts(parts, Full::new(Cursor::new(bytes)))))
 }
+
+/// Before each message: whether it is compressed, and its length (the protocol's specification, "Length-Prefixed-Message").
+const PREFIX_BYTES: usize = 5;

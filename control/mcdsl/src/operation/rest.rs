@@ -11,9 +11,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use mc_api::operation::{Body as Form, Rest};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::json::Fields;
-use super::{Message, Shared, admit, source, within};
+use super::{Message, Shared, admit, is_stale, source, within};
 use crate::http::{bearer, body, is_kind};
 use crate::permit::{Access, Authority, Permit};
 use crate::problem::{Kind, Problem};
@@ -103,7 +104,7 @@ where
     let named = shared.operation.target.and_then(|target| path.iter().find(|(name, _)| name == target));
     let target = named.map(|(_, value)| value.clone()).unwrap_or_default();
     let access = Access::from(shared.operation);
-    let mut permit = admit(&shared.service, access, bearer, &parts, target).await?;
+    let mut permit = admit(&shared.service, access, bearer, &parts, target.clone()).await?;
     let mut fields = Fields::default();
     fields.add_parameters(rest, path.clone())?;
     let query =
@@ -112,9 +113,13 @@ where
     // Counted until the request is read into its type.
     let mut counted = None;
     if rest.body != Form::None {
+        let began = Instant::now();
         let bytes =
             body::read(body, &parts.headers, source(&parts), &shared.limits.body, &shared.limits.budget)
                 .await?;
+        if is_stale(began) {
+            permit = admit(&shared.service, access, bearer, &parts, target).await?;
+        }
         match rest.body {
             _ if bytes.is_empty() && !parts.headers.contains_key(CONTENT_TYPE) => {}
             Form::Form => {
@@ -128,7 +133,10 @@ where
         }
         counted = Some(bytes);
     }
-    let if_match = if rest.takes_revision { if_match(&parts.headers)? } else { None };
+    let if_match = if_match(&parts.headers)?;
+    if if_match.is_some() && !rest.takes_revision {
+        return Err(Problem::field("if-match", "is of no use here: this operation takes no revision"));
+    }
     if let Some(revision) = if_match {
         match fields.revision() {
             None => fields.add("revision".to_owned(), revision.into())?,
@@ -158,8 +166,9 @@ fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
         return Err(wrong());
     }
     let text = value.to_str().map_err(|_error| wrong())?.trim();
-    let number =
-        text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).and_then(|text| text.parse().ok());
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).ok_or_else(wrong)?;
+    // Tags are compared as texts: `07` is none of ours.
+    let number = text.parse().ok().filter(|number: &i64| number.to_string() == text);
     number.map(Some).ok_or_else(wrong)
 }
 

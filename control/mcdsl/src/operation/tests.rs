@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -19,17 +20,22 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+use super::json::Fields;
 use super::*;
 use crate::clock::Clock;
 use crate::http::{BodyBudget, BodyLimits, middleware as wrap};
 use crate::identity::{Account, Identity, Name, Role};
 
 #[derive(Debug)]
-struct Service(Name);
+struct Service {
+    name: Name,
+    /// Whether the token that is good once has been used.
+    used: AtomicBool,
+}
 
 impl Authority for Service {
     fn service(&self) -> &Name {
-        &self.0
+        &self.name
     }
 
     async fn authenticate(
@@ -40,6 +46,7 @@ impl Authority for Service {
         let roles = match token.expose() {
             "admin" => vec![Role::Admin],
             "user" => vec![Role::User],
+            "once" if !self.used.swap(true, Ordering::Relaxed) => vec![Role::Admin],
             _ => return Err(Problem::unauthenticated("The token is invalid.")),
         };
         Ok(Arc::new(Identity {
@@ -73,7 +80,10 @@ fn account(name: &str, revision: i64) -> Message {
 fn table() -> Routes {
     let body = BodyLimits { max_bytes: 1000, ..BodyLimits::SMALL };
     let limits = Limits { time: Duration::from_secs(5), body, budget: BodyBudget::new(1_000_000) };
-    let mut table = RouteTable::new(Arc::new(Service(Name::parse("test").unwrap())), limits);
+    let mut table = RouteTable::new(
+        Arc::new(Service { name: Name::parse("test").unwrap(), used: AtomicBool::new(false) }),
+        limits,
+    );
     table.unary(
         &CREATE_ACCOUNT,
         |r: &CreateAccountRequest| r.name.clone(),
@@ -211,12 +221,91 @@ async fn an_edit_states_its_revision() {
     assert_eq!(put("\"6\"", body).await.status, StatusCode::PRECONDITION_FAILED);
     assert_eq!(put("\"7\"", r#"{"enabled":true,"revision":7}"#).await.status, StatusCode::OK);
     assert_eq!(put("\"7\"", r#"{"enabled":true,"revision":6}"#).await.body["field"], "revision");
-    for tag in ["7", "*", "\"x\"", "W/\"7\""] {
+    for tag in ["7", "*", "\"x\"", "W/\"7\"", "\"+7\"", "\"07\""] {
         assert_eq!(put(tag, body).await.body["field"], "if-match", "{tag}");
     }
     let stale = ask("PUT", "/v1/accounts/ada", r#"{"enabled":true,"revision":6}"#).await;
     assert_eq!(stale.status, StatusCode::CONFLICT);
     assert_eq!(ask("GET", "/v1/accounts/ada", "").await.headers["etag"], "\"7\"");
+}
+
+#[tokio::test]
+async fn a_revision_is_refused_where_none_is_compared() {
+    let list = request("GET", "/v1/accounts?limit=7", "").header("if-match", "\"7\"").body(Body::empty());
+    assert_eq!(send(list.unwrap()).await.body["field"], "if-match");
+}
+
+#[tokio::test]
+async fn a_content_type_given_twice_is_refused() {
+    let body = r#"{"enabled":true,"revision":7}"#;
+    let put = request("PUT", "/v1/accounts/ada", body).header("content-type", "text/plain").body(body.into());
+    assert_eq!(send(put.unwrap()).await.body["field"], "content-type");
+}
+
+#[test]
+fn a_body_does_not_grow_in_memory() {
+    let read = |body: &str| Fields::default().add_json(body.as_bytes()).map_err(|problem| problem.detail);
+    let objects = |count: usize| format!(r#"{{"a":[{}]}}"#, vec!["{\"\":0}"; count].join(","));
+    assert_eq!(read(&objects(20_000)), Ok(()));
+    assert!(read(&objects(30_000)).unwrap_err().contains("too many values"));
+    let numbers = |count: usize| format!(r#"{{"a":[{}]}}"#, vec!["0"; count].join(","));
+    assert_eq!(read(&numbers(400_000)), Ok(()));
+    assert!(read(&numbers(500_000)).unwrap_err().contains("too many values"));
+}
+
+/// A body that takes its time, after which the token is another one's.
+#[tokio::test(start_paused = true)]
+async fn the_caller_of_a_slow_body_is_looked_at_again() {
+    let message = GetAccountRequest { name: "ada".to_owned() }.encode_to_vec();
+    for (pause, status, code) in [(900, 200, "0"), (1100, 401, "16")] {
+        let slowly = |bytes: Vec<u8>| {
+            let frames = stream::once(async move {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                Ok::<_, Infallible>(Bytes::from(bytes))
+            });
+            Body::from_stream(frames)
+        };
+        let body = slowly(br#"{"enabled":true,"revision":7}"#.to_vec());
+        let put = request("PUT", "/v1/accounts/ada", "x").header("authorization", "Bearer once");
+        let mut put = put.body(body).unwrap();
+        put.headers_mut().insert("authorization", http::HeaderValue::from_static("Bearer once"));
+        assert_eq!(send(put).await.status.as_u16(), status, "{pause}");
+        let get = Request::post(GET_ACCOUNT.grpc_path).header("content-type", "application/grpc");
+        let get = get.header("authorization", "Bearer once").body(slowly(framed(&message))).unwrap();
+        let answer = wrapped(table().grpc).oneshot(get).await.unwrap();
+        let found = answer.headers().get("grpc-status").map_or("0", |code| code.to_str().unwrap()).to_owned();
+        assert_eq!(found, code, "{pause}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_takes_no_longer_than_its_client_waits() {
+    let message = GetAccountRequest { name: "slow".to_owned() }.encode_to_vec();
+    for (timeout, code) in
+        [("1S", "4"), ("100m", "4"), ("99999999H", "4"), ("1", "3"), ("S", "3"), ("+1S", "3")]
+    {
+        let call = Request::post(GET_ACCOUNT.grpc_path).header("content-type", "application/grpc");
+        let call = call.header("authorization", "Bearer admin").header("grpc-timeout", timeout);
+        let began = Instant::now();
+        let answer =
+            wrapped(table().grpc).oneshot(call.body(Body::from(framed(&message))).unwrap()).await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], code, "{timeout}");
+        // The time is the test's own.
+        assert!(timeout != "1S" || began.elapsed() == Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_grpc_is_told_so() {
+    for (kind, status) in
+        [("application/json", 415), ("application/grpc-web", 415), ("application/grpc+proto", 200)]
+    {
+        let message = GetAccountRequest { name: "ada".to_owned() }.encode_to_vec();
+        let call = Request::post(GET_ACCOUNT.grpc_path).header("content-type", kind);
+        let call = call.header("authorization", "Bearer admin").body(Body::from(framed(&message))).unwrap();
+        let answer = wrapped(table().grpc).oneshot(call).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{kind}");
+    }
 }
 
 #[tokio::test]
@@ -254,21 +343,27 @@ async fn the_body_of_a_caller_who_is_refused_is_not_read() {
     }
 }
 
-#[tokio::test]
-async fn a_call_of_grpc_has_one_message() {
-    let message = GetAccountRequest { name: "ada".to_owned() }.encode_to_vec();
+fn framed(message: &[u8]) -> Vec<u8> {
     let mut framed = vec![0];
     framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
     framed.extend(message);
+    framed
+}
+
+#[tokio::test]
+async fn a_call_of_grpc_has_one_message() {
+    let message = GetAccountRequest { name: "ada".to_owned() }.encode_to_vec();
+    let framed = framed(&message);
     let call = |body: Vec<u8>| {
         let request = Request::post(GET_ACCOUNT.grpc_path).header("content-type", "application/grpc");
         let request = request.header("authorization", "Bearer admin").body(Body::from(body)).unwrap();
         wrapped(table().grpc).oneshot(request)
     };
-    let body = call(framed).await.unwrap().into_body().collect().await.unwrap();
+    let body = call(framed.clone()).await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
     assert_eq!(Message::decode(&body.to_bytes()[5..]).unwrap(), account("ada", 7));
-    for malformed in [vec![], vec![0, 0, 0, 0, 9, 1], vec![0, 0, 0, 0, 1, 0xff]] {
+    let two = [framed.clone(), framed].concat();
+    for malformed in [vec![], vec![0, 0, 0, 0, 9, 1], vec![0, 0, 0, 0, 1, 0xff], two] {
         let answer = call(malformed).await.unwrap();
         assert_ne!(answer.headers().get("grpc-status").map(|code| code == "0"), Some(true));
     }

@@ -1,6 +1,6 @@
 //! The operations of `metacircular.policy.v1` for a service that says what its policy is about.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -13,7 +13,9 @@ use super::messages::{
     warning_messages,
 };
 use super::store::{self, Revision, Stored};
-use super::{Document, InvalidField, Policy, PolicySpec, Question, Reference, decision_changes, diff};
+use super::{
+    Document, InvalidField, Policy, PolicySpec, Question, Reference, Warning, decision_changes, diff,
+};
 use crate::audit::{AuditedDatabase, Event, Fault};
 use crate::clock::Clock;
 use crate::identity::{Account, AccountType, Name, Role};
@@ -209,20 +211,18 @@ pub fn stored_policy(db: &Connection, spec: &'static PolicySpec) -> Result<Polic
 }
 
 impl Catalog {
-    fn knows(&self, reference: Reference<'_>) -> bool {
-        let account = |name| {
-            self.accounts
-                .as_ref()
-                .is_none_or(|accounts| accounts.iter().any(|account| account.name() == name))
-        };
-        let resource = |is_it: &dyn Fn(&Resource) -> bool| {
-            self.resources.as_ref().is_none_or(|resources| resources.iter().any(is_it))
-        };
-        match reference {
-            Reference::Account(name) => account(name),
-            Reference::Resource(name) => resource(&|resource| resource.name == name),
-            Reference::ResourceTag(tag) => resource(&|resource| resource.tags.contains(tag)),
-        }
+    /// What in a policy names something that is not there. Thousands of entries are looked up among thousands of names.
+    fn warnings(&self, policy: &Policy) -> Vec<Warning> {
+        let accounts =
+            self.accounts.as_ref().map(|all| all.iter().map(Account::name).collect::<HashSet<_>>());
+        let resources = self.resources.as_ref();
+        let names = resources.map(|all| all.iter().map(|it| it.name.as_str()).collect::<HashSet<_>>());
+        let tags = resources.map(|all| all.iter().flat_map(|it| &it.tags).collect::<HashSet<_>>());
+        policy.warnings(|reference| match reference {
+            Reference::Account(name) => accounts.as_ref().is_none_or(|all| all.contains(name)),
+            Reference::Resource(name) => names.as_ref().is_none_or(|all| all.contains(name)),
+            Reference::ResourceTag(tag) => tags.as_ref().is_none_or(|all| all.contains(tag)),
+        })
     }
 
     /// Decisions that a draft would change, and whether there may be more than are listed.
@@ -232,6 +232,9 @@ impl Catalog {
         current: &Policy,
         draft: &Policy,
     ) -> (Vec<api::DecisionChange>, bool) {
+        if current == draft {
+            return (Vec::new(), false);
+        }
         let accounts = self.accounts.iter().flatten();
         let questions = accounts.flat_map(|account| {
             self.resources.iter().flatten().flat_map(move |resource| {
@@ -243,7 +246,7 @@ impl Catalog {
                 })
             })
         });
-        let max_questions = MAX_COMPARISONS / (current.rules().len() + draft.rules().len() + 1);
+        let max_questions = MAX_WORK / (current.work() + draft.work() + 1);
         let mut asked = 0;
         let questions = questions.inspect(|_| asked += 1).take(max_questions);
         let mut changes: Vec<_> = decision_changes(current, draft, questions)
@@ -256,8 +259,8 @@ impl Catalog {
     }
 }
 
-/// Of questions with rules, for a dry run: it takes less than a second.
-const MAX_COMPARISONS: usize = 10_000_000;
+/// Of a dry run, as [`Policy::work`] counts for each question: it takes about a second.
+const MAX_WORK: usize = 10_000_000;
 
 /// Listed by a dry run.
 const MAX_CHANGES: usize = 100;
@@ -272,7 +275,12 @@ async fn set<H: PolicyHost + ?Sized>(
     let draft = Policy::new(spec, document.clone()).map_err(problem)?;
     host.check_draft(&permit, &draft)?;
     let catalog = host.catalog().await?;
-    let warnings = warning_messages(draft.warnings(|reference| catalog.knows(reference)), &request.rules);
+    let (draft, catalog, warnings) = compute(move || {
+        let warnings = catalog.warnings(&draft);
+        (draft, catalog, warnings)
+    })
+    .await?;
+    let warnings = warning_messages(warnings, &request.rules);
     if request.dry_run == Some(true) {
         return dry_run(host, permit, &request, draft, catalog, warnings).await;
     }
@@ -300,10 +308,13 @@ async fn dry_run<H: PolicyHost + ?Sized>(
     let (created_at, actor) = (host.policy_clock().unix_s(), permit.context().principal.name());
     let message = policy_message(&draft, current.revision + 1, created_at, actor);
     let (spec, revision) = (host.policy_spec(), current.revision);
-    let compare = move || catalog.changes(spec, &current.policy, &draft);
-    let compared = tokio::task::spawn_blocking(compare).await;
-    let (changes, more_changes) = compared.map_err(|error| Problem::internal(&error))?;
+    let (changes, more_changes) = compute(move || catalog.changes(spec, &current.policy, &draft)).await?;
     Ok(api::SetPolicyResponse { policy: Some(message), warnings, changes, more_changes, revision })
+}
+
+/// Does what takes long where it keeps nobody else waiting.
+async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
 }
 
 /// Stores a document with its audit entry, and puts it in force in the order in which it was stored.
@@ -376,12 +387,15 @@ async fn explain<H: PolicyHost + ?Sized>(
     }
     let use_registered = given.is_empty() && request.registered_tags.unwrap_or(true);
     let resource_tags = if use_registered { registered_tags } else { given.into_iter().collect() };
-    let question =
-        Question { account: &account, resource: &request.resource, resource_tags: &resource_tags, operation };
     let current = host.policy().load();
-    let policy = draft.as_ref().unwrap_or(&current.policy);
-    let tags = resource_tags.iter().map(ToString::to_string).collect();
-    Ok(explanation_message(policy, policy.explain(&question), tags))
+    compute(move || {
+        let resource = &request.resource;
+        let question = Question { account: &account, resource, resource_tags: &resource_tags, operation };
+        let policy = draft.as_ref().unwrap_or(&current.policy);
+        let tags = resource_tags.iter().map(ToString::to_string).collect();
+        explanation_message(policy, policy.explain(&question), tags)
+    })
+    .await
 }
 
 /// A longer name of a resource is refused: matching takes time that grows with its length, for each pattern.

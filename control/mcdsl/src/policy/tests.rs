@@ -368,3 +368,23 @@ proptest! {
         prop_assert_eq!(Policy::new(&SPEC, Document { default, rules }).unwrap(), policy);
     }
 }
+
+#[test]
+fn lists_are_bounded_each_and_together() {
+    let with = |rules: usize, entries: usize| {
+        let rules = (0..rules).map(|at| {
+            let patterns = (0..entries).map(|entry| Pattern::parse(&format!("{at}/{entry}/*")).unwrap());
+            Rule {
+                resources: patterns.collect(),
+                ..rule(&format!(r#"{{"name":"r{at}","priority":1,"effect":"deny"}}"#))
+            }
+        });
+        Policy::new(&SPEC, Document { default: Effect::Allow, rules: rules.collect() })
+    };
+    let refused = |rules, entries| with(rules, entries).unwrap_err().to_string();
+    assert!(with(2, 200).is_ok());
+    assert_eq!(refused(1, 201), "rules[0].resources: there are 201 entries; a list has at most 200");
+    assert_eq!(refused(3, 150), "rules: their lists have 450 entries together; a policy has at most 400");
+    // What is left to match is counted: rules, entries and tokens.
+    assert_eq!(with(2, 3).unwrap().work(), 2 * (1 + 3 * 2));
+}

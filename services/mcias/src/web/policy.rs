@@ -353,7 +353,11 @@ pub(super) struct Remove {
 pub(super) async fn remove_rule(posted: Posted<Remove>) -> Answer {
     let Posted { sender: visitor, form } = posted;
     let mut policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
+    let before = policy.rules.len();
     policy.rules.retain(|rule| rule.name != form.name);
+    if policy.rules.len() == before {
+        return Err(Problem::not_found(format!("There is no rule `{}`.", form.name)));
+    }
     let removed = visitor.calls.set_policy(request(policy, form.revision)).await;
     Ok(visitor.finish("/policy", removed, &format!("Rule {} deleted.", form.name)))
 }
