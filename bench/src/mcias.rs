@@ -207,7 +207,7 @@ impl Server {
         let mut db = rusqlite::Connection::open(self.mcias.database())?;
         let all = db.transaction()?;
         all.execute(
-            "INSERT INTO accounts (name, kind, roles, enabled, created_at, password, handle)
+            "INSERT INTO accounts (name, kind, roles, enabled, created_at, password, uuid)
              WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
              SELECT 'person-' || i, 0, 2, 1, unixepoch(), (SELECT password FROM accounts WHERE name = 'bob'), randomblob(16)
              FROM n",

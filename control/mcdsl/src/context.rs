@@ -14,6 +14,8 @@ pub struct RequestContext {
     pub request_id: Arc<str>,
     /// The id that the client gave it, where it is a word that can be logged.
     pub external_request_id: Option<Arc<str>>,
+    /// The client's `user-agent`, as [`crate::http::Caller`] has it.
+    pub user_agent: Option<Arc<str>>,
     /// Who makes it.
     pub principal: Principal,
 }
@@ -61,6 +63,7 @@ impl RequestContext {
             client: LOCAL,
             request_id: name.into(),
             external_request_id: None,
+            user_agent: None,
             principal: Principal::Job(name),
         }
     }
@@ -73,6 +76,7 @@ impl RequestContext {
             client: LOCAL,
             request_id: command.into(),
             external_request_id: None,
+            user_agent: None,
             principal: Principal::LocalUser { uid },
         }
     }

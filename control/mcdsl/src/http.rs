@@ -20,7 +20,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Uri};
 use tonic::Status;
 use tracing::Instrument as _;
@@ -48,6 +48,8 @@ pub struct Caller {
     pub request_id: Arc<str>,
     /// The id that the client gave it, where it is a word that can be logged.
     pub external_request_id: Option<Arc<str>>,
+    /// The client's `user-agent`, cut to 200 characters: what a person recognises a device by, and nothing that can be relied on.
+    pub user_agent: Option<Arc<str>>,
 }
 
 /// The client's address, which the server attaches to each request of a connection.
@@ -149,6 +151,7 @@ async fn handle(State(middleware): State<Middleware>, mut request: Request, next
         address: request.extensions().get::<Peer>().map_or(LOCAL, |peer| peer.0),
         request_id: uuid::Uuid::new_v4().simple().to_string().into(),
         external_request_id: external_request_id(request.headers()),
+        user_agent: user_agent(request.headers()),
     };
     // The pattern, not the path: paths hold what clients send, and sometimes secrets.
     let matched = request.extensions().get::<MatchedPath>().cloned();
@@ -223,9 +226,10 @@ fn in_dialect(
     written
 }
 
-/// Whether a request is a gRPC call.
+/// Whether a request is a gRPC call (the protocol's specification, "Requests").
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
 /// The status: of gRPC where there is one, else HTTP's.
@@ -241,6 +245,12 @@ fn external_request_id(headers: &HeaderMap) -> Option<Arc<str>> {
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(is_word).map(Into::into)
+}
+
+/// What the client says it is, where that can be printed (RFC 9110, section 10.1.5).
+fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
+    let text = headers.get(USER_AGENT)?.to_str().ok()?;
+    Some(text.get(..text.len().min(200))?.into())
 }
 
 /// The token of `authorization: Bearer <token>` (RFC 6750, section 2.1).

@@ -8,13 +8,16 @@ use serde::{Deserialize, Serialize};
 /// The account behind a valid token, as MCIAS describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The account.
+    /// The account, with its name.
     pub account: Account,
+    /// The account's identifier, the token's `sub`: a random UUID. No other account ever gets it, whatever its name. Data that belongs to an
+    /// account is kept by this.
+    pub account_id: String,
     /// The account's tags.
     pub tags: BTreeSet<Name>,
     /// The token's id (`jti`).
     pub token_id: String,
-    /// Services that the token is for; empty: all of the platform.
+    /// Services that the token is for; empty: all of the platform, as older tokens are.
     pub audience: Vec<String>,
     /// The service that a system account acts for, where it is known.
     pub service: Option<ServiceContext>,

@@ -277,6 +277,7 @@ async fn admit<S: Authority>(
         client: caller.address,
         request_id: Arc::clone(&caller.request_id),
         external_request_id: caller.external_request_id.clone(),
+        user_agent: caller.user_agent.clone(),
         principal: Principal::Public,
     };
     if access.need != Need::Public

@@ -220,11 +220,11 @@ impl Permit {
         }
     }
 
-    /// The same permission, for a client whose address the calling service vouches for.
+    /// The same permission, for a client whose address and `user-agent` the calling service vouches for.
     ///
     /// # Errors
     /// The caller is not a service, or nobody has this address.
-    pub fn on_behalf_of(mut self, client: IpAddr) -> Result<Self, Problem> {
+    pub fn on_behalf_of(mut self, client: IpAddr, user_agent: Option<String>) -> Result<Self, Problem> {
         let is_service =
             self.identity().is_some_and(|identity| identity.account.account_type() == AccountType::System);
         if !is_service {
@@ -236,6 +236,7 @@ impl Permit {
             return Err(Problem::field("client_address", format!("`{client}` is no client's address")));
         }
         self.context.client.set_ip(client);
+        self.context.user_agent = user_agent.map(Into::into);
         Ok(self)
     }
 

@@ -24,7 +24,7 @@ use mc_api::operation::Operation;
 use mcdsl::audit::{AuditedDatabase, Event, Fault};
 use mcdsl::clock::Clock;
 use mcdsl::context::RequestContext;
-use mcdsl::db::{Database, DbError};
+use mcdsl::db::{Database, DbError, WriteError};
 use mcdsl::http::Limits;
 use mcdsl::identity::{Identity, Name, ServiceContext};
 use mcdsl::operation::RouteTable;
@@ -36,7 +36,7 @@ use rusqlite::Connection;
 
 pub use jobs::Counters;
 
-use crate::config::Config;
+use crate::config::{Config, Site};
 use crate::domain::clock_stability::ClockStability;
 use crate::domain::password::Hasher;
 use crate::domain::policy::SPEC;
@@ -90,6 +90,17 @@ pub enum StartError {
         what: &'static str,
         /// Where it is.
         database: std::path::PathBuf,
+    },
+    /// Tokens and passkeys are bound to another public address.
+    #[error(
+        "site.public_url is `{new}` and was `{old}`: tokens of `{old}` would be refused, and passkeys are useless at another host name. Write \
+         `former_public_urls = [\"{old}\"]` under [site] to accept them until they expire, or set it back"
+    )]
+    PublicUrl {
+        /// The one of the last start.
+        old: String,
+        /// The configured one.
+        new: String,
     },
     /// The public address does not work for passkeys.
     #[error("site.public_url: passkeys cannot be bound to it: {0}")]
@@ -159,6 +170,7 @@ impl Mcias {
         let policy = db.read(|db| Ok(InForce::load_from(db, &SPEC))).await?;
         let policy = policy.map_err(|_error| unusable("the login policy"))?;
         let keys = keys::first_keys(&db, &clock).await?.ok_or_else(|| unusable("a signing key"))?;
+        bind_to(&db, &config.site).await?;
         let service = own_service();
         let db = Arc::new(AuditedDatabase::new(db, clock.clone(), service.name.clone(), revalidate));
         Ok(Self {
@@ -270,6 +282,23 @@ impl Authority for Mcias {
     ) -> Problem {
         self.db.refuse_access(context, action, target, problem).await
     }
+}
+
+/// Notes the public URL, which must not change unnoticed.
+async fn bind_to(db: &Database, site: &Site) -> Result<(), StartError> {
+    let sqlite = |error: WriteError<rusqlite::Error>| match error {
+        WriteError::Db(error) => error,
+        WriteError::Refused(error) => DbError::sqlite(db.path(), error),
+    };
+    let new = site.public_url.clone();
+    let old = db.read(store::site::public_url).await?;
+    if let Some(old) = old
+        && old != new
+        && !site.former_public_urls.contains(&old)
+    {
+        return Err(StartError::PublicUrl { old, new });
+    }
+    Ok(db.write(move |db| store::site::set_public_url(db, &new)).await.map_err(sqlite)?)
 }
 
 /// Whether the token and the account of a request are still what they were when it was authorised.

@@ -37,6 +37,9 @@ pub struct Site {
     /// The URL for browsers and services: the issuer of tokens, the origin of passkeys and the beginning of links. Passkeys and
     /// tokens are bound to it: choose a name that stays.
     pub public_url: String,
+    /// Earlier values of `public_url`, whose tokens are accepted until they expire. Passkeys that were made at another host name stay useless:
+    /// browsers bind them to it.
+    pub former_public_urls: Vec<String>,
     /// The name that authenticators show beside a code.
     pub name: String,
 }
@@ -73,7 +76,11 @@ pub struct Tokens {
 
 impl Default for Site {
     fn default() -> Self {
-        Self { public_url: "https://localhost:8443".to_owned(), name: "Metacircular".to_owned() }
+        Self {
+            public_url: "https://localhost:8443".to_owned(),
+            former_public_urls: Vec::new(),
+            name: "Metacircular".to_owned(),
+        }
     }
 }
 
@@ -158,23 +165,28 @@ impl Configuration for Config {
     }
 
     fn check(&self) -> Result<(), InvalidValue> {
-        let url = &self.site.public_url;
-        let invalid = |message| Err(InvalidValue::new("site.public_url", message));
-        let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
-        match read.map(|read| read.origin().ascii_serialization()) {
-            None => {
-                return invalid(format!("`{url}` must be `https://` and a host name, with an optional port"));
-            }
-            // Browsers send it in this form, and forms are accepted from this origin only.
-            Some(origin) if origin != *url => return invalid(format!("`{url}` must be written `{origin}`")),
-            Some(_) => {}
-        }
+        check_origin("site.public_url", &self.site.public_url)?;
+        self.site
+            .former_public_urls
+            .iter()
+            .try_for_each(|url| check_origin("site.former_public_urls", url))?;
         let Params { memory_kib, lanes, .. } = self.passwords.argon2;
         if memory_kib < 8 * lanes {
             let message = format!("{memory_kib} is less than 8 for each lane ({lanes})");
             return Err(InvalidValue::new("passwords.argon2.memory_kib", message));
         }
         Ok(())
+    }
+}
+
+/// That a URL is an origin, in the form in which browsers send it: forms are accepted from this origin only.
+fn check_origin(key: &'static str, url: &str) -> Result<(), InvalidValue> {
+    let invalid = |message| Err(InvalidValue::new(key, message));
+    let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
+    match read.map(|read| read.origin().ascii_serialization()) {
+        None => invalid(format!("`{url}` must be `https://` and a host name, with an optional port")),
+        Some(origin) if origin != *url => invalid(format!("`{url}` must be written `{origin}`")),
+        Some(_) => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What MCIAS decides, as plain functions: no socket, no SQL, no clock.
 
 pub mod clock_stability;
+pub mod device;
 pub mod password;
 pub mod policy;
 pub mod recovery;

@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod factors;
 pub mod keys;
+pub mod site;
 pub mod tokens;
 
 use mcdsl::db::Schema;
@@ -13,7 +14,12 @@ use mcdsl::db::Schema;
 /// The application id and the migrations of MCIAS's database.
 pub const SCHEMA: Schema = Schema {
     application_id: 0x6d63_6961, // "mcia"
-    migrations: &[include_str!("store/1.sql"), include_str!("store/2.sql"), include_str!("store/3.sql")],
+    migrations: &[
+        include_str!("store/1.sql"),
+        include_str!("store/2.sql"),
+        include_str!("store/3.sql"),
+        include_str!("store/4.sql"),
+    ],
 };
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ const [keys, issuer, token] = process.argv.slice(2);
 try {
   const { payload, protectedHeader } = await jwtVerify(token, createRemoteJWKSet(new URL(keys)), {
     issuer,
-    audience: issuer,
+    audience: "mcias",
     typ: "at+jwt",
     algorithms: ["EdDSA"],
   });

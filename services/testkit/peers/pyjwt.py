@@ -17,7 +17,7 @@ try:
         token,
         key.key,
         algorithms=["EdDSA"],
-        audience=issuer,
+        audience="mcias",
         issuer=issuer,
         options={"require": ["exp", "iat", "nbf", "sub", "jti"]},
     )

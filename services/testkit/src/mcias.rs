@@ -115,13 +115,13 @@ impl Mcias {
         self.ask("PUT", "/v1/policy", token, &body)
     }
 
-    /// Logs in with [`PASSWORD`]. Returns the token.
+    /// Logs in with [`PASSWORD`], for MCIAS and the services that tests have. Returns the token.
     ///
     /// # Panics
     /// The login fails.
     #[must_use]
     pub fn login(&self, name: &str) -> String {
-        let body = json!({ "username": name, "password": PASSWORD });
+        let body = json!({ "username": name, "password": PASSWORD, "audience": ["mcias", "mcr", "mcns"] });
         self.ask("POST", "/v1/login", "", &body).text_of("token")
     }
 

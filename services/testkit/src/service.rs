@@ -185,6 +185,20 @@ impl Service {
         self.process = Some(process);
     }
 
+    /// Starts the server, which refuses to. What it prints to standard error.
+    ///
+    /// # Panics
+    /// It starts.
+    #[must_use]
+    pub fn refuses_to_start(&self, environment: &[(&str, &str)]) -> String {
+        let mut command = self.command(&["serve"]);
+        command.envs(environment.iter().copied());
+        let mut process = Process::start(&command, self.folder.path(), "refused", None, false);
+        let status = process.wait(clock::PATIENCE);
+        assert!(!status.success(), "it has started and stopped");
+        process.errors()
+    }
+
     /// Kills the server at once, as a power cut would.
     pub fn kill9(&mut self) {
         if let Some(process) = &mut self.process {

@@ -213,7 +213,7 @@ fn identity(answer: Introspection) -> Option<Identity> {
     if !answer.active {
         return None;
     }
-    let name = Name::parse(&answer.sub?).ok()?;
+    let name = Name::parse(&answer.username?).ok()?;
     let roles: Roles = answer.roles.iter().map(|role| role.parse().ok()).collect::<Option<_>>()?;
     let account = match answer.account_type?.parse().ok()? {
         AccountType::Human => Account::Human { name, roles },
@@ -225,6 +225,7 @@ fn identity(answer: Introspection) -> Option<Identity> {
     let audience = answer.aud.into_iter().filter(|audience| issuer.as_ref() != Some(audience)).collect();
     Some(Identity {
         account,
+        account_id: answer.sub?,
         tags: answer.tags.iter().map(|tag| Name::parse(tag).ok()).collect::<Option<_>>()?,
         token_id: answer.jti?,
         audience,
@@ -241,7 +242,8 @@ mod tests {
     fn active() -> Introspection {
         Introspection {
             active: true,
-            sub: Some("bob".to_owned()),
+            sub: Some("0b6c7bb7-3f0a-4a3e-9a0e-5f1d5c2f9d11".to_owned()),
+            username: Some("bob".to_owned()),
             account_type: Some("human".to_owned()),
             roles: vec!["user".to_owned()],
             tags: vec!["staff".to_owned()],

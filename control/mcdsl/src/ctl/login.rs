@@ -30,6 +30,7 @@ pub(super) async fn login(ctl: &mut Ctl<'_>, args: LoginArgs) -> Result<(), Erro
         recovery_code: recovery_code.map(|code| code.expose().to_owned()),
         audience: args.audience.clone(),
         client_address: None,
+        client_user_agent: None,
     };
     let response = match identity.login(request(None, None)).await.map_err(Error::from) {
         Err(error) if error.reason() == "second-factor-required" => {

@@ -6,9 +6,9 @@ use clap::Subcommand;
 use mc_api::client::Connection;
 use mc_api::policy::policy_client::PolicyClient;
 use mc_api::policy::{
-    DecisionChange, DiffPolicyRequest, DiffPolicyResponse, ExplainPolicyRequest, ExplainPolicyResponse,
-    FieldChange, GetPolicyRequest, GetPolicyRevisionRequest, ListPolicyRevisionsRequest, PolicyDocument,
-    PolicyDraft, PolicyRevision, Rule, SetPolicyRequest, SetPolicyResponse,
+    CheckPolicyRequest, CheckPolicyResponse, DecisionChange, DiffPolicyRequest, DiffPolicyResponse,
+    ExplainPolicyRequest, ExplainPolicyResponse, FieldChange, GetPolicyRequest, GetPolicyRevisionRequest,
+    ListPolicyRevisionsRequest, PolicyDocument, PolicyDraft, PolicyRevision, Rule, SetPolicyRequest, Warning,
 };
 
 use super::{Column, Ctl, Error, join_or, when};
@@ -89,9 +89,17 @@ pub async fn run(
             Ok(ctl.printer.print(|| serde_json::json!(request), || export(&request))?)
         }
         Policy::Set { file, dry_run } => {
-            let request = SetPolicyRequest { dry_run: Some(dry_run), ..read(&file)? };
+            let request = read(&file)?;
+            if dry_run {
+                let SetPolicyRequest { default, rules, revision } = request;
+                let request = CheckPolicyRequest { default, rules, revision: Some(revision) };
+                let checked = policy.check_policy(request).await?.into_inner();
+                note_warnings(ctl, &checked.warnings);
+                return print_changes(ctl, &checked);
+            }
             let set = policy.set_policy(request).await?.into_inner();
-            print_set(ctl, &set, noun, dry_run)
+            note_warnings(ctl, &set.warnings);
+            print(ctl, &set.policy.unwrap_or_default(), noun)
         }
         Policy::Explain { account, resource, operation, tags, draft } => {
             let draft = draft.map(|file| read(&file)).transpose()?;
@@ -119,12 +127,7 @@ pub async fn run(
 }
 
 fn draft_of(policy: PolicyDocument) -> SetPolicyRequest {
-    SetPolicyRequest {
-        default: policy.default,
-        rules: policy.rules,
-        revision: policy.revision,
-        dry_run: None,
-    }
+    SetPolicyRequest { default: policy.default, rules: policy.rules, revision: policy.revision }
 }
 
 /// What `set` reads: without empty lists, so that rules can be appended.
@@ -162,14 +165,13 @@ fn print(ctl: &mut Ctl<'_>, policy: &PolicyDocument, noun: &str) -> Result<(), E
     Ok(ctl.printer.table(policy, &policy.rules, columns, cells, &note)?)
 }
 
-fn print_set(ctl: &mut Ctl<'_>, set: &SetPolicyResponse, noun: &str, dry_run: bool) -> Result<(), Error> {
-    for warning in &set.warnings {
+fn note_warnings(ctl: &mut Ctl<'_>, warnings: &[Warning]) {
+    for warning in warnings {
         ctl.note(&format!("Warning: {} ({}): {}", warning.field, warning.value, warning.message));
     }
-    let policy = set.policy.clone().unwrap_or_default();
-    if !dry_run {
-        return print(ctl, &policy, noun);
-    }
+}
+
+fn print_changes(ctl: &mut Ctl<'_>, checked: &CheckPolicyResponse) -> Result<(), Error> {
     let columns = [
         Column::text("ACCOUNT"),
         Column::text("RESOURCE"),
@@ -186,9 +188,9 @@ fn print_set(ctl: &mut Ctl<'_>, set: &SetPolicyResponse, noun: &str, dry_run: bo
             change.after.clone(),
         ]
     };
-    let more = if set.more_changes { "More decisions would change. " } else { "" };
+    let more = if checked.more_changes { "More decisions would change. " } else { "" };
     let note = format!("{more}Nothing was changed.\n");
-    Ok(ctl.printer.table(set, &set.changes, columns, cells, &note)?)
+    Ok(ctl.printer.table(checked, &checked.changes, columns, cells, &note)?)
 }
 
 /// The conditions of a rule.

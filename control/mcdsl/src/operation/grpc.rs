@@ -9,7 +9,6 @@ use axum::extract::Request;
 use axum::response::IntoResponse as _;
 use axum::response::Response;
 use futures_util::{Stream, StreamExt as _};
-use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use http_body_util::Full;
 use tokio::time::Instant;
@@ -17,7 +16,7 @@ use tonic::Status;
 use tonic_prost::ProstCodec;
 
 use super::{Message, Shared, admit, is_stale, source, within};
-use crate::http::{BodyLimits, CountedBytes, bearer, body};
+use crate::http::{BodyLimits, CountedBytes, bearer, body, is_grpc};
 use crate::permit::{Access, Authority, Permit};
 use crate::problem::{Kind, Problem};
 
@@ -31,6 +30,7 @@ where
     F: Future<Output = Result<Res, Problem>> + Send + 'static,
 {
     let max = shared.limits.body.max_bytes;
+    // Everything else gets HTTP's status (the protocol's specification, "Requests").
     if !is_grpc(request.headers()) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
@@ -66,6 +66,7 @@ where
     St: Stream<Item = Result<Res, Problem>> + Send + 'static,
 {
     let max = shared.limits.body.max_bytes;
+    // Everything else gets HTTP's status (the protocol's specification, "Requests").
     if !is_grpc(request.headers()) {
         return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response();
     }
@@ -111,12 +112,6 @@ impl<S, T, U> Call<S, T, U> {
         permit.set_target((self.shared.target)(&request));
         Ok((self.shared.use_case)(Arc::clone(&self.shared.service), permit, request))
     }
-}
-
-/// Whether it is a call of gRPC at all; if not, it is answered by HTTP's status 415 (the protocol's specification, "Requests").
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    kind.strip_prefix("application/grpc").is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
 }
 
 /// How long the client waits: up to eight digits and a unit (the protocol's specification, "Timeout").

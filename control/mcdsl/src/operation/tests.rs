@@ -53,6 +53,7 @@ impl Authority for Service {
             account: Account::Human { name: Name::parse("ada").unwrap(), roles: roles.into_iter().collect() },
             tags: BTreeSet::new(),
             token_id: "7".to_owned(),
+            account_id: String::new(),
             audience: Vec::new(),
             service: None,
             authenticated_at: 0,
@@ -333,8 +334,12 @@ async fn the_body_of_a_caller_who_is_refused_is_not_read() {
             grpc = grpc.header("authorization", format!("Bearer {token}"));
         }
         // Without the middleware, which reads a little of what nobody reads.
-        let caller =
-            Caller { address: crate::context::LOCAL, request_id: "r".into(), external_request_id: None };
+        let caller = Caller {
+            address: crate::context::LOCAL,
+            request_id: "r".into(),
+            external_request_id: None,
+            user_agent: None,
+        };
         let rest = rest.extension(caller.clone()).body(unread()).unwrap();
         let answer = routes.api.oneshot(rest).await.unwrap();
         assert_eq!(answer.status().as_u16(), status, "{token}");

@@ -73,7 +73,16 @@ pub trait PolicyHost: Send + Sync + 'static {
         async move { Ok(self.policy().load().message()) }
     }
 
-    /// Replaces the policy, or says what would happen.
+    /// Says what setting a policy would do.
+    fn check_policy(
+        &self,
+        permit: Permit,
+        request: api::CheckPolicyRequest,
+    ) -> impl Future<Output = Result<api::CheckPolicyResponse, Problem>> + Send {
+        check(self, permit, request)
+    }
+
+    /// Replaces the policy.
     fn set_policy(
         &self,
         permit: Permit,
@@ -259,10 +268,10 @@ impl Catalog {
     }
 }
 
-/// Of a dry run, as [`Policy::work`] counts for each question: it takes about a second.
+/// Of a check, as [`Policy::work`] counts for each question: it takes about a second.
 const MAX_WORK: usize = 10_000_000;
 
-/// Listed by a dry run.
+/// Listed by a check.
 const MAX_CHANGES: usize = 100;
 
 async fn set<H: PolicyHost + ?Sized>(
@@ -270,46 +279,58 @@ async fn set<H: PolicyHost + ?Sized>(
     permit: Permit,
     request: api::SetPolicyRequest,
 ) -> Result<api::SetPolicyResponse, Problem> {
-    let document = messages::document(&request.default, &request.rules).map_err(problem)?;
-    let spec = host.policy_spec();
-    let draft = Policy::new(spec, document.clone()).map_err(problem)?;
-    host.check_draft(&permit, &draft)?;
-    let catalog = host.catalog().await?;
-    let (draft, catalog, warnings) = compute(move || {
-        let warnings = catalog.warnings(&draft);
-        (draft, catalog, warnings)
-    })
-    .await?;
-    let warnings = warning_messages(warnings, &request.rules);
-    if request.dry_run == Some(true) {
-        return dry_run(host, permit, &request, draft, catalog, warnings).await;
-    }
-    let current = store_document(host, permit, document, draft, request.revision).await?;
+    let draft = Draft::read(host, &permit, &request.default, &request.rules).await?;
+    let Draft { document, policy, warnings, .. } = draft;
+    let current = store_document(host, permit, document, policy, request.revision).await?;
     Ok(api::SetPolicyResponse {
         policy: Some(current.message()),
-        warnings,
+        warnings: warning_messages(warnings, &request.rules),
         revision: current.revision,
-        ..api::SetPolicyResponse::default()
     })
 }
 
-async fn dry_run<H: PolicyHost + ?Sized>(
+async fn check<H: PolicyHost + ?Sized>(
     host: &H,
     permit: Permit,
-    request: &api::SetPolicyRequest,
-    draft: Policy,
-    catalog: Catalog,
-    warnings: Vec<api::Warning>,
-) -> Result<api::SetPolicyResponse, Problem> {
+    request: api::CheckPolicyRequest,
+) -> Result<api::CheckPolicyResponse, Problem> {
+    let Draft { policy, catalog, warnings, .. } =
+        Draft::read(host, &permit, &request.default, &request.rules).await?;
     let current = host.policy().load();
-    if request.revision != current.revision {
-        return Err(conflict(current.revision));
-    }
-    let (created_at, actor) = (host.policy_clock().unix_s(), permit.context().principal.name());
-    let message = policy_message(&draft, current.revision + 1, created_at, actor);
     let (spec, revision) = (host.policy_spec(), current.revision);
-    let (changes, more_changes) = compute(move || catalog.changes(spec, &current.policy, &draft)).await?;
-    Ok(api::SetPolicyResponse { policy: Some(message), warnings, changes, more_changes, revision })
+    if request.revision.is_some_and(|expected| expected != revision) {
+        return Err(conflict(revision));
+    }
+    let (changes, more_changes) = compute(move || catalog.changes(spec, &current.policy, &policy)).await?;
+    let warnings = warning_messages(warnings, &request.rules);
+    Ok(api::CheckPolicyResponse { warnings, changes, more_changes, revision })
+}
+
+/// A policy that somebody wants to set.
+struct Draft {
+    document: Document,
+    policy: Policy,
+    catalog: Catalog,
+    warnings: Vec<Warning>,
+}
+
+impl Draft {
+    async fn read<H: PolicyHost + ?Sized>(
+        host: &H,
+        permit: &Permit,
+        default: &str,
+        rules: &[api::Rule],
+    ) -> Result<Self, Problem> {
+        let document = messages::document(default, rules).map_err(problem)?;
+        let policy = Policy::new(host.policy_spec(), document.clone()).map_err(problem)?;
+        host.check_draft(permit, &policy)?;
+        let catalog = host.catalog().await?;
+        compute(move || {
+            let warnings = catalog.warnings(&policy);
+            Self { document, policy, catalog, warnings }
+        })
+        .await
+    }
 }
 
 /// Does what takes long where it keeps nobody else waiting.

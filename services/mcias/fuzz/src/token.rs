@@ -34,6 +34,7 @@ pub fn claims() -> Claims {
     Claims {
         iss: ISSUER.into(),
         sub: "ada".into(),
+        preferred_username: None,
         aud: vec!["mcr".into()],
         client_id: "mciasctl".into(),
         iat: NOW,
@@ -84,7 +85,7 @@ fn check_signed(header: &str, payload: &str) {
 }
 
 fn under_test(token: &str) -> Result<Claims, BadToken> {
-    let expect = Expect { issuer: ISSUER, audience: Some(&["mcr"]) };
+    let expect = Expect { issuers: &[ISSUER], audience: Some(&["mcr"]) };
     // The planted bug: tokens do not expire.
     #[cfg(feature = "planted")]
     return match RING.verify(token, &expect, NOW) {

@@ -15,7 +15,7 @@ use mcdsl::policy::{Effect, Policy, stored_policy};
 use crate::domain::policy;
 use crate::domain::{Account, AccountType, Name, Role, Roles, ServiceContext};
 use crate::store;
-use crate::store::accounts::Stored;
+use crate::store::accounts::{Addition, Stored};
 use crate::store::tokens::Kind as TokenKind;
 
 impl Mcias {
@@ -30,9 +30,6 @@ impl Mcias {
     ) -> Result<api::Account, Problem> {
         let name = named("name", &request.name)?;
         let roles: Roles = messages::roles("roles", &request.roles)?.into_iter().collect();
-        if roles.has(Role::Admin) {
-            permit.require_fresh(self).await?;
-        }
         let tags: BTreeSet<Name> = messages::names("tags", &request.tags)?;
         let (account, service) = match messages::account_type("account_type", &request.account_type)? {
             AccountType::Human => {
@@ -55,11 +52,7 @@ impl Mcias {
         let settings = settings(true, account.roles(), service.as_ref(), &tags);
         let detail = format!("type={} {settings}", account.account_type().as_str());
         self.change(Event::from(permit).with_detail(detail), move |db, _event| {
-            if !store::accounts::add(db, &account, service.as_ref(), Uuid::new_v4(), now)? {
-                let detail = format!("`{}` exists: choose another name", account.name());
-                let problem = Problem::new(Kind::Exists, "exists", detail);
-                return Err(Problem { field: Some("name".to_owned()), ..problem }.into());
-            }
+            add(db, &account, service.as_ref(), now)?;
             let stored = by_name(db, account.name().as_str())?;
             store::accounts::set_tags(db, stored.id, &tags)?;
             account_message(db, account.name().as_str())
@@ -124,25 +117,11 @@ impl Mcias {
         let tags: BTreeSet<Name> = messages::names("tags", &tags)?;
         let service = service.as_deref().map(|text| named("service", text)).transpose()?;
         service.as_ref().map_or(Ok(()), |service| self.not_reserved(service))?;
-        let before = {
-            let name = name.clone();
-            self.read(move |db| store::accounts::by_name(db, &name)).await?
-        };
-        // Giving the role takes a recent login. Keeping it does not.
-        let gains_admin =
-            roles.has(Role::Admin) && !before.is_some_and(|before| before.account.roles().has(Role::Admin));
-        if gains_admin {
-            permit.require_fresh(self).await?;
-        }
         let (mcias, now) = (self.service.clone(), self.now());
         let event = Event::from(permit).with_detail(settings(enabled, roles, service.as_ref(), &tags));
         self.change(event, move |db, event| {
             let stored = by_name(db, &name)?;
             if stored.revision != revision {
-                return Err(changed_meanwhile(stored.revision).into());
-            }
-            let had_admin = stored.account.roles().has(Role::Admin);
-            if roles.has(Role::Admin) && !had_admin && !gains_admin {
                 return Err(changed_meanwhile(stored.revision).into());
             }
             match stored.account.account_type() {
@@ -169,6 +148,7 @@ impl Mcias {
             store::accounts::update(db, stored.id, enabled, roles, service.as_ref(), &tags)?;
             if !enabled {
                 store::tokens::revoke_sessions(db, stored.id, None, now)?;
+                store::factors::remove_link(db, stored.id)?;
             }
             account_message(db, &name)
         })
@@ -184,11 +164,53 @@ impl Mcias {
         permit: Permit,
         request: api::DeleteAccountRequest,
     ) -> Result<api::Changed, Problem> {
-        let mcias = self.service.clone();
-        self.change(permit, move |db, event| {
+        let (mcias, now) = (self.service.clone(), self.now());
+        self.change(Event::from(permit), move |db, event| {
             let stored = by_name(db, &request.name)?;
             keep_an_admin(db, &stored, &mcias)?;
-            store::accounts::remove(db, stored.id)?;
+            event.detail = format!("id={}", stored.uuid);
+            store::accounts::remove(db, stored.id, now)?;
+            Ok(messages::changed(event, 1))
+        })
+        .await
+    }
+
+    /// Lists deleted accounts whose names are taken, a page at a time.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub(crate) async fn list_deleted_accounts(
+        &self,
+        _permit: Permit,
+        request: api::ListDeletedAccountsRequest,
+    ) -> Result<api::ListDeletedAccountsResponse, Problem> {
+        let limit = messages::limit(request.limit)?;
+        let after = request.after.unwrap_or_default();
+        let mut found = self.read(move |db| store::accounts::deleted(db, &after, limit + 1)).await?;
+        let more = found.len() > limit as usize;
+        found.truncate(limit as usize);
+        let next = found.last().filter(|_| more).map(|last| last.name.to_string());
+        Ok(api::ListDeletedAccountsResponse {
+            accounts: found.into_iter().map(messages::deleted_account).collect(),
+            next,
+        })
+    }
+
+    /// Releases the name of a deleted account.
+    ///
+    /// # Errors
+    /// See [`Problem`].
+    pub(crate) async fn release_name(
+        &self,
+        permit: Permit,
+        request: api::ReleaseNameRequest,
+    ) -> Result<api::Changed, Problem> {
+        let now = self.now();
+        self.change(permit, move |db, event| {
+            if !store::accounts::release_name(db, &request.name, now)? {
+                let detail = format!("There is no deleted account `{}`.", request.name);
+                return Err(Problem::not_found(detail).into());
+            }
             Ok(messages::changed(event, 1))
         })
         .await
@@ -210,6 +232,10 @@ impl Mcias {
         let url = format!("{}/welcome/{secret}", self.config.site.public_url);
         self.change(permit, move |db, _event| {
             let stored = person(db, &name)?;
+            if !stored.enabled {
+                let detail = format!("`{name}` is disabled: enable it first, then create a link.");
+                return Err(conflict("account-disabled", detail).into());
+            }
             store::factors::set_link(db, stored.id, &digest, expires_at)?;
             Ok(api::IssuedLink { url, expires_at })
         })
@@ -227,7 +253,9 @@ impl Mcias {
         let account = Account::Human { name: admin, roles: [Role::Admin].into_iter().collect() };
         let permit = Permit::for_local_user("init", "admin.make", name);
         self.change(permit, move |db, _event| {
-            store::accounts::add(db, &account, None, Uuid::new_v4(), now)?;
+            if store::accounts::by_name(db, account.name().as_str())?.is_none() {
+                add(db, &account, None, now)?;
+            }
             let stored = person(db, account.name().as_str())?;
             let roles = stored.account.roles().with(Role::Admin);
             store::accounts::update(db, stored.id, true, roles, None, &stored.tags)?;
@@ -268,6 +296,7 @@ impl Mcias {
             }
             store::factors::set_totp(db, stored.id, None)?;
             store::factors::set_recovery_codes(db, stored.id, &[])?;
+            store::factors::remove_link(db, stored.id)?;
             let passkeys = store::factors::remove_passkeys(db, stored.id, None)?;
             let sessions = store::tokens::revoke_sessions(db, stored.id, None, now)?;
             if removed + passkeys + sessions == 0 {
@@ -341,6 +370,30 @@ impl Mcias {
             return Ok(());
         }
         Err(Problem::field("service", format!("`{service}` is this service itself: choose another one")))
+    }
+}
+
+/// Adds an account, within a change.
+fn add(db: &Connection, account: &Account, service: Option<&Name>, now: i64) -> Result<(), Fault> {
+    let name = account.name();
+    let refused = |reason, detail: String| Problem {
+        field: Some("name".to_owned()),
+        ..Problem::new(Kind::Exists, reason, detail)
+    };
+    if Uuid::try_parse(name.as_str()).is_ok() {
+        return Err(
+            Problem::field("name", "is a UUID, which is how accounts are told apart: choose a name").into()
+        );
+    }
+    match store::accounts::add(db, account, service, Uuid::new_v4(), now)? {
+        Addition::Added => Ok(()),
+        Addition::NameInUse => Err(refused("exists", format!("`{name}` exists: choose another name")).into()),
+        Addition::NameTaken => {
+            let detail = format!(
+                "`{name}` was the name of an account that is deleted: choose another name, or release this one"
+            );
+            Err(refused("name-taken", detail).into())
+        }
     }
 }
 

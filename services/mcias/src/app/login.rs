@@ -16,7 +16,7 @@ use crate::domain::password::Verified;
 use crate::domain::throttle::Source;
 use crate::domain::token::Claims;
 use crate::domain::totp::{self, TotpRefused, TotpSecret};
-use crate::domain::{AccountType, Name, ServiceContext, recovery};
+use crate::domain::{AccountType, Name, ServiceContext, device, recovery};
 use crate::store;
 use crate::store::accounts::{Phc, Stored};
 use crate::store::tokens::{Kind as TokenKind, StoredToken};
@@ -77,7 +77,15 @@ impl Mcias {
         permit: Permit,
         request: LoginRequest,
     ) -> Result<LoginResponse, Problem> {
-        let LoginRequest { username, password, totp, recovery_code, audience, client_address } = request;
+        let LoginRequest {
+            username,
+            password,
+            totp,
+            recovery_code,
+            audience,
+            client_address,
+            client_user_agent,
+        } = request;
         let credentials = Credentials {
             password: Secret::from(password),
             totp: totp.map(Secret::from),
@@ -85,7 +93,7 @@ impl Mcias {
         };
         let name = named("username", &username)?;
         let target = self.login_target(&permit, &audience)?;
-        let permit = on_behalf(permit, client_address.as_deref())?;
+        let permit = on_behalf(permit, client_address.as_deref(), client_user_agent)?;
         let ip = permit.context().client.ip();
         let event = login_event(permit, &name, &target);
         let (stored, familiar) = self.with_familiarity(&name, ip).await?;
@@ -167,7 +175,7 @@ impl Mcias {
     /// What is logged in to: the service that calls, or MCIAS itself.
     pub(super) fn login_target(&self, permit: &Permit, audience: &[String]) -> Result<LoginTarget, Problem> {
         if !is_service(permit) {
-            let audience = messages::names("audience", audience)?;
+            let audience = self.audience(audience)?;
             return Ok(LoginTarget { service: self.service.clone(), audience });
         }
         let service = calling_service(permit)?.clone();
@@ -177,6 +185,12 @@ impl Mcias {
         }
         let audience = vec![service.name.clone()];
         Ok(LoginTarget { service, audience })
+    }
+
+    /// The services that a token is for: where none is named, MCIAS itself. A token for everything is good for whoever gets it from anybody.
+    pub(super) fn audience(&self, words: &[String]) -> Result<Vec<Name>, Problem> {
+        let named: Vec<Name> = messages::names("audience", words)?;
+        Ok(if named.is_empty() { vec![self.service.name.clone()] } else { named })
     }
 
     /// The second factor, where the account has one.
@@ -253,9 +267,10 @@ impl Mcias {
             expires_at,
             revoked_at: None,
             last_used_at: None,
+            device: event.context().user_agent.as_deref().map(device::named).unwrap_or_default(),
             key_id: None,
         };
-        let signed = self.sign(&name, &mut token, &service);
+        let signed = self.sign(&account, &mut token, &service);
         let session_id = token.id.clone();
         let source = source_of(ip);
         let detail = match token.audience.as_slice() {
@@ -286,13 +301,14 @@ impl Mcias {
     }
 
     /// A token, signed; the key is noted with it.
-    pub(super) fn sign(&self, account: &Name, token: &mut StoredToken, client: &str) -> Secret {
+    pub(super) fn sign(&self, account: &Stored, token: &mut StoredToken, client: &str) -> Secret {
         let issuer = self.config.site.public_url.clone();
         let keys = self.keys.load();
         let claims = Claims {
-            aud: if token.audience.is_empty() { vec![issuer.clone()] } else { token.audience.clone() },
+            aud: token.audience.clone(),
             iss: issuer,
-            sub: account.to_string(),
+            sub: account.uuid.to_string(),
+            preferred_username: Some(account.account.name().to_string()),
             client_id: client.to_owned(),
             iat: token.created_at,
             nbf: token.created_at,
@@ -405,10 +421,21 @@ fn is_service(permit: &Permit) -> bool {
 }
 
 /// A login on behalf of a client whose address the calling service states.
-fn on_behalf(permit: Permit, client_address: Option<&str>) -> Result<Permit, Problem> {
-    let Some(address) = client_address else { return Ok(permit) };
-    let wrong = |_| Problem::field("client_address", format!("`{address}` is not an IP address"));
-    permit.on_behalf_of(address.parse().map_err(wrong)?)
+pub(super) fn on_behalf(
+    permit: Permit,
+    client_address: Option<&str>,
+    client_user_agent: Option<String>,
+) -> Result<Permit, Problem> {
+    let Some(address) = client_address else {
+        return match client_user_agent {
+            None => Ok(permit),
+            Some(_) => {
+                Err(Problem::field("client_user_agent", "is for a client whose `client_address` is stated"))
+            }
+        };
+    };
+    let wrong = |_| Problem::field("client_address", "is not an IP address");
+    permit.on_behalf_of(address.parse().map_err(wrong)?, client_user_agent)
 }
 
 /// What an address counts as: itself, or a /64.

@@ -7,7 +7,7 @@ use mcdsl::problem::Problem;
 use super::validate::Valid;
 use crate::domain::token::BadToken;
 use crate::domain::{AccountType, InvalidName, Name, Role, Roles};
-use crate::store::accounts::{Counts, Stored};
+use crate::store::accounts::{Counts, Deleted, Stored};
 use crate::store::factors::StoredPasskey;
 use crate::store::tokens::StoredToken;
 
@@ -29,7 +29,7 @@ pub(super) fn introspection(valid: &Valid) -> api::Introspection {
     let Valid { claims, identity } = valid;
     api::Introspection {
         active: true,
-        sub: Some(claims.sub.clone()),
+        sub: Some(identity.account_id.clone()),
         account_type: Some(identity.account.account_type().as_str().to_owned()),
         roles: roles_of(identity.account.roles()),
         tags: identity.tags.iter().map(ToString::to_string).collect(),
@@ -39,7 +39,7 @@ pub(super) fn introspection(valid: &Valid) -> api::Introspection {
         iat: Some(claims.iat),
         nbf: Some(claims.nbf),
         exp: Some(claims.exp),
-        username: Some(claims.sub.clone()),
+        username: Some(identity.account.name().to_string()),
         token_type: Some("Bearer".to_owned()),
     }
 }
@@ -61,8 +61,17 @@ fn each<T, E: std::fmt::Display, C: FromIterator<T>>(
     let read = |(index, word): (usize, &String)| {
         read(word).map_err(|error| Problem::field(format!("{field}[{index}]"), error.to_string()))
     };
+    if words.len() > MAX_WORDS {
+        return Err(Problem::field(
+            field,
+            format!("has {} entries; expected at most {MAX_WORDS}", words.len()),
+        ));
+    }
     words.iter().enumerate().map(read).collect()
 }
+
+/// Roles, tags or services of one account or token.
+const MAX_WORDS: usize = 64;
 
 /// Words as names.
 pub(super) fn names<C: FromIterator<Name>>(field: &str, words: &[String]) -> Result<C, Problem> {
@@ -89,6 +98,17 @@ pub(super) fn account(stored: &Stored, counts: Counts) -> api::Account {
         recovery_codes: counts.recovery_codes,
         last_login_at: stored.last_login_at,
         revision: stored.revision,
+        id: stored.uuid.to_string(),
+    }
+}
+
+pub(super) fn deleted_account(deleted: Deleted) -> api::DeletedAccount {
+    let account_type = if deleted.system { AccountType::System } else { AccountType::Human };
+    api::DeletedAccount {
+        name: deleted.name.to_string(),
+        id: deleted.uuid.to_string(),
+        account_type: account_type.as_str().to_owned(),
+        deleted_at: deleted.deleted_at,
     }
 }
 
@@ -103,6 +123,7 @@ pub(super) fn session(stored: StoredToken, current: &str) -> api::Session {
         last_used_at: stored.last_used_at,
         source: stored.source,
         method: stored.origin,
+        device: stored.device,
     }
 }
 
@@ -147,10 +168,21 @@ pub(super) fn label(field: &str, text: &str) -> Result<String, Problem> {
     if !(1..=80).contains(&count) {
         return Err(Problem::field(field, format!("has {count} characters; expected 1 to 80")));
     }
-    if let Some(odd) = text.chars().find(|c| c.is_control()) {
-        return Err(Problem::field(field, format!("contains {odd:?}, which cannot be printed")));
+    if let Some(odd) = text.chars().find(|c| c.is_control() || is_invisible(*c)) {
+        return Err(Problem::field(
+            field,
+            format!("contains U+{:04X}, which cannot be seen", u32::from(odd)),
+        ));
     }
     Ok(text.to_owned())
+}
+
+/// Characters that change how others are shown, or that nobody sees (Unicode, general category Cf; line and paragraph separators). The joiners within
+/// emoji and scripts (U+200C, U+200D) are none of them.
+const fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The size of a page.
@@ -158,5 +190,30 @@ pub(super) fn limit(given: Option<u32>) -> Result<u32, Problem> {
     match given.unwrap_or(100) {
         limit @ 1..=1000 => Ok(limit),
         other => Err(Problem::field("limit", format!("{other} is out of range; expected 1 to 1000"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_shows_what_it_is() {
+        for good in ["laptop", "Ada's phone", "Schlüssel", "键", "👩\u{200d}🚀"] {
+            assert_eq!(label("label", good).unwrap(), good);
+        }
+        for bad in [
+            "",
+            "  ",
+            "a\u{202e}b",
+            "a\u{2066}b",
+            "a\u{200b}b",
+            "a\nb",
+            "\u{1b}[2J",
+            "a\u{feff}",
+            &"x".repeat(81),
+        ] {
+            assert!(label("label", bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use webauthn_rs::prelude::{
 use webauthn_rs_proto::ResidentKeyRequirement;
 
 use super::accounts::conflict;
-use super::login::{AuthMethod, Authenticated, login_event, wrong_login};
+use super::login::{AuthMethod, Authenticated, login_event, on_behalf, wrong_login};
 use super::me::{own, own_account};
 use super::{Mcias, locked, messages};
 use crate::config::Site;
@@ -110,6 +110,7 @@ impl Mcias {
         request: api::FinishPasskeyLoginRequest,
     ) -> Result<api::LoginResponse, Problem> {
         let target = self.login_target(&permit, &request.audience)?;
+        let permit = on_behalf(permit, request.client_address.as_deref(), request.client_user_agent)?;
         let credential: PublicKeyCredential = read("credential", &request.credential)?;
         let state = match self.passkeys.take(self.clock.elapsed(), &request.ceremony_id)? {
             State::Login(state) => state,
@@ -126,7 +127,7 @@ impl Mcias {
         };
         let id = key_id.clone();
         let found = self.read(move |db| {
-            let Some(account) = store::accounts::by_handle(db, handle)? else { return Ok(None) };
+            let Some(account) = store::accounts::by_uuid(db, handle)? else { return Ok(None) };
             Ok(store::factors::passkey_of(db, account.id, &id)?.map(|stored| (account, stored)))
         });
         let Some((account, stored)) = found.await? else {
@@ -169,7 +170,7 @@ impl Mcias {
         let exclude = known.iter().map(|passkey| passkey.cred_id().clone()).collect();
         let name = account.account.name().as_str();
         let started =
-            self.passkeys.webauthn.start_passkey_registration(account.handle, name, name, Some(exclude));
+            self.passkeys.webauthn.start_passkey_registration(account.uuid, name, name, Some(exclude));
         let (mut challenge, state) = started.map_err(|error| Problem::internal(&error))?;
         // Without a username to go by, the authenticator itself must store the account.
         if let Some(selection) = &mut challenge.public_key.authenticator_selection {

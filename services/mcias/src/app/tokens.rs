@@ -6,7 +6,7 @@ use mcdsl::permit::Permit;
 use mcdsl::problem::Problem;
 use uuid::Uuid;
 
-use super::accounts::{by_name, missing};
+use super::accounts::{by_name, conflict, missing};
 use super::login::add_signed;
 use super::{Mcias, messages};
 use crate::config::LONGEST;
@@ -26,7 +26,7 @@ impl Mcias {
     ) -> Result<api::IssuedToken, Problem> {
         let api::IssueTokenRequest { name, label, audience, lifetime_seconds } = request;
         let label = messages::label("label", &label)?;
-        let audience: Vec<Name> = messages::names("audience", &audience)?;
+        let audience = self.audience(&audience)?;
         let lifetime = lifetime_seconds.unwrap_or(self.config.tokens.service_s);
         if !(60..=LONGEST).contains(&lifetime) {
             let detail = format!("{lifetime} is out of range; expected 60 to {LONGEST}");
@@ -57,15 +57,19 @@ impl Mcias {
             expires_at: now + lifetime,
             revoked_at: None,
             last_used_at: None,
+            device: String::new(),
             key_id: None,
         };
         let client = account.service.as_ref().map_or(name.as_str(), Name::as_str).to_owned();
-        let signed = self.sign(&name, &mut stored, &client);
+        if !account.enabled {
+            return Err(conflict("account-disabled", format!("`{name}` is disabled: enable it first.")));
+        }
+        let signed = self.sign(&account, &mut stored, &client);
         let kept = stored.clone();
         let event = Event::from(permit).with_detail(format!("{} ({})", stored.label, stored.id));
         self.change(event, move |db, _event| {
-            // It may have been deleted meanwhile, and another one created.
-            if by_name(db, name.as_str())?.id != kept.account {
+            // It may have been deleted or disabled meanwhile, and another one created.
+            if !store::accounts::by_id(db, kept.account)?.is_some_and(|account| account.enabled) {
                 return Err(missing(name.as_str()).into());
             }
             add_signed(db, &kept)

@@ -125,7 +125,10 @@ impl Mcias {
 
     /// The claims of a token that we signed.
     fn verified(&self, keys: &KeyRing, token: &Secret, now: i64) -> Result<Claims, BadToken> {
-        let expect = Expect { issuer: &self.config.site.public_url, audience: None };
+        let site = &self.config.site;
+        let former = site.former_public_urls.iter().map(String::as_str);
+        let issuers: Vec<&str> = [site.public_url.as_str()].into_iter().chain(former).collect();
+        let expect = Expect { issuers: &issuers, audience: None };
         keys.verify(token.expose(), &expect, now)
     }
 
@@ -142,7 +145,8 @@ impl Mcias {
         });
         let Some((stored, account, service)) = found.await? else {
             // Signed by us, and not stored: of a deleted account, or by somebody who has the key.
-            return Ok(Err(InvalidToken { reason: "unknown", account: Name::parse(&claims.sub).ok() }));
+            let name = claims.preferred_username.as_ref().unwrap_or(&claims.sub);
+            return Ok(Err(InvalidToken { reason: "unknown", account: Name::parse(name).ok() }));
         };
         let is_system = account.account.account_type() == AccountType::System;
         let taken = |reason| Ok(Err(InvalidToken { reason, account: Some(account.account.name().clone()) }));
@@ -152,11 +156,16 @@ impl Mcias {
         if !account.enabled {
             return taken("account-disabled");
         }
-        if account.account.name().as_str() != claims.sub || (stored.kind == TokenKind::Issued) != is_system {
+        let account_id = account.uuid.to_string();
+        // Tokens of before accounts had a UUID name their account.
+        let is_its = claims.sub == account_id
+            || (claims.preferred_username.is_none() && claims.sub == account.account.name().as_str());
+        if !is_its || (stored.kind == TokenKind::Issued) != is_system {
             return taken("of-another-account");
         }
         let identity = Arc::new(Identity {
             account: account.account,
+            account_id,
             tags: account.tags,
             token_id: claims.jti.clone(),
             audience: stored.audience,

@@ -23,8 +23,11 @@ use zeroize::Zeroizing;
 pub struct Claims {
     /// The issuer: MCIAS's public URL.
     pub iss: String,
-    /// The account's identifier.
+    /// The account's identifier: a UUID. In tokens of before version 4 of the database, the account's name.
     pub sub: String,
+    /// The account's name, for people to read (OpenID Connect Core 1.0, section 5.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferred_username: Option<String>,
     /// The services that the token is for. Always written as an array; a single string is read as well (RFC 7519, section 4.1.3).
     #[serde(deserialize_with = "one_or_many")]
     pub aud: Vec<String>,
@@ -75,8 +78,8 @@ pub struct KeyRing(Vec<SigningKey>);
 /// Which tokens are accepted.
 #[derive(Clone, Copy, Debug)]
 pub struct Expect<'a> {
-    /// The required issuer.
-    pub issuer: &'a str,
+    /// The issuer must be one of these.
+    pub issuers: &'a [&'a str],
     /// The audience must contain one of these. `None`: the caller checks the audience.
     pub audience: Option<&'a [&'a str]>,
 }
@@ -232,7 +235,7 @@ impl KeyRing {
                 })?
                 .claims;
         let for_one_of = |audience: &[&str]| claims.aud.iter().any(|one| audience.contains(&one.as_str()));
-        if claims.iss != expect.issuer {
+        if !expect.issuers.contains(&claims.iss.as_str()) {
             Err(BadToken::WrongIssuer)
         } else if expect.audience.is_some_and(|audience| !for_one_of(audience)) {
             Err(BadToken::WrongAudience)

@@ -28,8 +28,8 @@ pub struct Stored {
     pub password: Option<Phc>,
     /// Whether it has a second factor.
     pub has_totp: bool,
-    /// The user handle that authenticators know it by (WebAuthn Level 3, section 4).
-    pub handle: Uuid,
+    /// `sub` of its tokens, and the user handle that authenticators know it by (WebAuthn Level 3, section 4). No other account ever gets it.
+    pub uuid: Uuid,
     /// Changes with each update.
     pub revision: i64,
 }
@@ -53,7 +53,7 @@ pub struct Counts {
     pub recovery_codes: u32,
 }
 
-const COLUMNS: &str = "id, name, kind, roles, service, enabled, created_at, last_login_at, password, totp IS NOT NULL, handle, \
+const COLUMNS: &str = "id, name, kind, roles, service, enabled, created_at, last_login_at, password, totp IS NOT NULL, uuid, \
      revision";
 
 /// The account of this name.
@@ -80,12 +80,12 @@ pub fn by_token(db: &Connection, token: &str) -> Result<Option<Stored>> {
     one(db, "id = (SELECT account FROM tokens WHERE id = ?1)", token)
 }
 
-/// The account with this user handle.
+/// The account with this UUID.
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub fn by_handle(db: &Connection, handle: Uuid) -> Result<Option<Stored>> {
-    one(db, "handle = ?1", handle.as_bytes().as_slice())
+pub fn by_uuid(db: &Connection, uuid: Uuid) -> Result<Option<Stored>> {
+    one(db, "uuid = ?1", uuid.as_bytes().as_slice())
 }
 
 fn one(db: &Connection, condition: &str, key: impl rusqlite::ToSql) -> Result<Option<Stored>> {
@@ -119,7 +119,6 @@ fn read(row: &Row<'_>) -> Result<Stored> {
         0 => Account::Human { name, roles: roles_of(row.get(3)?) },
         _ => Account::System { name },
     };
-    let handle: Vec<u8> = row.get(10)?;
     Ok(Stored {
         id: row.get(0)?,
         account,
@@ -130,7 +129,7 @@ fn read(row: &Row<'_>) -> Result<Stored> {
         last_login_at: row.get(7)?,
         password: row.get::<_, Option<String>>(8)?.map(Phc),
         has_totp: row.get(9)?,
-        handle: Uuid::from_slice(&handle).map_err(|error| unreadable(10, error))?,
+        uuid: uuid(row, 10)?,
         revision: row.get(11)?,
     })
 }
@@ -148,6 +147,11 @@ pub(super) fn name(row: &Row<'_>, column: usize) -> Result<Name> {
 
 fn parsed(column: usize, text: &str) -> Result<Name> {
     Name::parse(text).map_err(|error| unreadable(column, error))
+}
+
+fn uuid(row: &Row<'_>, column: usize) -> Result<Uuid> {
+    let bytes: Vec<u8> = row.get(column)?;
+    Uuid::from_slice(&bytes).map_err(|error| unreadable(column, error))
 }
 
 /// A stored value that cannot be read.
@@ -168,7 +172,18 @@ fn bits_of(roles: Roles) -> i64 {
     ROLES.iter().filter(|(role, _)| roles.has(*role)).map(|(_, bit)| bit).sum()
 }
 
-/// Adds an account; `false`: the name is taken.
+/// What came of adding an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addition {
+    /// It is there.
+    Added,
+    /// Another account has the name.
+    NameInUse,
+    /// A deleted account had the name, which is not released.
+    NameTaken,
+}
+
+/// Adds an account. Neither its row id nor its UUID was ever another's.
 ///
 /// # Errors
 /// Returns an error if the database fails.
@@ -176,23 +191,30 @@ pub fn add(
     db: &Connection,
     account: &Account,
     service: Option<&Name>,
-    handle: Uuid,
+    uuid: Uuid,
     now: i64,
-) -> Result<bool> {
+) -> Result<Addition> {
+    let name = account.name().as_str();
+    let taken = "SELECT EXISTS (SELECT 1 FROM deleted_accounts WHERE name = ?1 AND released_at IS NULL)";
+    if db.prepare_cached(taken)?.query_row([name], |row| row.get(0))? {
+        return Ok(Addition::NameTaken);
+    }
     let system = matches!(account, Account::System { .. });
     let mut insert = db.prepare_cached(
-        "INSERT INTO accounts (name, kind, roles, service, enabled, created_at, handle)
-         VALUES (?1, ?2, ?3, ?4, 1, ?5, ?6) ON CONFLICT (name) DO NOTHING",
+        "INSERT INTO accounts (id, name, kind, roles, service, enabled, created_at, uuid)
+         SELECT 1 + max((SELECT coalesce(max(id), 0) FROM accounts), (SELECT coalesce(max(id), 0) FROM deleted_accounts)),
+                ?1, ?2, ?3, ?4, 1, ?5, ?6
+         WHERE NOT EXISTS (SELECT 1 FROM accounts WHERE name = ?1)",
     )?;
     let added = insert.execute(params![
-        account.name().as_str(),
+        name,
         system,
         bits_of(account.roles()),
         service.map(Name::as_str),
         now,
-        handle.as_bytes().as_slice()
+        uuid.as_bytes().as_slice()
     ])?;
-    Ok(added == 1)
+    Ok(if added == 1 { Addition::Added } else { Addition::NameInUse })
 }
 
 /// Replaces the settings of an account, and raises its revision.
@@ -223,12 +245,52 @@ pub fn set_tags(db: &Connection, id: i64, tags: &BTreeSet<Name>) -> Result<()> {
     tags.iter().try_for_each(|tag| insert.execute(params![id, tag.as_str()]).map(drop))
 }
 
-/// Deletes it with everything that belongs to it.
+/// Deletes it with everything that belongs to it. Its name stays taken.
 ///
 /// # Errors
 /// Returns an error if the database fails.
-pub fn remove(db: &Connection, id: i64) -> Result<()> {
+pub fn remove(db: &Connection, id: i64, now: i64) -> Result<()> {
+    let keep =
+        "INSERT INTO deleted_accounts SELECT id, uuid, name, kind, ?2, NULL FROM accounts WHERE id = ?1";
+    db.execute(keep, params![id, now])?;
     db.execute("DELETE FROM accounts WHERE id = ?1", [id]).map(drop)
+}
+
+/// A deleted account whose name is taken.
+#[derive(Clone, Debug)]
+pub struct Deleted {
+    /// Its name.
+    pub name: Name,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Whether it was a system account.
+    pub system: bool,
+    /// Seconds since 1970.
+    pub deleted_at: i64,
+}
+
+/// Deleted accounts whose names are taken, in the order of their names.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub fn deleted(db: &Connection, after: &str, limit: u32) -> Result<Vec<Deleted>> {
+    let mut select = db.prepare_cached(
+        "SELECT name, uuid, kind, deleted_at FROM deleted_accounts
+         WHERE released_at IS NULL AND name > ?1 ORDER BY name LIMIT ?2",
+    )?;
+    let read = |row: &Row<'_>| {
+        Ok(Deleted { name: name(row, 0)?, uuid: uuid(row, 1)?, system: row.get(2)?, deleted_at: row.get(3)? })
+    };
+    select.query_map(params![after, limit], read)?.collect()
+}
+
+/// Releases the name of a deleted account; `false`: there is none of this name.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub fn release_name(db: &Connection, name: &str, now: i64) -> Result<bool> {
+    let update = "UPDATE deleted_accounts SET released_at = ?2 WHERE name = ?1 AND released_at IS NULL";
+    Ok(db.execute(update, params![name, now])? == 1)
 }
 
 /// Admins who are enabled and have a password or a passkey; without their tags.

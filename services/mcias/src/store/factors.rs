@@ -192,12 +192,13 @@ pub fn set_link(db: &Connection, account: i64, digest: &[u8; 32], expires_at: i6
     db.execute(replace, params![account, digest, expires_at]).map(drop)
 }
 
-/// The account of a link and when the link expires, if it is valid.
+/// The account of a link and when the link expires, if it is valid and its account is enabled.
 ///
 /// # Errors
 /// Returns an error if the database fails.
 pub fn link(db: &Connection, digest: &[u8; 32], now: i64) -> Result<Option<(i64, i64)>> {
-    let select = "SELECT account, expires_at FROM links WHERE digest = ?1 AND expires_at > ?2";
+    let select = "SELECT account, expires_at FROM links JOIN accounts ON accounts.id = account
+         WHERE digest = ?1 AND expires_at > ?2 AND enabled";
     db.query_row(select, params![digest, now], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 

@@ -29,6 +29,8 @@ pub struct StoredToken {
     pub revoked_at: Option<i64>,
     /// When it was last used, to within some seconds.
     pub last_used_at: Option<i64>,
+    /// Of a session: what the client that logged in said it is, in a few words.
+    pub device: String,
     /// The key that signed it; absent in rows of database version 1.
     pub key_id: Option<String>,
 }
@@ -43,7 +45,7 @@ pub enum Kind {
 }
 
 const COLUMNS: &str = "id, account, kind, audience, label, origin, source, created_at, expires_at, revoked_at, \
-                       last_used_at, key_id";
+                       last_used_at, key_id, device";
 
 fn read(row: &Row<'_>) -> Result<StoredToken> {
     let audience: String = row.get(3)?;
@@ -60,6 +62,7 @@ fn read(row: &Row<'_>) -> Result<StoredToken> {
         revoked_at: row.get(9)?,
         last_used_at: row.get(10)?,
         key_id: row.get(11)?,
+        device: row.get(12)?,
     })
 }
 
@@ -69,8 +72,8 @@ fn read(row: &Row<'_>) -> Result<StoredToken> {
 /// Returns an error if the database fails.
 pub fn add(db: &Connection, token: &StoredToken) -> Result<()> {
     let mut insert = db.prepare_cached(
-        "INSERT INTO tokens (id, account, kind, audience, label, origin, source, created_at, expires_at, key_id)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        "INSERT INTO tokens (id, account, kind, audience, label, origin, source, created_at, expires_at, key_id, device)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
     let audience = serde_json::to_string(&token.audience).expect("texts can be written as JSON");
     insert
@@ -84,7 +87,8 @@ pub fn add(db: &Connection, token: &StoredToken) -> Result<()> {
             token.source,
             token.created_at,
             token.expires_at,
-            token.key_id
+            token.key_id,
+            token.device
         ])
         .map(drop)
 }

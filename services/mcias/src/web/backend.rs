@@ -33,6 +33,7 @@ impl LoginBackend for Backend {
             recovery_code: login.recovery_code.map(text),
             audience: own_audience(),
             client_address: None,
+            client_user_agent: None,
         };
         self.calls(context).login(request).await.map(logged_in)
     }
@@ -51,7 +52,12 @@ impl LoginBackend for Backend {
         answer: PasskeyAnswer,
     ) -> Result<LoggedIn, Problem> {
         let PasskeyAnswer { ceremony_id, credential } = answer;
-        let request = FinishPasskeyLoginRequest { ceremony_id, credential, audience: own_audience() };
+        let request = FinishPasskeyLoginRequest {
+            ceremony_id,
+            credential,
+            audience: own_audience(),
+            ..FinishPasskeyLoginRequest::default()
+        };
         self.calls(context).finish_passkey_login(request).await.map(logged_in)
     }
 

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 use mc_api::policy::{
-    DiffPolicyRequest, ExplainPolicyRequest, ExplainPolicyResponse, GetPolicyRequest,
+    CheckPolicyRequest, DiffPolicyRequest, ExplainPolicyRequest, ExplainPolicyResponse, GetPolicyRequest,
     ListPolicyRevisionsRequest, PolicyDocument, Rule, SetPolicyRequest, Warning,
 };
 use mcdsl::http::Query;
@@ -80,10 +80,10 @@ async fn policy_page(
 
 /// What is probably a mistake in the policy in force.
 async fn warnings(visitor: &Visitor, policy: PolicyDocument) -> Vec<Warning> {
-    let revision = policy.revision;
-    let request = SetPolicyRequest { dry_run: Some(true), ..request(policy, revision) };
-    // Somebody may have replaced it meanwhile: the page is of use without.
-    visitor.calls.set_policy(request).await.map(|response| response.warnings).unwrap_or_default()
+    let PolicyDocument { default, rules, .. } = policy;
+    let request = CheckPolicyRequest { default, rules, revision: None };
+    // The page is of use without.
+    visitor.calls.check_policy(request).await.map(|response| response.warnings).unwrap_or_default()
 }
 
 async fn explain(visitor: &Visitor, question: &Question) -> Result<ExplainPolicyResponse, Problem> {
@@ -164,7 +164,7 @@ pub(super) async fn diff(visitor: Visitor, Query(Compared { from, to }): Query<C
 
 /// A request that replaces the policy.
 fn request(policy: PolicyDocument, revision: i64) -> SetPolicyRequest {
-    SetPolicyRequest { default: policy.default, rules: policy.rules, revision, dry_run: None }
+    SetPolicyRequest { default: policy.default, rules: policy.rules, revision }
 }
 
 #[derive(Deserialize)]

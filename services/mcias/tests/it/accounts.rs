@@ -219,6 +219,166 @@ fn a_login_through_a_service_is_for_that_service_only() {
 }
 
 #[test]
+fn a_login_is_for_mcias_unless_more_is_asked_for() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let mcr = mcias.service(&admin, "mcr", &[]);
+    let login = |audience: Value| {
+        let body = json!({ "username": "ada", "password": PASSWORD, "audience": audience });
+        mcias.ask("POST", "/v1/login", "", &body)
+    };
+    let own = login(json!([])).text_of("token");
+    assert_eq!(mcias.introspect(&mcr, &own).body, json!({ "active": false }));
+    assert_eq!(mcias.ask("GET", "/v1/me", &own, &Value::Null).status, 200);
+    let both = login(json!(["mcias", "mcr"])).text_of("token");
+    assert_eq!(mcias.introspect(&mcr, &both).body["aud"], json!(["mcias", "mcr"]));
+    let many: Vec<String> = (0..65).map(|at| format!("s{at}")).collect();
+    assert_eq!(login(json!(many)).text_of("field"), "audience");
+    // A service's token is for asking MCIAS, unless it is for others.
+    let tokens = mcias.done("GET", "/v1/accounts/mcr/tokens", &admin, &Value::Null);
+    assert_eq!(tokens["tokens"][0]["audience"], json!(["mcias"]));
+}
+
+#[test]
+fn a_name_that_comes_back_is_another_account() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let mcr = mcias.service(&admin, "mcr", &[]);
+    mcias.person(&admin, "bob", &["user"]);
+    let told = mcias.introspect(&mcr, &mcias.login("bob")).body;
+    let first = mcias.done("GET", "/v1/accounts/bob", &admin, &Value::Null);
+    assert_eq!((&told["sub"], &told["username"]), (&first["id"], &json!("bob")));
+    mcias.done("DELETE", "/v1/accounts/bob", &admin, &Value::Null);
+    let body = json!({ "name": "bob", "account_type": "human" });
+    let create = || mcias.ask("POST", "/v1/accounts", &admin, &body);
+    assert_eq!((create().status, create().text_of("reason")), (409, "name-taken".to_owned()));
+    let deleted = mcias.done("GET", "/v1/deleted-accounts", &admin, &Value::Null);
+    assert_eq!(
+        (&deleted["accounts"][0]["name"], &deleted["accounts"][0]["id"]),
+        (&json!("bob"), &first["id"])
+    );
+    mcias.done("DELETE", "/v1/deleted-accounts/bob", &admin, &Value::Null);
+    assert_eq!(mcias.ask("DELETE", "/v1/deleted-accounts/bob", &admin, &Value::Null).status, 404);
+    assert_eq!(create().status, 201);
+    let second = mcias.done("GET", "/v1/accounts/bob", &admin, &Value::Null);
+    assert_ne!(first["id"], second["id"]);
+    let audit = mcias.done("GET", "/v1/audit?target=bob", &admin, &Value::Null).to_string();
+    assert!(
+        audit.contains("account.release-name") && audit.contains(first["id"].as_str().unwrap()),
+        "{audit}"
+    );
+    // Nobody is named like somebody else's id.
+    let body = json!({ "name": second["id"], "account_type": "human" });
+    assert_eq!(mcias.ask("POST", "/v1/accounts", &admin, &body).text_of("field"), "name");
+}
+
+#[test]
+fn what_outlives_a_session_takes_a_fresh_login() {
+    for (operation, fresh) in [
+        (&mc_api::mcias::operations::ISSUE_TOKEN, true),
+        (&mc_api::mcias::operations::CREATE_ACCOUNT, true),
+        (&mc_api::mcias::operations::UPDATE_ACCOUNT, true),
+        (&mc_api::mcias::operations::DELETE_ACCOUNT, true),
+        (&mc_api::mcias::operations::RELEASE_NAME, true),
+        (&mc_api::mcias::operations::ISSUE_LINK, true),
+        (&mc_api::mcias::operations::RESET_FACTORS, true),
+        (&mc_api::mcias::operations::ROTATE_KEYS, true),
+        (&mc_api::mcias::operations::WITHDRAW_KEY, true),
+        (&mc_api::policy::operations::SET_POLICY, true),
+        // What takes something away from an intruder must not wait.
+        (&mc_api::mcias::operations::REVOKE_TOKEN, false),
+        (&mc_api::mcias::operations::END_ACCOUNT_SESSIONS, false),
+        (&mc_api::policy::operations::CHECK_POLICY, false),
+    ] {
+        // That each is held to is what `access` sees.
+        assert_eq!(operation.fresh, fresh, "{}", operation.action);
+    }
+}
+
+#[test]
+fn a_link_dies_with_what_it_was_for() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    mcias.person(&admin, "bob", &["user"]);
+    let link = || {
+        let link = mcias.ask("POST", "/v1/accounts/bob/link", &admin, &Value::Null).text_of("url");
+        link.rsplit('/').next().unwrap().to_owned()
+    };
+    let redeem = |secret: &str| {
+        let body = json!({ "secret": secret, "password": "gravel umbrella violet" });
+        mcias.ask("POST", "/v1/link/redeem", "", &body).status
+    };
+    let disabled = link();
+    mcias.edited(&admin, "bob", &json!({ "enabled": false }));
+    assert_eq!(redeem(&disabled), 404);
+    let answer = mcias.ask("POST", "/v1/accounts/bob/link", &admin, &Value::Null);
+    assert_eq!((answer.status, answer.text_of("reason")), (409, "account-disabled".to_owned()));
+    mcias.edited(&admin, "bob", &json!({ "enabled": true }));
+    assert_eq!(redeem(&disabled), 404, "it does not come back either");
+    let reset = link();
+    mcias.done("POST", "/v1/accounts/bob/reset-factors", &admin, &Value::Null);
+    assert_eq!(redeem(&reset), 404);
+    assert_eq!(redeem(&link()), 200);
+}
+
+#[test]
+fn a_disabled_account_gets_no_token() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let mcr = mcias.service(&admin, "mcr", &[]);
+    mcias.edited(&admin, "mcr", &json!({ "enabled": false, "service": "mcr" }));
+    let answer = mcias.ask("POST", "/v1/accounts/mcr/tokens", &admin, &json!({ "label": "second" }));
+    assert_eq!((answer.status, answer.text_of("reason")), (409, "account-disabled".to_owned()));
+    assert_eq!(mcias.introspect(&mcr, &admin).status, 401);
+}
+
+#[test]
+fn a_session_names_its_device() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let mcr = mcias.service(&admin, "mcr", &[]);
+    let firefox = "Mozilla/5.0 (X11; Linux x86_64; rv:131.0) Gecko/20100101 Firefox/131.0";
+    let body = json!({ "username": "ada", "password": PASSWORD, "client_address": "192.0.2.7",
+                       "client_user_agent": firefox });
+    mcias.done("POST", "/v1/login", &mcr, &body);
+    let sessions = mcias.done("GET", "/v1/me/sessions", &admin, &Value::Null);
+    let devices: BTreeSet<_> = sessions["sessions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["device"].as_str().unwrap_or(""))
+        .collect();
+    assert!(devices.contains("Firefox on Linux"), "{sessions}");
+    assert_eq!(mcias.ask("POST", "/v1/login", "", &body).text_of("field"), "client_address");
+    for address in ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "ff02::1", "x"] {
+        let body = json!({ "username": "ada", "password": PASSWORD, "client_address": address });
+        assert_eq!(
+            mcias.ask("POST", "/v1/login", &mcr, &body).text_of("field"),
+            "client_address",
+            "{address}"
+        );
+    }
+}
+
+#[test]
+fn a_public_url_does_not_change_unnoticed() {
+    let mut mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let url = mcias.url();
+    mcias.stop();
+    let moved = "https://sso.example.org:8443";
+    let error = mcias.refuses_to_start(&[("MCIAS_SITE_PUBLIC_URL", moved)]);
+    assert!(error.contains(&url) && error.contains("former_public_urls"), "{error}");
+    let former = toml::Value::from(vec![url.as_str()]).to_string();
+    mcias.restart(&[("MCIAS_SITE_PUBLIC_URL", moved), ("MCIAS_SITE_FORMER_PUBLIC_URLS", &former)]);
+    assert_eq!(mcias.ask("GET", "/v1/me", &admin, &Value::Null).status, 200);
+    let body = json!({ "username": "ada", "password": PASSWORD });
+    let token = mcias.ask("POST", "/v1/login", "", &body).text_of("token");
+    let claims = data_encoding::BASE64URL_NOPAD.decode(token.split('.').nth(1).unwrap().as_bytes()).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&claims).unwrap()["iss"], moved);
+}
+
+#[test]
 fn guessing_is_throttled_and_the_owner_is_not() {
     let mcias = Mcias::start();
     drop(mcias.login("ada"));

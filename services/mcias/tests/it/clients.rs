@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 fn tampered(token: &str) -> String {
     let mut parts: Vec<String> = token.split('.').map(str::to_owned).collect();
     let payload = data_encoding::BASE64URL_NOPAD.decode(parts[1].as_bytes()).unwrap();
-    let payload = String::from_utf8(payload).unwrap().replace("\"sub\":\"ada\"", "\"sub\":\"eve\"");
+    let payload = String::from_utf8(payload)
+        .unwrap()
+        .replace("\"preferred_username\":\"ada\"", "\"preferred_username\":\"eve\"");
     parts[1] = data_encoding::BASE64URL_NOPAD.encode(payload.as_bytes());
     parts.join(".")
 }
@@ -28,7 +30,9 @@ fn pyjwt_and_jose_verify_tokens_before_and_after_a_key_rotation() {
     let service = mcias.service(&admin, "mcr", &[]);
     for (token, subject) in [(&admin, "ada"), (&service, "mcr")] {
         for told in [pyjwt(token), jose(token)] {
-            assert_eq!(told["claims"]["sub"], subject, "{told}");
+            assert_eq!(told["claims"]["preferred_username"], subject, "{told}");
+            let account = mcias.done("GET", &format!("/v1/accounts/{subject}"), &admin, &Value::Null);
+            assert_eq!(told["claims"]["sub"], account["id"], "{told}");
             assert_eq!(told["claims"]["iss"], issuer, "{told}");
             assert_eq!((&told["header"]["alg"], &told["header"]["typ"]), (&json!("EdDSA"), &json!("at+jwt")));
         }

@@ -172,7 +172,8 @@ impl Local {
 
     /// Logs in with [`PASSWORD`]. Returns the token.
     pub(crate) fn login(&self, name: &str) -> String {
-        let body = json!({ "username": name, "password": PASSWORD });
+        let audience = json!(["mcias", "mcr", "mcns"]);
+        let body = json!({ "username": name, "password": PASSWORD, "audience": audience });
         text(&self.done("POST", "/v1/login", "", &body)["token"])
     }
 

@@ -109,7 +109,7 @@ fn check(mcias: &Local, admin: &str, service: &str, tokens: &[String]) {
         assert!(told["roles"].is_null(), "{told}");
         if told["active"] == json!(true) {
             assert_eq!(
-                (&told["account_type"], kinds[&text(&told["sub"])]),
+                (&told["account_type"], kinds[&text(&told["username"])]),
                 (&json!("system"), true),
                 "{told}"
             );

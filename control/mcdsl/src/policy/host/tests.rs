@@ -106,7 +106,7 @@ fn rule(name: &str, effect: &str, resource: &str) -> api::Rule {
 }
 
 fn request(revision: i64, rules: &[api::Rule]) -> api::SetPolicyRequest {
-    api::SetPolicyRequest { default: "deny".to_owned(), rules: rules.to_vec(), revision, dry_run: None }
+    api::SetPolicyRequest { default: "deny".to_owned(), rules: rules.to_vec(), revision }
 }
 
 impl Registry {
@@ -191,12 +191,15 @@ async fn a_refused_draft_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_what_would_change_and_changes_nothing() {
+async fn a_check_says_what_would_change_and_changes_nothing() {
     let registry = registry().await;
     let mut rules = vec![rule("team", "allow", "team/*"), rule("gone", "deny", "gone")];
     rules[0].accounts = vec!["bob".to_owned(), "eve".to_owned()];
-    let dry_run = api::SetPolicyRequest { dry_run: Some(true), ..request(1, &rules) };
-    let response = registry.set_policy(permit(), dry_run).await.unwrap();
+    let check = |revision, rules: &[api::Rule]| {
+        let request = api::CheckPolicyRequest { default: "deny".to_owned(), rules: rules.to_vec(), revision };
+        registry.check_policy(permit(), request)
+    };
+    let response = check(Some(1), &rules).await.unwrap();
     let lines: Vec<_> = response.warnings.iter().map(|it| format!("{}: {}", it.field, it.message)).collect();
     assert_eq!(
         lines,
@@ -212,10 +215,13 @@ async fn a_dry_run_says_what_would_change_and_changes_nothing() {
         .collect();
     assert_eq!(lines, ["bob pull team/app: deny allow", "bob push team/app: deny allow"]);
     assert!(!response.more_changes);
-    assert_eq!((response.revision, response.policy.unwrap().revision), (1, 2));
-    assert_eq!(registry.policy.load().revision, 1);
-    let stale = api::SetPolicyRequest { dry_run: Some(true), ..request(7, &rules) };
-    assert_eq!(registry.set_policy(permit(), stale).await.unwrap_err().kind, Kind::Changed);
+    assert_eq!((response.revision, registry.policy.load().revision), (1, 1));
+    assert_eq!(check(Some(7), &rules).await.unwrap_err().kind, Kind::Changed);
+    assert_eq!(check(None, &rules).await.unwrap().changes.len(), 2);
+    assert_eq!(
+        check(None, &[rule("refused", "allow", "x")]).await.unwrap_err().kind,
+        Kind::FailedPrecondition
+    );
 }
 
 #[tokio::test]

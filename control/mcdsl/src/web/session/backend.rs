@@ -90,6 +90,7 @@ impl LoginBackend for Client {
             // MCIAS takes the service that asks.
             audience: Vec::new(),
             client_address: Some(context.client.ip().to_string()),
+            client_user_agent: context.user_agent.as_deref().map(str::to_owned),
         };
         let response = Self::login(self, request).await?;
         Ok(LoggedIn { token: Secret::from(response.token), expires_at: response.expires_at })

@@ -88,6 +88,7 @@ impl Authority for Fake {
             account: Account::Human { name: Name::parse(name).unwrap(), roles },
             tags: std::collections::BTreeSet::new(),
             token_id: String::new(),
+            account_id: String::new(),
             audience: Vec::new(),
             service: None,
             authenticated_at: 0,

@@ -18,13 +18,14 @@ static RING: LazyLock<KeyRing> = LazyLock::new(|| {
 });
 
 fn expect() -> Expect<'static> {
-    Expect { issuer: ISSUER, audience: Some(&["mcr", "mcp"]) }
+    Expect { issuers: &[ISSUER], audience: Some(&["mcr", "mcp"]) }
 }
 
 fn claims() -> Claims {
     Claims {
         iss: ISSUER.into(),
-        sub: "ada".into(),
+        sub: "0b6c7bb7-3f0a-4a3e-9a0e-5f1d5c2f9d11".into(),
+        preferred_username: Some("ada".into()),
         aud: vec!["mcdoc".into(), "mcr".into()],
         client_id: "mciasctl".into(),
         iat: NOW,
@@ -247,7 +248,7 @@ fn claims_are_all_there_and_as_expected() {
     }
     // What a later version may add is ignored (RFC 7519, section 4).
     check("roles", json!(["admin"]), Ok(()));
-    let nobody = Expect { issuer: ISSUER, audience: Some(&[]) };
+    let nobody = Expect { issuers: &[ISSUER], audience: Some(&[]) };
     let token = signed(&ours(), &json!(claims()).to_string());
     assert_eq!(RING.verify(&token, &nobody, NOW), Err(WrongAudience));
     assert!(RING.verify(&token, &Expect { audience: None, ..nobody }, NOW).is_ok());
@@ -308,8 +309,8 @@ fn the_form_is_the_one_we_write() {
     // serde reads an array as a struct too.
     let array = json!(["EdDSA", "at+jwt", RING.keys()[0].kid]);
     refused(&signed(&array, &json!(claims()).to_string()), BadToken::Malformed);
-    let Claims { iss, sub, aud, client_id, iat, nbf, exp, jti } = claims();
-    let array = json!([iss, sub, aud, client_id, iat, nbf, exp, jti]);
+    let Claims { iss, sub, preferred_username, aud, client_id, iat, nbf, exp, jti } = claims();
+    let array = json!([iss, sub, preferred_username, aud, client_id, iat, nbf, exp, jti]);
     refused(&signed(&ours(), &array.to_string()), BadToken::Malformed);
     refused(&signed(&ours(), "null"), BadToken::Malformed);
     refused(&signed(&ours(), "[]"), BadToken::Malformed);
@@ -395,7 +396,7 @@ proptest! {
     fn what_is_signed_is_read_back(sub in any::<String>(), aud in prop::collection::vec("[a-z]{0,5}", 0..5), iat: i32, lasts in 1_i64..100_000) {
         let iat = i64::from(iat);
         let claims = Claims { sub, aud, iat, nbf: iat, exp: iat + lasts, ..claims() };
-        let any = Expect { issuer: ISSUER, audience: None };
+        let any = Expect { issuers: &[ISSUER], audience: None };
         let token = RING.sign(&claims);
         prop_assert_eq!(RING.verify(token.expose(), &any, iat), Ok(claims.clone()));
         prop_assert_eq!(RING.verify(token.expose(), &any, iat + lasts - 1), Ok(claims));
