@@ -18,6 +18,7 @@ pub(crate) struct Options {
     pub(crate) created: String,
     max_body_bytes: u32,
     timeout_ms: u32,
+    max_age_s: u32,
     pub(crate) form: bool,
 }
 
@@ -58,6 +59,7 @@ impl Options {
             created: text("created"),
             max_body_bytes: number("max_body_bytes"),
             timeout_ms: number("timeout_ms"),
+            max_age_s: number("max_age_s"),
             form: flag("form"),
         };
         if read.action.is_empty() {
@@ -165,19 +167,23 @@ fn rest(
         write!(parameters, "Parameter {{ name: {:?}, kind: Kind::{kind} }}, ", field.name())?;
     }
     let body = match () {
-        () if options.uses_query() => "None",
-        () if options.form => "Form",
-        () => "Json",
+        () if options.uses_query() => "None".to_owned(),
+        () if options.form => {
+            let names: Vec<_> = input.fields().map(|field| field.name().to_owned()).collect();
+            format!("Form(&{names:?})")
+        }
+        () => "Json".to_owned(),
     };
     let has_revision =
         |message: &prost_reflect::MessageDescriptor| message.get_field_by_name("revision").is_some();
     Ok(format!(
         "Some(Rest {{ method: Method::{variant}, path: {:?}, parameters: &[{parameters}], body: Body::{body}, created: {:?}, \
-         takes_revision: {}, has_revision: {}, openapi: {:?} }})",
+         takes_revision: {}, has_revision: {}, max_age_s: {}, openapi: {:?} }})",
         options.path,
         some(&options.created),
         variant == "Put" && has_revision(&input),
         has_revision(&method.output()),
+        options.max_age_s,
         openapi::operation(pool, method, options).to_string(),
     ))
 }

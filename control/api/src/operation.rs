@@ -47,6 +47,8 @@ pub struct Rest {
     pub takes_revision: bool,
     /// Whether the response has a field `revision`, which is its `ETag`.
     pub has_revision: bool,
+    /// Seconds for which anybody may cache the response; 0: nobody.
+    pub max_age_s: u32,
     /// Its part of the OpenAPI document: an operation object as JSON.
     pub openapi: &'static str,
 }
@@ -71,8 +73,8 @@ pub enum Body {
     None,
     /// A JSON object.
     Json,
-    /// `application/x-www-form-urlencoded`.
-    Form,
+    /// `application/x-www-form-urlencoded`, with these fields. Others are ignored.
+    Form(&'static [&'static str]),
 }
 
 /// A request field that may be in the path or in the query.

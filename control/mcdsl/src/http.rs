@@ -258,17 +258,42 @@ fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {
 /// # Errors
 /// Another scheme, or more than one.
 pub fn bearer(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let wrong = || Problem::unauthenticated("The header `authorization` must be `Bearer` and one token.");
-    if values.next().is_some() {
-        return Err(wrong());
-    }
-    let text = value.to_str().map_err(|_error| wrong())?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(wrong)?;
-    let token = token.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") || token.is_empty() || token.contains(' ') {
-        return Err(wrong());
+    let Some((scheme, token)) = authorization(headers)? else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(not_authorization());
     }
     Ok(Some(Secret::from(token)))
+}
+
+/// The same, or the password of `authorization: Basic` (RFC 7617), which is the token of the account that its username names (RFC 6749,
+/// section 2.3.1). The token says whose it is: the username is not looked at.
+///
+/// # Errors
+/// Another scheme, or more than one.
+pub fn bearer_or_basic(headers: &HeaderMap) -> Result<Option<Secret>, Problem> {
+    let Some((scheme, credentials)) = authorization(headers)? else { return Ok(None) };
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return bearer(headers);
+    }
+    let read = || {
+        let bytes = zeroize::Zeroizing::new(data_encoding::BASE64.decode(credentials.as_bytes()).ok()?);
+        let (_, password) = std::str::from_utf8(&bytes).ok()?.split_once(':')?;
+        // Tokens have no character that a form would escape.
+        (!password.is_empty()).then(|| Secret::from(password))
+    };
+    read().map(Some).ok_or_else(not_authorization)
+}
+
+/// Scheme and credentials of the only header `authorization`.
+fn authorization(headers: &HeaderMap) -> Result<Option<(&str, &str)>, Problem> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    let parts = text.and_then(|text| text.split_once(' ')).map(|(scheme, rest)| (scheme, rest.trim()));
+    let is_one = |(_, rest): &(&str, &str)| !rest.is_empty() && !rest.contains(' ');
+    parts.filter(is_one).map(Some).ok_or_else(not_authorization)
+}
+
+fn not_authorization() -> Problem {
+    Problem::unauthenticated("The header `authorization` must be `Bearer` and one token.")
 }

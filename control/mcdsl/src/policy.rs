@@ -147,8 +147,8 @@ pub struct InvalidField {
 
 /// A word is not an effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an effect; expected `allow` or `deny`")]
-pub struct UnknownEffect(String);
+#[error("is not an effect; expected `allow` or `deny`")]
+pub struct UnknownEffect;
 
 impl Effect {
     /// The word used on the wire.
@@ -166,7 +166,7 @@ impl std::str::FromStr for Effect {
 
     fn from_str(word: &str) -> Result<Self, UnknownEffect> {
         let known = [Self::Allow, Self::Deny].into_iter().find(|effect| effect.as_str() == word);
-        known.ok_or_else(|| UnknownEffect(word.to_owned()))
+        known.ok_or(UnknownEffect)
     }
 }
 

@@ -147,14 +147,15 @@ impl Mcias {
         self.token(admin, name, "first")
     }
 
-    /// Issues a token of a system account.
+    /// Issues a token of a system account, for MCIAS and the services that tests have.
     ///
     /// # Panics
     /// It cannot be issued.
     #[must_use]
     pub fn token(&self, admin: &str, name: &str, label: &str) -> String {
         let path = format!("/v1/accounts/{name}/tokens");
-        self.ask("POST", &path, admin, &json!({ "label": label })).text_of("token")
+        let body = json!({ "label": label, "audience": ["mcias", "mcr", "mcns"] });
+        self.ask("POST", &path, admin, &body).text_of("token")
     }
 
     /// Introspects a token for a service.

@@ -115,6 +115,7 @@ pub async fn run(
                 ..ExplainPolicyRequest::default()
             };
             let explanation = policy.explain_policy(request).await?.into_inner();
+            note_warnings(ctl, &explanation.warnings);
             explain(ctl, &explanation, noun)
         }
         Policy::History => history(ctl, policy).await,

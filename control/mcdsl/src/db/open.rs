@@ -135,12 +135,33 @@ fn configure(connection: &mut Connection, path: &Path, schema: &Schema) -> Resul
         return Err(DbError::corrupt(path, format_args!("its version is {found}")));
     };
     if !missing.is_empty() {
+        if found > 0 {
+            let copy = keep_copy(path, found)?;
+            let (copy, to) = (copy.display(), schema.version());
+            tracing::info!(database = %path.display(), from = found, to, %copy, "migrating the database; the copy is of before");
+        }
         migrate(connection, missing, schema).map_err(sqlite)?;
         // Into the file itself, so that its header says what it is even to those who do not read the log.
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sqlite)?;
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
     Ok(())
+}
+
+/// A copy of a database that is about to be migrated, in `backups` beside it: an older program cannot open what a newer one has migrated.
+fn keep_copy(path: &Path, version: i64) -> Result<PathBuf, DbError> {
+    let backups = directory(path).join("backups");
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&backups)
+        .map_err(|error| DbError::io("create the directory", &backups, error))?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    // One of each attempt: nothing is overwritten.
+    let free = (1..).map(|number| backups.join(format!("{name}-before-migration-{version}-{number}.db")));
+    let copy = free.into_iter().find(|copy| !copy.exists()).expect("there are names enough");
+    super::snapshot(path, &copy)?;
+    Ok(copy)
 }
 
 /// All missing versions in one transaction.

@@ -151,6 +151,13 @@ fn a_migration_that_fails_leaves_the_database_as_it_was() {
     assert!(Database::open(&path, &BROKEN, 1).is_err());
     assert_eq!(fs::read(&path).unwrap(), before);
     drop(Database::open(&path, &NEXT, 1).unwrap());
+    // Each attempt leaves a copy of before, which the older program can go on with.
+    for number in 1..=2 {
+        let name = format!("{}-before-migration-1-{number}.db", path.file_stem().unwrap().display());
+        let copy = path.parent().unwrap().join("backups").join(name);
+        assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(Database::open(&copy, &SCHEMA, 1).unwrap());
+    }
     let error = Database::open(&path, &SCHEMA, 1).unwrap_err();
     assert!(matches!(error, DbError::Newer { found: 2, known: 1, .. }), "{error:?}");
     let other = Schema { application_id: 1, ..NEXT };

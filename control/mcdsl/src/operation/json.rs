@@ -40,17 +40,11 @@ impl Fields {
                 Kind::Integer => {
                     let number =
                         text.parse::<i64>().ok().filter(|number| is_exact(*number)).map(Number::from);
-                    let wrong =
-                        || Problem::field(name.clone(), format!("`{}` is not a whole number", short(&text)));
+                    let wrong = || Problem::field(name.clone(), "is not a whole number of at most 53 bits");
                     Value::Number(number.ok_or_else(wrong)?)
                 }
                 Kind::Boolean => {
-                    let wrong = || {
-                        Problem::field(
-                            name.clone(),
-                            format!("`{}` is neither `true` nor `false`", short(&text)),
-                        )
-                    };
+                    let wrong = || Problem::field(name.clone(), "is neither `true` nor `false`");
                     Value::Bool(text.parse().map_err(|_error| wrong())?)
                 }
             };
@@ -78,13 +72,13 @@ impl Fields {
         }
     }
 
-    /// Adds the fields of a form.
+    /// Adds the fields of a form. Others are ignored (RFC 7662, section 2.1; RFC 6749, section 3.1).
     ///
     /// # Errors
     /// One is there twice.
-    pub(super) fn add_form(&mut self, body: &[u8]) -> Result<(), Problem> {
+    pub(super) fn add_form(&mut self, body: &[u8], names: &[&str]) -> Result<(), Problem> {
         let pairs = form_urlencoded::parse(body).into_owned();
-        for (name, text) in pairs {
+        for (name, text) in pairs.filter(|(name, _)| names.contains(&name.as_str())) {
             self.add(name, text.into())?;
         }
         Ok(())

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::json::Fields;
 use super::{Message, Shared, admit, is_stale, source, within};
-use crate::http::{bearer, body, is_kind};
+use crate::http::{bearer, bearer_or_basic, body, is_kind};
 use crate::permit::{Access, Authority, Permit};
 use crate::problem::{Kind, Problem};
 
@@ -104,7 +104,9 @@ where
     let named = shared.operation.target.and_then(|target| path.iter().find(|(name, _)| name == target));
     let target = named.map(|(_, value)| value.clone()).unwrap_or_default();
     let access = Access::from(shared.operation);
-    let mut permit = admit(&shared.service, access, bearer, &parts, target.clone()).await?;
+    // What takes a form is called by clients of other standards, which authenticate as RFC 6749, section 2.3.1, says.
+    let credentials = if matches!(rest.body, Form::Form(_)) { bearer_or_basic } else { bearer };
+    let mut permit = admit(&shared.service, access, credentials, &parts, target.clone()).await?;
     let mut fields = Fields::default();
     fields.add_parameters(rest, path.clone())?;
     let query =
@@ -118,13 +120,13 @@ where
             body::read(body, &parts.headers, source(&parts), &shared.limits.body, &shared.limits.budget)
                 .await?;
         if is_stale(began) {
-            permit = admit(&shared.service, access, bearer, &parts, target).await?;
+            permit = admit(&shared.service, access, credentials, &parts, target).await?;
         }
         match rest.body {
             _ if bytes.is_empty() && !parts.headers.contains_key(CONTENT_TYPE) => {}
-            Form::Form => {
+            Form::Form(names) => {
                 is_kind(&parts.headers, "application/x-www-form-urlencoded")?;
-                fields.add_form(&bytes)?;
+                fields.add_form(&bytes, names)?;
             }
             _ => {
                 is_kind(&parts.headers, "application/json")?;
@@ -174,10 +176,12 @@ fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
 
 fn respond<Res: Message>(rest: &Rest, message: &Res, path: &[(String, String)]) -> Response {
     let mut response = representation(rest, message, path);
-    // Responses with tokens and other secrets are kept nowhere (RFC 6749, section 5.1). What is read states nothing: keys are cached.
-    if rest.method.as_str() != "GET" {
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    }
+    // Responses with tokens and other secrets are kept nowhere (RFC 6749, section 5.1).
+    let caching = match rest.max_age_s {
+        0 => HeaderValue::from_static("no-store"),
+        seconds => HeaderValue::try_from(format!("public, max-age={seconds}")).expect("it is visible ASCII"),
+    };
+    response.headers_mut().insert(CACHE_CONTROL, caching);
     response
 }
 

@@ -36,12 +36,12 @@ pub trait PolicyHost: Send + Sync + 'static {
     /// The service's clock.
     fn policy_clock(&self) -> &Clock;
 
-    /// The account of this name, if the service knows it, and the tags of this resource.
+    /// The account of this name, and the tags of this resource: each `None` where the service does not know it.
     fn look_up(
         &self,
         account: &Name,
         resource: &str,
-    ) -> impl Future<Output = Result<(Option<Account>, BTreeSet<Name>), Problem>> + Send;
+    ) -> impl Future<Output = Result<(Option<Account>, Option<BTreeSet<Name>>), Problem>> + Send;
 
     /// Everything that the service knows and rules may name.
     fn catalog(&self) -> impl Future<Output = Result<Catalog, Problem>> + Send;
@@ -406,6 +406,15 @@ async fn explain<H: PolicyHost + ?Sized>(
         let problem = format!("has {} bytes; expected at most {MAX_RESOURCE_BYTES}", request.resource.len());
         return Err(Problem::field("resource", problem));
     }
+    let noun = spec.resource_noun.one;
+    let warning = registered_tags.is_none().then(|| api::Warning {
+        field: "resource".to_owned(),
+        value: request.resource.clone(),
+        message: format!(
+            "there is no {noun} of this name: it is taken to have no tags but those of the request"
+        ),
+    });
+    let registered_tags = registered_tags.unwrap_or_default();
     let use_registered = given.is_empty() && request.registered_tags.unwrap_or(true);
     let resource_tags = if use_registered { registered_tags } else { given.into_iter().collect() };
     let current = host.policy().load();
@@ -414,7 +423,11 @@ async fn explain<H: PolicyHost + ?Sized>(
         let question = Question { account: &account, resource, resource_tags: &resource_tags, operation };
         let policy = draft.as_ref().unwrap_or(&current.policy);
         let tags = resource_tags.iter().map(ToString::to_string).collect();
-        explanation_message(policy, policy.explain(&question), tags)
+        let warnings = warning.into_iter().collect();
+        api::ExplainPolicyResponse {
+            warnings,
+            ..explanation_message(policy, policy.explain(&question), tags)
+        }
     })
     .await
 }

@@ -118,6 +118,7 @@ pub(super) fn explanation_message(
             .collect(),
         other_matches: explanation.other_matches.into_iter().map(rule_message).collect(),
         resource_tags,
+        warnings: Vec::new(),
     }
 }
 
@@ -184,22 +185,22 @@ mod tests {
     fn an_invalid_value_is_named_with_its_path() {
         let words = |list: &[&str]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
         for (rules, expected) in [
-            (message(|rule| rule.name = "A".to_owned()), "rules[1].name: `A` contains 'A'"),
+            (message(|rule| rule.name = "A".to_owned()), "rules[1].name: has other characters"),
             (
                 message(|rule| rule.effect = "no".to_owned()),
-                "rules[1].effect: `no` is not an effect; expected `allow` or `deny`",
+                "rules[1].effect: is not an effect; expected `allow` or `deny`",
             ),
             (
                 message(|rule| rule.roles = words(&["user", "root"])),
-                "rules[1].roles[1]: `root` is not a role; expected `admin`, `user` or `guest`",
+                "rules[1].roles[1]: is not a role; expected `admin`, `user` or `guest`",
             ),
             (
                 message(|rule| rule.account_types = words(&["robot"])),
-                "rules[1].account_types[0]: `robot` is not an account type; expected `human` or `system`",
+                "rules[1].account_types[0]: is not an account type; expected `human` or `system`",
             ),
             (
                 message(|rule| rule.accounts = words(&["a", "b", "?"])),
-                "rules[1].accounts[2]: `?` contains '?'",
+                "rules[1].accounts[2]: has other characters",
             ),
             (
                 message(|rule| rule.resources = words(&["{user}"])),
@@ -212,7 +213,7 @@ mod tests {
             assert!(error.starts_with(expected), "{error}");
         }
         let error = document("perhaps", &[]).unwrap_err().to_string();
-        assert_eq!(error, "default: `perhaps` is not an effect; expected `allow` or `deny`");
+        assert_eq!(error, "default: is not an effect; expected `allow` or `deny`");
     }
 
     #[test]

@@ -315,6 +315,7 @@ mod tests {
             other_matches: vec![rule("c", |_| ())],
             not_reached: 2,
             resource_tags: Vec::new(),
+            warnings: Vec::new(),
         };
         let page = explanation(&answer, "/policy?account=bob&service=mcr");
         let shown = text(&page);

@@ -36,14 +36,20 @@ impl PolicyHost for Mcias {
         &self,
         account: &Name,
         resource: &str,
-    ) -> Result<(Option<Account>, BTreeSet<Name>), Problem> {
+    ) -> Result<(Option<Account>, Option<BTreeSet<Name>>), Problem> {
         // What cannot be a name is no service.
-        let service = Name::parse(resource).ok().filter(|name| *name != self.service.name);
+        let service = Name::parse(resource).ok();
+        let own = self.service.clone();
         let account = account.clone();
         self.read(move |db| {
             let account = store::accounts::by_name(db, account.as_str())?.map(|stored| stored.account);
-            let tags = service.map(|service| store::accounts::tags_of_service(db, &service)).transpose()?;
-            Ok((account, tags.unwrap_or_default()))
+            let tags = match service {
+                None => None,
+                Some(service) if service == own.name => Some(own.tags),
+                Some(service) if !store::accounts::is_service(db, &service)? => None,
+                Some(service) => Some(store::accounts::tags_of_service(db, &service)?),
+            };
+            Ok((account, tags))
         })
         .await
     }

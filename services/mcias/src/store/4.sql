@@ -15,6 +15,8 @@ CREATE UNIQUE INDEX taken_names ON deleted_accounts (name) WHERE released_at IS 
 -- A session: what the client that logged in said it is.
 ALTER TABLE tokens ADD COLUMN device TEXT NOT NULL DEFAULT '';
 
+CREATE INDEX accounts_of_service ON accounts (service) WHERE service IS NOT NULL;
+
 -- The public URL that tokens and passkeys are bound to, since the first start.
 CREATE TABLE site (
     one INTEGER PRIMARY KEY CHECK (one = 1),

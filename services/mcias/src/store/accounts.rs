@@ -316,6 +316,15 @@ pub fn tags_of_service(db: &Connection, service: &Name) -> Result<BTreeSet<Name>
     select.query_map([service.as_str()], |row| name(row, 0))?.collect()
 }
 
+/// Whether a system account acts for a service of this name.
+///
+/// # Errors
+/// Returns an error if the database fails.
+pub fn is_service(db: &Connection, service: &Name) -> Result<bool> {
+    let mut select = db.prepare_cached("SELECT EXISTS (SELECT 1 FROM accounts WHERE service = ?1)")?;
+    select.query_row([service.as_str()], |row| row.get(0))
+}
+
 /// Records a login and its source.
 ///
 /// # Errors

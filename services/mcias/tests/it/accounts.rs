@@ -235,8 +235,8 @@ fn a_login_is_for_mcias_unless_more_is_asked_for() {
     let many: Vec<String> = (0..65).map(|at| format!("s{at}")).collect();
     assert_eq!(login(json!(many)).text_of("field"), "audience");
     // A service's token is for asking MCIAS, unless it is for others.
-    let tokens = mcias.done("GET", "/v1/accounts/mcr/tokens", &admin, &Value::Null);
-    assert_eq!(tokens["tokens"][0]["audience"], json!(["mcias"]));
+    let issued = mcias.done("POST", "/v1/accounts/mcr/tokens", &admin, &json!({ "label": "second" }));
+    assert_eq!(issued["details"]["audience"], json!(["mcias"]));
 }
 
 #[test]
@@ -293,6 +293,46 @@ fn what_outlives_a_session_takes_a_fresh_login() {
         // That each is held to is what `access` sees.
         assert_eq!(operation.fresh, fresh, "{}", operation.action);
     }
+}
+
+#[test]
+fn stock_clients_introspect_and_cache_keys() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let mcr = mcias.service(&admin, "mcr", &[]);
+    // RFC 7662 by a client that authenticates as RFC 6749 says, and sends parameters that MCIAS does not know.
+    let basic = data_encoding::BASE64.encode(format!("mcr:{mcr}").as_bytes());
+    let introspect = |authorization: &str, body: &str| {
+        let headers = format!("authorization: {authorization}\r\n");
+        let kind = "application/x-www-form-urlencoded";
+        mcias.raw_with("POST", "/v1/introspect", &headers, kind, body.as_bytes())
+    };
+    let body = format!("token={admin}&token_type_hint=access_token&resource=x&client_id=mcr");
+    let answer = introspect(&format!("Basic {basic}"), &body);
+    assert_eq!((answer.status, &answer.body["username"]), (200, &json!("ada")), "{}", answer.text);
+    assert_eq!(introspect(&format!("Basic {basic}"), &format!("{body}&token=x")).text_of("field"), "token");
+    for wrong in ["Basic", "Basic x", "Basic bWNyOg==", "Basic bWNyOndyb25n", &format!("Digest {basic}")] {
+        assert_eq!(introspect(wrong, &body).status, 401, "{wrong}");
+    }
+    // Elsewhere a token is a bearer's.
+    let headers = format!("authorization: Basic {basic}\r\n");
+    assert_eq!(mcias.raw_with("GET", "/v1/me", &headers, "", b"").status, 401);
+    let keys = mcias.ask("GET", "/.well-known/jwks.json", "", &Value::Null);
+    assert!(keys.head.contains("cache-control: public, max-age=300"), "{}", keys.head);
+    assert!(mcias.ask("GET", "/v1/me", &admin, &Value::Null).head.contains("cache-control: no-store"));
+}
+
+#[test]
+fn an_explanation_for_a_service_that_is_not_there_says_so() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    drop(mcias.service(&admin, "mcr", &[]));
+    let explain = |service: &str| {
+        let question = json!({ "account": "ada", "resource": service });
+        mcias.done("POST", "/v1/policy/explain", &admin, &question)["warnings"].clone()
+    };
+    assert_eq!((explain("mcr"), explain("mcias")), (json!([]), json!([])));
+    assert_eq!(explain("mrc")[0]["field"], "resource");
 }
 
 #[test]

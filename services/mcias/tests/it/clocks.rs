@@ -155,7 +155,7 @@ fn nothing_is_deleted_by_a_wrong_clock() {
         listed["tokens"].as_array().unwrap().iter().map(|token| text(&token["label"])).collect::<Vec<_>>()
     };
     let short = json!({ "label": "short", "lifetime_seconds": 60 });
-    mcias.done("POST", "/v1/accounts/mcr/tokens", &admin, &short);
+    mcias.done("POST", "/v1/accounts/mcr/tokens", &mcias.login("ada"), &short);
     for (days, expect) in [(29, vec!["short", "first"]), (2, vec!["first"])] {
         mcias.clock.pass(Duration::from_secs(days * 24 * 3600));
         mcias.sweep();
@@ -199,11 +199,14 @@ fn many_sources_together_cannot_guess_a_second_factor() {
 }
 
 #[test]
-fn changes_of_sign_in_methods_by_admins_need_a_fresh_login() {
+fn what_an_admin_changes_for_good_needs_a_fresh_login() {
     let mcias = Local::start();
     let admin = mcias.login("ada");
     mcias.person(&admin, "bob", &["user"]);
     let key = text(&mcias.done("GET", "/v1/keys", &admin, &Value::Null)["keys"][0]["id"]);
+    drop(mcias.service(&admin, "mcr"));
+    let tokens = mcias.done("GET", "/v1/accounts/mcr/tokens", &admin, &Value::Null);
+    let token = text(&tokens["tokens"][0]["id"]);
     mcias.clock.pass(Duration::from_secs(16 * 60));
     for (method, path, body) in [
         ("POST", "/v1/accounts/ada/link", Value::Null),
@@ -213,15 +216,22 @@ fn changes_of_sign_in_methods_by_admins_need_a_fresh_login() {
             "/v1/accounts/bob",
             json!({ "enabled": true, "roles": ["admin"], "tags": [], "revision": 1 }),
         ),
-        ("POST", "/v1/accounts", json!({ "name": "eve", "account_type": "human", "roles": ["admin"] })),
+        ("PUT", "/v1/accounts/bob", json!({ "enabled": true, "roles": [], "tags": [], "revision": 1 })),
+        ("POST", "/v1/accounts", json!({ "name": "eve", "account_type": "human" })),
+        ("DELETE", "/v1/accounts/bob", Value::Null),
+        ("DELETE", "/v1/deleted-accounts/bob", Value::Null),
+        ("POST", "/v1/accounts/mcr/tokens", json!({ "label": "x", "lifetime_seconds": 315_360_000 })),
+        ("PUT", "/v1/policy", json!({ "default": "deny", "rules": [], "revision": 1 })),
+        ("POST", "/v1/keys/rotate", Value::Null),
         ("DELETE", &format!("/v1/keys/{key}"), Value::Null),
     ] {
         let refused = mcias.ask(method, path, &admin, &body);
         assert_eq!((refused.status, refused.reason()), (403, "fresh-login-required"), "{method} {path}");
     }
-    // Other changes do not.
-    mcias.edited(&admin, "bob", &json!({ "roles": ["guest"] }));
-    mcias.done("POST", "/v1/accounts", &admin, &json!({ "name": "eve", "account_type": "human" }));
+    // What takes something from an intruder does not wait.
+    mcias.done("DELETE", "/v1/accounts/bob/sessions", &admin, &Value::Null);
+    mcias.done("DELETE", &format!("/v1/accounts/mcr/tokens/{token}"), &admin, &Value::Null);
+    mcias.done("POST", "/v1/policy/check", &admin, &json!({ "default": "allow", "rules": [] }));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn ctl_covers_a_daily_workflow() {
     assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(!printed.contains(issued.trim()));
     assert!(ctl.run(2, &issue).contains("name a new file"));
-    assert_eq!(mcias.introspect(issued.trim(), token.trim()).body["active"], true);
+    assert_eq!(mcias.introspect(issued.trim(), &mcias.login("bob")).body["active"], true);
     let id = ctl.json(&["token", "list", "mcr"])[0]["id"].as_str().unwrap().to_owned();
 
     let policy = mcias.folder().join("policy.toml");

@@ -80,7 +80,7 @@ fn issue_tokens(mut connection: Connection, heard: &AtomicUsize, admin: &str) ->
             "POST",
             "/v1/accounts/mcr/tokens",
             admin,
-            &json!({ "label": format!("t{number}") }),
+            &json!({ "label": format!("t{number}"), "audience": ["mcias", "mcr"] }),
         );
         let Some(answer) = acknowledged(heard, answer) else { break };
         let (id, token) =
@@ -101,7 +101,7 @@ fn issue_tokens(mut connection: Connection, heard: &AtomicUsize, admin: &str) ->
 /// Logs in, and out again every other time.
 fn come_and_go(mut connection: Connection, heard: &AtomicUsize) -> Acknowledged {
     let mut done = Acknowledged::default();
-    let body = json!({ "username": "bob", "password": PASSWORD });
+    let body = json!({ "username": "bob", "password": PASSWORD, "audience": ["mcias", "mcr"] });
     for number in 0.. {
         let Some(answer) = acknowledged(heard, connection.ask("POST", "/v1/login", "", &body)) else { break };
         let (id, token) = (answer.text_of("session_id"), answer.text_of("token"));

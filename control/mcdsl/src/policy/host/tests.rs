@@ -48,11 +48,11 @@ impl PolicyHost for Registry {
         &self,
         account: &Name,
         resource: &str,
-    ) -> Result<(Option<Account>, BTreeSet<Name>), Problem> {
+    ) -> Result<(Option<Account>, Option<BTreeSet<Name>>), Problem> {
         let catalog = self.catalog().await?;
         let account = catalog.accounts.iter().flatten().find(|known| known.name() == account).cloned();
         let resource = catalog.resources.iter().flatten().find(|known| known.name == resource);
-        Ok((account, resource.map(|resource| resource.tags.clone()).unwrap_or_default()))
+        Ok((account, resource.map(|resource| resource.tags.clone())))
     }
 
     async fn catalog(&self) -> Result<Catalog, Problem> {
@@ -218,10 +218,7 @@ async fn a_check_says_what_would_change_and_changes_nothing() {
     assert_eq!((response.revision, registry.policy.load().revision), (1, 1));
     assert_eq!(check(Some(7), &rules).await.unwrap_err().kind, Kind::Changed);
     assert_eq!(check(None, &rules).await.unwrap().changes.len(), 2);
-    assert_eq!(
-        check(None, &[rule("refused", "allow", "x")]).await.unwrap_err().kind,
-        Kind::FailedPrecondition
-    );
+    assert_eq!(check(None, &[rule("refused", "allow", "x")]).await.unwrap_err().kind, Kind::Forbidden);
 }
 
 #[tokio::test]
@@ -250,6 +247,15 @@ async fn an_explanation_is_of_what_the_service_knows() {
         registry.explain(described).await.unwrap(),
         "deny by default [prod] prod: eve has role guest, not user"
     );
+    let request = |resource: &str| api::ExplainPolicyRequest {
+        account: "bob".to_owned(),
+        resource: resource.to_owned(),
+        operation: Some("push".to_owned()),
+        ..api::ExplainPolicyRequest::default()
+    };
+    assert!(registry.explain_policy(permit(), request("team/app")).await.unwrap().warnings.is_empty());
+    let unknown = registry.explain_policy(permit(), request("team/nothing")).await.unwrap().warnings;
+    assert!(unknown[0].field == "resource" && unknown[0].message.contains("no repository"), "{unknown:?}");
     let draft = api::PolicyDraft { default: "allow".to_owned(), rules: Vec::new() };
     assert_eq!(
         registry.explain(|request| request.draft = Some(draft)).await.unwrap(),
