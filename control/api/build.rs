@@ -38,12 +38,17 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn package(module: &str, file: &str, out: &Path) -> Result<(), Box<dyn Error>> {
     // Options of our own are kept by the pool and by what it encodes, not by prost's types.
     let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler.include_source_info(true).include_imports(false).open_file(file)?;
+    compiler.include_source_info(true).include_imports(true).open_file(file)?;
     let pool = compiler.descriptor_pool();
-    let descriptors = compiler.file_descriptor_set();
+    let mut descriptors = compiler.file_descriptor_set();
+    // With the packages whose messages this one uses: prost looks at them, and their own turn writes them.
+    descriptors.file.retain(|file| file.package().starts_with("metacircular."));
     let package = descriptors.file.last().map(|file| file.package().to_owned()).unwrap_or_default();
 
     let mut config = Config::new();
+    for (other, _) in PACKAGES.iter().filter(|(other, _)| *other != module) {
+        config.extern_path(format!(".metacircular.{other}.v1"), format!("crate::{other}"));
+    }
     config.type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]");
     config.type_attribute(".", "#[serde(deny_unknown_fields)]");
     let mut redacted = Vec::new();

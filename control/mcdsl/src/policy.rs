@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub use diff::{Diff, FieldChange, RuleChange, diff};
 pub use explain::{Decider, DecisionChange, ExaminedRule, Explanation, decision_changes};
-pub use host::{Catalog, Current, InForce, LoadError, PolicyHost, Resource, stored_policy};
+pub use host::{Catalog, Current, InForce, LoadError, PolicyHost, RecentUse, Resource, stored_policy};
 pub use pattern::{InvalidPattern, Pattern};
 pub use warning::{Reference, Warning};
 

@@ -7,6 +7,7 @@ mod audit;
 mod jobs;
 mod keys;
 mod login;
+mod login_tests;
 mod me;
 mod messages;
 mod passkeys;

@@ -42,6 +42,11 @@ pub struct Site {
     pub former_public_urls: Vec<String>,
     /// The name that authenticators show beside a code.
     pub name: String,
+    /// The domain that passkeys are bound to; empty: the host of `public_url`. With a domain above it, pages of other services may ask for
+    /// passkeys too.
+    pub passkey_domain: String,
+    /// Origins of those pages: `https://mcat.svc.example.org`.
+    pub passkey_origins: Vec<String>,
 }
 
 /// `[passwords]`: password hashing.
@@ -79,6 +84,8 @@ impl Default for Site {
         Self {
             public_url: "https://localhost:8443".to_owned(),
             former_public_urls: Vec::new(),
+            passkey_domain: String::new(),
+            passkey_origins: Vec::new(),
             name: "Metacircular".to_owned(),
         }
     }
@@ -170,6 +177,20 @@ impl Configuration for Config {
             .former_public_urls
             .iter()
             .try_for_each(|url| check_origin("site.former_public_urls", url))?;
+        let domain = self.site.passkey_domain();
+        if !is_below(&self.site.public_url, domain) {
+            let message = format!("`{domain}` must be the host of site.public_url, or a domain above it");
+            return Err(InvalidValue::new("site.passkey_domain", message));
+        }
+        for origin in &self.site.passkey_origins {
+            check_origin("site.passkey_origins", origin)?;
+            if !is_below(origin, domain) {
+                let message = format!(
+                    "`{origin}` is not below `{domain}` (site.passkey_domain): browsers would refuse"
+                );
+                return Err(InvalidValue::new("site.passkey_origins", message));
+            }
+        }
         let Params { memory_kib, lanes, .. } = self.passwords.argon2;
         if memory_kib < 8 * lanes {
             let message = format!("{memory_kib} is less than 8 for each lane ({lanes})");
@@ -177,6 +198,29 @@ impl Configuration for Config {
         }
         Ok(())
     }
+}
+
+impl Site {
+    /// The domain that passkeys are bound to.
+    #[must_use]
+    pub fn passkey_domain(&self) -> &str {
+        match self.passkey_domain.as_str() {
+            "" => host(&self.public_url),
+            domain => domain,
+        }
+    }
+}
+
+/// The host of an origin.
+fn host(origin: &str) -> &str {
+    let host = origin.strip_prefix("https://").unwrap_or(origin);
+    host.split(':').next().unwrap_or_default()
+}
+
+/// Whether an origin's host is a domain, or below it.
+fn is_below(origin: &str, domain: &str) -> bool {
+    let host = host(origin);
+    host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.') && !domain.is_empty())
 }
 
 /// That a URL is an origin, in the form in which browsers send it: forms are accepted from this origin only.
@@ -273,6 +317,16 @@ mod tests {
             "passwords.argon2.passes: 0 is out of range; expected 1 to 10",
         );
         check("[passwords.argon2]\nmemory_kib = 16\nlanes = 4", "16 is less than 8 for each lane (4)");
+        check(
+            "[site]\npublic_url = \"https://mcias.test\"\npasskey_domain = \"cias.test\"",
+            "a domain above it",
+        );
+        check(
+            "[site]\npublic_url = \"https://mcias.test\"\npasskey_domain = \"other\"",
+            "site.passkey_domain",
+        );
+        check("[site]\npasskey_origins = [\"https://mcat.test\"]", "is not below `localhost`");
+        check("[site]\nformer_public_urls = [\"http://a\"]", "site.former_public_urls");
         check("[tokens]\nsession_s = 1", "tokens.session_s: 1 is out of range");
         check("[tokens]\nlink_s = 999999999999", "tokens.link_s");
     }

@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod factors;
 pub mod keys;
+pub mod logins;
 pub mod site;
 pub mod tokens;
 

@@ -9,7 +9,10 @@ use http::Uri;
 use mc_api::client::{Connection, Target, connect_lazily};
 use mc_api::mcias::identity_client::IdentityClient;
 use mc_api::mcias::me_client::MeClient;
-use mc_api::mcias::{IntrospectRequest, Introspection, LoginRequest, LoginResponse, LogoutRequest};
+use mc_api::mcias::{
+    BeginPasskeyLoginRequest, FinishPasskeyLoginRequest, IntrospectRequest, Introspection, LoginRequest,
+    LoginResponse, LogoutRequest, PasskeyChallenge,
+};
 use mc_api::token::Token;
 use serde::{Deserialize, Serialize};
 use tonic::metadata::MetadataValue;
@@ -34,6 +37,9 @@ pub struct Settings {
     pub ca: PathBuf,
     /// File with the token of the service's own system account; read at each use, so that it can be rotated.
     pub token_file: PathBuf,
+    /// Whether login pages offer passkeys: MCIAS's `site.passkey_origins` must name the pages' origin.
+    #[serde(default)]
+    pub passkeys: bool,
 }
 
 /// A client of MCIAS. Copies share its connection and its cache.
@@ -46,6 +52,7 @@ pub struct Client {
 struct Inner {
     channel: Channel,
     token_file: PathBuf,
+    passkeys: bool,
     cache: Cache,
     clock: Clock,
 }
@@ -78,7 +85,8 @@ impl Client {
         let target = Target { url: settings.server_url.clone(), ca: settings.ca.clone() };
         let channel = connect_lazily(&target, CONNECT_TIMEOUT).map_err(|_error| address())?;
         let cache = Cache::new(MAX_CACHED);
-        let inner = Inner { channel, token_file: settings.token_file.clone(), cache, clock };
+        let (token_file, passkeys) = (settings.token_file.clone(), settings.passkeys);
+        let inner = Inner { channel, token_file, passkeys, cache, clock };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -103,6 +111,42 @@ impl Client {
             Err(problem) if problem.reason == "unauthenticated" => Err(unavailable(&problem)),
             answer => answer,
         }
+    }
+
+    /// Whether pages may offer passkeys.
+    #[must_use]
+    pub fn offers_passkeys(&self) -> bool {
+        self.inner.passkeys
+    }
+
+    /// A challenge for any passkey of the site.
+    ///
+    /// # Errors
+    /// MCIAS refuses, or does not answer.
+    pub async fn begin_passkey(&self) -> Result<PasskeyChallenge, Problem> {
+        let mut client = IdentityClient::new(self.as_service()?);
+        let request = with_request_id(BeginPasskeyLoginRequest {});
+        within_timeout(client.begin_passkey_login(request)).await
+    }
+
+    /// Logs a person in to this service by the answer to a challenge.
+    ///
+    /// # Errors
+    /// As [`Client::login`].
+    pub async fn finish_passkey(&self, request: FinishPasskeyLoginRequest) -> Result<LoginResponse, Problem> {
+        let mut client = IdentityClient::new(self.as_service()?);
+        match within_timeout(client.finish_passkey_login(with_request_id(request))).await {
+            Err(problem) if problem.reason == "unauthenticated" => Err(unavailable(&problem)),
+            answer => answer,
+        }
+    }
+
+    /// A connection to MCIAS with the service's own token, for calls that only some services make.
+    ///
+    /// # Errors
+    /// The token cannot be read.
+    pub fn connection(&self) -> Result<Connection, Problem> {
+        self.as_service()
     }
 
     /// Ends the session of a person's token.
@@ -287,8 +331,12 @@ mod tests {
     #[test]
     fn a_token_travels_only_encrypted() {
         let refused = |server_url: &str| {
-            let settings =
-                Settings { server_url: server_url.to_owned(), ca: "ca".into(), token_file: "token".into() };
+            let settings = Settings {
+                server_url: server_url.to_owned(),
+                ca: "ca".into(),
+                token_file: "token".into(),
+                passkeys: false,
+            };
             Client::new(&settings, Clock::system()).unwrap_err()
         };
         for url in [

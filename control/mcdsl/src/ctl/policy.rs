@@ -179,6 +179,7 @@ fn print_changes(ctl: &mut Ctl<'_>, checked: &CheckPolicyResponse) -> Result<(),
         Column::text("OPERATION").rank(1),
         Column::state("BEFORE"),
         Column::state("AFTER"),
+        Column::number("USED"),
     ];
     let cells = |change: &DecisionChange| {
         [
@@ -187,10 +188,18 @@ fn print_changes(ctl: &mut Ctl<'_>, checked: &CheckPolicyResponse) -> Result<(),
             change.operation.clone(),
             change.before.clone(),
             change.after.clone(),
+            change.recent_uses.to_string(),
         ]
     };
     let more = if checked.more_changes { "More decisions would change. " } else { "" };
-    let note = format!("{more}Nothing was changed.\n");
+    let used = match checked.recent_uses {
+        0 => String::new(),
+        all => format!(
+            "Of {all} uses in the last 30 days, {} would have been denied. ",
+            checked.recent_uses_denied
+        ),
+    };
+    let note = format!("{used}{more}Nothing was changed.\n");
     Ok(ctl.printer.table(checked, &checked.changes, columns, cells, &note)?)
 }
 

@@ -1,6 +1,7 @@
 //! The operations of `metacircular.policy.v1` for a service that says what its policy is about.
 
-use std::collections::{BTreeSet, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -14,7 +15,7 @@ use super::messages::{
 };
 use super::store::{self, Revision, Stored};
 use super::{
-    Document, InvalidField, Policy, PolicySpec, Question, Reference, Warning, decision_changes, diff,
+    Document, Effect, InvalidField, Policy, PolicySpec, Question, Reference, Warning, decision_changes, diff,
 };
 use crate::audit::{AuditedDatabase, Event, Fault};
 use crate::clock::Clock;
@@ -45,6 +46,11 @@ pub trait PolicyHost: Send + Sync + 'static {
 
     /// Everything that the service knows and rules may name.
     fn catalog(&self) -> impl Future<Output = Result<Catalog, Problem>> + Send;
+
+    /// What was used in the last 30 days, where the service keeps that: a draft is tried against it.
+    fn recent_uses(&self) -> impl Future<Output = Result<Vec<RecentUse>, Problem>> + Send {
+        async { Ok(Vec::new()) }
+    }
 
     /// Refuses a draft that its author must not set: one that locks its author out.
     ///
@@ -94,7 +100,16 @@ pub trait PolicyHost: Send + Sync + 'static {
     /// Explains a decision of the policy in force, or of a draft.
     fn explain_policy(
         &self,
-        _permit: Permit,
+        permit: Permit,
+        request: api::ExplainPolicyRequest,
+    ) -> impl Future<Output = Result<api::ExplainPolicyResponse, Problem>> + Send {
+        async move { self.explanation(&permit, request).await }
+    }
+
+    /// The same, as a part of another operation.
+    fn explanation(
+        &self,
+        _permit: &Permit,
         request: api::ExplainPolicyRequest,
     ) -> impl Future<Output = Result<api::ExplainPolicyResponse, Problem>> + Send {
         explain(self, request)
@@ -154,6 +169,19 @@ pub struct Resource {
     pub name: String,
     /// Its tags.
     pub tags: BTreeSet<Name>,
+}
+
+/// How often an account used a resource in the last 30 days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecentUse {
+    /// The account's name.
+    pub account: Name,
+    /// The resource's full name.
+    pub resource: String,
+    /// One of [`PolicySpec::operations`].
+    pub operation: &'static str,
+    /// How often.
+    pub count: u32,
 }
 
 /// The policy in force. Clones share it.
@@ -234,38 +262,75 @@ impl Catalog {
         })
     }
 
-    /// Decisions that a draft would change, and whether there may be more than are listed.
+    /// Decisions that a draft would change: those about what was used first, the most used ones before others.
     fn changes(
         &self,
         spec: &PolicySpec,
         current: &Policy,
         draft: &Policy,
-    ) -> (Vec<api::DecisionChange>, bool) {
+        mut recent: Vec<RecentUse>,
+    ) -> Changes {
+        recent.sort_by_key(|used| Reverse(used.count));
+        let mut found = Changes {
+            recent_uses: recent.iter().map(|used| u64::from(used.count)).sum(),
+            ..Changes::default()
+        };
         if current == draft {
-            return (Vec::new(), false);
+            return found;
         }
-        let accounts = self.accounts.iter().flatten();
-        let questions = accounts.flat_map(|account| {
+        let by_name: HashMap<_, _> =
+            self.accounts.iter().flatten().map(|account| (account.name(), account)).collect();
+        let resources: HashMap<_, _> =
+            self.resources.iter().flatten().map(|it| (it.name.as_str(), it)).collect();
+        let used = recent.iter().filter_map(|used| {
+            let (account, resource) = (by_name.get(&used.account)?, resources.get(used.resource.as_str())?);
+            Some((question(account, resource, used.operation), used.count))
+        });
+        let seen: HashSet<_> = recent
+            .iter()
+            .map(|used| (used.account.as_str(), used.resource.as_str(), used.operation))
+            .collect();
+        let all = self.accounts.iter().flatten().flat_map(|account| {
             self.resources.iter().flatten().flat_map(move |resource| {
-                spec.operations.iter().map(move |operation| Question {
-                    account,
-                    resource: &resource.name,
-                    resource_tags: &resource.tags,
-                    operation,
-                })
+                spec.operations.iter().map(move |operation| (question(account, resource, operation), 0))
             })
         });
-        let max_questions = MAX_WORK / (current.work() + draft.work() + 1);
-        let mut asked = 0;
-        let questions = questions.inspect(|_| asked += 1).take(max_questions);
-        let mut changes: Vec<_> = decision_changes(current, draft, questions)
-            .take(MAX_CHANGES + 1)
-            .map(|it| change_message(&it))
-            .collect();
-        let more = changes.len() > MAX_CHANGES || asked >= max_questions;
-        changes.truncate(MAX_CHANGES);
-        (changes, more)
+        let others = all.filter(|(asked, _)| {
+            !seen.contains(&(asked.account.name().as_str(), asked.resource, asked.operation))
+        });
+        let mut left = MAX_WORK / (current.work() + draft.work() + 1);
+        for (asked, count) in used.chain(others) {
+            if left == 0 || found.listed.len() == MAX_CHANGES && count == 0 {
+                found.more = true;
+                break;
+            }
+            left -= 1;
+            let Some(change) = decision_changes(current, draft, [asked]).next() else { continue };
+            if change.after == Effect::Deny {
+                found.recent_uses_denied += u64::from(count);
+            }
+            if found.listed.len() == MAX_CHANGES {
+                found.more = true;
+            } else {
+                found.listed.push(change_message(&change, count));
+            }
+        }
+        found
     }
+}
+
+fn question<'a>(account: &'a Account, resource: &'a Resource, operation: &'a str) -> Question<'a> {
+    Question { account, resource: &resource.name, resource_tags: &resource.tags, operation }
+}
+
+/// What a draft would change.
+#[derive(Debug, Default)]
+struct Changes {
+    listed: Vec<api::DecisionChange>,
+    /// Whether there may be more than are listed.
+    more: bool,
+    recent_uses: u64,
+    recent_uses_denied: u64,
 }
 
 /// Of a check, as [`Policy::work`] counts for each question: it takes about a second.
@@ -301,9 +366,16 @@ async fn check<H: PolicyHost + ?Sized>(
     if request.revision.is_some_and(|expected| expected != revision) {
         return Err(conflict(revision));
     }
-    let (changes, more_changes) = compute(move || catalog.changes(spec, &current.policy, &policy)).await?;
-    let warnings = warning_messages(warnings, &request.rules);
-    Ok(api::CheckPolicyResponse { warnings, changes, more_changes, revision })
+    let recent = if current.policy == policy { Vec::new() } else { host.recent_uses().await? };
+    let changes = compute(move || catalog.changes(spec, &current.policy, &policy, recent)).await?;
+    Ok(api::CheckPolicyResponse {
+        warnings: warning_messages(warnings, &request.rules),
+        changes: changes.listed,
+        more_changes: changes.more,
+        revision,
+        recent_uses: changes.recent_uses,
+        recent_uses_denied: changes.recent_uses_denied,
+    })
 }
 
 /// A policy that somebody wants to set.

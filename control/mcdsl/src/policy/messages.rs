@@ -136,13 +136,14 @@ pub(super) fn warning_messages(warnings: Vec<Warning>, rules: &[api::Rule]) -> V
     warnings.into_iter().map(message).collect()
 }
 
-pub(super) fn change_message(change: &DecisionChange<'_>) -> api::DecisionChange {
+pub(super) fn change_message(change: &DecisionChange<'_>, recent_uses: u32) -> api::DecisionChange {
     api::DecisionChange {
         account: change.question.account.name().to_string(),
         resource: change.question.resource.to_owned(),
         operation: change.question.operation.to_owned(),
         before: change.before.as_str().to_owned(),
         after: change.after.as_str().to_owned(),
+        recent_uses,
     }
 }
 

@@ -53,8 +53,11 @@ impl std::fmt::Debug for Ceremonies {
 impl Ceremonies {
     pub(super) fn new(site: &Site) -> Result<Self, String> {
         let origin = Url::parse(&site.public_url).map_err(|error| error.to_string())?;
-        let name = origin.domain().ok_or("it must be a name, not an address")?.to_owned();
-        let builder = WebauthnBuilder::new(&name, &origin).map_err(|error| error.to_string())?;
+        let mut builder =
+            WebauthnBuilder::new(site.passkey_domain(), &origin).map_err(|error| error.to_string())?;
+        for origin in &site.passkey_origins {
+            builder = builder.append_allowed_origin(&Url::parse(origin).map_err(|error| error.to_string())?);
+        }
         let webauthn = builder.rp_name(&site.name).build().map_err(|error| error.to_string())?;
         Ok(Self { webauthn, waiting: Mutex::new(Challenges::new(LIMITS)) })
     }

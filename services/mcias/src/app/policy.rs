@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use mcdsl::audit::{AuditedDatabase, Fault};
 use mcdsl::clock::Clock;
 use mcdsl::permit::Permit;
-use mcdsl::policy::{Catalog, Effect, InForce, Policy, PolicyHost, PolicySpec, Resource};
+use mcdsl::policy::{Catalog, Effect, InForce, Policy, PolicyHost, PolicySpec, RecentUse, Resource};
 use mcdsl::problem::Problem;
 use rusqlite::Connection;
 
 use super::accounts::{conflict, has_an_admin};
 use super::{Mcias, own_service};
-use crate::domain::policy::{self, SPEC};
+use crate::domain::policy::{self, LOGIN, SPEC};
 use crate::domain::{Account, Name};
 use crate::store;
 
@@ -67,6 +67,14 @@ impl PolicyHost for Mcias {
         Ok(Catalog { accounts: Some(accounts.collect()), resources: Some(resources.collect()) })
     }
 
+    /// Logins, of which the audit log has every one.
+    async fn recent_uses(&self) -> Result<Vec<RecentUse>, Problem> {
+        let since = (self.now() - RECENT_S) * 1000;
+        let logins = self.read(move |db| store::logins::since(db, since)).await?;
+        let used = |(account, resource, count)| RecentUse { account, resource, operation: LOGIN, count };
+        Ok(logins.into_iter().map(used).collect())
+    }
+
     /// Refuses a policy that denies its author access.
     fn check_draft(&self, permit: &Permit, draft: &Policy) -> Result<(), Problem> {
         if policy::decide(draft, &permit.require_identity()?.account, &self.service) == Effect::Allow {
@@ -85,3 +93,6 @@ impl PolicyHost for Mcias {
         Err(conflict("locks-you-out", detail).into())
     }
 }
+
+/// How long a login is recent, in seconds.
+const RECENT_S: i64 = 30 * 24 * 3600;

@@ -84,7 +84,7 @@ impl Mcias {
     }
 
     /// Judges a token.
-    async fn validate(&self, token: &Secret) -> Result<Result<Arc<Valid>, InvalidToken>, Problem> {
+    pub(super) async fn validate(&self, token: &Secret) -> Result<Result<Arc<Valid>, InvalidToken>, Problem> {
         let now = self.now();
         let key = sha256(token.expose());
         // Read before everything else: what is read after a change is newer than the generation says, never older.

@@ -65,6 +65,7 @@ impl Site {
         mcias.person(&admin, "gus", &["guest"]);
         mcias.person(&admin, "ute", &["user"]);
         let system = mcias.service(&admin, "mcr");
+        mcias.edited(&admin, "mcr", &serde_json::json!({ "service": "mcr", "tags": ["login-tester"] }));
         mcias.clock.pass(Duration::from_secs(13 * 3600));
         Self { mcias, expired: admin, system }
     }

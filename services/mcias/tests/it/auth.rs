@@ -46,6 +46,7 @@ impl Mcr {
             server_url: format!("https://{}", mcias.grpc),
             ca: mcias.ca_file(),
             token_file: mcias.folder().join("mcr.token"),
+            passkeys: false,
         };
         std::fs::write(&settings.token_file, mcias.service(&admin, "mcr", &["prod"])).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();

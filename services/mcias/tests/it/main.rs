@@ -11,6 +11,7 @@ mod faults;
 mod flood;
 mod input;
 mod local;
+mod login_tests;
 mod pages;
 mod program;
 mod revocation;

@@ -55,6 +55,16 @@ impl PolicyHost for Registry {
         Ok((account, resource.map(|resource| resource.tags.clone())))
     }
 
+    async fn recent_uses(&self) -> Result<Vec<RecentUse>, Problem> {
+        let used = |operation, count| RecentUse {
+            account: name("bob"),
+            resource: "team/app".to_owned(),
+            operation,
+            count,
+        };
+        Ok(vec![used("pull", 2), used("push", 5)])
+    }
+
     async fn catalog(&self) -> Result<Catalog, Problem> {
         let roles = [Role::User].into_iter().collect();
         let accounts =
@@ -213,11 +223,16 @@ async fn a_check_says_what_would_change_and_changes_nothing() {
         .iter()
         .map(|it| format!("{} {} {}: {} {}", it.account, it.operation, it.resource, it.before, it.after))
         .collect();
-    assert_eq!(lines, ["bob pull team/app: deny allow", "bob push team/app: deny allow"]);
+    assert_eq!(lines, ["bob push team/app: deny allow", "bob pull team/app: deny allow"]);
+    assert_eq!((response.recent_uses, response.recent_uses_denied), (7, 0));
     assert!(!response.more_changes);
     assert_eq!((response.revision, registry.policy.load().revision), (1, 1));
     assert_eq!(check(Some(7), &rules).await.unwrap_err().kind, Kind::Changed);
     assert_eq!(check(None, &rules).await.unwrap().changes.len(), 2);
+    // Once they are allowed, a policy without the rule denies what was used.
+    registry.set(1, &rules).await.unwrap();
+    let response = check(Some(2), &[]).await.unwrap();
+    assert_eq!((response.recent_uses_denied, response.changes[0].recent_uses), (7, 5));
     assert_eq!(check(None, &[rule("refused", "allow", "x")]).await.unwrap_err().kind, Kind::Forbidden);
 }
 

@@ -1,6 +1,6 @@
 //! What the login pages ask: MCIAS's own use cases in MCIAS, and [`Client`] in every other service.
 
-use mc_api::mcias::LoginRequest;
+use mc_api::mcias::{FinishPasskeyLoginRequest, LoginRequest};
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Client;
@@ -77,7 +77,7 @@ pub trait LoginBackend: std::fmt::Debug + Send + Sync + 'static {
     async fn logout(&self, context: &RequestContext, token: &Secret) -> Result<(), Problem>;
 }
 
-/// Passkeys are bound to MCIAS's host name: other services' pages offer passwords.
+/// Passkeys are bound to a domain: other services' pages offer them where MCIAS is configured so.
 #[tonic::async_trait]
 impl LoginBackend for Client {
     async fn login(&self, context: &RequestContext, login: PasswordLogin) -> Result<LoggedIn, Problem> {
@@ -93,6 +93,32 @@ impl LoginBackend for Client {
             client_user_agent: context.user_agent.as_deref().map(str::to_owned),
         };
         let response = Self::login(self, request).await?;
+        Ok(LoggedIn { token: Secret::from(response.token), expires_at: response.expires_at })
+    }
+
+    fn offers_passkeys(&self) -> bool {
+        Self::offers_passkeys(self)
+    }
+
+    async fn begin_passkey(&self, _context: &RequestContext) -> Result<PasskeyChallenge, Problem> {
+        let challenge = Self::begin_passkey(self).await?;
+        Ok(PasskeyChallenge { ceremony_id: challenge.ceremony_id, options: challenge.options })
+    }
+
+    async fn finish_passkey(
+        &self,
+        context: &RequestContext,
+        answer: PasskeyAnswer,
+    ) -> Result<LoggedIn, Problem> {
+        let PasskeyAnswer { ceremony_id, credential } = answer;
+        let request = FinishPasskeyLoginRequest {
+            ceremony_id,
+            credential,
+            client_address: Some(context.client.ip().to_string()),
+            client_user_agent: context.user_agent.as_deref().map(str::to_owned),
+            ..FinishPasskeyLoginRequest::default()
+        };
+        let response = Self::finish_passkey(self, request).await?;
         Ok(LoggedIn { token: Secret::from(response.token), expires_at: response.expires_at })
     }
 
