@@ -38,6 +38,8 @@ pub mod context;
 #[cfg(feature = "ctl")]
 pub mod ctl;
 pub mod db;
+mod escape;
+mod file;
 #[cfg(feature = "service")]
 pub mod http;
 pub mod identity;

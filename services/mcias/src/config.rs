@@ -157,24 +157,27 @@ impl Configuration for Config {
         Some(&self.site.public_url)
     }
 
-    fn check(&self) -> Result<(), InvalidValue> {
-        let url = &self.site.public_url;
-        let invalid = |message| Err(InvalidValue::new("site.public_url", message));
-        let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
-        match read.map(|read| read.origin().ascii_serialization()) {
-            None => {
-                return invalid(format!("`{url}` must be `https://` and a host name, with an optional port"));
-            }
-            // Browsers send it in this form, and forms are accepted from this origin only.
-            Some(origin) if origin != *url => return invalid(format!("`{url}` must be written `{origin}`")),
-            Some(_) => {}
-        }
+    fn check(&self) -> Vec<InvalidValue> {
+        let url = check_public_url(&self.site.public_url).err();
+        let mut invalid: Vec<_> =
+            url.map(|message| InvalidValue::new("site.public_url", message)).into_iter().collect();
         let Params { memory_kib, lanes, .. } = self.passwords.argon2;
-        if memory_kib < 8 * lanes {
+        if memory_kib < lanes.saturating_mul(8) {
             let message = format!("{memory_kib} is less than 8 for each lane ({lanes})");
-            return Err(InvalidValue::new("passwords.argon2.memory_kib", message));
+            invalid.push(InvalidValue::new("passwords.argon2.memory_kib", message));
         }
-        Ok(())
+        invalid
+    }
+}
+
+/// What is wrong with a public URL.
+fn check_public_url(url: &str) -> Result<(), String> {
+    let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
+    match read.map(|read| read.origin().ascii_serialization()) {
+        None => Err(format!("`{url}` must be `https://` and a host name, with an optional port")),
+        // Browsers send it in this form, and forms are accepted from this origin only.
+        Some(origin) if origin != *url => Err(format!("`{url}` must be written `{origin}`")),
+        Some(_) => Ok(()),
     }
 }
 
@@ -219,7 +222,7 @@ mod tests {
     #[test]
     fn every_number_has_a_range_and_the_defaults_are_in_them() {
         assert_eq!(numbers_without_range(&Config::default(), Config::RANGES), Vec::<String>::new());
-        mcdsl::config::check_ranges(&Config::default(), Config::RANGES).unwrap();
+        assert_eq!(mcdsl::config::check_ranges(&Config::default(), Config::RANGES), []);
         // Each range is of a key that there is.
         let tree = toml::Table::try_from(Config::default()).unwrap();
         for range in Config::RANGES.iter().copied().flatten() {

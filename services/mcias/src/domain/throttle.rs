@@ -253,11 +253,13 @@ impl Count {
         self.failures.saturating_add(self.pending)
     }
 
-    /// How long to wait from now for the next attempt: 1 s after the free ones, doubled each time.
+    /// How long to wait from now for the next attempt: 1 s after the free ones, doubled each time. Whole seconds, as clients
+    /// are told: one that waits as long as it was told is not too early.
     fn wait(&self, attempts: u32, free: u32, max_s: u32, now: Duration) -> Duration {
         let Some(over) = attempts.checked_sub(free) else { return Duration::ZERO };
         let delay_s = 1_u32.checked_shl(over).unwrap_or(u32::MAX).min(max_s);
-        (self.last + Duration::from_secs(delay_s.into())).saturating_sub(now)
+        let wait = (self.last + Duration::from_secs(delay_s.into())).saturating_sub(now);
+        Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 
     const fn reserve(&mut self, now: Duration) {

@@ -68,19 +68,23 @@ pub(super) async fn run(
         }
     };
     let changed = changed.into_inner();
-    print_changed(ctl, &changed, &format!("{} sessions ended", changed.changed))
+    let done = match changed.changed {
+        1 => "1 session ended".to_owned(),
+        count => format!("{count} sessions ended"),
+    };
+    print_changed(ctl, &changed, &done, "There was no session to end")
 }
 
 fn print(ctl: &mut Ctl<'_>, found: &[Message]) -> Result<(), Error> {
     let columns = [
         Column::exact("ID"),
         Column::exact("CURRENT"),
-        Column::text("SERVICE").rank(2),
+        Column::text("SERVICE").rank(4),
         Column::text("METHOD").rank(3),
         Column::text("SOURCE").rank(1),
-        Column::exact("CREATED").rank(5),
-        Column::exact("LAST USED").rank(4),
-        Column::exact("EXPIRES").rank(6),
+        Column::exact("CREATED").rank(2),
+        Column::exact("LAST USED"),
+        Column::exact("EXPIRES").rank(5),
     ];
     let cells = |found: &Message| {
         [
