@@ -1,9 +1,9 @@
 //! A typed configuration from a TOML file and the environment.
 //!
 //! Precedence, highest first: `$PORT`, `$PORT_REST` and `$PORT_GRPC`, which the MCP agent sets for a container;
-//! `<SERVICE>_...` variables; the file; the documented defaults. Unknown keys and unknown variables are errors that name
-//! the nearest known one. Every number has a range. Secrets are never values in the configuration: it names the files
-//! that hold them.
+//! `<SERVICE>_...` variables; the file; the documented defaults. Unknown keys and unknown variables are errors that
+//! name the nearest known one. Every number has a range. Secrets are never values in the configuration: it names the
+//! files that hold them.
 
 mod environment;
 mod explain;

@@ -14,6 +14,7 @@ pub fn clean(text: &str) -> String {
 }
 
 /// [`clean`], but keeps line ends.
+#[cfg(feature = "terminal")]
 #[must_use]
 pub fn clean_lines(text: &str) -> String {
     text.split('\n').map(clean).collect::<Vec<_>>().join("\n")

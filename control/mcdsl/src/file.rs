@@ -1,4 +1,5 @@
-//! Reads files that somebody named: regular ones, of a bounded size. A pipe would be waited for, and a device never ends.
+//! Reads files that somebody named: regular ones, of a bounded size. A pipe would be waited for, and a device never
+//! ends.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -8,6 +9,7 @@ use std::path::Path;
 use rustix::fs::OFlags;
 
 /// The largest file that a person writes, or that holds certificates.
+#[cfg(any(feature = "ctl", feature = "service", test))]
 pub(crate) const MAX_BYTES: u64 = 1 << 20;
 
 /// The text of a file of at most [`MAX_BYTES`].

@@ -1,9 +1,10 @@
 //! Environment variables that override the configuration file.
 //!
-//! Each key has a variable: the service's name and the key's path in capitals, joined by `_`: `MCIAS_SERVER_LISTEN_ADDR`
-//! for `server.listen_addr` of `mcias`. The keys are those that the default configuration has when it is serialised, so that
-//! no list can be incomplete; keys without a value are named in [`Environment::optional`]. A variable with the service's
-//! prefix that belongs to no key is an error: nothing is set without an effect.
+//! Each key has a variable: the service's name and the key's path in capitals, joined by `_`:
+//! `MCIAS_SERVER_LISTEN_ADDR` for `server.listen_addr` of `mcias`. The keys are those that the default configuration
+//! has when it is serialised, so that no list can be incomplete; keys without a value are named in
+//! [`Environment::optional`]. A variable with the service's prefix that belongs to no key is an error: nothing is set
+//! without an effect.
 
 use std::collections::BTreeMap;
 

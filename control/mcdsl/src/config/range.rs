@@ -1,7 +1,7 @@
 //! The range of every number in a configuration.
 //!
-//! Each settings struct states its ranges in one table, `RANGES`. The numbers are found by serialising the configuration,
-//! so that a new numeric key without a range is noticed: [`numbers_without_range`] is what a test calls.
+//! Each settings struct states its ranges in one table, `RANGES`. The numbers are found by serialising the
+//! configuration, so that a new numeric key without a range is noticed: [`numbers_without_range`] is what a test calls.
 
 use serde::Serialize;
 use toml::{Table, Value};

@@ -4,6 +4,7 @@
 use mc_api::client::{Connection, Target, connect};
 use mc_api::token::Token;
 
+use super::context::check_ca;
 use super::settings::Settings;
 use super::{Error, Exit, Printer, token_file};
 use crate::Secret;
@@ -43,6 +44,8 @@ impl Ctl<'_> {
     }
 
     pub(super) async fn connect_with(&self, url: &str, token: Token) -> Result<Connection, Error> {
+        // Before it is read as a whole: it may be a pipe.
+        check_ca(&self.settings.ca)?;
         let target = Target { url: url.to_owned(), ca: self.settings.ca.clone() };
         Ok(connect(&target, token).await?)
     }

@@ -1,8 +1,8 @@
 //! Tables that fit the screen.
 //!
-//! Where the screen is too narrow, long texts are shortened first (`…`), then columns that have a rank are dropped, those
-//! with the highest rank first. Each table gives a rank to those that its reader can do without; the others stay, and are
-//! shortened further. Without a screen (a file, a pipe) nothing is shortened or dropped.
+//! Where the screen is too narrow, long texts are shortened first (`…`), then columns that have a rank are dropped,
+//! those with the highest rank first. Each table gives a rank to those that its reader can do without; the others stay,
+//! and are shortened further. Without a screen (a file, a pipe) nothing is shortened or dropped.
 
 use std::iter;
 

@@ -1,4 +1,5 @@
-//! What can be known to be wrong before the service starts: for the command `check`, and for the log of one that starts.
+//! What can be known to be wrong before the service starts: for the command `check`, and for the log of one that
+//! starts.
 
 use super::{Configuration, Finding, Service};
 use crate::clock::Clock;

@@ -1,4 +1,5 @@
-//! MCIAS as a program: what `check` finds, readiness, reload, systemd's notification, health and reflection, halves, backups.
+//! MCIAS as a program: what `check` finds, readiness, reload, systemd's notification, health and reflection, halves,
+//! backups.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;

@@ -38,7 +38,7 @@ pub(crate) enum Password {
 pub(crate) enum Totp {
     /// Add an authenticator app: shows its secret, asks for a code, shows recovery codes
     #[command(
-        after_help = "Examples:\n  {ctl} totp enrol\n  {ctl} totp begin --output json > secret.json\n  oathtool --totp -b \"$(jq -r .secret secret.json)\" | {ctl} totp confirm --stdin"
+        after_help = "Examples:\n  {ctl} totp enrol\n  {ctl} totp begin\n  oathtool --totp -b @secret-file | {ctl} totp confirm --stdin"
     )]
     Enrol,
     /// Begin to add an authenticator app, without a terminal: prints its secret, for `totp confirm`
