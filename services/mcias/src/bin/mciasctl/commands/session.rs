@@ -14,7 +14,7 @@ use super::print_changed;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Session {
-    /// List active sessions
+    /// List active sessions; `*` marks the one of this command
     List {
         /// Sessions of this account instead of yours
         #[arg(long, value_name = "NAME")]
@@ -76,16 +76,6 @@ pub(super) async fn run(
 }
 
 fn print(ctl: &mut Ctl<'_>, found: &[Message]) -> Result<(), Error> {
-    let columns = [
-        Column::exact("ID"),
-        Column::exact("CURRENT"),
-        Column::text("SERVICE").rank(4),
-        Column::text("METHOD").rank(3),
-        Column::text("SOURCE").rank(1),
-        Column::exact("CREATED").rank(2),
-        Column::exact("LAST USED"),
-        Column::exact("EXPIRES").rank(5),
-    ];
     let cells = |found: &Message| {
         [
             found.id.clone(),
@@ -98,5 +88,17 @@ fn print(ctl: &mut Ctl<'_>, found: &[Message]) -> Result<(), Error> {
             when(found.expires_at),
         ]
     };
-    Ok(ctl.printer.rows(found, columns, cells)?)
+    Ok(ctl.printer.rows(found, COLUMNS, cells)?)
 }
+
+/// An id is 36 characters wide: at 80 columns there is room for the mark, both times and little else.
+const COLUMNS: [Column; 8] = [
+    Column::exact("ID"),
+    Column::exact("*"),
+    Column::text("SERVICE").rank(4),
+    Column::text("METHOD").rank(3),
+    Column::text("SOURCE").rank(2),
+    Column::exact("CREATED").rank(1),
+    Column::exact("LAST USED"),
+    Column::exact("EXPIRES").rank(5),
+];

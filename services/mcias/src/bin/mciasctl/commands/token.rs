@@ -117,9 +117,7 @@ async fn issue(
         return Err(Error::usage(format!("{} exists: name a new file", out.display())));
     }
     for service in unknown_services(&mut accounts, &audience).await? {
-        ctl.note(&format!(
-            "Warning: no system account acts for the service `{service}`: the token is valid there alone, once there is one"
-        ));
+        ctl.note(&format!("Warning: no system account acts for the service `{service}`: check its name"));
     }
     let request = IssueTokenRequest { name: name.clone(), label, audience, lifetime_seconds: lifetime };
     let issued = accounts.issue_token(request).await?.into_inner();
