@@ -151,6 +151,23 @@ mod tests {
         }
     }
 
+    /// What a unit's comment says to install is all that `check` looks at.
+    #[test]
+    fn the_steps_of_a_unit_install_the_configuration_and_the_certificate() {
+        let units =
+            rendered().into_iter().filter(|(_, text)| text.contains("\n[Install]\nWantedBy=multi-user"));
+        let units: Vec<_> = units.collect();
+        assert!(!units.is_empty());
+        for (path, text) in units {
+            let step =
+                |end: &str| text.lines().position(|line| line.starts_with("#   ") && line.contains(end));
+            let check = step(" check");
+            for file in [".toml /srv/", "/certs/server.pem", "/certs/server.key"] {
+                assert!(step(file).is_some() && step(file) < check, "{}: {file}", path.display());
+            }
+        }
+    }
+
     /// The rendered files whose name ends so, in a folder.
     fn in_folder(suffixes: &[&str], change: impl Fn(String) -> String) -> (PathBuf, Vec<PathBuf>) {
         let folder =

@@ -1,9 +1,10 @@
 //! The identity behind a token, from MCIAS, for every service but MCIAS itself.
 //!
-//! A service has one [`Client`]. It introspects each token once in 30 s, however many requests wait for the answer, and remembers a refusal for
-//! 5 s. While MCIAS does not answer, nobody is admitted: it fails closed.
+//! A service has one [`Client`]. It introspects each token once in 30 s, however many requests wait for the answer, and
+//! remembers a refusal for 5 s. While MCIAS does not answer, nobody is admitted: it fails closed.
 //!
-//! [`Callers`] makes a service an [`Authority`](crate::permit::Authority) with that client: the service states its name and its database.
+//! [`Callers`] makes a service an [`Authority`](crate::permit::Authority) with that client: the service states its name
+//! and its database.
 
 mod cache;
 mod callers;

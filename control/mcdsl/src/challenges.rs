@@ -1,7 +1,7 @@
 //! Challenges that wait for a response, for a limited time and in a limited number, in total and per source address.
 //!
-//! Anyone may request one without an account. When the limit is reached the oldest is dropped, so that a prompt response
-//! succeeds whatever others do; a source that requests many displaces its own.
+//! Anyone may request one without an account. When the limit is reached the oldest is dropped, so that a prompt
+//! response succeeds whatever others do; a source that requests many displaces its own.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

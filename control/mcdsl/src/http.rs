@@ -1,7 +1,8 @@
-//! The middleware around each request: an id, the limits of its body, an end for panics, a log line, metrics, and the dialect that its errors
-//! are written in.
+//! The middleware around each request: an id, the limits of its body, an end for panics, a log line, metrics, and the
+//! dialect that its errors are written in.
 //!
-//! Bodies are read by [`body::read`]; [`Json`] and [`Form`], [`Query`] and [`Path`] read requests of pages and protocols.
+//! Bodies are read by [`body::read`]; [`Json`] and [`Form`], [`Query`] and [`Path`] read requests of pages and
+//! protocols.
 
 pub mod body;
 mod drain;

@@ -6,6 +6,7 @@
 //! - [`secret`]: what must not be shown.
 //! - `web`, with the feature of that name: pages for people.
 //! - [`chain()`]: an error in words.
+//! - [`escape`]: texts from elsewhere, made safe for a terminal.
 //! - [`challenges`]: what waits for a response, bounded in time and number.
 //! - `archive`, with the feature of that name: a service's directory as one file.
 //! - `ctl`, with the feature of that name: the frame of every operator's command line.
@@ -38,6 +39,8 @@ pub mod context;
 #[cfg(feature = "ctl")]
 pub mod ctl;
 pub mod db;
+pub mod escape;
+mod file;
 #[cfg(feature = "service")]
 pub mod http;
 pub mod identity;

@@ -1,5 +1,5 @@
-//! What went wrong, for the client: one form, which HTTP carries as a problem document (RFC 9457) and gRPC as a status with details
-//! (`google.rpc`).
+//! What went wrong, for the client: one form, which HTTP carries as a problem document (RFC 9457) and gRPC as a status
+//! with details (`google.rpc`).
 
 use std::time::Duration;
 

@@ -1,15 +1,15 @@
 //! The `main` of a service: commands, configuration, start, signals and shutdown.
 //!
-//! A service implements [`Service`] and its `main` is `mcdsl::program::run::<TheService>()`. It gets these commands: `serve`, `init`,
-//! `check`, `snapshot`, `backup`, `restore`, `openapi`. While it serves it has:
+//! A service implements [`Service`] and its `main` is `mcdsl::program::run::<TheService>()`. It gets these commands:
+//! `serve`, `init`, `check`, `snapshot`, `backup`, `restore`, `openapi`. While it serves it has:
 //!
 //! - REST and pages at `server.listen_addr`, gRPC with health and reflection at `server.grpc_addr`;
 //! - the ops listener at `server.metrics_addr`: `/metrics`, `/healthz` and `/readyz` in plain HTTP;
 //! - SIGTERM and SIGINT to drain and stop, SIGHUP to read the certificate again;
 //! - notification of systemd (`Type=notify`): ready, reloading, stopping, status, watchdog.
 //!
-//! Nothing here is global, so that one binary can run any of several services, each as a process of its own: it passes what
-//! follows the service's name to [`run_with_args`].
+//! Nothing here is global, so that one binary can run any of several services, each as a process of its own: it passes
+//! what follows the service's name to [`run_with_args`].
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line speaks to its user")]
 
 mod args;
@@ -24,17 +24,18 @@ mod serve;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use load::{LoadError, load};
+pub use load::{LoadError, Problems, load};
 
 use crate::clock::Clock;
-use crate::config::{Environment, Hints, InvalidValue, Range};
+use crate::config::{Environment, Hints, InvalidValue, Range, Variables};
+use crate::escape::clean;
 use crate::http::Limits;
 use crate::log::Log;
 use crate::operation::Routes;
@@ -68,11 +69,17 @@ pub trait Configuration: Clone + Debug + Default + Serialize + DeserializeOwned 
     /// The URL that clients use, where there is one: the certificate must be for its host.
     fn public_url(&self) -> Option<&str>;
 
-    /// Checks what neither types nor ranges say.
-    ///
-    /// # Errors
-    /// The first value that is invalid.
-    fn check(&self) -> Result<(), InvalidValue>;
+    /// The values that are invalid although their types and ranges are not.
+    fn check(&self) -> Vec<InvalidValue>;
+}
+
+/// What an operator should know before the service is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// The service will not work.
+    Error(String),
+    /// It works, and something has to be done all the same.
+    Warning(String),
 }
 
 /// A service.
@@ -94,6 +101,14 @@ pub trait Service: Send + Sync + Sized + 'static {
     #[must_use]
     fn database(config: &Self::Config) -> PathBuf {
         config.server().path(format!("{}.db", Self::NAME).as_ref())
+    }
+
+    /// What is wrong with what the service keeps, or missing in it: for `check`, and for the log when it starts. Must not
+    /// change anything; `config` may be incomplete.
+    #[must_use]
+    fn inspect(config: &Self::Config) -> Vec<Finding> {
+        let _ = config;
+        Vec::new()
     }
 
     /// The OpenAPI document.
@@ -142,16 +157,60 @@ pub fn run_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> Ex
         Command::Restore { from, to } => backup::restore(&from, &to),
         command => {
             let file = args.config.unwrap_or_else(|| args::default_config::<S>().into());
-            let config = match load(S::NAME, &file, args.root.as_deref(), &Environment::of_process()) {
-                Ok(config) => config,
-                Err(error) => {
-                    print_error::<S>(&error);
-                    return ExitCode::from(2);
-                }
-            };
-            run_configured::<S>(command, config)
+            return with_config::<S>(command, &file, args.root.as_deref());
         }
     };
+    report::<S>(done)
+}
+
+/// Runs a command that needs the configuration.
+fn with_config<S: Service>(command: Command<S::Init>, file: &Path, root: Option<&Path>) -> ExitCode {
+    let variables = Environment::of_process();
+    if matches!(command, Command::Check) {
+        return check_all::<S>(file, root, &variables);
+    }
+    match load(S::NAME, file, root, &variables) {
+        Ok(config) => report::<S>(run_configured::<S>(command, config)),
+        Err(error) => {
+            print_error::<S>(&error);
+            ExitCode::from(INVALID_CONFIGURATION)
+        }
+    }
+}
+
+/// The command `check`: prints everything that is wrong, the configuration's values first.
+fn check_all<S: Service>(file: &Path, root: Option<&Path>, variables: &Variables) -> ExitCode {
+    let (config, problems) = match load::load_all::<S::Config>(S::NAME, file, root, variables) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            print_error::<S>(&error);
+            return ExitCode::from(INVALID_CONFIGURATION);
+        }
+    };
+    let is_valid = problems.is_empty();
+    problems.iter().for_each(|problem| print_error::<S>(problem));
+    let findings = config.map(|config| check::findings::<S>(&config, is_valid)).unwrap_or_default();
+    let mut has_error = false;
+    for finding in findings {
+        match finding {
+            Finding::Error(text) => {
+                has_error = true;
+                print_line::<S>(&text);
+            }
+            Finding::Warning(text) => print_line::<S>(&format!("warning: {text}")),
+        }
+    }
+    if !is_valid {
+        return ExitCode::from(INVALID_CONFIGURATION);
+    }
+    if has_error {
+        return ExitCode::FAILURE;
+    }
+    println!("The configuration is valid.");
+    ExitCode::SUCCESS
+}
+
+fn report<S: Service>(done: Result<(), Failure>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -174,14 +233,23 @@ fn run_configured<S: Service>(command: Command<S::Init>, config: S::Config) -> R
             println!("{made}");
             Ok(())
         }
-        Command::Check => check::check::<S>(&config),
         Command::Snapshot { to } => Ok(crate::db::snapshot(&S::database(&config), &to)?),
         Command::Backup { to, keep } => backup::backup(S::NAME, &config.server().root, to.as_deref(), keep),
-        Command::Openapi | Command::Restore { .. } => unreachable!("these need no configuration"),
+        Command::Check | Command::Openapi | Command::Restore { .. } => {
+            unreachable!("these do not need a configuration that is valid")
+        }
     }
 }
 
-/// One line with all causes.
+/// One line with all causes; several where an error has several parts.
 fn print_error<S: Service>(error: &(dyn std::error::Error + 'static)) {
-    eprintln!("{}: {}", S::NAME, crate::chain(error));
+    crate::chain(error).lines().for_each(print_line::<S>);
 }
+
+/// It may repeat what is in a file.
+fn print_line<S: Service>(text: &str) {
+    eprintln!("{}: {}", S::NAME, clean(text));
+}
+
+/// The exit code where the configuration is invalid.
+const INVALID_CONFIGURATION: u8 = 2;

@@ -1,8 +1,9 @@
 //! A quota that many sources share: body bytes in flight, connections, streams.
 //!
 //! There is a limit for all sources together and a lower one for each, so that one source cannot use up what the others
-//! need. Nothing waits: what does not fit is refused at once, and the caller says so to its client. IPv6 addresses count by
-//! /64, because one host is usually given that many (RFC 6177, section 2; RFC 4862 takes the lower half as it likes).
+//! need. Nothing waits: what does not fit is refused at once, and the caller says so to its client. IPv6 addresses
+//! count by /64, because one host is usually given that many (RFC 6177, section 2; RFC 4862 takes the lower half as it
+//! likes).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,11 +1,11 @@
 //! Listeners of a service, and how connections begin and end: TCP, a PROXY header, TLS 1.3, HTTP/1.1 and HTTP/2.
 //!
-//! REST and pages have one address, gRPC another, metrics a third, for this machine alone. All are served by the same code:
-//! a router in, connections handled until the server stops. Then no new connection is accepted, requests in progress may
-//! end, and connections that have not ended in time are cut off.
+//! REST and pages have one address, gRPC another, metrics a third, for this machine alone. All are served by the same
+//! code: a router in, connections handled until the server stops. Then no new connection is accepted, requests in
+//! progress may end, and connections that have not ended in time are cut off.
 //!
-//! Limits hold before there is a request: connections in total and by source, time for the handshake, streams and unread
-//! bytes of each HTTP/2 connection.
+//! Limits hold before there is a request: connections in total and by source, time for the handshake, streams and
+//! unread bytes of each HTTP/2 connection.
 
 mod accept;
 mod idle;

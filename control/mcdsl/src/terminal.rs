@@ -6,9 +6,7 @@ mod progress;
 mod prompt;
 mod text;
 
-#[cfg(feature = "ctl")]
-pub(crate) use text::must_be_escaped;
-
+pub use crate::escape::{clean, clean_lines};
 pub use progress::Progress;
 pub use prompt::{confirm, prompt_new_secret, prompt_secret, read_secret_stdin};
-pub use text::{bytes, clean, clean_lines, or_dash};
+pub use text::{bytes, or_dash};

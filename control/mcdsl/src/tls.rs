@@ -1,7 +1,7 @@
 //! A service's certificate: read from PEM files, checked, and replaced while the service runs.
 //!
-//! A new certificate takes effect without a restart and without closing a connection. A valid certificate is never replaced by
-//! one that has expired, is not valid yet, or whose key does not match.
+//! A new certificate takes effect without a restart and without closing a connection. A valid certificate is never
+//! replaced by one that has expired, is not valid yet, or whose key does not match.
 
 mod check;
 #[cfg(test)]
@@ -20,10 +20,12 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{RootCertStore, ServerConfig};
+use zeroize::Zeroizing;
 
 pub use check::problems;
 
 use crate::clock::Clock;
+use crate::file;
 use crate::prometheus::Page;
 use check::Validity;
 
@@ -70,6 +72,14 @@ pub enum TlsError {
         /// The file.
         file: PathBuf,
         /// When it expired.
+        at: String,
+    },
+    /// The certificate expires soon.
+    #[error("{file}: the certificate expires at {at}: replace it before")]
+    ExpiresSoon {
+        /// The file.
+        file: PathBuf,
+        /// When it expires.
         at: String,
     },
     /// The certificate is not valid yet.
@@ -122,17 +132,14 @@ struct Loaded {
 }
 
 impl ServerCertificate {
-    /// Reads the certificate. One that has expired or is not valid yet is used, with a warning in the log: the machine's clock
-    /// may be wrong, and the certificate may be replaced while the service runs.
+    /// Reads the certificate. One that has expired or is not valid yet is used: the machine's clock may be wrong, and the
+    /// certificate may be replaced while the service runs. [`problems`] finds that.
     ///
     /// # Errors
     /// The certificate cannot be used.
     pub fn open(files: Files, clock: Clock) -> Result<Arc<Self>, TlsError> {
         let stamps = stamps(&files);
         let loaded = Loaded::read(&files)?;
-        if let Err(error) = loaded.validity.check(clock.unix_s(), &files.certificate) {
-            tracing::error!(error = crate::chain(&error), "clients will refuse this certificate");
-        }
         Ok(Arc::new(Self {
             files,
             clock,
@@ -179,11 +186,27 @@ impl ServerCertificate {
 
     /// Reloads whenever one of the files has changed. Never returns.
     pub async fn watch(self: Arc<Self>) {
-        let mut state = WatchState::default();
+        let mut state = WatchState { warned: self.clock.elapsed(), ..WatchState::default() };
         let mut ticks = tokio::time::interval(WATCH_INTERVAL);
         loop {
             ticks.tick().await;
             self.reload_if_changed(&mut state);
+            self.warn_of_expiry(&mut state);
+        }
+    }
+
+    /// Warns once a day while the certificate in use expires soon or has expired. The first day's is that of the start.
+    fn warn_of_expiry(&self, state: &mut WatchState) {
+        let now = self.clock.elapsed();
+        if now.saturating_sub(state.warned) < WARN_INTERVAL {
+            return;
+        }
+        state.warned = now;
+        let (validity, file) = (self.current.load().validity, &self.files.certificate);
+        if let Err(error) =
+            validity.check(self.clock.unix_s(), file).and_then(|()| validity.warn(self.clock.unix_s(), file))
+        {
+            tracing::warn!(error = crate::chain(&error), "replace the certificate");
         }
     }
 
@@ -229,12 +252,17 @@ impl ServerCertificate {
     }
 }
 
-/// The states of the files whose reload failed last, and was logged last.
+/// What was logged: the states of the files whose reload failed last and was logged last, and the last warning.
 #[derive(Debug, Default)]
 struct WatchState {
     failed: Option<Stamps>,
     logged: Option<Stamps>,
+    /// When the expiry of the certificate was warned of last.
+    warned: Duration,
 }
+
+/// How often the expiry of the certificate is warned of.
+const WARN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// How often the files are checked for changes.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
@@ -251,11 +279,15 @@ impl Loaded {
             let path = path.to_owned();
             move |error| TlsError::Read(path, error)
         };
-        let chain = CertificateDer::pem_file_iter(&files.certificate).map_err(failed(&files.certificate))?;
-        let chain: Vec<_> = chain.collect::<Result<_, _>>().map_err(failed(&files.certificate))?;
+        let text = |path: &Path| file::bytes(path).map_err(pem::Error::Io).map_err(failed(path));
+        let chain = text(&files.certificate)?;
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(&chain)
+            .collect::<Result<_, _>>()
+            .map_err(failed(&files.certificate))?;
         let leaf = chain.first().ok_or_else(|| TlsError::Empty(files.certificate.clone()))?;
         let validity = Validity::of(leaf, &files.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(failed(&files.key))?;
+        let key = Zeroizing::new(text(&files.key)?);
+        let key = PrivateKeyDer::from_pem_slice(&key).map_err(failed(&files.key))?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(|source| TlsError::Pair {
             certificate: files.certificate.clone(),
@@ -283,9 +315,9 @@ fn stamps(files: &Files) -> Stamps {
 /// # Errors
 /// The file cannot be read, or contains no certificate.
 pub fn authorities(file: &Path) -> io::Result<RootCertStore> {
-    let certificates = CertificateDer::pem_file_iter(file).map_err(io::Error::other)?;
+    let text = file::bytes(file)?;
     let mut store = RootCertStore::empty();
-    for certificate in certificates {
+    for certificate in CertificateDer::pem_slice_iter(&text) {
         store.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
     }
     if store.is_empty() {

@@ -1,10 +1,10 @@
 //! Web pages, rendered on the server: what all services' pages share.
 //!
 //! A page is a [`Page`] around [`maud::Markup`] from the functions here: forms, fields, tables, badges. Pages work
-//! without a script, by keyboard, with a screen reader, on a phone, in light and in dark (WCAG 2.2, level AA).
-//! With them: cookies for secrets, protection against forged forms ([`Csrf`]), a message for the next page ([`Flash`]), security
-//! headers ([`secure`]), and files whose paths change with their content ([`static_files`]). Login, logout and the visitor of a page are in
-//! `session`, with the feature `service`.
+//! without a script, by keyboard, with a screen reader, on a phone, in light and in dark (WCAG 2.2, level AA). With
+//! them: cookies for secrets, protection against forged forms ([`Csrf`]), a message for the next page ([`Flash`]),
+//! security headers ([`secure`]), and files whose paths change with their content ([`static_files`]). Login, logout and
+//! the visitor of a page are in `session`, with the feature `service`.
 //!
 //! Left out: the content of pages, and the server.
 

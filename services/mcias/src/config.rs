@@ -171,36 +171,49 @@ impl Configuration for Config {
         Some(&self.site.public_url)
     }
 
-    fn check(&self) -> Result<(), InvalidValue> {
-        check_origin("site.public_url", &self.site.public_url)?;
-        self.site
-            .former_public_urls
-            .iter()
-            .try_for_each(|url| check_origin("site.former_public_urls", url))?;
-        let domain = self.site.passkey_domain();
-        if !is_below(&self.site.public_url, domain) {
-            let message = format!("`{domain}` must be the host of site.public_url, or a domain above it");
-            return Err(InvalidValue::new("site.passkey_domain", message));
-        }
-        for origin in &self.site.passkey_origins {
-            check_origin("site.passkey_origins", origin)?;
-            if !is_below(origin, domain) {
-                let message = format!(
-                    "`{origin}` is not below `{domain}` (site.passkey_domain): browsers would refuse"
-                );
-                return Err(InvalidValue::new("site.passkey_origins", message));
-            }
-        }
+    fn check(&self) -> Vec<InvalidValue> {
+        let mut invalid = self.site.check();
         let Params { memory_kib, lanes, .. } = self.passwords.argon2;
-        if memory_kib < 8 * lanes {
+        if memory_kib < lanes.saturating_mul(8) {
             let message = format!("{memory_kib} is less than 8 for each lane ({lanes})");
-            return Err(InvalidValue::new("passwords.argon2.memory_kib", message));
+            invalid.push(InvalidValue::new("passwords.argon2.memory_kib", message));
         }
-        Ok(())
+        invalid
+    }
+}
+
+/// That a URL is an origin, in the form in which browsers send it: forms are accepted from this origin only.
+fn check_origin(key: &'static str, url: &str) -> Result<(), InvalidValue> {
+    let invalid = |message| Err(InvalidValue::new(key, message));
+    let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
+    match read.map(|read| read.origin().ascii_serialization()) {
+        None => invalid(format!("`{url}` must be `https://` and a host name, with an optional port")),
+        Some(origin) if origin != *url => invalid(format!("`{url}` must be written `{origin}`")),
+        Some(_) => Ok(()),
     }
 }
 
 impl Site {
+    fn check(&self) -> Vec<InvalidValue> {
+        let domain = self.passkey_domain();
+        let mut found = vec![check_origin("site.public_url", &self.public_url)];
+        found.extend(self.former_public_urls.iter().map(|url| check_origin("site.former_public_urls", url)));
+        if !is_below(&self.public_url, domain) {
+            let message = format!("`{domain}` must be the host of site.public_url, or a domain above it");
+            found.push(Err(InvalidValue::new("site.passkey_domain", message)));
+        }
+        for origin in &self.passkey_origins {
+            found.push(check_origin("site.passkey_origins", origin));
+            if !is_below(origin, domain) {
+                let message = format!(
+                    "`{origin}` is not below `{domain}` (site.passkey_domain): browsers would refuse"
+                );
+                found.push(Err(InvalidValue::new("site.passkey_origins", message)));
+            }
+        }
+        found.into_iter().filter_map(Result::err).collect()
+    }
+
     /// The domain that passkeys are bound to.
     #[must_use]
     pub fn passkey_domain(&self) -> &str {
@@ -221,17 +234,6 @@ fn host(origin: &str) -> &str {
 fn is_below(origin: &str, domain: &str) -> bool {
     let host = host(origin);
     host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.') && !domain.is_empty())
-}
-
-/// That a URL is an origin, in the form in which browsers send it: forms are accepted from this origin only.
-fn check_origin(key: &'static str, url: &str) -> Result<(), InvalidValue> {
-    let invalid = |message| Err(InvalidValue::new(key, message));
-    let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
-    match read.map(|read| read.origin().ascii_serialization()) {
-        None => invalid(format!("`{url}` must be `https://` and a host name, with an optional port")),
-        Some(origin) if origin != *url => invalid(format!("`{url}` must be written `{origin}`")),
-        Some(_) => Ok(()),
-    }
 }
 
 impl Config {
@@ -275,7 +277,7 @@ mod tests {
     #[test]
     fn every_number_has_a_range_and_the_defaults_are_in_them() {
         assert_eq!(numbers_without_range(&Config::default(), Config::RANGES), Vec::<String>::new());
-        mcdsl::config::check_ranges(&Config::default(), Config::RANGES).unwrap();
+        assert_eq!(mcdsl::config::check_ranges(&Config::default(), Config::RANGES), []);
         // Each range is of a key that there is.
         let tree = toml::Table::try_from(Config::default()).unwrap();
         for range in Config::RANGES.iter().copied().flatten() {

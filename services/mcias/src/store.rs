@@ -1,7 +1,7 @@
 //! MCIAS's storage: SQL and rows, and nothing else.
 //!
-//! Each function takes a connection: the writer's savepoint, or a reader's view. What is allowed is decided elsewhere; what must never
-//! happen (a system account with roles, a changed audit entry) the schema refuses as well.
+//! Each function takes a connection: the writer's savepoint, or a reader's view. What is allowed is decided elsewhere;
+//! what must never happen (a system account with roles, a changed audit entry) the schema refuses as well.
 
 pub mod accounts;
 pub mod factors;

@@ -1,7 +1,8 @@
-//! The web pages: people log in and manage their own account; admins manage all accounts, the login policy and the signing keys.
+//! The web pages: people log in and manage their own account; admins manage all accounts, the login policy and the
+//! signing keys.
 //!
-//! Pages call the use cases of [`Mcias`] and nothing else. They work without JavaScript, except for passkeys. Login, logout and what
-//! surrounds each page are [`mcdsl::web::session`].
+//! Pages call the use cases of [`Mcias`] and nothing else. They work without JavaScript, except for passkeys. Login,
+//! logout and what surrounds each page are [`mcdsl::web::session`].
 
 mod accounts;
 mod backend;

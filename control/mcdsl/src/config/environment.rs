@@ -1,9 +1,10 @@
 //! Environment variables that override the configuration file.
 //!
-//! Each key has a variable: the service's name and the key's path in capitals, joined by `_`: `MCIAS_SERVER_LISTEN_ADDR` for
-//! `server.listen_addr` of `mcias`. The keys are those that the configuration has when it is serialised, so that no list can be
-//! incomplete; keys without a value are named in [`Environment::optional`]. A variable with the service's prefix that belongs to
-//! no key is an error: nothing is set without an effect.
+//! Each key has a variable: the service's name and the key's path in capitals, joined by `_`:
+//! `MCIAS_SERVER_LISTEN_ADDR` for `server.listen_addr` of `mcias`. The keys are those that the default configuration
+//! has when it is serialised, so that no list can be incomplete; keys without a value are named in
+//! [`Environment::optional`]. A variable with the service's prefix that belongs to no key is an error: nothing is set
+//! without an effect.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+use super::explain::explain_value;
 use super::{Problem, meant};
 
 /// Environment variables by name.
@@ -45,25 +47,23 @@ impl Environment<'_> {
         format!("{}_{key}", self.service).replace(['.', '-'], "_").to_uppercase()
     }
 
-    /// The configuration with the variables applied.
-    ///
-    /// # Errors
-    /// A variable's value does not fit its key, or the variable belongs to no key; the problem's file is `environment`.
+    /// The configuration with the variables applied, and those that are invalid: a variable whose value does not fit its
+    /// key, or one that belongs to no key. Their file is `environment`. Ranges are checked later, as the file's values are.
     ///
     /// # Panics
     /// The configuration cannot be written as TOML, or not be read again from what was written.
-    pub fn apply<T: Serialize + DeserializeOwned>(
+    pub fn apply<T: Serialize + DeserializeOwned + Default>(
         &self,
         config: &T,
         variables: &Variables,
-    ) -> Result<T, Problem> {
-        let mut tree = Table::try_from(config).expect("a configuration can be written as TOML");
+    ) -> (T, Vec<Problem>) {
+        let to_tree = |config: &T| Table::try_from(config).expect("a configuration can be written as TOML");
         let mut keys = Vec::new();
-        paths(&tree, "", &mut keys);
+        paths(&to_tree(&T::default()), "", &mut keys);
         keys.extend(self.optional.iter().map(|path| (*path).to_owned()));
         let known: BTreeMap<String, String> =
             keys.into_iter().map(|path| (self.variable(&path), path)).collect();
-        self.refuse_unknown(&known, variables)?;
+        let mut problems = self.unknown(&known, variables);
         let mut overrides = Vec::new();
         for (name, path) in known {
             if let Some(text) = variables.get(&name) {
@@ -71,34 +71,37 @@ impl Environment<'_> {
             }
         }
         for (name, path) in PORTS {
-            if let Some(text) = variables.get(name) {
-                let port = text.parse::<u16>().ok().filter(|port| *port != 0);
-                let port = port.ok_or_else(|| {
-                    problem(name, format!("`{text}` is not a port: it must be a number from 1 to 65535"))
-                })?;
-                overrides.push((name.to_owned(), path.to_owned(), format!("0.0.0.0:{port}")));
+            let Some(text) = variables.get(name) else { continue };
+            match text.parse::<u16>().ok().filter(|port| *port != 0) {
+                Some(port) => overrides.push((name.to_owned(), path.to_owned(), format!("0.0.0.0:{port}"))),
+                None => {
+                    let message = format!("`{text}` is not a port: it must be a number from 1 to 65535");
+                    problems.push(problem(name, message));
+                }
             }
         }
+        let mut tree = to_tree(config);
         let mut read = tree.clone().try_into().expect("what was written can be read again");
         for (name, path, text) in overrides {
-            set(&mut tree, &path, &text, &name)?;
-            // One by one, so that the invalid one can be named. Ranges are checked later, as the file's values are.
-            read = tree.clone().try_into().map_err(|error: toml::de::Error| {
-                problem(&name, format!("`{text}` is invalid: {}", error.message()))
-            })?;
+            match set(&tree, &path, &text) {
+                Ok((changed, config)) => (tree, read) = (changed, config),
+                Err(message) => problems.push(problem(&name, message)),
+            }
         }
-        Ok(read)
+        (read, problems)
     }
 
     /// A misspelt variable would have no effect, and nobody would notice.
-    fn refuse_unknown(&self, known: &BTreeMap<String, String>, variables: &Variables) -> Result<(), Problem> {
+    fn unknown(&self, known: &BTreeMap<String, String>, variables: &Variables) -> Vec<Problem> {
         let prefix = self.variable("");
         let is_unknown = |name: &&String| {
             name.starts_with(&prefix) && !known.contains_key(*name) && !self.foreign.contains(&name.as_str())
         };
-        let Some(name) = variables.keys().find(is_unknown) else { return Ok(()) };
         let names: Vec<&str> = known.keys().map(String::as_str).collect();
-        Err(problem(name, format!("no configuration key has this variable{}", meant(name, &names))))
+        let refuse = |name: &String| {
+            problem(name, format!("no configuration key has this variable{}", meant(name, &names)))
+        };
+        variables.keys().filter(is_unknown).map(refuse).collect()
     }
 }
 
@@ -117,32 +120,59 @@ fn paths(table: &Table, before: &str, found: &mut Vec<String>) {
     }
 }
 
-/// Puts a variable's text at `path`, as the type of value that is there.
-fn set(tree: &mut Table, path: &str, text: &str, name: &str) -> Result<(), Problem> {
-    let (tables, key) = path.rsplit_once('.').unwrap_or(("", path));
-    let mut table = tree;
-    for part in tables.split('.').filter(|part| !part.is_empty()) {
-        let inner = table.entry(part).or_insert_with(|| Table::new().into());
-        let Value::Table(inner) = inner else { return Ok(()) };
-        table = inner;
-    }
-    let invalid = |expected: &str| problem(name, format!("`{text}` is invalid: expected {expected}"));
-    let value = match table.get(key) {
-        None | Some(Value::String(_)) => text.into(),
-        Some(Value::Integer(_)) => {
-            Value::Integer(text.parse().map_err(|_no_number| invalid("a whole number"))?)
+/// The tree with a variable's text at `path`, and what is read from it; or what is wrong with the text.
+fn set<T: DeserializeOwned>(tree: &Table, path: &str, text: &str) -> Result<(Table, T), String> {
+    let mut refused = String::new();
+    for value in values(get(tree, path), text)? {
+        let mut tree = tree.clone();
+        put(&mut tree, path, value);
+        match tree.clone().try_into() {
+            Ok(read) => return Ok((tree, read)),
+            Err(error) => {
+                let error: toml::de::Error = error;
+                refused = explain_value(error.message(), &format!("`{text}`"), path);
+            }
         }
-        Some(Value::Float(_)) => Value::Float(text.parse().map_err(|_no_number| invalid("a number"))?),
-        Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_neither| invalid("true or false"))?),
-        Some(_) => {
-            let line = format!("value = {text}");
-            let mut read: Table =
-                toml::from_str(&line).map_err(|_no_toml| invalid("a value as in the file"))?;
-            read.remove("value").ok_or_else(|| invalid("a value as in the file"))?
+    }
+    let quoted = format!("`{text}`");
+    Err(if refused.starts_with(&quoted) { refused } else { format!("{quoted} is invalid: {refused}") })
+}
+
+/// The values that a variable's text can be, where this one is now: the first that fits is meant.
+fn values(present: Option<&Value>, text: &str) -> Result<Vec<Value>, String> {
+    let invalid = |expected: &str| format!("`{text}` is invalid: expected {expected}");
+    let value = match present {
+        Some(Value::Integer(_)) => {
+            text.parse().map(Value::Integer).map_err(|_error| invalid("a whole number"))?
+        }
+        Some(Value::Float(_)) => text.parse().map(Value::Float).map_err(|_error| invalid("a number"))?,
+        Some(Value::Boolean(_)) => {
+            text.parse().map(Value::Boolean).map_err(|_error| invalid("true or false"))?
+        }
+        // A list or a table as in the file; or a word, where some words are tables with more in them.
+        _ => {
+            let mut line: Table = toml::from_str(&format!("value = {text}")).unwrap_or_default();
+            let written = line.remove("value").filter(|value| value.is_array() || value.is_table());
+            return Ok(std::iter::once(text.into()).chain(written).collect());
         }
     };
-    table.insert(key.to_owned(), value);
-    Ok(())
+    Ok(vec![value])
+}
+
+fn get<'a>(tree: &'a Table, path: &str) -> Option<&'a Value> {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let value = tree.get(first)?;
+    if rest.is_empty() { Some(value) } else { get(value.as_table()?, rest) }
+}
+
+fn put(tree: &mut Table, path: &str, value: Value) {
+    let Some((first, rest)) = path.split_once('.') else {
+        tree.insert(path.to_owned(), value);
+        return;
+    };
+    if let Value::Table(inner) = tree.entry(first).or_insert_with(|| Table::new().into()) {
+        put(inner, rest, value);
+    }
 }
 
 #[cfg(test)]
@@ -156,6 +186,7 @@ mod tests {
     struct Config {
         server: Server,
         names: Vec<String>,
+        proxies: Proxies,
         #[serde(skip_serializing_if = "Option::is_none")]
         token_file: Option<String>,
     }
@@ -170,16 +201,36 @@ mod tests {
         strict: bool,
     }
 
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Proxies {
+        Off,
+        All,
+        From(Vec<String>),
+    }
+
     fn config() -> Config {
         let server = Server { listen_addr: "[::]:1".into(), grpc_addr: None, workers: 2, strict: false };
-        Config { server, names: vec!["a".into()], token_file: None }
+        Config { server, names: vec!["a".into()], proxies: Proxies::Off, token_file: None }
+    }
+
+    impl Default for Config {
+        fn default() -> Self {
+            config()
+        }
     }
 
     fn apply(variables: &[(&str, &str)]) -> Result<Config, String> {
+        apply_to(&config(), variables)
+    }
+
+    fn apply_to(config: &Config, variables: &[(&str, &str)]) -> Result<Config, String> {
         let optional = &["token_file", "server.grpc_addr"];
         let environment = Environment { service: "mcias", optional, foreign: &["MCIAS_CA"] };
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        environment.apply(&config(), &variables.collect()).map_err(|problem| problem.to_string())
+        let (read, problems) = environment.apply(config, &variables.collect());
+        let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        if problems.is_empty() { Ok(read) } else { Err(problems.join("\n")) }
     }
 
     #[test]
@@ -216,7 +267,10 @@ mod tests {
         refused("MCIAS_SERVER_WORKER", ", did you mean `MCIAS_SERVER_WORKERS`?");
         refused("MCIAS_SERVR_STRICT", ", did you mean `MCIAS_SERVER_STRICT`?");
         let error = apply(&[("MCIAS_COMPLETELY_DIFFERENT_NAME", "3")]).unwrap_err();
-        assert!(error.contains("expected one of MCIAS_NAMES, MCIAS_SERVER_GRPC_ADDR"), "{error}");
+        assert!(
+            error.contains("expected one of MCIAS_NAMES, MCIAS_PROXIES, MCIAS_SERVER_GRPC_ADDR"),
+            "{error}"
+        );
         // Those of its command line, and of other programs.
         assert_eq!(apply(&[("MCIAS_CA", "/ca.pem"), ("MCIASX_SERVER", "x")]), Ok(config()));
     }
@@ -228,10 +282,40 @@ mod tests {
         };
         refused("MCIAS_SERVER_WORKERS", "two", "`two` is invalid: expected a whole number");
         refused("MCIAS_SERVER_STRICT", "yes", "`yes` is invalid: expected true or false");
-        refused("MCIAS_NAMES", "b, c", "`b, c` is invalid: expected a value as in the file");
+        refused(
+            "MCIAS_NAMES",
+            "b, c",
+            "`b, c` is invalid: expected a list in brackets, found string \"b, c\"",
+        );
+        refused("MCIAS_PROXIES", "on", "`on` is invalid: unknown value `on`: expected one of off, all, from");
+        refused(
+            "MCIAS_PROXIES",
+            "{ from = 1 }",
+            "`{ from = 1 }` is invalid: expected a list in brackets, found integer `1`",
+        );
         refused("PORT", "0", "`0` is not a port: it must be a number from 1 to 65535");
         refused("PORT", "http", "`http` is not a port: it must be a number from 1 to 65535");
         let error = apply(&[("MCIAS_SERVER_WORKERS", "70000")]).unwrap_err();
-        assert!(error.starts_with("environment: MCIAS_SERVER_WORKERS: `70000` is invalid: "), "{error}");
+        let expect = "`70000` is invalid: expected a whole number from 0 to 65535, found integer `70000`";
+        assert_eq!(error, format!("environment: MCIAS_SERVER_WORKERS: {expect}"));
+    }
+
+    #[test]
+    fn a_word_or_a_table_is_what_it_is_in_the_file() {
+        let from = Proxies::From(vec!["a".to_owned()]);
+        let file = Config { proxies: from.clone(), ..config() };
+        let proxies =
+            |file: &Config, text| apply_to(file, &[("MCIAS_PROXIES", text)]).map(|read| read.proxies);
+        assert_eq!(proxies(&config(), "{ from = [\"a\"] }"), Ok(from));
+        // Whatever the file has there.
+        assert_eq!(proxies(&file, "all"), Ok(Proxies::All));
+        assert_eq!(proxies(&file, "{ from = [] }"), Ok(Proxies::From(Vec::new())));
+    }
+
+    #[test]
+    fn every_invalid_variable_is_named_and_the_others_are_applied() {
+        let variables = [("MCIAS_SERVER_WORKERS", "x"), ("MCIAS_SERVER_STRCT", "true"), ("PORT", "0")];
+        let found = apply(&variables).unwrap_err();
+        assert_eq!(found.lines().count(), 3, "{found}");
     }
 }

@@ -1,12 +1,15 @@
 //! Explains where a configuration is invalid and what to write instead.
 //!
-//! The TOML parser reports a range of bytes and Rust types; an operator needs `file:line:column`, the key's path and a remedy.
+//! The TOML parser reports a range of bytes and Rust types; an operator needs `file:line:column`, the key's path and a
+//! remedy.
 
 use std::fmt;
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
+
+use crate::escape::clean;
 
 /// A problem in a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,16 +26,18 @@ pub struct Problem {
     pub message: String,
 }
 
+/// One line: what it repeats of the file is escaped.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = clean(&self.file);
         match self.line {
-            0 => write!(f, "{}: ", self.file)?,
-            line => write!(f, "{}:{line}:{}: ", self.file, self.column)?,
+            0 => write!(f, "{file}: ")?,
+            line => write!(f, "{file}:{line}:{}: ", self.column)?,
         }
         if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
+            write!(f, "{}: ", clean(&self.key))?;
         }
-        f.write_str(&self.message)
+        f.write_str(&clean(&self.message))
     }
 }
 
@@ -122,7 +127,7 @@ fn problem(text: &str, file: &str, place: Range<usize>, key: String, message: St
 }
 
 /// The message for a value of the wrong type or outside its type's range.
-fn explain_value(message: &str, value: &str, path: &str) -> String {
+pub(super) fn explain_value(message: &str, value: &str, path: &str) -> String {
     if let Some(word) = quoted(message, "unknown variant ") {
         return format!("unknown value `{word}`{}", meant(word, &backticked(message, "expected ")));
     }
@@ -195,6 +200,21 @@ fn path_in(value: &DeValue<'_>, span: &Range<usize>, place: &Range<usize>) -> Op
         _ => None,
     };
     inner.or_else(|| (span == place).then(String::new))
+}
+
+/// Removes what is at exactly `place`: a key with its value. Of a list with it, the whole.
+pub(super) fn remove_at(table: &mut DeTable<'_>, place: &Range<usize>) -> bool {
+    let is_there = |(key, value): &(&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+        let in_list = value.get_ref().is_array() && path_in(value.get_ref(), &value.span(), place).is_some();
+        key.span() == *place || value.span() == *place || in_list
+    };
+    if let Some(key) = table.iter().find(is_there).map(|(key, _)| key.get_ref().to_string()) {
+        return table.remove(key.as_str()).is_some();
+    }
+    table.iter_mut().any(|(_, value)| match value.get_mut() {
+        DeValue::Table(inner) => remove_at(inner, place),
+        _ => false,
+    })
 }
 
 /// The place of the value at `path`, or of the longest part of the path that exists; and the value, if it exists.

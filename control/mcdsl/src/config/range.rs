@@ -1,7 +1,7 @@
 //! The range of every number in a configuration.
 //!
-//! Each settings struct states its ranges in one table, `RANGES`. The numbers are found by serialising the configuration, so that
-//! a new numeric key without a range is noticed: [`numbers_without_range`] is what a test calls.
+//! Each settings struct states its ranges in one table, `RANGES`. The numbers are found by serialising the
+//! configuration, so that a new numeric key without a range is noticed: [`numbers_without_range`] is what a test calls.
 
 use serde::Serialize;
 use toml::{Table, Value};
@@ -44,21 +44,20 @@ impl InvalidValue {
     }
 }
 
-/// Checks every number of a configuration against its range.
-///
-/// # Errors
-/// The first number that is out of its range, or has none.
-pub fn check_ranges<T: Serialize>(config: &T, ranges: &[&[Range]]) -> Result<(), InvalidValue> {
-    for (key, value) in numbers(config) {
+/// The numbers of a configuration that are out of their range, or have none.
+#[must_use]
+pub fn check_ranges<T: Serialize>(config: &T, ranges: &[&[Range]]) -> Vec<InvalidValue> {
+    let check = |(key, value): (String, Option<i64>)| {
         let Some(Range { min, max, .. }) = find(ranges, &key) else {
-            return Err(InvalidValue::new(key, "no range is stated for this number: a bug in the program"));
+            return Some(InvalidValue::new(key, "no range is stated for this number: a bug in the program"));
         };
-        if !value.is_some_and(|value| (*min..=*max).contains(&value)) {
-            let value = value.map_or_else(|| "a fraction".to_owned(), |value| value.to_string());
-            return Err(InvalidValue::new(key, format!("{value} is out of range; expected {min} to {max}")));
+        if value.is_some_and(|value| (*min..=*max).contains(&value)) {
+            return None;
         }
-    }
-    Ok(())
+        let value = value.map_or_else(|| "a fraction".to_owned(), |value| value.to_string());
+        Some(InvalidValue::new(key, format!("{value} is out of range; expected {min} to {max}")))
+    };
+    numbers(config).into_iter().filter_map(check).collect()
 }
 
 /// The numeric keys of a configuration that have no range. A test asserts that there are none.
@@ -105,14 +104,19 @@ mod tests {
     #[test]
     fn every_number_is_checked_also_in_lists_of_tables() {
         let check = |text: &str, expect: &str| {
-            let error = check_ranges(&config(text), RANGES).map_err(|error| error.to_string());
-            assert_eq!(error.err().unwrap_or_default(), expect, "{text}");
+            let errors = check_ranges(&config(text), RANGES);
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(errors.join("\n"), expect, "{text}");
         };
         check("[server]\nworkers = 64\nname = 'a'\nstrict = true", "");
         check("[[rules]]\nweight = 0\n[[rules]]\nweight = 9", "");
         check("server.workers = 0", "server.workers: 0 is out of range; expected 1 to 64");
         check("server.workers = 65", "server.workers: 65 is out of range; expected 1 to 64");
         check("rules = [{ weight = 10 }]", "rules[].weight: 10 is out of range; expected 0 to 9");
+        check(
+            "server.workers = 0\nrules = [{ weight = 10 }]",
+            "rules[].weight: 10 is out of range; expected 0 to 9\nserver.workers: 0 is out of range; expected 1 to 64",
+        );
         check("server.workers = 1.5", "server.workers: a fraction is out of range; expected 1 to 64");
         check("server.other = 1", "server.other: no range is stated for this number: a bug in the program");
     }

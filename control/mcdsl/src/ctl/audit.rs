@@ -13,7 +13,7 @@ use crate::terminal::Progress;
 #[derive(Debug, Subcommand)]
 pub enum Audit {
     /// List entries, newest first
-    #[command(after_help = "Example:\n  audit list --account bob --outcome refused --since 7d")]
+    #[command(after_help = "Example:\n  {ctl} audit list --account bob --outcome refused --since 7d")]
     List {
         #[command(flatten)]
         filter: Filter,
@@ -22,10 +22,12 @@ pub enum Audit {
         limit: u32,
     },
     /// Export entries, oldest first, one JSON object per line
-    #[command(after_help = "Example:\n  audit export --since 2026-11-01 > november.jsonl")]
+    #[command(after_help = "Example:\n  {ctl} audit export --since 2026-11-01 > november.jsonl")]
     Export(Filter),
     /// Verify that each entry follows from the one before; prints a checkpoint to keep elsewhere
-    #[command(after_help = "Example:\n  audit verify --from-checkpoint 535:9f86d0...")]
+    #[command(
+        after_help = "Example:\n  {ctl} audit verify --from-checkpoint 535:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+    )]
     Verify {
         /// Start after the checkpoint of an earlier verification, which must still be in the log
         #[arg(long, value_name = "NUMBER:HASH", value_parser = checkpoint)]
@@ -74,24 +76,33 @@ pub async fn run(
     command: Audit,
 ) -> Result<(), Error> {
     let audit = AuditClient::new(connection);
-    let (account, is_found) = match command {
-        Audit::List { filter, limit } => (filter.account.clone(), list(ctl, audit, filter, limit).await?),
-        Audit::Export(filter) => (filter.account.clone(), export(ctl, audit, filter).await?),
-        Audit::Verify { from_checkpoint } => return verify(ctl, audit, from_checkpoint).await,
-    };
-    match account {
-        Some(account) if !is_found => check_account(account).await,
-        _ => Ok(()),
+    match command {
+        Audit::List { filter, limit } => {
+            let account = filter.account.clone();
+            let found = list(audit, filter, limit).await?;
+            // Before anything is printed: an error has no table above it.
+            if let (Some(account), true) = (account, found.is_empty()) {
+                check_account(account).await?;
+            }
+            print(ctl, &found)
+        }
+        Audit::Export(filter) => {
+            let account = filter.account.clone();
+            let is_found = export(ctl, audit, filter).await?;
+            match account {
+                Some(account) if !is_found => check_account(account).await,
+                _ => Ok(()),
+            }
+        }
+        Audit::Verify { from_checkpoint } => verify(ctl, audit, from_checkpoint).await,
     }
 }
 
-/// Whether there are any.
 async fn list(
-    ctl: &mut Ctl<'_>,
     mut audit: AuditClient<Connection>,
     filter: Filter,
     limit: u32,
-) -> Result<bool, Error> {
+) -> Result<Vec<AuditEntry>, Error> {
     let [since_ms, until_ms] = filter.times();
     let Filter { account, action, outcome, target, .. } = filter;
     let mut request =
@@ -110,17 +121,10 @@ async fn list(
             break;
         }
     }
-    let columns = [
-        Column::number("NUMBER").rank(3),
-        Column::exact("TIME"),
-        Column::text("ACTOR"),
-        Column::text("ACTION"),
-        Column::text("TARGET"),
-        Column::state("OUTCOME").rank(1),
-        Column::text("SOURCE").rank(2),
-        Column::text("SERVICE").rank(5),
-        Column::text("DETAIL").rank(4),
-    ];
+    Ok(found)
+}
+
+fn print(ctl: &mut Ctl<'_>, found: &[AuditEntry]) -> Result<(), Error> {
     let cells = |entry: &AuditEntry| {
         [
             entry.number.to_string(),
@@ -134,9 +138,21 @@ async fn list(
             entry.detail.clone(),
         ]
     };
-    ctl.printer.rows(&found, columns, cells)?;
-    Ok(!found.is_empty())
+    Ok(ctl.printer.rows(found, COLUMNS, cells)?)
 }
+
+/// What happened and why it was refused is never left out.
+const COLUMNS: [Column; 9] = [
+    Column::number("NUMBER").rank(2),
+    Column::exact("TIME"),
+    Column::text("ACTOR"),
+    Column::text("ACTION"),
+    Column::text("TARGET"),
+    Column::state("OUTCOME"),
+    Column::text("SOURCE").rank(1),
+    Column::text("SERVICE").rank(3),
+    Column::text("DETAIL"),
+];
 
 /// Whether there are any.
 async fn export(
@@ -209,6 +225,8 @@ const PAGE: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
+    use super::super::screen::Screen;
+    use super::super::table::render;
     use super::*;
 
     #[test]
@@ -216,6 +234,28 @@ mod tests {
         assert_eq!(checkpoint("535:9f86"), Ok((535, "9f86".to_owned())));
         for wrong in ["9f86", "x:9f86", ""] {
             assert!(checkpoint(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn at_80_columns_what_happened_and_why_is_there() {
+        let row = [
+            "123456",
+            "2026-11-30 09:13",
+            "administrator",
+            "account.reset-factors",
+            "a-long-name-of-an-account",
+            "refused",
+            "192.0.2.123",
+            "mcias",
+            "denied-by-policy: rule `no-guests-elsewhere` denies it",
+        ];
+        let screen = Screen { width: Some(80), ..Screen::default() };
+        let text = render(&COLUMNS, &[row.map(str::to_owned).to_vec()], &screen);
+        for column in
+            ["TIME", "ACTOR", "ACTION", "TARGET", "OUTCOME", "DETAIL", "2026-11-30 09:13", "refused"]
+        {
+            assert!(text.contains(column), "{column}: {text}");
         }
     }
 }

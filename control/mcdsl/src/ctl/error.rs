@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use super::Output;
 use super::output::json_text;
+use super::{Output, Program};
 use crate::terminal::clean_lines;
 
 /// The exit codes of every ctl.
@@ -21,7 +21,7 @@ pub enum Exit {
     Done = 0,
     /// The command failed, and no other code fits.
     Failed = 1,
-    /// The command line, or a file that it names, is wrong.
+    /// The command line, a file that it names or another input is invalid, whoever found that.
     Usage = 2,
     /// There is no connection to the server.
     Unreachable = 3,
@@ -40,7 +40,7 @@ impl Exit {
     const TABLE: [(Self, &'static str, &'static str); 8] = [
         (Self::Done, "done", "done"),
         (Self::Failed, "failed", "failed, or refused by the server"),
-        (Self::Usage, "usage", "wrong usage: the command line, or a file that it names"),
+        (Self::Usage, "usage", "invalid input: the command line, a file that it names, or standard input"),
         (Self::Unreachable, "unreachable", "cannot connect to the server"),
         (Self::NotFound, "not-found", "not found"),
         (Self::NotPermitted, "not-permitted", "not logged in, or not permitted"),
@@ -71,6 +71,8 @@ pub struct Error {
     detail: String,
     /// The field that the server complains about.
     field: Option<String>,
+    /// What the command line calls the field.
+    option: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -78,7 +80,8 @@ impl Error {
     /// An error that says what happened, to what, and what to do.
     #[must_use]
     pub fn new(exit: Exit, detail: impl Into<String>) -> Self {
-        Self { exit, reason: exit.reason().to_owned(), detail: detail.into(), field: None, source: None }
+        let reason = exit.reason().to_owned();
+        Self { exit, reason, detail: detail.into(), field: None, option: None, source: None }
     }
 
     /// There is no token.
@@ -97,6 +100,11 @@ impl Error {
     pub fn file(what: &str, path: &Path, source: io::Error) -> Self {
         let source = Some(source.into());
         Self { source, ..Self::new(Exit::Failed, format!("Cannot {what} {}", path.display())) }
+    }
+
+    /// A file with the CA cannot be used.
+    pub(super) fn unusable_ca(file: &Path, source: io::Error) -> Self {
+        ConnectError::File(file.to_owned(), source).into()
     }
 
     /// A question could not be asked, or was not answered.
@@ -118,6 +126,19 @@ impl Error {
         &self.reason
     }
 
+    /// The same with what this command line calls the field.
+    pub(super) fn for_program(mut self, program: &Program) -> Self {
+        self.option = self.field.as_deref().map(|field| program.option_of(field).to_owned());
+        self
+    }
+
+    /// There is a server, and it does not know the call: it is at its REST address, or older than this program.
+    fn not_grpc(message: &str) -> Self {
+        let detail = "The server does not answer this call: --server must be its gRPC address (port 9443 by default, not that of \
+             REST and pages), and it must not be older than this program";
+        Self { source: Some(message.into()), ..Self::new(Exit::Failed, detail) }
+    }
+
     /// Whether the reader of standard output has closed it: it has seen enough.
     pub(super) fn is_broken_pipe(&self) -> bool {
         let source = self.source.as_deref().and_then(|source| source.downcast_ref::<io::Error>());
@@ -125,7 +146,8 @@ impl Error {
     }
 
     fn message(&self) -> String {
-        self.field.as_ref().map_or_else(|| self.detail.clone(), |field| format!("{field}: {}", self.detail))
+        let field = self.option.as_ref().or(self.field.as_ref());
+        field.map_or_else(|| self.detail.clone(), |field| format!("{field}: {}", self.detail))
     }
 
     /// What standard error says about it.
@@ -162,6 +184,7 @@ impl From<Status> for Error {
             Code::Unauthenticated | Code::PermissionDenied => Exit::NotPermitted,
             Code::NotFound => Exit::NotFound,
             Code::Aborted | Code::AlreadyExists => Exit::Conflict,
+            Code::InvalidArgument | Code::OutOfRange => Exit::Usage,
             // The connection broke during the call. A server that says so itself leaves no source here.
             Code::Unavailable if StdError::source(&status).is_some() => Exit::Unreachable,
             _ => Exit::Failed,
@@ -169,7 +192,11 @@ impl From<Status> for Error {
         let details = status.get_error_details();
         let reason = details.error_info().map(|info| info.reason.clone());
         let violation = details.bad_request().and_then(|request| request.field_violations.first());
-        let error = Self::new(exit, status.message());
+        let error = if status.code() == Code::Unimplemented && reason.is_none() {
+            Self::not_grpc(status.message())
+        } else {
+            Self::new(exit, status.message())
+        };
         let field = violation.map(|violation| violation.field.clone());
         Self { reason: reason.unwrap_or(error.reason), field, ..error }
     }
@@ -218,7 +245,8 @@ mod tests {
     #[test]
     fn every_error_has_its_exit_code() {
         let check = |error: Error, code: u8| assert_eq!(error.exit() as u8, code, "{error}");
-        check(Status::invalid_argument("x").into(), 1);
+        check(Status::invalid_argument("x").into(), 2);
+        check(Status::failed_precondition("x").into(), 1);
         check(Status::unavailable("the server says so").into(), 1);
         check(Error::usage("x"), 2);
         check(ConnectError::NotHttps("x".into()).into(), 2);
@@ -242,6 +270,37 @@ mod tests {
             "reason": "exists", "detail": "There is an account `mcr`", "field": "name", "exit_code": 6
         });
         assert_eq!(json, expect);
+    }
+
+    #[test]
+    fn a_field_has_the_name_that_the_command_line_has() {
+        let program = Program {
+            name: "mciasctl",
+            service: "mcias",
+            version: "1",
+            about: "",
+            fields: &[("lifetime_seconds", "--lifetime")],
+            examples: "",
+            default_server: "",
+        };
+        let check = |field: &str, expect: &str| {
+            let mut details = ErrorDetails::with_error_info("invalid-field", "metacircular", []);
+            details.add_bad_request_violation(field, "no");
+            let error = Error::from(Status::with_error_details(Code::InvalidArgument, "no", details));
+            let error = error.for_program(&program);
+            assert_eq!(error.report("mciasctl", Output::Table), format!("mciasctl: {expect}: no"));
+            assert_eq!(error.json()["field"], field);
+        };
+        check("lifetime_seconds", "--lifetime");
+        check("after_hash", "--from-checkpoint");
+        check("rules[0].name", "rules[0].name");
+    }
+
+    #[test]
+    fn a_server_that_does_not_know_the_call_may_be_at_another_port() {
+        let text =
+            Error::from(Status::unimplemented("There is nothing at this path.")).report("ctl", Output::Table);
+        assert!(text.contains("9443") && text.ends_with(": There is nothing at this path."), "{text}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ use mc_api::token::Token;
 use serde_json::json;
 
 use super::args::LoginArgs;
-use super::program::secret;
-use super::{Ctl, Error, Exit, token_file, when};
+use super::handle::{Ctl, second_factor, secret};
+use super::{Error, Exit, token_file, when};
 use crate::Secret;
 
 fn identity_server<'a>(ctl: &'a Ctl<'_>) -> Result<&'a str, Error> {
@@ -35,7 +35,7 @@ pub(super) async fn login(ctl: &mut Ctl<'_>, args: LoginArgs) -> Result<(), Erro
     let response = match identity.login(request(None, None)).await.map_err(Error::from) {
         Err(error) if error.reason() == "second-factor-required" => {
             let question = if args.recovery { "Recovery code: " } else { "Code of your authenticator app: " };
-            let code = secret(question, args.password_stdin)?;
+            let code = second_factor(question, args.password_stdin)?;
             let second = if args.recovery { request(None, Some(&code)) } else { request(Some(&code), None) };
             identity.login(second).await?
         }

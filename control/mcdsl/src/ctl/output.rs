@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::screen::{Screen, in_colour};
 use super::table::{Column, render};
-use crate::terminal::{clean, clean_lines, must_be_escaped};
+use crate::escape::{clean, clean_lines, must_be_escaped};
 
 /// The form of data and errors: tables and lines for people, JSON for programs. (Comments at the variants would double the
 /// length of every `--help`.)

@@ -26,7 +26,9 @@ pub enum Policy {
     /// Print the policy in force as TOML, for `set`
     Export,
     /// Replace the policy by a TOML file
-    #[command(after_help = "Edit what `policy export` prints, and `set` it.")]
+    #[command(
+        after_help = "Examples:\n  {ctl} policy export > policy.toml\n  {ctl} policy set --dry-run policy.toml"
+    )]
     Set {
         /// File, with the `revision` that it was made from
         file: PathBuf,
@@ -35,7 +37,7 @@ pub enum Policy {
         dry_run: bool,
     },
     /// Explain what the policy decides for an account and a resource
-    #[command(after_help = "Example:\n  policy explain bob mcr --draft policy.toml")]
+    #[command(after_help = "Example:\n  {ctl} policy explain bob mcr --draft policy.toml")]
     Explain {
         /// Account
         account: String,
@@ -146,8 +148,8 @@ fn export(policy: &SetPolicyRequest) -> String {
 
 fn read(file: &Path) -> Result<SetPolicyRequest, Error> {
     let name = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Error::usage(format!("Cannot read {name}: {error}")))?;
+    let text =
+        crate::file::text(file).map_err(|error| Error::usage(format!("Cannot read {name}: {error}")))?;
     parse(&text, &name)
 }
 

@@ -8,114 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Subcommand};
-use mc_api::client::{Connection, Target, connect};
-use mc_api::token::Token;
 
 use super::args::{Cli, Command, Context as ContextCommand, GlobalArgs};
-use super::context::{Context, Contexts};
+use super::context::{Context, Contexts, check_ca, check_server};
 use super::run::block_on;
 use super::screen::Screen;
 use super::settings::{self, Settings};
-use super::{Column, Error, Exit, Output, Printer, login, token_file};
-use crate::Secret;
-use crate::terminal::{clean_lines, confirm, prompt_new_secret, prompt_secret, read_secret_stdin};
-
-/// What is different in each ctl.
-#[derive(Clone, Copy, Debug)]
-pub struct Program {
-    /// `mciasctl`
-    pub name: &'static str,
-    /// `mcias`: the key of its address in contexts, and in capitals the prefix of its variables.
-    pub service: &'static str,
-    /// Of the program.
-    pub version: &'static str,
-    /// One line.
-    pub about: &'static str,
-    /// Lines of examples for `--help`, indented.
-    pub examples: &'static str,
-    /// Address where neither option, context nor variable has one.
-    pub default_server: &'static str,
-}
-
-impl Program {
-    /// `MCIAS_SERVER` for `SERVER`.
-    pub(super) fn variable(&self, suffix: &str) -> String {
-        format!("{}_{suffix}", self.service.to_ascii_uppercase())
-    }
-}
-
-/// What a command is done with.
-#[derive(Debug)]
-pub struct Ctl<'a> {
-    /// Where data goes.
-    pub printer: Printer<'a>,
-    pub(super) settings: Settings,
-    yes: bool,
-}
-
-impl Ctl<'_> {
-    /// Connects with the stored token.
-    ///
-    /// # Errors
-    /// Returns an error if the server cannot be reached, or if nobody is logged in.
-    pub async fn connect(&self) -> Result<Connection, Error> {
-        let token = token_file::read(&self.settings.token_file)?;
-        let is_logged_in = token.is_some();
-        let connection = self.connect_with(&self.settings.server, token.unwrap_or_default()).await?;
-        if is_logged_in {
-            return Ok(connection);
-        }
-        Err(Error::not_logged_in())
-    }
-
-    /// Connects without a token.
-    ///
-    /// # Errors
-    /// Returns an error if the server cannot be reached.
-    pub async fn connect_without_token(&self) -> Result<Connection, Error> {
-        self.connect_with(&self.settings.server, Token::default()).await
-    }
-
-    pub(super) async fn connect_with(&self, url: &str, token: Token) -> Result<Connection, Error> {
-        let target = Target { url: url.to_owned(), ca: self.settings.ca.clone() };
-        Ok(connect(&target, token).await?)
-    }
-
-    /// Asks for confirmation, unless `--yes` was given.
-    ///
-    /// # Errors
-    /// Returns an error if the answer is no, or if there is no terminal.
-    pub fn confirm(&self, question: &str) -> Result<(), Error> {
-        if self.yes || confirm(question).map_err(Error::prompt)? {
-            return Ok(());
-        }
-        Err(Error::new(Exit::Failed, "Nothing was changed"))
-    }
-
-    /// Tells the user something that is not data.
-    pub fn note(&self, text: &str) {
-        eprintln!("{}", clean_lines(text));
-    }
-}
-
-/// Asks for a secret, or reads it from the next line of standard input.
-///
-/// # Errors
-/// Returns an error if there is neither.
-pub fn secret(question: &str, from_stdin: bool) -> Result<Secret, Error> {
-    let secret = if from_stdin { read_secret_stdin() } else { prompt_secret(question) };
-    secret.map_err(Error::prompt)
-}
-
-/// Asks for a new password twice, or reads it from the next line of standard input.
-///
-/// # Errors
-/// Returns an error if there is neither.
-pub fn new_password(from_stdin: bool) -> Result<Secret, Error> {
-    let ask = || prompt_new_secret("New password: ", "Repeat new password: ");
-    let secret = if from_stdin { read_secret_stdin() } else { ask() };
-    secret.map_err(Error::prompt)
-}
+use super::{Column, Ctl, Error, Exit, Output, Printer, Program, login, token_file};
 
 /// The whole command line: for tests, completion and man pages.
 #[must_use]
@@ -145,6 +44,14 @@ pub fn command<C: Subcommand>(program: &Program) -> clap::Command {
         .mut_subcommand("context", |command| command.mut_subcommand("add", |command| command.after_help(add)))
         .mut_subcommand("completion", |command| command.after_help(completion))
         .mut_subcommand("man", |command| command.after_help(man))
+        .mut_subcommands(|command| named(command, name))
+}
+
+/// The command with the program's name in the examples of its help.
+fn named(command: clap::Command, program: &str) -> clap::Command {
+    let help = command.get_after_help().map(|help| help.to_string().replace("{ctl}", program));
+    let command = command.mut_subcommands(|command| named(command, program));
+    help.into_iter().fold(command, clap::Command::after_help)
 }
 
 /// The `main` of a ctl. `run` does the ctl's own commands.
@@ -168,6 +75,7 @@ pub fn main<C: Subcommand>(
         // The reader of standard output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::SUCCESS,
         Err(error) => {
+            let error = error.for_program(program);
             eprintln!("{}", error.report(program.name, form));
             ExitCode::from(error.exit() as u8)
         }
@@ -257,6 +165,8 @@ fn context(
                 .server
                 .clone()
                 .ok_or_else(|| Error::usage("Pass --server, the address of the server"))?;
+            check_server(&url)?;
+            global.ca.as_deref().map(check_ca).transpose()?;
             let absolute = |file: &Option<PathBuf>| {
                 let absolute =
                     |file| std::path::absolute(file).map_err(|error| Error::file("find", file, error));
@@ -271,7 +181,7 @@ fn context(
         }
         ContextCommand::Remove { name } => {
             contexts.remove(&name)?;
-            token_file::remove(&settings::token_path(directory, &name))?;
+            token_file::remove(&settings::context_token(directory, &name))?;
         }
     }
     contexts.write(&file)
@@ -284,6 +194,7 @@ mod tests {
     #[derive(Debug, Subcommand)]
     enum Commands {
         /// List things
+        #[command(after_help = "Example:\n  {ctl} list")]
         List,
     }
 
@@ -292,6 +203,7 @@ mod tests {
         service: "example",
         version: "1",
         about: "Operate an example",
+        fields: &[],
         examples: "  examplectl list",
         default_server: "https://localhost:9443",
     };
@@ -303,7 +215,7 @@ mod tests {
 Exit codes:
   0  done
   1  failed, or refused by the server
-  2  wrong usage: the command line, or a file that it names
+  2  invalid input: the command line, a file that it names, or standard input
   3  cannot connect to the server
   4  not found
   5  not logged in, or not permitted
@@ -313,6 +225,13 @@ Exit codes:
 Examples:
   examplectl list";
         assert!(help.trim_end().ends_with(expect), "{help}");
+    }
+
+    #[test]
+    fn examples_have_the_name_of_the_program() {
+        let mut command = command::<Commands>(&PROGRAM);
+        let list = command.find_subcommand_mut("list").unwrap().render_help().to_string();
+        assert!(list.contains("\n  examplectl list"), "{list}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which server a command is for, and which token it uses.
 //!
-//! Options decide first, then the context (`--context`, or the current one unless a server is given), then the environment,
-//! then the defaults.
+//! Options decide first, then the context (`--context`, or the current one unless a server is given), then the
+//! environment, then the defaults.
 
 use std::path::{Path, PathBuf};
 
@@ -57,11 +57,13 @@ impl Settings {
         let server = args.server.clone().or(of_context).or_else(|| own_variable("SERVER"));
         let server = server.unwrap_or_else(|| program.default_server.to_owned());
         // A token is never sent to another server than the one that it was stored for.
-        let token_name = name.filter(|_| is_of_context).unwrap_or_else(|| file_name(&server));
+        let name = name.filter(|_| is_of_context);
+        let stored =
+            name.map_or_else(|| server_token(directory, &server), |name| context_token(directory, &name));
         let file = |option: &Option<PathBuf>, of_context: &Option<PathBuf>, suffix| {
             option.clone().or_else(|| of_context.clone()).or_else(|| own_variable(suffix).map(PathBuf::from))
         };
-        let context_token = context.token_file.clone().filter(|_| is_of_context);
+        let of_context_file = context.token_file.clone().filter(|_| is_of_context);
         Ok(Self {
             identity_server: if program.service == IDENTITY {
                 Some(server.clone())
@@ -69,8 +71,7 @@ impl Settings {
                 context.servers.get(IDENTITY).cloned().or_else(|| variable("MCIAS_SERVER"))
             },
             ca: file(&args.ca, &context.ca, "CA").unwrap_or_else(|| DEFAULT_CA.into()),
-            token_file: file(&args.token_file, &context_token, "TOKEN_FILE")
-                .unwrap_or_else(|| token_path(directory, &token_name)),
+            token_file: file(&args.token_file, &of_context_file, "TOKEN_FILE").unwrap_or(stored),
             server,
         })
     }
@@ -89,18 +90,28 @@ pub(super) fn contexts_file(directory: &Path) -> PathBuf {
     directory.join("contexts.toml")
 }
 
-/// Where the token of a context, or of a server without one, is.
-pub(super) fn token_path(directory: &Path, name: &str) -> PathBuf {
-    directory.join("tokens").join(name)
+/// Where the token of a context is. Tokens of contexts and of servers are in directories of their own: a context may be
+/// named as a server's file is.
+pub(super) fn context_token(directory: &Path, name: &str) -> PathBuf {
+    directory.join("tokens/contexts").join(name)
 }
 
-/// `https://localhost:9443` as `localhost_9443`.
+/// Where the token of a server without a context is.
+fn server_token(directory: &Path, server: &str) -> PathBuf {
+    directory.join("tokens/servers").join(file_name(server))
+}
+
+/// `https://localhost:9443` as `localhost_9443`. Each address has a name of its own.
 fn file_name(server: &str) -> String {
     let address = server.trim_start_matches("https://").trim_end_matches('/');
-    address
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' })
-        .collect()
+    address.bytes().fold(String::new(), |mut name, byte| {
+        match byte {
+            b':' => name.push('_'),
+            b'.' | b'-' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => name.push(byte.into()),
+            _ => name.push_str(&format!("%{byte:02x}")),
+        }
+        name
+    })
 }
 
 #[cfg(test)]
@@ -118,6 +129,7 @@ mod tests {
         service: "mcias",
         version: "1",
         about: "",
+        fields: &[],
         examples: "",
         default_server: "https://localhost:9443",
     };
@@ -154,13 +166,13 @@ mod tests {
             assert_eq!(settings.token_file, path.join("tokens").join(token), "{line}");
         };
         let env = [("MCIAS_SERVER", "https://env:1"), ("MCIAS_CA", "/env.pem")];
-        check("ctl", &[], "https://localhost:9443", DEFAULT_CA, "localhost_9443");
-        check("ctl", &env, "https://env:1", "/env.pem", "env_1");
-        check("ctl --server https://x:2/ --ca /x.pem", &env, "https://x:2/", "/x.pem", "x_2");
+        check("ctl", &[], "https://localhost:9443", DEFAULT_CA, "servers/localhost_9443");
+        check("ctl", &env, "https://env:1", "/env.pem", "servers/env_1");
+        check("ctl --server https://x:2/ --ca /x.pem", &env, "https://x:2/", "/x.pem", "servers/x_2");
         std::fs::write(contexts_file(path), FILE).unwrap();
-        check("ctl", &[], "https://home:1", "/home.pem", "home");
-        check("ctl", &env, "https://env:1", "/env.pem", "env_1");
-        check("ctl --context home", &env, "https://home:1", "/home.pem", "home");
+        check("ctl", &[], "https://home:1", "/home.pem", "contexts/home");
+        check("ctl", &env, "https://env:1", "/env.pem", "servers/env_1");
+        check("ctl --context home", &env, "https://home:1", "/home.pem", "contexts/home");
         check(
             "ctl --ca /x.pem --token-file /t",
             &[("METACIRCULAR_CONTEXT", "work")],
@@ -170,8 +182,28 @@ mod tests {
         );
         check("ctl --context work", &env, "https://work:1", "/env.pem", "/work.token");
         // The token of a context stays with its server.
-        check("ctl --context work --server https://evil:1", &[], "https://evil:1", DEFAULT_CA, "evil_1");
-        check("ctl --server https://evil:1", &[], "https://evil:1", DEFAULT_CA, "evil_1");
+        check(
+            "ctl --context work --server https://evil:1",
+            &[],
+            "https://evil:1",
+            DEFAULT_CA,
+            "servers/evil_1",
+        );
+        check("ctl --server https://evil:1", &[], "https://evil:1", DEFAULT_CA, "servers/evil_1");
+    }
+
+    #[test]
+    fn a_context_named_as_a_server_has_a_token_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = "[contexts.localhost_9443]\nservers.mcias = \"https://home:1\"\n";
+        std::fs::write(contexts_file(folder.path()), file).unwrap();
+        let token = |line| resolve(folder.path(), line, &[]).unwrap().token_file;
+        let (of_context, of_server) = (token("ctl --context localhost_9443"), token("ctl"));
+        assert_eq!(of_context.file_name(), of_server.file_name());
+        assert_ne!(of_context, of_server);
+        let names =
+            ["https://a:1", "https://a_1", "https://a%3a1", "https://[::1]:1", "https://..:1"].map(file_name);
+        assert_eq!(names, ["a_1", "a%5f1", "a%253a1", "%5b__1%5d_1", ".._1"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Tables that fit the screen.
 //!
-//! Where the screen is too narrow, long texts are shortened first (`…`), then columns are dropped, those with the highest
-//! rank first. Without a screen (a file, a pipe) nothing is shortened or dropped.
+//! Where the screen is too narrow, long texts are shortened first (`…`), then columns that have a rank are dropped,
+//! those with the highest rank first. Each table gives a rank to those that its reader can do without; the others stay,
+//! and are shortened further. Without a screen (a file, a pipe) nothing is shortened or dropped.
 
 use std::iter;
 
@@ -60,8 +61,14 @@ impl Column {
 
     /// The narrowest that a shortened text may be while columns can still be dropped.
     fn min_width(&self, natural: usize) -> usize {
-        const MIN_TEXT: usize = 12;
+        const MIN_TEXT: usize = 10;
         if self.kind == Kind::Text { natural.min(MIN_TEXT).max(self.name.width()) } else { natural }
+    }
+
+    /// The narrowest that it may be while texts can still be shortened: what is useless when shortened stays.
+    fn least_width(&self, natural: usize) -> usize {
+        const LEAST_TEXT: usize = 4;
+        if self.kind == Kind::Text { natural.min(LEAST_TEXT) } else { natural }
     }
 }
 
@@ -127,8 +134,9 @@ fn fit(columns: &[Column], naturals: &[usize], width: Option<usize>) -> (Vec<usi
     let mut widths: Vec<usize> = shown.iter().map(|index| naturals[*index]).collect();
     let mins: Vec<usize> = shown.iter().map(min).collect();
     let available = width.saturating_sub(gaps(&shown));
-    // Down to the minimum first, the least important columns before others; if that is not enough, anything gives way.
-    for floor in [mins, vec![1; shown.len()]] {
+    let least = shown.iter().map(|index| columns[*index].least_width(naturals[*index])).collect();
+    // Down to the minimum first, the least important columns before others; then texts; if that is not enough, anything.
+    for floor in [mins, least, vec![1; shown.len()]] {
         while widths.iter().sum::<usize>() > available {
             let shrinkable = (0..widths.len()).filter(|&position| widths[position] > floor[position]);
             let order = |&position: &usize| (columns[shown[position]].rank, widths[position]);
@@ -206,6 +214,16 @@ NAME               STATE   CREATED           COUNT
         assert_eq!(text, expect);
         let text = render(&COLUMNS, &rows, &on(20));
         assert_eq!(text, "NAME          STATE\n日本の長い…   active\n(not shown: CREATED…\n");
+    }
+
+    #[test]
+    fn what_is_exact_stays_longer_than_texts() {
+        let columns = [Column::exact("ID"), Column::text("A"), Column::text("B")];
+        let rows = [["0123456789", "a long text", "another long text"].map(str::to_owned).to_vec()];
+        let text = render(&columns, &rows, &on(24));
+        assert_eq!(text, "ID          A      B\n0123456789  a lo…  anot…\n");
+        let text = render(&columns, &rows, &on(15));
+        assert!(text.lines().all(|line| line.width() <= 15) && text.contains("a l…"), "{text}");
     }
 
     #[test]

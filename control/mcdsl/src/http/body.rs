@@ -1,9 +1,9 @@
 //! Reads a request's body within limits, from a budget that all bodies of a server share.
 //!
-//! A body is read only after everything that can be decided from the head has been. Its bytes are taken from the budget as
-//! frames arrive. What the budget cannot hold is refused at once (503 `busy`) instead of queued: a queue of requests would be
-//! the same memory under another name. Frames are copied into one buffer, because each is a slice of a larger one that it
-//! would keep alive.
+//! A body is read only after everything that can be decided from the head has been. Its bytes are taken from the budget
+//! as frames arrive. What the budget cannot hold is refused at once (503 `busy`) instead of queued: a queue of requests
+//! would be the same memory under another name. Frames are copied into one buffer, because each is a slice of a larger
+//! one that it would keep alive.
 
 use std::net::IpAddr;
 use std::ops::Deref;

@@ -1,8 +1,8 @@
 //! Reads and discards what is left of a small body that was refused.
 //!
-//! HTTP/2 lets a server answer early and reset the stream (RFC 9113, section 8.1), but common clients lose the answer then.
-//! So up to 64 KiB of the rest are read, for a few seconds, and for a limited number of bodies at the same time. Beyond
-//! that the stream is reset, or the HTTP/1.1 connection closed.
+//! HTTP/2 lets a server answer early and reset the stream (RFC 9113, section 8.1), but common clients lose the answer
+//! then. So up to 64 KiB of the rest are read, for a few seconds, and for a limited number of bodies at the same time.
+//! Beyond that the stream is reset, or the HTTP/1.1 connection closed.
 
 use std::pin::Pin;
 use std::sync::Arc;

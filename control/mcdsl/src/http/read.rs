@@ -1,7 +1,7 @@
 //! Reads bodies, queries and paths into types; what does not fit is a [`Problem`] that names the field.
 //!
-//! A type that refuses unknown fields makes a body with one a problem too, and a field that is there twice always is one
-//! (RFC 8259, section 4, leaves that to us). serde_json bounds how deep values may be in each other.
+//! A type that refuses unknown fields makes a body with one a problem too, and a field that is there twice always is
+//! one (RFC 8259, section 4, leaves that to us). serde_json bounds how deep values may be in each other.
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use http::HeaderMap;

@@ -29,7 +29,7 @@ pub(super) enum Command<I: clap::Args> {
         only: Option<Half>,
     },
     Init(I),
-    /// Checks the configuration and the certificate, and changes nothing.
+    /// Checks the configuration, the certificate and the database, and changes nothing.
     Check,
     /// Copies the database to a new file, consistently, also while the server runs.
     Snapshot {
@@ -94,7 +94,7 @@ Signals:
   SIGHUP           read the certificate again
 
 Exit codes:
-  0  done, stopped as asked, or the configuration is valid
+  0  done, stopped as asked, or `check` found no error
   1  could not start, or failed
   2  usage, or the configuration is invalid
 

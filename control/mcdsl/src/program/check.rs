@@ -1,19 +1,27 @@
-//! The command `check`: everything that can be known to be wrong before the service starts.
+//! What can be known to be wrong before the service starts: for the command `check`, and for the log of one that
+//! starts.
 
-use super::{Configuration as _, Failure, Service, print_error};
+use super::{Configuration, Finding, Service};
 use crate::clock::Clock;
-use crate::tls;
+use crate::tls::{self, TlsError};
 
-/// Loading has checked the configuration's values; this checks the certificate that it names.
-pub(super) fn check<S: Service>(config: &S::Config) -> Result<(), Failure> {
-    let host = config.public_url().and_then(host);
+/// What is wrong with the certificate that the configuration names, and with what the service keeps. Loading has checked the
+/// configuration's values; `config` may have defaults in the place of invalid ones. Changes nothing.
+pub(super) fn findings<S: Service>(config: &S::Config, is_valid: bool) -> Vec<Finding> {
+    // The default's name, where the file's could not be read, says nothing about the certificate.
+    let url = config.public_url();
+    let is_given = is_valid || url != S::Config::default().public_url();
+    let host = url.filter(|_| is_given).and_then(host);
     let problems = tls::problems(&config.server().certificate(), host.as_deref(), Clock::system().unix_s());
-    let Some((last, others)) = problems.split_last() else {
-        println!("The configuration is valid.");
-        return Ok(());
-    };
-    others.iter().for_each(|problem| print_error::<S>(problem));
-    Err(crate::chain(last).into())
+    let of_certificate = problems.iter().map(|problem| {
+        let text = crate::chain(problem);
+        if matches!(problem, TlsError::ExpiresSoon { .. }) {
+            Finding::Warning(text)
+        } else {
+            Finding::Error(text)
+        }
+    });
+    of_certificate.chain(S::inspect(config)).collect()
 }
 
 /// The host of a URL; an IPv6 address without its brackets.

@@ -1,4 +1,5 @@
-//! What every gRPC listener serves beside the service's own methods: health (`grpc.health.v1`) and reflection (v1 and v1alpha).
+//! What every gRPC listener serves beside the service's own methods: health (`grpc.health.v1`) and reflection (v1 and
+//! v1alpha).
 
 use std::collections::BTreeSet;
 

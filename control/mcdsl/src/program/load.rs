@@ -1,5 +1,6 @@
 //! Loads a service's configuration: the file, the environment, the command line, and all checks.
 
+use std::fmt;
 use std::path::Path;
 
 use crate::config::{self, Environment, InvalidValue, Problem, ReadError, Variables};
@@ -12,38 +13,70 @@ pub enum LoadError {
     /// The file cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Something in the file or the environment is invalid.
+    /// Things in the file or the environment are invalid.
     #[error(transparent)]
-    Invalid(#[from] Problem),
+    Invalid(Problems),
 }
+
+/// Everything that is invalid in a configuration: a line each.
+#[derive(Debug)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Problems {}
 
 /// Loads the configuration of the service `name`. Variables override the file, `root` overrides both; relative paths start at the
 /// root.
 ///
 /// # Errors
-/// The first problem, with the place in the file or the name of the variable.
+/// All problems, each with its place in the file or the name of the variable.
 pub fn load<C: Configuration>(
     name: &str,
     file: &Path,
     root: Option<&Path>,
     variables: &Variables,
 ) -> Result<C, LoadError> {
+    match load_all(name, file, root, variables)? {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(LoadError::Invalid(Problems(problems))),
+    }
+}
+
+/// The same, with what can be read of a configuration that is not valid: keys whose values are of the wrong type have their
+/// defaults. `None`: the file is not TOML.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn load_all<C: Configuration>(
+    name: &str,
+    file: &Path,
+    root: Option<&Path>,
+    variables: &Variables,
+) -> Result<(Option<C>, Vec<Problem>), ReadError> {
     let text = config::text(file)?;
     let file_name = file.display().to_string();
-    let read: C = config::read(&text, &file_name, C::HINTS)?;
+    let (read, mut problems) = config::read_all::<C>(&text, &file_name, C::HINTS);
+    let Some(read) = read else { return Ok((None, problems)) };
     let environment = Environment { service: name, optional: C::OPTIONAL, foreign: C::FOREIGN_VARIABLES };
-    let mut config = environment.apply(&read, variables)?;
+    let (mut config, invalid) = environment.apply(&read, variables);
+    problems.extend(invalid);
     config.server_mut().set_root(root, file);
-    let checked = config::check_ranges(&config, C::RANGES)
-        .and_then(|()| config.server().check())
-        .and_then(|()| config.check());
-    checked.map_err(|InvalidValue { key, message }| {
+    let mut invalid = config::check_ranges(&config, C::RANGES);
+    invalid.extend(config.server().check());
+    invalid.extend(config.check());
+    problems.extend(invalid.into_iter().map(|InvalidValue { key, message }| {
         let variable = environment.variable(&key);
         if variables.contains_key(&variable) {
             Problem { file: "environment".to_owned(), line: 0, column: 0, key: variable, message }
         } else {
             config::refused(&text, &file_name, &key, message)
         }
-    })?;
-    Ok(config)
+    }));
+    Ok((Some(config), problems))
 }

@@ -1,5 +1,5 @@
-//! The ops listener: metrics, liveness and readiness, for this machine only; and the readiness that it shares with gRPC's health
-//! service.
+//! The ops listener: metrics, liveness and readiness, for this machine only; and the readiness that it shares with
+//! gRPC's health service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::args::Half;
 use super::grpc::Health;
 use super::ops::Readiness;
-use super::{Configuration as _, Failure, Service, grpc, notify, ops};
+use super::{Configuration as _, Failure, Finding, Service, check, grpc, notify, ops};
 use crate::clock::Clock;
 use crate::http::Metrics;
 use crate::operation::Routes;
@@ -26,16 +26,29 @@ const READINESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Time that requests to the ops listener have to finish, once everything else has stopped.
 const OPS_DRAIN: Duration = Duration::from_secs(1);
 
+/// The paths whose errors are pages: all that are not the API's.
+const PAGES: &str = "/";
+
 pub(super) async fn serve<S: Service>(config: S::Config, only: Option<Half>) -> Result<(), Failure> {
     let settings = config.server().clone();
     let stop = stop_on_signal();
     let clock = Clock::system();
     let certificate = ServerCertificate::open(settings.certificate(), clock.clone())?;
     let metrics = Arc::new(Metrics::default());
-    let service = Arc::new(S::open(config, clock.clone()).await?);
+    let service = Arc::new(S::open(config.clone(), clock.clone()).await?);
+    for finding in check::findings::<S>(&config, true) {
+        match finding {
+            Finding::Error(error) => tracing::error!(error, "`{} check` finds an error", S::NAME),
+            Finding::Warning(warning) => tracing::warn!(warning, "`{} check` has a warning", S::NAME),
+        }
+    }
     let readiness = Arc::new(Readiness::new(Arc::clone(&service), clock.clone()));
     let limits = settings.limits();
-    let Routes { api, pages, grpc, routes, dialects } = service.routes(limits.clone());
+    let Routes { api, pages, grpc, routes, mut dialects } = service.routes(limits.clone());
+    if only == Some(Half::Api) {
+        // Errors as pages link to other pages.
+        dialects.retain(|dialect| dialect.prefix != PAGES);
+    }
     let middleware = |router: Router| {
         let (limits, metrics, clock) = (limits.clone(), Arc::clone(&metrics), clock.clone());
         crate::http::middleware(router, limits, metrics, clock, &dialects)

@@ -1,8 +1,8 @@
 //! Lets a client read the last response before its connection ends.
 //!
-//! A socket that is closed while bytes wait in it is reset, and the reset overtakes the response (RFC 9112, section 9.6). A
-//! client that still sends a body that was refused would never learn why. So after the end of the response is sent, what
-//! still arrives is read and discarded, up to a limit of bytes and time.
+//! A socket that is closed while bytes wait in it is reset, and the reset overtakes the response (RFC 9112, section
+//! 9.6). A client that still sends a body that was refused would never learn why. So after the end of the response is
+//! sent, what still arrives is read and discarded, up to a limit of bytes and time.
 
 use std::io;
 use std::pin::Pin;

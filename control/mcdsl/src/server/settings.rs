@@ -1,11 +1,14 @@
 //! `[server]`: addresses, certificate and limits of every service.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::config::{InvalidValue, Range};
 use crate::http::body::SOURCES_AT_LEAST;
@@ -54,7 +57,7 @@ pub struct Settings {
 }
 
 /// Whether connections begin with a PROXY header.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProxyProtocol {
     /// No connection does.
@@ -62,6 +65,42 @@ pub enum ProxyProtocol {
     Off,
     /// All connections from these networks do, and no others.
     From(Vec<IpNet>),
+}
+
+/// By hand: a word or a table. What serde derives speaks of variants.
+impl<'de> Deserialize<'de> for ProxyProtocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ProxyProtocolVisitor)
+    }
+}
+
+struct ProxyProtocolVisitor;
+
+impl<'de> Visitor<'de> for ProxyProtocolVisitor {
+    type Value = ProxyProtocol;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"off\" or { from = [\"10.0.0.0/8\"] }")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<ProxyProtocol, E> {
+        if word == "off" {
+            Ok(ProxyProtocol::Off)
+        } else {
+            Err(E::invalid_value(Unexpected::Str(word), &self))
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProxyProtocol, A::Error> {
+        let From { from } = From::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(ProxyProtocol::From(from))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct From {
+    from: Vec<IpNet>,
 }
 
 impl ProxyProtocol {
@@ -109,25 +148,24 @@ impl Settings {
         Range::new("server.drain_timeout_ms", 0, 600_000),
     ];
 
-    /// Checks what no range says.
-    ///
-    /// # Errors
-    /// Two values contradict each other.
-    pub fn check(&self) -> Result<(), InvalidValue> {
+    /// The values that contradict others.
+    #[must_use]
+    pub fn check(&self) -> Vec<InvalidValue> {
+        let mut invalid = Vec::new();
         // A connection is idle while its request is handled.
         if self.idle_timeout_ms < self.request_timeout_ms {
             let (idle, request) = (self.idle_timeout_ms, self.request_timeout_ms);
             let message = format!("{idle} is less than server.request_timeout_ms ({request})");
-            return Err(InvalidValue::new("server.idle_timeout_ms", message));
+            invalid.push(InvalidValue::new("server.idle_timeout_ms", message));
         }
         let min = self.max_body_bytes.saturating_mul(SOURCES_AT_LEAST);
         if self.max_body_bytes_in_flight < min {
             let value = self.max_body_bytes_in_flight;
             let message =
                 format!("{value} is less than {SOURCES_AT_LEAST} times server.max_body_bytes ({min})");
-            return Err(InvalidValue::new("server.max_body_bytes_in_flight", message));
+            invalid.push(InvalidValue::new("server.max_body_bytes_in_flight", message));
         }
-        Ok(())
+        invalid
     }
 
     /// Sets the root once the configuration is read: the command line's, or the file's, or the file's directory.
@@ -168,18 +206,44 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{self, Hints};
 
     #[test]
     fn values_that_contradict_each_other_are_refused() {
         let check = |change: fn(&mut Settings), expect: &str| {
             let mut settings = Settings::default();
             change(&mut settings);
-            assert_eq!(settings.check().err().map_or(String::new(), |error| error.key), expect);
+            let invalid: Vec<_> = settings.check().into_iter().map(|invalid| invalid.key).collect();
+            assert_eq!(invalid.join(" "), expect);
         };
         check(|_| {}, "");
         check(|settings| settings.idle_timeout_ms = 29_999, "server.idle_timeout_ms");
         check(|settings| settings.max_body_bytes = 2 << 20, "");
         check(|settings| settings.max_body_bytes = (2 << 20) + 1, "server.max_body_bytes_in_flight");
+    }
+
+    #[test]
+    fn proxy_protocol_is_a_word_or_a_table_and_says_so() {
+        let read = |value: &str| {
+            let text = format!("proxy_protocol = {value}");
+            config::read::<Settings>(&text, "a.toml", Hints::NONE).map_err(|problem| problem.to_string())
+        };
+        assert_eq!(read("\"off\"").unwrap().proxy_protocol, ProxyProtocol::Off);
+        let from = read("{ from = [\"10.0.0.0/8\"] }").unwrap();
+        assert!(from.proxy_protocol.expects_header_from([10, 1, 2, 3].into()));
+        assert_eq!(toml::from_str::<Settings>(&toml::to_string(&from).unwrap()).unwrap(), from);
+        let refused = |value: &str, expect: &str| {
+            let error = read(value).unwrap_err();
+            assert!(error.starts_with("a.toml:1:") && error.contains(expect), "{value}: {error}");
+        };
+        let words = "proxy_protocol: expected \"off\" or { from = [\"10.0.0.0/8\"] }, found ";
+        refused("\"on\"", &format!("{words}string \"on\""));
+        refused("\"from\"", words);
+        refused("true", &format!("{words}boolean `true`"));
+        refused("[\"10.0.0.0/8\"]", words);
+        refused("{ from = [\"x\"] }", "\"x\" is not a network");
+        refused("{ frm = [] }", "unknown field `frm`, did you mean `from`?");
+        refused("{}", "add `from = ...`");
     }
 
     #[test]

@@ -39,6 +39,21 @@ impl Validity {
     }
 }
 
+impl Validity {
+    /// [`TlsError::ExpiresSoon`], where it is time to replace the certificate.
+    pub(super) fn warn(self, now_s: i64, file: &Path) -> Result<(), TlsError> {
+        // A certificate of a few days is meant to be replaced shortly before its end.
+        let before_s = SOON_S.min(self.not_after_s.saturating_sub(self.not_before_s) / 10);
+        if now_s > self.not_after_s.saturating_sub(before_s) {
+            return Err(TlsError::ExpiresSoon { file: file.to_owned(), at: rfc3339(self.not_after_s) });
+        }
+        Ok(())
+    }
+}
+
+/// How long before its end a certificate expires soon, in seconds: two weeks.
+const SOON_S: i64 = 14 * 24 * 3600;
+
 /// Everything that is wrong with a certificate: what makes it unusable, then its validity, whether it is for `host` (RFC 6125,
 /// as rustls clients check it), and the permissions of the key's file.
 #[must_use]
@@ -46,7 +61,8 @@ pub fn problems(files: &Files, host: Option<&str>, now_s: i64) -> Vec<TlsError> 
     let mut found = Vec::new();
     match Loaded::read(files) {
         Ok(loaded) => {
-            found.extend(loaded.validity.check(now_s, &files.certificate).err());
+            let (validity, file) = (loaded.validity, &files.certificate);
+            found.extend(validity.check(now_s, file).and_then(|()| validity.warn(now_s, file)).err());
             let leaf = loaded.key.end_entity_cert().ok();
             if let (Some(leaf), Some(host)) = (leaf, host) {
                 found.extend(wrong_name(leaf, host, &files.certificate));

@@ -60,6 +60,47 @@ fn each_problem_of_a_certificate_is_found() {
 }
 
 #[test]
+fn a_certificate_that_expires_soon_is_found_two_weeks_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = write(&folder, &make(&["mcias.test"], [2025, 2026]));
+    let days_before = |days: i64| problems(&files, None, NOW_S - days * 24 * 3600);
+    assert!(days_before(15).is_empty());
+    assert!(
+        matches!(&days_before(13)[..], [TlsError::ExpiresSoon { at, .. }] if at == "2026-01-01T00:00:00Z")
+    );
+    // The end is in the certificate's validity.
+    assert!(matches!(days_before(0)[..], [TlsError::ExpiresSoon { .. }]));
+}
+
+#[test]
+fn a_running_service_warns_of_expiry_once_a_day() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::system();
+    let files = write(&folder, &make(&["mcias.test"], EXPIRED));
+    let certificate = ServerCertificate::open(files, clock.clone()).unwrap();
+    let mut state = WatchState::default();
+    let mut is_due = || {
+        let before = state.warned;
+        certificate.warn_of_expiry(&mut state);
+        state.warned != before
+    };
+    // The start has warned.
+    assert!(!is_due());
+    clock.pass(WARN_INTERVAL);
+    assert!(is_due() && !is_due());
+}
+
+#[test]
+fn a_pipe_or_a_device_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = write(&folder, &make(&["mcias.test"], VALID));
+    for other in ["/dev/zero", "/dev/null"] {
+        let files = Files { key: other.into(), ..files.clone() };
+        assert!(found(&files, "mcias.test").contains("it is not a regular file"), "{other}");
+    }
+}
+
+#[test]
 fn a_key_that_does_not_fit_or_that_others_can_read_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let (certificate, key) = make(&["mcias.test"], VALID);

@@ -1,7 +1,8 @@
-//! The cookies that hold secrets: the session's token, and a browser's random id, which stands in for it before a login.
+//! The cookies that hold secrets: the session's token, and a browser's random id, which stands in for it before a
+//! login.
 //!
-//! Their names begin with `__Host-`, so that no other host can set them (RFC 6265bis, section 4.1.3.2). Cookies are parsed
-//! byte by byte: a parser that strips Unicode white space would accept a name that the browser does not protect.
+//! Their names begin with `__Host-`, so that no other host can set them (RFC 6265bis, section 4.1.3.2). Cookies are
+//! parsed byte by byte: a parser that strips Unicode white space would accept a name that the browser does not protect.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Protection against forged forms (CSRF): a form must come from a page that this very browser was given.
 //!
-//! Each form has a token: a MAC of a secret in the browser's cookie, so nothing is stored. In addition a request is refused where the
-//! browser states that another site sent it (W3C Fetch Metadata; RFC 6454, section 7).
+//! Each form has a token: a MAC of a secret in the browser's cookie, so nothing is stored. In addition a request is
+//! refused where the browser states that another site sent it (W3C Fetch Metadata; RFC 6454, section 7).
 
 use aws_lc_rs::hmac;
 use axum::http::{HeaderMap, header};

@@ -1,7 +1,7 @@
 //! Forms: fields with their labels, hints and errors, and buttons.
 //!
-//! An error appears three times: in the summary at the top, which has the focus and links to the field; at the field; and in
-//! the page's title (see [`super::Page::errors`]).
+//! An error appears three times: in the summary at the top, which has the focus and links to the field; at the field;
+//! and in the page's title (see [`super::Page::errors`]).
 
 use maud::{Markup, html};
 

@@ -1,8 +1,9 @@
 //! Login and logout, and the pages behind them: the same in every service.
 //!
-//! A service gives [`Pages`] a [`LoginBackend`] and adds them and its own pages to its table of routes. Its page handlers take a [`Visitor`]
-//! (logged in) or a [`Browser`] (perhaps not), and forms as [`Posted`] or [`Submission`]; they return `Result<Response, Problem>`. A problem
-//! reaches a browser as a page: no session leads to the login page and back, and so does a login that is not recent enough.
+//! A service gives [`Pages`] a [`LoginBackend`] and adds them and its own pages to its table of routes. Its page
+//! handlers take a [`Visitor`] (logged in) or a [`Browser`] (perhaps not), and forms as [`Posted`] or [`Submission`];
+//! they return `Result<Response, Problem>`. A problem reaches a browser as a page: no session leads to the login page
+//! and back, and so does a login that is not recent enough.
 //!
 //! Left out: what a service's own pages show, and how a backend decides.
 

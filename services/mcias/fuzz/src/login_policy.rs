@@ -1,7 +1,8 @@
-//! Login policies from untrusted input: no JSON makes parsing or deciding panic, and the order in which rules are written decides nothing.
+//! Login policies from untrusted input: no JSON makes parsing or deciding panic, and the order in which rules are
+//! written decides nothing.
 //!
-//! Input: a byte that selects the account, then a JSON array of rules. Bit 0: a service or a person, bits 1 to 3: the person's
-//! roles, bit 4: the default, bit 5: the service's tag.
+//! Input: a byte that selects the account, then a JSON array of rules. Bit 0: a service or a person, bits 1 to 3: the
+//! person's roles, bit 4: the default, bit 5: the service's tag.
 
 use mcdsl::policy::{Decider, Document, Effect, Policy, Rule};
 use mcias::domain::policy::{self, SPEC};

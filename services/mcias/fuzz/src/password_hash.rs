@@ -1,6 +1,8 @@
-//! Stored password hashes, as a database that somebody edited would have them: only the one hash of the password is right.
+//! Stored password hashes, as a database that somebody edited would have them: only the one hash of the password is
+//! right.
 //!
-//! Input: the text of a hash. The password is always the same. A fuzzer finds no other hash of it, but other ways to write the same.
+//! Input: the text of a hash. The password is always the same. A fuzzer finds no other hash of it, but other ways to
+//! write the same.
 
 use std::sync::LazyLock;
 

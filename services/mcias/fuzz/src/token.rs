@@ -1,7 +1,7 @@
 //! Tokens from strangers: only what was signed is taken, and of that only what says what it should.
 //!
-//! Input: a byte, then text. Bit 0 clear: a token. No fuzzer can sign, so only the seed itself may be taken. Bit 0 set: a header and a payload
-//! with a line feed between them, which are signed here, as if the key were the attacker's.
+//! Input: a byte, then text. Bit 0 clear: a token. No fuzzer can sign, so only the seed itself may be taken. Bit 0 set:
+//! a header and a payload with a line feed between them, which are signed here, as if the key were the attacker's.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,5 @@
-//! TOTP codes as strangers type them: only six digits are a code, and only a code of the steps around now is right, once.
+//! TOTP codes as strangers type them: only six digits are a code, and only a code of the steps around now is right,
+//! once.
 //!
 //! Input: a byte that says which step was used last, then the text.
 

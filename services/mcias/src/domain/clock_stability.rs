@@ -1,7 +1,7 @@
 //! Whether the wall clock can be trusted: it can once it has kept pace with the monotonic clock for a while.
 //!
-//! A machine may start with a clock that is years ahead, until a time server sets it. Whatever is deleted for good because of its age must wait
-//! for that.
+//! A machine may start with a clock that is years ahead, until a time server sets it. Whatever is deleted for good
+//! because of its age must wait for that.
 
 use std::time::Duration;
 

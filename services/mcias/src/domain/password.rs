@@ -1,11 +1,12 @@
 //! Passwords: which are strong enough to be set, and how they are hashed and verified.
 //!
-//! A password is judged by its length and by how easily it is guessed, not by the kinds of characters in it: composition rules make
-//! passwords worse (NIST SP 800-63B-4, section 3.1.1). It is stored as an Argon2id hash (RFC 9106) in a PHC string, which contains its
-//! parameters, so that they can be raised without new passwords.
+//! A password is judged by its length and by how easily it is guessed, not by the kinds of characters in it:
+//! composition rules make passwords worse (NIST SP 800-63B-4, section 3.1.1). It is stored as an Argon2id hash (RFC
+//! 9106) in a PHC string, which contains its parameters, so that they can be raised without new passwords.
 //!
-//! Left out: Unicode normalisation (the text is compared as it was typed), a pepper (there is no second place to store one), and
-//! limits on attempts ([`super::throttle`]). The memory that Argon2 fills, and the copies of zxcvbn, are reused or freed without being wiped.
+//! Left out: Unicode normalisation (the text is compared as it was typed), a pepper (there is no second place to store
+//! one), and limits on attempts ([`super::throttle`]). The memory that Argon2 fills, and the copies of zxcvbn, are
+//! reused or freed without being wiped.
 
 use std::fmt;
 use std::hint::black_box;

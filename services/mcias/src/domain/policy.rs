@@ -1,7 +1,8 @@
 //! Login policy: which accounts may log in to which services.
 //!
-//! The rules are those of [`mcdsl::policy`]; the resource is the service that asks, with its tags, and the only operation is `login`. The policy is asked
-//! at login, when a token is issued or introspected, and whenever a session is used: no session outlives a rule that denies it.
+//! The rules are those of [`mcdsl::policy`]; the resource is the service that asks, with its tags, and the only
+//! operation is `login`. The policy is asked at login, when a token is issued or introspected, and whenever a session
+//! is used: no session outlives a rule that denies it.
 
 use mcdsl::policy::{Effect, Explanation, Noun, Policy, PolicySpec, Question};
 

@@ -1,7 +1,7 @@
 //! Recovery codes: ten codes for when the second factor is lost, each usable once.
 //!
-//! A code is 80 random bits in Crockford's base32, which leaves out letters that look like digits: [`normalise`] accepts those in place of
-//! the digits. Only its digest is stored.
+//! A code is 80 random bits in Crockford's base32, which leaves out letters that look like digits: [`normalise`]
+//! accepts those in place of the digits. Only its digest is stored.
 //!
 //! Left out: which codes were used. The caller deletes the digest of a used code.
 

@@ -1,28 +1,30 @@
 //! Login throttling: a delay that grows with failures, and that an attacker cannot impose on the owner of an account.
 //!
-//! If failures locked an account, anybody who knows its name could lock it. So each delay belongs to the source of the attempts, and an
-//! attempt never delays another source by itself:
+//! If failures locked an account, anybody who knows its name could lock it. So each delay belongs to the source of the
+//! attempts, and an attempt never delays another source by itself:
 //!
-//! - The pair of an account and a source has a few failures free. Then it waits 1 s, 2 s, 4 s, up to 15 min after each attempt.
+//! - The pair of an account and a source has a few failures free. Then it waits 1 s, 2 s, 4 s, up to 15 min after each
+//!   attempt.
 //! - A source that tries many accounts is delayed in the same way, up to 5 min.
-//! - An account at which many sources fail makes each of them wait up to 30 s after *its own* last attempt, so that a new source has one
-//!   guess instead of five, and the owner on a new device waits no longer than that.
+//! - An account at which many sources fail makes each of them wait up to 30 s after *its own* last attempt, so that a
+//!   new source has one guess instead of five, and the owner on a new device waits no longer than that.
 //!
-//! A *familiar* source, one that has logged in to the account before, is subject to the first rule only. The owner at home logs in
-//! immediately whatever happens elsewhere, even if the same address attacks other accounts. An attacker who guesses at the same account from
-//! the same address does delay the owner there: the two cannot be told apart.
+//! A *familiar* source, one that has logged in to the account before, is subject to the first rule only. The owner at
+//! home logs in immediately whatever happens elsewhere, even if the same address attacks other accounts. An attacker
+//! who guesses at the same account from the same address does delay the owner there: the two cannot be told apart.
 //!
-//! Six digits are few: an attacker with the password and many sources could guess them. So the codes of a second factor have a delay that
-//! belongs to the account, up to 15 min, which nobody can cause without the password. The owner still has recovery codes and passkeys, which
-//! are not delayed. Failed codes are remembered for a day: an attacker has about 110 guesses a day, and 14 more after each correct code; three codes in
-//! a million are valid at a time.
+//! Six digits are few: an attacker with the password and many sources could guess them. So the codes of a second factor
+//! have a delay that belongs to the account, up to 15 min, which nobody can cause without the password. The owner still
+//! has recovery codes and passkeys, which are not delayed. Failed codes are remembered for a day: an attacker has about
+//! 110 guesses a day, and 14 more after each correct code; three codes in a million are valid at a time.
 //!
-//! [`Throttle::check`] reserves the attempt: it counts as a failure until [`Throttle::succeeded`] takes it back. So a thousand concurrent
-//! attempts count as a thousand, although none has failed yet, and an abandoned attempt counts.
+//! [`Throttle::check`] reserves the attempt: it counts as a failure until [`Throttle::succeeded`] takes it back. So a
+//! thousand concurrent attempts count as a thousand, although none has failed yet, and an abandoned attempt counts.
 //!
-//! With the defaults, one source has at most 320 guesses a day at one account and 660 at all accounts. An attacker with many sources has that
-//! many times more; nothing that spares the owner prevents it. That is what [`super::password`] is for. A service that logs people in states
-//! their address and is trusted: a holder of its token can name any number of sources.
+//! With the defaults, one source has at most 320 guesses a day at one account and 660 at all accounts. An attacker with
+//! many sources has that many times more; nothing that spares the owner prevents it. That is what [`super::password`]
+//! is for. A service that logs people in states their address and is trusted: a holder of its token can name any number
+//! of sources.
 //!
 //! Left out: surviving a restart, and how a source becomes familiar.
 
@@ -253,11 +255,13 @@ impl Count {
         self.failures.saturating_add(self.pending)
     }
 
-    /// How long to wait from now for the next attempt: 1 s after the free ones, doubled each time.
+    /// How long to wait from now for the next attempt: 1 s after the free ones, doubled each time. Whole seconds, as clients
+    /// are told: one that waits as long as it was told is not too early.
     fn wait(&self, attempts: u32, free: u32, max_s: u32, now: Duration) -> Duration {
         let Some(over) = attempts.checked_sub(free) else { return Duration::ZERO };
         let delay_s = 1_u32.checked_shl(over).unwrap_or(u32::MAX).min(max_s);
-        (self.last + Duration::from_secs(delay_s.into())).saturating_sub(now)
+        let wait = (self.last + Duration::from_secs(delay_s.into())).saturating_sub(now);
+        Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
     }
 
     const fn reserve(&mut self, now: Duration) {

@@ -1,10 +1,11 @@
 //! Tokens: JWT access tokens (RFC 7519, RFC 9068) signed with Ed25519 (RFC 8037), and the keys that sign them.
 //!
-//! Only what MCIAS itself writes is accepted: one algorithm, one type, a header of three fields, at most 4 KiB. Most attacks on JWTs
-//! (RFC 8725) exploit a verifier that lets the token choose its algorithm, its key, or where to fetch the key; here there is nothing to choose.
-//! `jsonwebtoken` handles signature, base64 and JSON.
+//! Only what MCIAS itself writes is accepted: one algorithm, one type, a header of three fields, at most 4 KiB. Most
+//! attacks on JWTs (RFC 8725) exploit a verifier that lets the token choose its algorithm, its key, or where to fetch
+//! the key; here there is nothing to choose. `jsonwebtoken` handles signature, base64 and JSON.
 //!
-//! Left out: whether a token was revoked and what its account may do, which the caller looks up; and where keys are stored.
+//! Left out: whether a token was revoked and what its account may do, which the caller looks up; and where keys are
+//! stored.
 
 use std::fmt;
 

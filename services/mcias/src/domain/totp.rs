@@ -1,7 +1,8 @@
-//! Time-based one-time passwords (RFC 6238): six digits of HMAC-SHA-1, a new code every 30 s, as every authenticator app supports them.
+//! Time-based one-time passwords (RFC 6238): six digits of HMAC-SHA-1, a new code every 30 s, as every authenticator
+//! app supports them.
 //!
-//! A code is valid once: the step of the last accepted code is stored, and no code of that step or of an earlier one is accepted again
-//! (RFC 6238, section 5.2).
+//! A code is valid once: the step of the last accepted code is stored, and no code of that step or of an earlier one is
+//! accepted again (RFC 6238, section 5.2).
 //!
 //! Left out: limits on the number of attempts ([`super::throttle`]); without them, six digits are soon guessed.
 

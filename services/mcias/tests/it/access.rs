@@ -1,4 +1,5 @@
-//! Every route that MCIAS has, with every kind of caller: who may call it is what its operation states, by REST, by gRPC and as a page.
+//! Every route that MCIAS has, with every kind of caller: who may call it is what its operation states, by REST, by
+//! gRPC and as a page.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

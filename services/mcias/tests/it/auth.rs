@@ -1,4 +1,5 @@
-//! MCIAS's client, `mcdsl::auth`, as every other service uses it: over gRPC, with a real MCIAS that is up, slow, down or restarted.
+//! MCIAS's client, `mcdsl::auth`, as every other service uses it: over gRPC, with a real MCIAS that is up, slow, down
+//! or restarted.
 
 use std::path::Path;
 use std::sync::Arc;

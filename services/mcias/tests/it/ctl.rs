@@ -65,7 +65,7 @@ fn ctl_covers_a_daily_workflow() {
 
     ctl.run(0, &["account", "create", "mcr", "--type", "system", "--tag", "prod"]);
     assert!(ctl.run(6, &["account", "create", "mcr", "--type", "system"]).contains("name: `mcr` exists"));
-    assert!(ctl.run(1, &["account", "update", "mcr", "--role", "admin"]).contains("roles: "));
+    assert!(ctl.run(2, &["account", "update", "mcr", "--role", "admin"]).contains("--role: "));
     ctl.run(0, &["account", "create", "bob", "--role", "user"]);
     let link = ctl.json(&["account", "link", "bob"])["url"].as_str().unwrap().to_owned();
     assert!(link.contains("/welcome/"));
@@ -103,12 +103,18 @@ fn ctl_covers_a_daily_workflow() {
     assert_eq!(ctl.json(&["policy", "explain", "bob", "mcr"])["effect"], "deny");
     std::fs::write(&policy, "default = \"allow\"\nrule = []\n").unwrap();
     assert!(ctl.run(2, &set).contains("policy.toml:2:1"));
+    // What only the server sees in a file is invalid input too.
+    std::fs::write(&policy, rule.replace("deny", "perhaps") + "\n").unwrap();
+    let text = std::fs::read_to_string(&policy).unwrap();
+    std::fs::write(&policy, format!("revision = 2\ndefault = \"deny\"\n{text}")).unwrap();
+    assert!(ctl.run(2, &set).contains("rules[0].effect: "));
 
     // Nothing is removed without confirmation, and there is no terminal here.
     if std::fs::File::open("/dev/tty").is_err() {
         assert!(ctl.run(1, &["token", "revoke", "mcr", &id]).contains("--yes"));
     }
-    ctl.run(0, &["--yes", "token", "revoke", "mcr", &id]);
+    assert_eq!(ctl.run(0, &["--yes", "token", "revoke", "mcr", &id]), "Token revoked\n");
+    assert_eq!(ctl.run(0, &["--yes", "token", "revoke", "mcr", &id]), "The token was already revoked\n");
     assert_eq!(mcias.introspect(issued.trim(), token.trim()).status, 401);
     ctl.run(4, &["--yes", "account", "delete", "nobody"]);
 
@@ -157,6 +163,19 @@ fn names_that_do_not_exist_are_errors() {
         let text = ctl.run(4, &line.split(' ').collect::<Vec<_>>());
         assert!(text.contains("nobody"), "{line}: {text}");
     }
+    // Not even a table's head.
+    let listed = ctl.run_with("", &["audit", "list", "--account", "nobody"]);
+    assert!(listed.stdout.is_empty(), "{listed:?}");
+    ctl.run(0, &["account", "create", "mcr", "--type", "system"]);
+    let issue =
+        |audience: &str| ctl.run_with("", &["token", "issue", "mcr", "--label", "x", "--audience", audience]);
+    for (audience, is_known) in [("mcr", true), ("mcias", true), ("nosuch", false)] {
+        let issued = issue(audience);
+        assert!(issued.status.success(), "{issued:?}");
+        assert_eq!(issued.stderr.is_empty(), is_known, "{issued:?}");
+    }
+    let short = ctl.run(2, &["token", "issue", "mcr", "--label", "x", "--lifetime", "1s"]);
+    assert!(short.contains("mciasctl: --lifetime: 1 is out of range"), "{short}");
     ctl.run(2, &["account", "list", "--type", "robot"]);
     ctl.run(2, &["account", "update", "ada"]);
     ctl.run(2, &["token", "issue", "mcr", "--label", "x", "--lifetime", "soon"]);
@@ -202,10 +221,18 @@ fn a_context_holds_server_ca_and_token() {
     run(0, "", &add);
     assert!(run(6, "", &add).contains("There is a context `home`"));
     run(2, "", "context add work");
+    assert!(run(2, "", "context add work --server localhost:9443").contains("write `https://`"));
+    assert!(
+        run(2, "", "context add work --server https://localhost:1 --ca absent.pem").contains("absent.pem")
+    );
+    // The address of REST and pages.
+    let rest =
+        format!("--server https://{} --ca {} password redeem --stdin", mcias.rest, ca.to_str().unwrap());
+    assert!(run(1, &format!("a\n{PASSWORD}\n"), &rest).contains("--server must be its gRPC address"));
     run(0, "", "context add work --server https://localhost:1");
     let login = "login ada --password-stdin";
     run(0, &format!("{PASSWORD}\n"), login);
-    let token = folder.join("config/metacircular/tokens/home");
+    let token = folder.join("config/metacircular/tokens/contexts/home");
     assert_eq!(std::fs::metadata(&token).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(run(0, "", "whoami").contains("ada"));
     // The token of a context is not sent to a server that is named otherwise.
@@ -220,6 +247,10 @@ fn a_context_holds_server_ca_and_token() {
         (&list["current"], &list["contexts"]["home"]["servers"]["mcias"]),
         (&json!("work"), &json!(server))
     );
+    let contexts = folder.join("config/metacircular/contexts.toml");
+    std::fs::set_permissions(&contexts, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(run(5, "", "--context home whoami").contains("can be written by others"));
+    std::fs::set_permissions(&contexts, std::fs::Permissions::from_mode(0o600)).unwrap();
     run(0, "", "context remove home");
     assert!(!token.exists());
     run(4, "", "context remove home");
@@ -263,20 +294,24 @@ fn scripts_need_no_terminal() {
     let other = "another gravel umbrella";
     done(&format!("{PASSWORD}\n{other}\n"), &["password", "change", "--stdin"]);
     done(&format!("{other}\n"), &["login", "ada", "--password-stdin"]);
-    // With a second factor, its code is the second line.
-    let token = std::fs::read_to_string(mcias.folder().join("token")).unwrap();
-    let enrolment = mcias.done("POST", "/v1/me/totp/begin", token.trim(), &Value::Null);
+    // An authenticator app, in two steps.
+    let enrolment = ctl.json(&["totp", "begin"]);
     let secret =
         data_encoding::BASE32_NOPAD.decode(enrolment["secret"].as_str().unwrap().as_bytes()).unwrap();
     let secret = mcias::domain::totp::TotpSecret::try_from_slice(&secret).unwrap();
     let step = (mcdsl::clock::Clock::system().unix_s() / 30).unsigned_abs();
-    let confirm = json!({ "code": secret.code(step).expose() });
-    let codes = mcias.done("POST", "/v1/me/totp/confirm", token.trim(), &confirm);
+    let confirm = ["totp", "confirm", "--stdin", "--output", "json"];
+    let confirmed = ctl.run_with(&format!("{}\n", secret.code(step).expose()), &confirm);
+    assert!(confirmed.status.success(), "{confirmed:?}");
+    let codes: Value = serde_json::from_slice(&confirmed.stdout).unwrap();
+    // With a second factor, its code is the second line.
     let code = codes["codes"][0].as_str().unwrap();
     done(&format!("{other}\n{code}\n"), &["login", "ada", "--password-stdin", "--recovery"]);
     let without = ctl.run_with(&format!("{other}\n"), &["login", "ada", "--password-stdin"]);
-    assert_eq!(without.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&without.stderr).contains("Standard input is empty"), "{without:?}");
+    assert_eq!(without.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&without.stderr);
+    assert!(error.contains("pass its code as the second line of standard input"), "{error}");
+    done("", &["recovery-codes", "--yes"]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! MCIAS as a program: what `check` finds, readiness, reload, systemd's notification, health and reflection, halves, backups.
+//! MCIAS as a program: what `check` finds, readiness, reload, systemd's notification, health and reflection, halves,
+//! backups.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use mc_testkit::ca::Certificate;
 use mc_testkit::mcias::{Mcias, NAME};
 use mc_testkit::process::Process;
-use mc_testkit::service::write_key;
+use mc_testkit::service::{Service, write_key};
 use mc_testkit::{clock, python_script, requires};
 use nix::sys::signal::Signal;
 
@@ -65,6 +66,103 @@ fn check_refuses_numbers_out_of_range_and_misspelt_variables() {
     refused("MCIAS_SERVER_LISTEN_ADR", "x", "did you mean `MCIAS_SERVER_LISTEN_ADDR`?");
     // What mciasctl reads is not the server's.
     assert_eq!(check(&mcias, &[("MCIAS_SERVER", "https://mcias.test:9443")]).0, Some(0));
+}
+
+#[test]
+fn check_reports_everything_that_is_wrong_at_once() {
+    let mcias = Mcias::start();
+    let file = mcias.folder().join("mcias.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("{text}\n[log]\nlevel = \"loud\"\n\"co\\u001b[2Jlour\" = 1\n")).unwrap();
+    install(&mcias, &mcias.ca.issue_expired(&["other.test"]));
+    let variables = [("MCIAS_SERVER_MAX_CONNECTIONS", "0"), ("MCIAS_TOKENS_SESSION_S", "long")];
+    let (code, errors) = check(&mcias, &variables);
+    assert_eq!(code, Some(2), "{errors}");
+    for expect in [
+        "log.level: unknown value `loud`: expected one of error, warn",
+        "unknown field `co\\u{1b}[2Jlour`",
+        "MCIAS_SERVER_MAX_CONNECTIONS: 0 is out of range",
+        "MCIAS_TOKENS_SESSION_S: `long` is invalid: expected a whole number",
+        "the certificate expired at 2020-12-31T00:00:00Z",
+        "is not for `mcias.test`",
+    ] {
+        assert!(errors.contains(expect), "{expect}: {errors}");
+    }
+    assert!(
+        errors.lines().count() == 6 && errors.lines().all(|line| line.starts_with("mcias: ")),
+        "{errors}"
+    );
+    assert!(!errors.contains('\x1b'), "{errors:?}");
+}
+
+#[test]
+fn check_reads_a_table_from_a_variable_and_says_what_is_expected() {
+    let mcias = Mcias::start();
+    let with = |value| check(&mcias, &[("MCIAS_SERVER_PROXY_PROTOCOL", value)]);
+    assert_eq!(with("{ from = [\"10.0.0.0/8\"] }"), (Some(0), String::new()));
+    let (code, errors) = with("on");
+    let expect =
+        "MCIAS_SERVER_PROXY_PROTOCOL: `on` is invalid: expected \"off\" or { from = [\"10.0.0.0/8\"] }";
+    assert!(code == Some(2) && errors.contains(expect), "{errors}");
+}
+
+#[test]
+fn check_waits_for_no_pipe_and_changes_nothing() {
+    requires!("mkfifo");
+    let mut mcias = Mcias::start();
+    mcias.stop();
+    let files = || {
+        let entries = std::fs::read_dir(mcias.folder()).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = files();
+    assert_eq!(check(&mcias, &[]), (Some(0), String::new()));
+    assert_eq!(files(), before);
+    let pipe = mcias.folder().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    let (code, errors) = check(&mcias, &[("MCIAS_SERVER_CERTIFICATE", pipe)]);
+    assert!(code == Some(1) && errors.contains("it is not a regular file"), "{errors}");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_mcias")).args(["check", "--config", pipe]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
+fn a_server_that_nobody_can_administer_says_so() {
+    let mut service = Service::create("mcias", Path::new(env!("CARGO_BIN_EXE_mcias")), "");
+    let expect = "nobody can administer this server";
+    let check = |service: &Service| {
+        let output = service.command(&["check"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    service.restart(&[("MCIAS_SITE_PUBLIC_URL", "https://mcias.test:8443")]);
+    assert!(service.log().contains(expect), "{}", service.log());
+    let public = "[site]\npublic_url = \"https://mcias.test:8443\"\n";
+    let file = service.folder().join("mcias.toml");
+    std::fs::write(&file, std::fs::read_to_string(&file).unwrap() + public).unwrap();
+    // While it runs, and when it does not.
+    assert!(check(&service).contains(expect));
+    service.stop();
+    assert!(check(&service).contains(expect));
+    // A link is not a password yet.
+    service.run(&["init", "ada"]);
+    assert!(check(&service).contains(expect));
+}
+
+#[test]
+fn a_server_logs_what_check_finds() {
+    let mut mcias = Mcias::start();
+    let expects = ["is not for `mcias.test`", "(mode 0644)"];
+    assert!(!expects.iter().any(|text| mcias.log().contains(text)), "{}", mcias.log());
+    install(&mcias, &mcias.ca.issue(&["other.test"]));
+    let key = mcias.folder().join("certs/server.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    mcias.restart(&[]);
+    for expect in expects {
+        assert!(mcias.log().contains(expect), "{expect}: {}", mcias.log());
+    }
 }
 
 /// The certificate that a server shows, DER.
@@ -175,6 +273,14 @@ fn each_half_serves_alone() {
     let api = start_half(&mcias, "api");
     assert_eq!([status("/login"), status("/v1/me"), status("/openapi.json")], [404, 401, 200]);
     assert!(std::net::TcpStream::connect(mcias.grpc).is_ok());
+    // A browser's error has no link to a page that is not there.
+    let lost = mcias.raw_with("GET", "/", "accept: text/html\r\n", "", b"");
+    assert!(
+        lost.status == 404 && lost.head.contains("application/problem+json"),
+        "{} {}",
+        lost.head,
+        lost.text
+    );
     drop(api);
     let _web = start_half(&mcias, "web");
     assert_eq!([status("/login"), status("/v1/me"), status("/openapi.json")], [200, 404, 404]);
@@ -263,6 +369,15 @@ fn backups_are_named_by_time_and_the_oldest_are_removed() {
         std::fs::read_dir(old.parent().unwrap()).unwrap().map(|entry| entry.unwrap()).collect();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn backups_of_the_same_second_are_all_kept() {
+    let mcias = Mcias::start();
+    for _ in 0..3 {
+        mcias.run(&["backup"]);
+    }
+    assert_eq!(std::fs::read_dir(mcias.folder().join("backups")).unwrap().count(), 3);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! No sequence of requests gives a system account a role: checked by introspection, by the admin's list, and in the database.
+//! No sequence of requests gives a system account a role: checked by introspection, by the admin's list, and in the
+//! database.
 
 use std::collections::BTreeMap;
 

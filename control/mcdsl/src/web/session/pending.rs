@@ -1,4 +1,5 @@
-//! Logins whose password was right and that wait for a second factor: the password is not sent back to the browser for it.
+//! Logins whose password was right and that wait for a second factor: the password is not sent back to the browser for
+//! it.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};

@@ -79,10 +79,10 @@ pub(crate) async fn run(ctl: &mut Ctl<'_>, command: Command) -> Result<(), Error
     }
 }
 
-/// Prints what was done, and how many things it changed.
-fn print_changed(ctl: &mut Ctl<'_>, changed: &Changed, what: &str) -> Result<(), Error> {
+/// Prints what was done; where that changed nothing, what was so already.
+fn print_changed(ctl: &mut Ctl<'_>, changed: &Changed, done: &str, already: &str) -> Result<(), Error> {
     let count = changed.changed;
-    let text = || if count == 0 { format!("Nothing to do: {what}\n") } else { format!("{what}\n") };
+    let text = || format!("{}\n", if count == 0 { already } else { done });
     Ok(ctl.printer.print(|| json!({ "changed": count }), text)?)
 }
 

@@ -71,6 +71,23 @@ fn a_pair_waits_twice_as_long_each_time() {
     assert_eq!(throttle.check(&ada, source, true, now + s(3605)), Err(s(1)));
 }
 
+/// Clients are told in whole seconds: a rest of a second is one, in the message as in `retry-after`.
+#[test]
+fn the_time_to_wait_is_in_whole_seconds() {
+    let (mut throttle, ada, source) = (throttle(), name("ada"), at("192.0.2.1"));
+    for _ in 0..6 {
+        guess(&mut throttle, &ada, source, true, s(0)).ok();
+    }
+    for (passed_ms, expect) in [(1, s(1)), (999, s(1))] {
+        let now = Duration::from_millis(passed_ms);
+        assert_eq!(throttle.check(&ada, source, true, now), Err(expect), "{passed_ms}");
+    }
+    let mut codes = Throttle::new(Limits { code_free: 0, ..Limits::default() });
+    codes.code(&ada, false, s(0)).ok();
+    let Err(wait) = codes.code(&ada, false, Duration::from_millis(300)) else { panic!("it is delayed") };
+    assert_eq!(wait.subsec_nanos(), 0);
+}
+
 #[test]
 fn attempts_at_once_are_all_counted() {
     let (mut throttle, source) = (throttle(), at("192.0.2.1"));

@@ -1,4 +1,5 @@
-//! Tokens: the ways in which JWTs were confused before, each with the error that it must have, and any change of any bit.
+//! Tokens: the ways in which JWTs were confused before, each with the error that it must have, and any change of any
+//! bit.
 
 use std::sync::LazyLock;
 

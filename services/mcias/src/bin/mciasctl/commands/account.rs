@@ -117,7 +117,7 @@ pub(super) async fn run(
         Account::Delete { name } => {
             ctl.confirm(&format!("Delete account {name} with its tokens, sessions and passkeys?"))?;
             let changed = accounts.delete_account(DeleteAccountRequest { name }).await?.into_inner();
-            print_changed(ctl, &changed, "Account deleted")
+            print_changed(ctl, &changed, "Account deleted", "The account was already deleted")
         }
         Account::Link { name } => {
             let link = accounts.issue_link(IssueLinkRequest { name }).await?.into_inner();
@@ -127,7 +127,8 @@ pub(super) async fn run(
         Account::ResetFactors { name } => {
             ctl.confirm(&format!("Remove authenticator app, recovery codes and passkeys of {name}?"))?;
             let changed = accounts.reset_factors(ResetFactorsRequest { name }).await?.into_inner();
-            print_changed(ctl, &changed, "Sign-in methods removed, sessions ended")
+            let already = "The account has neither authenticator app nor passkeys: nothing was removed";
+            print_changed(ctl, &changed, "Sign-in methods removed, sessions ended", already)
         }
     }
 }

@@ -37,7 +37,18 @@ pub(crate) enum Password {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Totp {
     /// Add an authenticator app: shows its secret, asks for a code, shows recovery codes
+    #[command(
+        after_help = "Examples:\n  {ctl} totp enrol\n  {ctl} totp begin\n  oathtool --totp -b @secret-file | {ctl} totp confirm --stdin"
+    )]
     Enrol,
+    /// Begin to add an authenticator app, without a terminal: prints its secret, for `totp confirm`
+    Begin,
+    /// Confirm an authenticator app with a code that it shows; prints recovery codes
+    Confirm {
+        /// Read the code from standard input
+        #[arg(long)]
+        stdin: bool,
+    },
     /// Remove the authenticator app and its recovery codes
     Remove,
 }
@@ -143,10 +154,22 @@ pub(super) async fn totp(
             let codes = me.confirm_totp(request).await?.into_inner();
             print_recovery_codes(ctl, &codes)
         }
+        Totp::Begin => {
+            let enrolment = me.begin_totp(BeginTotpRequest {}).await?.into_inner();
+            let lines = [("secret", enrolment.secret.clone()), ("uri", enrolment.uri.clone())];
+            let json = json!({ "secret": enrolment.secret, "uri": enrolment.uri });
+            Ok(ctl.printer.record(&json, &lines)?)
+        }
+        Totp::Confirm { stdin } => {
+            let code = secret("Code of your authenticator app: ", *stdin)?;
+            let request = ConfirmTotpRequest { code: code.expose().to_owned() };
+            let codes = me.confirm_totp(request).await?.into_inner();
+            print_recovery_codes(ctl, &codes)
+        }
         Totp::Remove => {
             ctl.confirm("Remove the authenticator app and its recovery codes?")?;
             let changed = me.remove_totp(RemoveTotpRequest {}).await?.into_inner();
-            print_changed(ctl, &changed, "Authenticator app removed")
+            print_changed(ctl, &changed, "Authenticator app removed", "There was no authenticator app")
         }
     }
 }
@@ -191,7 +214,7 @@ pub(super) async fn passkey(
         Passkey::Remove { id } => {
             ctl.confirm(&format!("Remove passkey {id}?"))?;
             let changed = me.remove_passkey(RemovePasskeyRequest { id }).await?.into_inner();
-            print_changed(ctl, &changed, "Passkey removed")
+            print_changed(ctl, &changed, "Passkey removed", "The passkey was already removed")
         }
     }
 }

@@ -14,7 +14,7 @@ use super::print_changed;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Session {
-    /// List active sessions
+    /// List active sessions; `*` marks the one of this command
     List {
         /// Sessions of this account instead of yours
         #[arg(long, value_name = "NAME")]
@@ -68,20 +68,14 @@ pub(super) async fn run(
         }
     };
     let changed = changed.into_inner();
-    print_changed(ctl, &changed, &format!("{} sessions ended", changed.changed))
+    let done = match changed.changed {
+        1 => "1 session ended".to_owned(),
+        count => format!("{count} sessions ended"),
+    };
+    print_changed(ctl, &changed, &done, "There was no session to end")
 }
 
 fn print(ctl: &mut Ctl<'_>, found: &[Message]) -> Result<(), Error> {
-    let columns = [
-        Column::exact("ID"),
-        Column::exact("CURRENT"),
-        Column::text("SERVICE").rank(2),
-        Column::text("METHOD").rank(3),
-        Column::text("SOURCE").rank(1),
-        Column::exact("CREATED").rank(5),
-        Column::exact("LAST USED").rank(4),
-        Column::exact("EXPIRES").rank(6),
-    ];
     let cells = |found: &Message| {
         [
             found.id.clone(),
@@ -94,5 +88,17 @@ fn print(ctl: &mut Ctl<'_>, found: &[Message]) -> Result<(), Error> {
             when(found.expires_at),
         ]
     };
-    Ok(ctl.printer.rows(found, columns, cells)?)
+    Ok(ctl.printer.rows(found, COLUMNS, cells)?)
 }
+
+/// An id is 36 characters wide: at 80 columns there is room for the mark, both times and little else.
+const COLUMNS: [Column; 8] = [
+    Column::exact("ID"),
+    Column::exact("*"),
+    Column::text("SERVICE").rank(4),
+    Column::text("METHOD").rank(3),
+    Column::text("SOURCE").rank(2),
+    Column::exact("CREATED").rank(1),
+    Column::exact("LAST USED"),
+    Column::exact("EXPIRES").rank(5),
+];

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use mc_api::client::Connection;
 use mc_api::mcias::accounts_client::AccountsClient;
-use mc_api::mcias::{IssueTokenRequest, ListTokensRequest, RevokeTokenRequest, Token as Message};
+use mc_api::mcias::{
+    IssueTokenRequest, ListAccountsRequest, ListTokensRequest, RevokeTokenRequest, Token as Message,
+};
 use mcdsl::Secret;
 use mcdsl::clock::Clock;
 use mcdsl::ctl::{Column, Ctl, Error, create_token_file, join_or, parse_lifetime, when, when_or_dash};
@@ -66,7 +68,7 @@ pub(super) async fn run(
         Token::Revoke { name, id } => {
             ctl.confirm(&format!("Revoke token {id} of {name}?"))?;
             let changed = accounts.revoke_token(RevokeTokenRequest { name, id }).await?.into_inner();
-            print_changed(ctl, &changed, "Token revoked")
+            print_changed(ctl, &changed, "Token revoked", "The token was already revoked")
         }
     }
 }
@@ -114,6 +116,9 @@ async fn issue(
     if let Some(out) = out.as_ref().filter(|out| out.exists()) {
         return Err(Error::usage(format!("{} exists: name a new file", out.display())));
     }
+    for service in unknown_services(&mut accounts, &audience).await? {
+        ctl.note(&format!("Warning: no system account acts for the service `{service}`: check its name"));
+    }
     let request = IssueTokenRequest { name: name.clone(), label, audience, lifetime_seconds: lifetime };
     let issued = accounts.issue_token(request).await?.into_inner();
     let secret = Secret::from(issued.token);
@@ -140,4 +145,26 @@ async fn issue(
         }
     }
     Ok(ctl.printer.record(&json, &lines)?)
+}
+
+/// The services of an audience that no system account acts for: perhaps mistyped.
+async fn unknown_services(
+    accounts: &mut AccountsClient<Connection>,
+    audience: &[String],
+) -> Result<Vec<String>, Error> {
+    // MCIAS itself needs no account.
+    let mut unknown: Vec<String> = audience.iter().filter(|name| *name != "mcias").cloned().collect();
+    let account_type = Some("system".to_owned());
+    let mut request = ListAccountsRequest { limit: Some(1000), after: None, account_type, contains: None };
+    while !unknown.is_empty() {
+        let page = accounts.list_accounts(request.clone()).await?.into_inner();
+        let is_of =
+            |name: &String| page.accounts.iter().any(|account| account.service.as_ref() == Some(name));
+        unknown.retain(|name| !is_of(name));
+        request.after = page.next;
+        if request.after.is_none() {
+            break;
+        }
+    }
+    Ok(unknown)
 }
