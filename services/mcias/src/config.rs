@@ -122,16 +122,17 @@ impl Tokens {
     ];
 }
 
-/// `[throttle]`.
+/// `[throttle]`. No value turns it off.
 const THROTTLE_RANGES: &[Range] = &[
-    Range::new("throttle.pair_free", 0, 1_000_000),
-    Range::new("throttle.pair_max_delay_s", 0, DAY),
-    Range::new("throttle.source_free", 0, 1_000_000),
-    Range::new("throttle.source_max_delay_s", 0, DAY),
-    Range::new("throttle.account_free", 0, 1_000_000),
-    Range::new("throttle.account_max_delay_s", 0, DAY),
-    Range::new("throttle.code_free", 0, 1000),
-    Range::new("throttle.code_max_delay_s", 0, DAY),
+    Range::new("throttle.pair_free", 0, 100),
+    Range::new("throttle.pair_max_delay_s", 60, DAY),
+    Range::new("throttle.source_free", 0, 10_000),
+    Range::new("throttle.source_max_delay_s", 10, DAY),
+    Range::new("throttle.account_free", 0, 1000),
+    Range::new("throttle.account_max_delay_s", 1, DAY),
+    Range::new("throttle.service_max_per_hour", 10, 1_000_000),
+    Range::new("throttle.code_free", 0, 100),
+    Range::new("throttle.code_max_delay_s", 60, DAY),
     Range::new("throttle.failure_ttl_s", 60, 30 * DAY),
     Range::new("throttle.entries", 1000, 10_000_000),
 ];

@@ -6,7 +6,7 @@ use mcdsl::permit::Permit;
 use mcdsl::problem::Problem;
 use uuid::Uuid;
 
-use super::accounts::{by_name, missing};
+use super::accounts::{by_name, conflict, missing};
 use super::login::add_signed;
 use super::{Mcias, messages};
 use crate::config::LONGEST;
@@ -42,6 +42,9 @@ impl Mcias {
             return Err(Problem::field("name", format!("`{name}` is a person's account: people log in")));
         };
         // A token that would be refused wherever it is sent is not issued.
+        if !account.enabled {
+            return Err(disabled(&name));
+        }
         if let Err(problem) = self.allowed_at(&account.account, &audience).await? {
             return Err(self.db.refuse(permit, problem).await);
         }
@@ -64,9 +67,13 @@ impl Mcias {
         let kept = stored.clone();
         let event = Event::from(permit).with_detail(format!("{} ({})", stored.label, stored.id));
         self.change(event, move |db, _event| {
-            // It may have been deleted meanwhile, and another one created.
-            if by_name(db, name.as_str())?.id != kept.account {
+            // It may have been deleted meanwhile, and another one created; or disabled.
+            let current = by_name(db, name.as_str())?;
+            if current.id != kept.account {
                 return Err(missing(name.as_str()).into());
+            }
+            if !current.enabled {
+                return Err(disabled(&name).into());
             }
             add_signed(db, &kept)
         })
@@ -114,4 +121,8 @@ impl Mcias {
         })
         .await
     }
+}
+
+fn disabled(name: &Name) -> Problem {
+    conflict("disabled", format!("`{name}` is disabled: enable it first."))
 }
