@@ -233,6 +233,28 @@ mod tests {
     }
 
     #[test]
+    fn every_number_beyond_its_range_is_refused() {
+        for range in Config::RANGES.iter().copied().flatten() {
+            let variable = format!("MCIAS_{}", range.key.replace('.', "_").to_uppercase());
+            let below = range.min.checked_sub(1).filter(|below| *below >= 0);
+            for value in below.into_iter().chain([range.max + 1]) {
+                let error = load("", &[(&variable, &value.to_string())]).unwrap_err().to_string();
+                assert!(error.contains(&variable), "{variable}={value}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_value_turns_throttling_off() {
+        let off = THROTTLE_RANGES.iter().filter(|range| !range.key.ends_with("_free") && range.min <= 0);
+        assert_eq!(off.map(|range| range.key).collect::<Vec<_>>(), Vec::<&str>::new());
+        let lax = THROTTLE_RANGES.iter().filter(|range| range.key.ends_with("_free") && range.max > 10_000);
+        assert_eq!(lax.map(|range| range.key).collect::<Vec<_>>(), Vec::<&str>::new());
+        let error = load("[throttle]\nfailure_ttl_s = 0", &[]).unwrap_err().to_string();
+        assert!(error.contains("throttle.failure_ttl_s: 0 is out of range; expected 60 to"), "{error}");
+    }
+
+    #[test]
     fn an_invalid_value_is_refused_with_its_place() {
         let check = |text: &str, expect: &str| {
             let error = load(text, &[]).unwrap_err().to_string();

@@ -13,5 +13,6 @@ mod input;
 mod local;
 mod pages;
 mod program;
+mod protection;
 mod revocation;
 mod roles;

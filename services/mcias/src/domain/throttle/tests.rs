@@ -202,7 +202,7 @@ fn attempts_at_once_from_many_sources_are_all_counted() {
 fn what_is_refused_unseen_costs_its_source_and_nobody_else() {
     let (mut throttle, source) = (throttle(), at("192.0.2.1"));
     let mut now = s(1);
-    let mut turned_away = |throttle: &mut Throttle, familiar, now| {
+    let turned_away = |throttle: &mut Throttle, familiar, now| {
         throttle
             .check(&name("ada"), &source, familiar, now)
             .map(|()| throttle.turned_away(&name("ada"), &source, now))
