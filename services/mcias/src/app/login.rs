@@ -478,7 +478,7 @@ pub(super) const MAX_HELD: usize = 1000;
 
 /// The name of an account as somebody typed it. It may be a password in the wrong field: the problem does not repeat it.
 fn typed_name(text: &str) -> Result<Name, Problem> {
-    Name::parse(text).map_err(|_| {
+    Name::parse(text).map_err(|_repeats_it| {
         let detail = "is not an account's name; expected 1 to 63 lowercase letters, digits and `-`, `_`, `.` or `@` between them";
         Problem::field("username", detail)
     })

@@ -4,7 +4,8 @@
 //! attempt never delays another source by itself:
 //!
 //! - The pair of an account and a source has a few failures free. Then it waits 1 s, 2 s, 4 s, up to 15 min after each attempt.
-//! - A source that tries many accounts is delayed in the same way, up to 5 min. What it is refused because too many wait counts there too.
+//! - A source that tries many accounts is delayed in the same way, up to 5 min; and up to 10 s where as many of its attempts were refused unseen
+//!   within a minute, because too many wait. That is less, as many people may be behind one address.
 //! - An account at which many sources fail makes each other source wait up to 30 s: before its first attempt, from the moment at which it
 //!   first asked, and then after *its own* last attempt. So many sources with one guess each are delayed too, and the owner on a new device
 //!   waits no longer than that.
@@ -137,6 +138,8 @@ struct Space {
     pairs: Table<(Name, Source)>,
     sources: Table<Source>,
     accounts: Table<Name>,
+    /// Attempts that were refused unseen.
+    turned_away: Table<Source>,
     /// Failures of all unfamiliar sources: of those that a service states.
     rate: Option<Rate>,
     /// When there was an attempt.
@@ -166,6 +169,12 @@ struct Rate {
 
 /// How long wrong codes are remembered: a pause does not clear them.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// How long refusals of unseen attempts are remembered.
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// The longest delay of a source because of refusals of unseen attempts, in seconds.
+const TURNED_AWAY_MAX_DELAY_S: u32 = 10;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -229,14 +238,12 @@ impl Throttle {
         }
     }
 
-    /// Records that the attempt was refused unseen because too many wait: an unfamiliar source has had one more failure, the account none.
+    /// Records that the attempt was refused unseen because too many wait: that costs an unfamiliar source something, and nobody else.
     pub fn turned_away(&mut self, account: &Name, from: &Origin, now: Duration) {
         if let Some(space) = self.existing(from)
             && space.release(account, from.source)
         {
-            let source = space.sources.entry(from.source, now);
-            source.pending = source.pending.saturating_add(1);
-            source.fail(now);
+            space.turned_away.entry(from.source, now).fail(now);
         }
     }
 
@@ -322,6 +329,7 @@ impl Space {
             pairs: Table::new(limits, entries),
             sources: Table::new(limits, entries),
             accounts: Table::new(limits, entries),
+            turned_away: Table { ttl: MINUTE, ..Table::new(limits, entries) },
             rate,
             last: Duration::ZERO,
         }
@@ -341,6 +349,8 @@ impl Space {
         if !familiar {
             let all = self.sources.get(&source, now);
             wait = wait.max(all.wait(limits.source_free, limits.source_max_delay_s, now));
+            let unseen = self.turned_away.get(&source, now);
+            wait = wait.max(unseen.wait(limits.source_free, TURNED_AWAY_MAX_DELAY_S, now));
             wait = wait.max(self.rate.as_ref().map_or(Duration::ZERO, |rate| rate.wait(now)));
             // The delay depends on the failures of others, and begins at this pair's last attempt, or when it first asked for one.
             let others = self.accounts.get(account, now).attempts();
