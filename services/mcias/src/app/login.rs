@@ -198,7 +198,7 @@ impl Mcias {
     /// A line that says how many failed logins have none.
     pub(super) fn log_left_out(&self) {
         if let Some(count) = locked(&self.failure_log).take_left_out(self.clock.elapsed()) {
-            tracing::info!(count, "more logins failed than are logged one by one: the audit log has all");
+            tracing::info!(count, "more logins failed than are logged one by one");
         }
     }
 
