@@ -4,6 +4,8 @@
 //! tokens, most of them over; and one whose hashes cost nothing, which shows what else there is to a login. Clients are
 //! `h2load`, on TLS 1.3 and HTTP/2 connections that stay. Servers have one core, clients another. Processor time is what
 //! counts, not the clock's.
+//!
+//! With `--flood`: whether people at familiar addresses log in, and services introspect in time, during a flood of logins.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use mc_testkit::logins;
 use mc_testkit::mcias::{Answer, NAME, PASSWORD, introspect};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -34,6 +37,9 @@ pub(crate) struct Mcias {
     /// Tokens in the full database.
     #[arg(long, default_value_t = 1_000_000)]
     tokens: u32,
+    /// Measure a flood of logins instead, for so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "60")]
+    flood: Option<u64>,
     /// The server.
     #[arg(long, env = "MC_BENCH_MCIAS", default_value = "target/release/mcias")]
     program: PathBuf,
@@ -87,6 +93,9 @@ impl Mcias {
         // What is started from here on inherits the core; a process that moves between two finds cold caches.
         pin(SERVERS)?;
         let program = self.program.canonicalize().with_context(|| format!("{}", self.program.display()))?;
+        if let Some(seconds) = self.flood {
+            return self.flood(&program, Duration::from_secs(seconds));
+        }
         let few = Server::start(&program, COSTLY);
         let mut many = Server::start(&program, COSTLY);
         many.fill(self.tokens)?;
@@ -131,8 +140,50 @@ impl Mcias {
         }
         clock::sleep(Duration::from_secs(15));
         add("after", kib(proc::pss_kib(&[many.pid()])?) / 1024.0);
+        self.print(&rows)
+    }
+
+    /// A flood of logins from 60 addresses with two connections each, in a database with 10,000 accounts.
+    fn flood(&self, program: &Path, time: Duration) -> anyhow::Result<()> {
+        let mut server = Server::start(program, COSTLY);
+        server.mcias.stop();
+        rusqlite::Connection::open(server.mcias.database())?.execute_batch(logins::FILL)?;
+        server.mcias.restart(&COSTLY);
+        pin(LOAD)?;
+        let load =
+            logins::Load { time, addresses: 60, connections: 2, logins_per_s: 5, introspections_per_s: 1000 };
+        let outcome = logins::run(&server.mcias, &server.service, &server.person, load);
+        eprintln!("logins {:?}, flood {:?}, by status", outcome.logins, outcome.flood);
+        let all = f64::from(outcome.logins.values().sum::<u32>());
+        let done = f64::from(outcome.logins.get(&200).copied().unwrap_or_default());
+        let p99 = |sorted: &[u64]| sorted.get(sorted.len() * 99 / 100).copied().map_or(f64::NAN, kib);
+        let row = |id, what, sample, demand| Row { id, what, samples: vec![sample], demand: Some(demand) };
+        self.print(&[
+            row(
+                "flood-logins",
+                "logins from familiar addresses that succeed, %",
+                100.0 * done / all,
+                Demand::AtLeast(95.0),
+            ),
+            row(
+                "flood-login-p99",
+                "how long these take, 99 % at most, ms",
+                p99(&outcome.login_ms),
+                Demand::AtMost(1000.0),
+            ),
+            row("flood-lost", "introspections that are lost", f64::from(outcome.lost), Demand::AtMost(0.0)),
+            row(
+                "flood-introspection-p99",
+                "how long introspections take, 99 % at most, ms",
+                p99(&outcome.introspection_us) / 1000.0,
+                Demand::AtMost(100.0),
+            ),
+        ])
+    }
+
+    fn print(&self, rows: &[Row]) -> anyhow::Result<()> {
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&rows)?);
+            println!("{}", serde_json::to_string_pretty(rows)?);
             return Ok(());
         }
         let load = std::fs::read_to_string("/proc/loadavg")?;

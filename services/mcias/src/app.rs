@@ -34,11 +34,13 @@ use mcdsl::policy::{InForce, PolicyHost as _};
 use mcdsl::problem::Problem;
 use mcdsl::secret::Secret;
 use rusqlite::Connection;
+use tokio::sync::Semaphore;
 
 pub use jobs::Counters;
 
 use crate::config::{Config, Site};
 use crate::domain::clock_stability::ClockStability;
+use crate::domain::failure_log::FailureLog;
 use crate::domain::password::Hasher;
 use crate::domain::policy::SPEC;
 use crate::domain::throttle::Throttle;
@@ -58,6 +60,9 @@ pub struct Mcias {
     keys: Arc<ArcSwap<KeyRing>>,
     hashing: password::Hashing,
     throttle: Mutex<Throttle>,
+    failure_log: Mutex<FailureLog>,
+    /// Places for answers that are held.
+    held_answers: Semaphore,
     validated: validate::Validated,
     /// Raised by each change that may make a token invalid: what was validated before is looked up again.
     generation: Arc<AtomicU64>,
@@ -177,6 +182,8 @@ impl Mcias {
         Ok(Self {
             hashing: password::Hashing::new(Hasher::new(config.passwords.argon2)?, &config.passwords),
             throttle: Mutex::new(Throttle::new(config.throttle)),
+            failure_log: Mutex::default(),
+            held_answers: Semaphore::new(login::MAX_HELD),
             passkeys: passkeys::Ceremonies::new(&config.site).map_err(StartError::Origin)?,
             policy,
             keys: Arc::new(ArcSwap::from_pointee(keys)),

@@ -136,16 +136,17 @@ impl Tokens {
     ];
 }
 
-/// `[throttle]`.
+/// `[throttle]`. No value turns it off.
 const THROTTLE_RANGES: &[Range] = &[
-    Range::new("throttle.pair_free", 0, 1_000_000),
-    Range::new("throttle.pair_max_delay_s", 0, DAY),
-    Range::new("throttle.source_free", 0, 1_000_000),
-    Range::new("throttle.source_max_delay_s", 0, DAY),
-    Range::new("throttle.account_free", 0, 1_000_000),
-    Range::new("throttle.account_max_delay_s", 0, DAY),
-    Range::new("throttle.code_free", 0, 1000),
-    Range::new("throttle.code_max_delay_s", 0, DAY),
+    Range::new("throttle.pair_free", 0, 100),
+    Range::new("throttle.pair_max_delay_s", 60, DAY),
+    Range::new("throttle.source_free", 0, 10_000),
+    Range::new("throttle.source_max_delay_s", 10, DAY),
+    Range::new("throttle.account_free", 0, 1000),
+    Range::new("throttle.account_max_delay_s", 1, DAY),
+    Range::new("throttle.service_max_per_hour", 10, 1_000_000),
+    Range::new("throttle.code_free", 0, 100),
+    Range::new("throttle.code_max_delay_s", 60, DAY),
     Range::new("throttle.failure_ttl_s", 60, 30 * DAY),
     Range::new("throttle.entries", 1000, 10_000_000),
 ];
@@ -287,6 +288,28 @@ mod tests {
             }
             assert!(value.is_some_and(toml::Value::is_integer), "{}", range.key);
         }
+    }
+
+    #[test]
+    fn every_number_beyond_its_range_is_refused() {
+        for range in Config::RANGES.iter().copied().flatten() {
+            let variable = format!("MCIAS_{}", range.key.replace('.', "_").to_uppercase());
+            let below = range.min.checked_sub(1).filter(|below| *below >= 0);
+            for value in below.into_iter().chain([range.max + 1]) {
+                let error = load("", &[(&variable, &value.to_string())]).unwrap_err().to_string();
+                assert!(error.contains(&variable), "{variable}={value}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_value_turns_throttling_off() {
+        let off = THROTTLE_RANGES.iter().filter(|range| !range.key.ends_with("_free") && range.min <= 0);
+        assert_eq!(off.map(|range| range.key).collect::<Vec<_>>(), Vec::<&str>::new());
+        let lax = THROTTLE_RANGES.iter().filter(|range| range.key.ends_with("_free") && range.max > 10_000);
+        assert_eq!(lax.map(|range| range.key).collect::<Vec<_>>(), Vec::<&str>::new());
+        let error = load("[throttle]\nfailure_ttl_s = 0", &[]).unwrap_err().to_string();
+        assert!(error.contains("throttle.failure_ttl_s: 0 is out of range; expected 60 to"), "{error}");
     }
 
     #[test]

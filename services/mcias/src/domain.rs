@@ -2,8 +2,10 @@
 
 pub mod clock_stability;
 pub mod device;
+pub mod failure_log;
 pub mod password;
 pub mod policy;
+pub mod queue;
 pub mod recovery;
 pub mod throttle;
 pub mod token;

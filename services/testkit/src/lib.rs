@@ -14,6 +14,7 @@ pub mod flow;
 pub mod header;
 pub mod hello;
 pub mod http;
+pub mod logins;
 pub mod machine;
 pub mod mcias;
 pub mod net;

@@ -72,19 +72,22 @@ impl std::fmt::Debug for Csrf {
     }
 }
 
-/// What a MAC is for: one purpose's is invalid for the other.
+/// What a MAC is for: one purpose's is invalid for the others.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
     Form,
     Flash,
+    /// A passkey's challenge of a browser.
+    Ceremony,
 }
 
 impl Purpose {
-    /// The bytes under the MAC. Neither name is the beginning of the other, so no two texts give the same.
+    /// The bytes under the MAC. No name is the beginning of another, so no two texts give the same.
     fn over(self, text: &[u8]) -> Zeroizing<Vec<u8>> {
         let name: &[u8] = match self {
             Self::Form => b"csrf",
             Self::Flash => b"flash",
+            Self::Ceremony => b"ceremony",
         };
         // Of one piece: a vector that grows leaves its old memory behind, with a part of the session's token.
         Zeroizing::new([name, text].concat())

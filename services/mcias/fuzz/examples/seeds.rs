@@ -108,9 +108,9 @@ fn recovery_codes() -> Vec<String> {
         .into()
 }
 
-/// None has spaces around it: that is left to find.
+/// None has dashes around it: that is left to find.
 fn totp_codes() -> Vec<String> {
-    ["0081804", "0050471", "0266759", "6050471", "5050471", "0000000", "0abcdef", "012345"]
+    ["0081804", "0050471", "0266759", "6050471", "5050471", "0000000", "0abcdef", "012345", "0050 471 "]
         .map(String::from)
         .into()
 }

@@ -1,5 +1,4 @@
-//! TOTP codes as strangers type them: only six digits are a code, and only a code of the steps around now is right,
-//! once.
+//! TOTP codes as strangers type them: only six digits are a code, with spaces anywhere, and only a code of the steps around now is right, once.
 //!
 //! Input: a byte that says which step was used last, then the text.
 
@@ -17,9 +16,10 @@ pub fn check(input: &[u8]) {
     // None, or one of the steps from two before now to one after it.
     let last = (mode & 7).checked_sub(4).map(|back| now + 1 - u64::from(back));
     let found = under_test(&secret, text, last);
-    let form = text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let form = text.len() <= 32 && digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_digit());
     assert_eq!(found == Err(TotpRefused::Malformed), !form, "{text:?}");
-    let right = (now - 1..=now + 1).rev().find(|step| secret.code(*step).expose() == text);
+    let right = (now - 1..=now + 1).rev().find(|step| secret.code(*step).expose() == digits);
     let expect = match right {
         None if form => Err(TotpRefused::Wrong),
         None => Err(TotpRefused::Malformed),
@@ -30,9 +30,9 @@ pub fn check(input: &[u8]) {
 }
 
 fn under_test(secret: &TotpSecret, text: &str, last: Option<u64>) -> Result<u64, TotpRefused> {
-    // The planted bug: spaces are cut off.
+    // The planted bug: dashes are cut off.
     #[cfg(feature = "planted")]
-    return check_code(secret, text.trim(), NOW_S, last);
+    return check_code(secret, text.trim_matches('-'), NOW_S, last);
     #[cfg(not(feature = "planted"))]
     check_code(secret, text, NOW_S, last)
 }

@@ -75,6 +75,7 @@ impl Mcias {
             tokio::select! {
                 _ = write.tick() => {
                     self.hashing.rest();
+                    self.log_left_out();
                     self.write_last_used().await;
                     self.write_refusals(false).await;
                 }

@@ -10,13 +10,15 @@ use mcdsl::problem::{Kind, Problem};
 use mcdsl::secret::Secret;
 use uuid::Uuid;
 
+use super::password::BUSY;
 use super::validate::calling_service;
-use super::{Mcias, messages, named};
+use super::{Mcias, locked, messages};
 use crate::domain::password::Verified;
-use crate::domain::throttle::Source;
+use crate::domain::queue::Share;
+use crate::domain::throttle::{Origin, Source};
 use crate::domain::token::Claims;
 use crate::domain::totp::{self, TotpRefused, TotpSecret};
-use crate::domain::{AccountType, Name, ServiceContext, device, recovery};
+use crate::domain::{Account, AccountType, Name, ServiceContext, device, recovery};
 use crate::store;
 use crate::store::accounts::{Phc, Stored};
 use crate::store::tokens::{Kind as TokenKind, StoredToken};
@@ -91,52 +93,71 @@ impl Mcias {
             totp: totp.map(Secret::from),
             recovery_code: recovery_code.map(Secret::from),
         };
-        let name = named("username", &username)?;
+        let name = typed_name(&username)?;
         let target = self.login_target(&permit, &audience)?;
+        // What a service states is counted apart, and so is a service that states nothing.
+        let stated_by = is_service(&permit).then(|| target.service.name.clone());
         let permit = on_behalf(permit, client_address.as_deref(), client_user_agent)?;
         let ip = permit.context().client.ip();
-        let event = login_event(permit, &name, &target);
+        let origin = Origin { source: Source::from(ip), stated_by };
         let (stored, familiar) = self.with_familiarity(&name, ip).await?;
-        let attempt = self.attempt(name, ip, familiar)?;
-        let logged_in = match self.authenticated(&event, stored, target, credentials).await {
+        let event = login_event(permit, stored.as_ref(), &target);
+        let attempt = match self.attempt(name, origin, familiar) {
+            Ok(attempt) => attempt,
+            Err(problem) => {
+                self.log_failure(&event, &problem);
+                return Err(self.held(familiar, problem).await);
+            }
+        };
+        let share = Share { source: Source::from(ip), familiar };
+        let logged_in = match self.authenticated(&event, share, stored, target, credentials).await {
             Ok(authenticated) => self.log_in(event, authenticated).await,
             Err(problem) => Err(problem),
         };
         match &logged_in {
             Ok(_) => attempt.succeeded(),
-            // A code that comes too early is one more failure.
-            Err(problem) if problem.kind == Kind::TooMany => attempt.failed(),
-            Err(problem) if problem.kind == Kind::Unauthenticated && problem.reason != CODE_REQUIRED => {
-                attempt.failed()
+            Err(problem) if problem.reason == WRONG_LOGIN => attempt.failed(),
+            Err(problem) if problem.reason == BUSY => {
+                attempt.turned_away();
+                return Err(self.held(familiar, problem.clone()).await);
             }
+            // The password was right. Codes have a delay of their own, which recovery codes have not.
             Err(_) => attempt.released(),
         }
         logged_in
     }
 
     /// An attempt to show a password, unless it comes too early.
-    pub(super) fn attempt(&self, name: Name, ip: IpAddr, familiar: bool) -> Result<Attempt<'_>, Problem> {
-        let source = Source::from(ip);
-        let admitted = self.throttle().check(&name, source, familiar, self.clock.elapsed());
+    pub(super) fn attempt(&self, name: Name, origin: Origin, familiar: bool) -> Result<Attempt<'_>, Problem> {
+        let admitted = self.throttle().check(&name, &origin, familiar, self.clock.elapsed());
         admitted.map_err(|after| {
             // Counted, and not in the audit log, which would grow as fast as anybody likes: the failures before are there.
             self.counters.throttled();
             too_many_attempts(after)
         })?;
-        Ok(Attempt { app: self, name, source, familiar, open: true })
+        Ok(Attempt { app: self, name, origin, familiar, open: true })
+    }
+
+    /// Holds the answer to a refused attempt for a moment, so that who tries over and over has to wait each time.
+    async fn held(&self, familiar: bool, problem: Problem) -> Problem {
+        if !familiar && let Ok(_place) = self.held_answers.try_acquire() {
+            tokio::time::sleep(HELD).await;
+        }
+        problem
     }
 
     /// Judges password and second factor.
     async fn authenticated(
         &self,
         event: &Event,
+        share: Share,
         stored: Option<Stored>,
         target: LoginTarget,
         credentials: Credentials,
     ) -> Result<Authenticated, Problem> {
         let Credentials { password, totp, recovery_code } = credentials;
         let phc = stored.as_ref().and_then(|stored| stored.password.clone());
-        let verified = self.hashing.verify(password.clone(), phc.clone()).await?;
+        let verified = self.hashing.verify(share, password.clone(), phc.clone()).await?;
         // Whether there is such an account, whether it is a person's and whether it is enabled: none of it is revealed.
         let enabled = stored.filter(|stored| stored.enabled);
         let (Some(account), Some(phc), Verified::Right { rehash }) = (enabled, phc, verified) else {
@@ -150,14 +171,43 @@ impl Mcias {
             }
             Err(problem) => return Err(self.login_failed(event, problem).await),
         };
-        let rehashed = if rehash { Some(self.hashing.hash(password).await?) } else { None };
+        // The next login will do, where too many wait.
+        let share = Share { familiar: true, ..share };
+        let rehashed = if rehash { self.hashing.hash(share, password).await.ok() } else { None };
         Ok(Authenticated { account, target, method: AuthMethod::Password { phc, factor, rehashed } })
     }
 
     /// Records that a login failed.
     pub(super) async fn login_failed(&self, event: &Event, problem: Problem) -> Problem {
         self.counters.login_failed();
+        self.log_failure(event, &problem);
         self.db.refuse(event.clone(), problem).await
+    }
+
+    /// A line in the log, for programs that act on failed logins: its form stays. The account is named only where it exists.
+    pub(super) fn log_failure(&self, event: &Event, problem: &Problem) {
+        let client = event.context().client.ip().to_canonical();
+        self.log_left_out();
+        if !locked(&self.failure_log).admits(Source::from(client), self.clock.elapsed()) {
+            return;
+        }
+        let account = if event.target.is_empty() { "-" } else { &event.target };
+        let reason = problem.reason;
+        let caller = event.context().identity().map(|caller| &caller.account);
+        match caller.filter(|caller| caller.account_type() == AccountType::System).map(Account::name) {
+            // The address is what the service states: nobody is to be shut out by its word.
+            Some(service) => tracing::info!(
+                "login failed through a service: service={service} client={client} reason={reason} account={account}"
+            ),
+            None => tracing::info!("login failed: client={client} reason={reason} account={account}"),
+        }
+    }
+
+    /// A line that says how many failed logins have none.
+    pub(super) fn log_left_out(&self) {
+        if let Some(count) = locked(&self.failure_log).take_left_out(self.clock.elapsed()) {
+            tracing::info!(count, "more logins failed than are logged one by one");
+        }
     }
 
     /// The account, and whether somebody has logged in to it from there.
@@ -278,7 +328,9 @@ impl Mcias {
             services => format!("{}, for {}", method.as_str(), services.join(",")),
         };
         // A login makes no other token invalid: nothing is looked up again.
-        let logged_in = self.db.change(event.with_detail(detail), move |db, _event| {
+        let event = event.with_detail(detail);
+        let failed = event.clone();
+        let logged_in = self.db.change(event, move |db, _event| {
             let recovery_codes_left = method.use_up(db, account.id, now)?;
             add_signed(db, &token)?;
             store::accounts::logged_in(db, account.id, &source, now)?;
@@ -287,6 +339,7 @@ impl Mcias {
         let recovery_codes_left = logged_in.await.inspect_err(|problem| {
             if problem.kind == Kind::Unauthenticated {
                 self.counters.login_failed();
+                self.log_failure(&failed, problem);
             }
         })?;
         self.counters.logged_in();
@@ -321,10 +374,19 @@ impl Mcias {
     }
 }
 
-/// The audit entry of a login.
-pub(super) fn login_event(permit: Permit, name: &Name, target: &LoginTarget) -> Event {
-    let event = Event::from(permit).with_target(name.as_str()).with_actor(name.as_str());
-    event.through(target.service.name.as_str())
+/// The audit entry of a login. What was typed as the name of an account that does not exist may be a password: it is not in it.
+pub(super) fn login_event(permit: Permit, account: Option<&Stored>, target: &LoginTarget) -> Event {
+    let event = Event::from(permit).through(target.service.name.as_str());
+    match account {
+        Some(account) => of_account(event, account),
+        None => event.with_target("").with_actor("-"),
+    }
+}
+
+/// The event, of somebody who logs in to this account.
+pub(super) fn of_account(event: Event, account: &Stored) -> Event {
+    let name = account.account.name().as_str();
+    event.with_target(name).with_actor(name)
 }
 
 /// Stores a token that is signed.
@@ -341,7 +403,7 @@ pub(super) fn add_signed(db: &rusqlite::Connection, token: &StoredToken) -> Resu
 pub(super) struct Attempt<'a> {
     app: &'a Mcias,
     name: Name,
-    source: Source,
+    origin: Origin,
     familiar: bool,
     open: bool,
 }
@@ -349,7 +411,7 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     pub(super) fn succeeded(mut self) {
         self.open = false;
-        self.app.throttle().succeeded(&self.name, self.source);
+        self.app.throttle().succeeded(&self.name, &self.origin);
     }
 
     pub(super) fn failed(self) {
@@ -359,14 +421,20 @@ impl Attempt<'_> {
     /// It was neither right nor wrong.
     pub(super) fn released(mut self) {
         self.open = false;
-        self.app.throttle().released(&self.name, self.source);
+        self.app.throttle().released(&self.name, &self.origin);
+    }
+
+    /// Nobody looked at it, because too many wait.
+    pub(super) fn turned_away(mut self) {
+        self.open = false;
+        self.app.throttle().turned_away(&self.name, &self.origin, self.app.clock.elapsed());
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.open {
-            self.app.throttle().failed(&self.name, self.source, self.familiar, self.app.clock.elapsed());
+            self.app.throttle().failed(&self.name, &self.origin, self.familiar, self.app.clock.elapsed());
         }
     }
 }
@@ -415,6 +483,23 @@ impl AuthMethod {
 /// The reason by which a program knows that it must ask for a code.
 const CODE_REQUIRED: &str = "second-factor-required";
 
+/// The reason of a problem with what was shown: whether it was the name or the password is not revealed.
+const WRONG_LOGIN: &str = "wrong-login";
+
+/// How long the answer to a refused attempt is held.
+const HELD: Duration = Duration::from_millis(500);
+
+/// How many answers are held at the same time: each takes a few KiB.
+pub(super) const MAX_HELD: usize = 1000;
+
+/// The name of an account as somebody typed it. It may be a password in the wrong field: the problem does not repeat it.
+fn typed_name(text: &str) -> Result<Name, Problem> {
+    Name::parse(text).map_err(|_repeats_it| {
+        let detail = "is not an account's name; expected 1 to 63 lowercase letters, digits and `-`, `_`, `.` or `@` between them";
+        Problem::field("username", detail)
+    })
+}
+
 /// Whether a system account calls.
 fn is_service(permit: &Permit) -> bool {
     permit.identity().is_some_and(|identity| identity.account.account_type() == AccountType::System)
@@ -445,7 +530,7 @@ fn source_of(ip: IpAddr) -> String {
 
 pub(super) fn wrong_login() -> Problem {
     let detail = "Login failed: wrong username, password or passkey.";
-    Problem::new(Kind::Unauthenticated, "wrong-login", detail)
+    Problem::new(Kind::Unauthenticated, WRONG_LOGIN, detail)
 }
 
 fn wrong_code() -> Problem {

@@ -14,6 +14,8 @@ use super::accounts::{conflict, no_session, own_session};
 use super::login::wrong_login;
 use super::{Mcias, locked, messages, random, sha256};
 use crate::domain::password::Verified;
+use crate::domain::queue::Share;
+use crate::domain::throttle::Origin;
 use crate::domain::totp::{self, TotpRefused, TotpSecret};
 use crate::domain::{Name, recovery};
 use crate::store;
@@ -86,7 +88,8 @@ impl Mcias {
                 current.ok_or_else(|| Problem::field("current", "is missing: the account has a password"))?;
             self.verify_current(&event, &name, current, phc).await?;
         }
-        let new = self.hashing.hash_new(password, name, !stored.has_totp).await?;
+        let share = Share::of_known(event.context().client.ip());
+        let new = self.hashing.hash_new(share, password, name, !stored.has_totp).await?;
         let (now, before) = (self.now(), stored.password);
         self.change(event, move |db, _event| {
             let current = own_account(db, &me)?;
@@ -110,8 +113,9 @@ impl Mcias {
         password: Secret,
         phc: store::accounts::Phc,
     ) -> Result<(), Problem> {
-        let attempt = self.attempt(name.clone(), event.context().client.ip(), true)?;
-        match self.hashing.verify(password, Some(phc)).await {
+        let ip = event.context().client.ip();
+        let attempt = self.attempt(name.clone(), Origin::from(ip), true)?;
+        match self.hashing.verify(Share::of_known(ip), password, Some(phc)).await {
             Ok(Verified::Right { .. }) => {
                 attempt.succeeded();
                 return Ok(());
@@ -156,7 +160,7 @@ impl Mcias {
         Ok(message)
     }
 
-    /// Turns TOTP on.
+    /// Turns TOTP on, and ends every other session: whoever else has one has shown no code.
     ///
     /// # Errors
     /// See [`Problem`].
@@ -183,6 +187,7 @@ impl Mcias {
             let id = own_account(db, &me)?.id;
             store::factors::set_totp(db, id, Some((&secret, step)))?;
             store::factors::set_recovery_codes(db, id, &digests)?;
+            store::tokens::revoke_sessions(db, id, Some(&me.token_id), now)?;
             Ok(())
         })
         .await?;
@@ -347,7 +352,8 @@ impl Mcias {
         // An invalid link is not in the audit log, which would grow as strangers like.
         let link = self.link_message(&request.secret).await?;
         let name = Name::parse(&link.account).map_err(|error| Problem::internal(&error))?;
-        let new = self.hashing.hash_new(password, name.clone(), !link.has_second_factor).await?;
+        let share = Share::of_known(permit.context().client.ip());
+        let new = self.hashing.hash_new(share, password, name.clone(), !link.has_second_factor).await?;
         let event = Event::from(permit).with_target(name.as_str()).with_actor(name.as_str());
         self.change(event, move |db, _event| {
             let Some((id, _)) = store::factors::link(db, &digest, now)? else {

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use mc_api::mcias as api;
+use mcdsl::audit::Event;
 use mcdsl::challenges::{ChallengeLimits, Challenges};
 use mcdsl::permit::Permit;
 use mcdsl::problem::{Kind, Problem};
@@ -20,7 +21,7 @@ use webauthn_rs::prelude::{
 use webauthn_rs_proto::ResidentKeyRequirement;
 
 use super::accounts::conflict;
-use super::login::{AuthMethod, Authenticated, login_event, on_behalf, wrong_login};
+use super::login::{AuthMethod, Authenticated, login_event, of_account, on_behalf, wrong_login};
 use super::me::{own, own_account};
 use super::{Mcias, locked, messages};
 use crate::config::Site;
@@ -119,13 +120,13 @@ impl Mcias {
             State::Login(state) => state,
             State::Registration { .. } => return Err(other_challenge()),
         };
+        let event = login_event(permit, None, &target);
         let webauthn = &self.passkeys.webauthn;
         let (handle, key_id) = match webauthn.identify_discoverable_authentication(&credential) {
             Ok((handle, key_id)) => (handle, data_encoding::BASE64URL_NOPAD.encode(key_id)),
             Err(error) => {
                 tracing::debug!(%error, "a passkey of no account");
-                self.counters.login_failed();
-                return Err(wrong_login());
+                return Err(self.unknown_passkey(&event));
             }
         };
         let id = key_id.clone();
@@ -134,11 +135,9 @@ impl Mcias {
             Ok(store::factors::passkey_of(db, account.id, &id)?.map(|stored| (account, stored)))
         });
         let Some((account, stored)) = found.await? else {
-            // A passkey of no account is not in the audit log, which would grow as strangers like.
-            self.counters.login_failed();
-            return Err(wrong_login());
+            return Err(self.unknown_passkey(&event));
         };
-        let event = login_event(permit, account.account.name(), &target);
+        let event = of_account(event, &account);
         let mut passkey: Passkey = stored_key(&stored)?;
         let result = match webauthn.finish_discoverable_authentication_v2(&credential, *state, &passkey) {
             Ok(result) => result,
@@ -154,6 +153,14 @@ impl Mcias {
         passkey.update_credential(&result);
         let method = AuthMethod::Passkey { id: key_id, credential: json(&passkey) };
         self.log_in(event, Authenticated { account, target, method }).await
+    }
+
+    /// A passkey of no account is not in the audit log, which would grow as strangers like.
+    fn unknown_passkey(&self, event: &Event) -> Problem {
+        let problem = wrong_login();
+        self.counters.login_failed();
+        self.log_failure(event, &problem);
+        problem
     }
 
     /// Returns a challenge for a new passkey.

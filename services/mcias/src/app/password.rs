@@ -1,16 +1,21 @@
-//! Password hashing with a limit on how many run at a time: a flood of logins takes a fixed amount of memory, and delays nobody else.
+//! Password hashing with a limit on how many run at a time: a flood of logins takes a fixed amount of memory, delays no other request, and
+//! leaves people at familiar addresses their part of the queue ([`crate::domain::queue`]).
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mcdsl::Secret;
 use mcdsl::problem::{Kind, Problem};
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
-use super::random;
+use super::{locked, random};
 use crate::config::Passwords;
 use crate::domain::Name;
 use crate::domain::password::{Hasher, Verified, judge};
+use crate::domain::queue::{Entered, Places, Queue, Share, Ticket};
+use crate::domain::throttle::Source;
 use crate::store::accounts::Phc;
 use crate::store::factors::NewPassword;
 
@@ -18,36 +23,62 @@ use crate::store::factors::NewPassword;
 #[derive(Debug)]
 pub(super) struct Hashing {
     hasher: Arc<Hasher>,
-    /// Slots for hashes that run.
-    places: Arc<Semaphore>,
-    /// Slots for hashes that run or wait.
-    queue: Arc<Semaphore>,
+    line: Arc<Mutex<Line>>,
+}
+
+/// Hashes that run and wait, and whom to wake.
+#[derive(Debug)]
+struct Line {
+    queue: Queue,
+    waiting: HashMap<Ticket, oneshot::Sender<()>>,
+}
+
+/// A place in the line, given back on drop.
+#[derive(Debug)]
+struct Place {
+    line: Arc<Mutex<Line>>,
+    share: Share,
+    /// Where it had to wait.
+    ticket: Option<Ticket>,
+}
+
+/// The reason of a problem where too many passwords wait to be hashed.
+pub(super) const BUSY: &str = "busy";
+
+impl Share {
+    /// The share of somebody who is known already: by a session, a link, or the password itself.
+    pub(super) fn of_known(ip: IpAddr) -> Self {
+        Self { source: Source::from(ip), familiar: true }
+    }
 }
 
 impl Hashing {
     pub(super) fn new(hasher: Hasher, settings: &Passwords) -> Self {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let places = if settings.concurrent == 0 { cores() } else { usize::from(settings.concurrent) };
-        Self {
-            hasher: Arc::new(hasher),
-            places: Arc::new(Semaphore::new(places)),
-            queue: Arc::new(Semaphore::new(places + usize::from(settings.waiting))),
-        }
+        let running = if settings.concurrent == 0 { cores() } else { usize::from(settings.concurrent) };
+        let queue = Queue::new(Places { running, waiting: usize::from(settings.waiting) });
+        Self { hasher: Arc::new(hasher), line: Arc::new(Mutex::new(Line { queue, waiting: HashMap::new() })) }
     }
 
     /// Verifies a password. Takes as long where there is no hash to compare with.
-    pub(super) async fn verify(&self, password: Secret, phc: Option<Phc>) -> Result<Verified, Problem> {
-        self.run(move |hasher| hasher.verify(&password, phc.as_ref().map(|phc| phc.0.as_str()))).await
+    pub(super) async fn verify(
+        &self,
+        share: Share,
+        password: Secret,
+        phc: Option<Phc>,
+    ) -> Result<Verified, Problem> {
+        self.run(share, move |hasher| hasher.verify(&password, phc.as_ref().map(|phc| phc.0.as_str()))).await
     }
 
     /// Hashes a new password, if it is strong enough. Judging that takes time too.
     pub(super) async fn hash_new(
         &self,
+        share: Share,
         password: Secret,
         name: Name,
         only_factor: bool,
     ) -> Result<NewPassword, Problem> {
-        let judged = self.run(move |hasher| {
+        let judged = self.run(share, move |hasher| {
             let alone = judge(&password, &name, true).is_ok();
             judge(&password, &name, only_factor)
                 .map(|()| NewPassword { phc: Phc(hasher.hash(&password, random())), alone })
@@ -56,8 +87,8 @@ impl Hashing {
     }
 
     /// Hashes a password that is in use.
-    pub(super) async fn hash(&self, password: Secret) -> Result<Phc, Problem> {
-        self.run(move |hasher| Phc(hasher.hash(&password, random()))).await
+    pub(super) async fn hash(&self, share: Share, password: Secret) -> Result<Phc, Problem> {
+        self.run(share, move |hasher| Phc(hasher.hash(&password, random()))).await
     }
 
     /// Releases memory that no hash uses now.
@@ -67,21 +98,64 @@ impl Hashing {
 
     async fn run<T: Send + 'static>(
         &self,
+        share: Share,
         work: impl FnOnce(&Hasher) -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let Ok(waiting) = Arc::clone(&self.queue).try_acquire_owned() else {
-            let detail = "Too many people log in at the same time: try again in a moment.";
-            let problem = Problem::new(Kind::Unavailable, "busy", detail);
-            return Err(Problem { retry_after: Some(Duration::from_secs(1)), ..problem });
-        };
-        let place = Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
+        let place = Place::take(&self.line, share).await?;
         let hasher = Arc::clone(&self.hasher);
-        // The slots move along: a hash whose request is gone goes on.
+        // The place moves along: a hash whose request is gone goes on.
         let hashed = tokio::task::spawn_blocking(move || {
             let done = work(&hasher);
-            drop((place, waiting));
+            drop(place);
             done
         });
         hashed.await.map_err(|error| Problem::internal(&error))
     }
+}
+
+impl Place {
+    /// A place in which a hash may run, once it is its turn.
+    async fn take(line: &Arc<Mutex<Line>>, share: Share) -> Result<Self, Problem> {
+        let (place, turn) = {
+            let mut locked = locked(line);
+            let (ticket, turn) = match locked.queue.enter(share).map_err(|_full| busy())? {
+                Entered::Runs => (None, None),
+                Entered::Waits(ticket) => {
+                    let (wake, turn) = oneshot::channel();
+                    locked.waiting.insert(ticket, wake);
+                    (Some(ticket), Some(turn))
+                }
+            };
+            (Self { line: Arc::clone(line), share, ticket }, turn)
+        };
+        if let Some(turn) = turn {
+            turn.await.expect("it is sent before it is dropped: the place is in the queue until then");
+        }
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut line = locked(&self.line);
+        // Its client may be gone while it waits.
+        if let Some(ticket) = self.ticket
+            && line.queue.left(self.share, ticket)
+        {
+            line.waiting.remove(&ticket);
+            return;
+        }
+        if let Some(next) = line.queue.ended()
+            && let Some(wake) = line.waiting.remove(&next)
+        {
+            // Where that client is gone too, its own place ends.
+            wake.send(()).unwrap_or(());
+        }
+    }
+}
+
+fn busy() -> Problem {
+    let detail = "Too many people log in at the same time: try again in a moment.";
+    let problem = Problem::new(Kind::Unavailable, BUSY, detail);
+    Problem { retry_after: Some(Duration::from_secs(1)), ..problem }
 }

@@ -42,6 +42,9 @@ impl Mcias {
             return Err(Problem::field("name", format!("`{name}` is a person's account: people log in")));
         };
         // A token that would be refused wherever it is sent is not issued.
+        if !account.enabled {
+            return Err(disabled(&name));
+        }
         if let Err(problem) = self.allowed_at(&account.account, &audience).await? {
             return Err(self.db.refuse(permit, problem).await);
         }
@@ -61,16 +64,17 @@ impl Mcias {
             key_id: None,
         };
         let client = account.service.as_ref().map_or(name.as_str(), Name::as_str).to_owned();
-        if !account.enabled {
-            return Err(conflict("account-disabled", format!("`{name}` is disabled: enable it first.")));
-        }
         let signed = self.sign(&account, &mut stored, &client);
         let kept = stored.clone();
         let event = Event::from(permit).with_detail(format!("{} ({})", stored.label, stored.id));
         self.change(event, move |db, _event| {
-            // It may have been deleted or disabled meanwhile, and another one created.
-            if !store::accounts::by_id(db, kept.account)?.is_some_and(|account| account.enabled) {
+            // It may have been deleted meanwhile, and another one created; or disabled.
+            let current = by_name(db, name.as_str())?;
+            if current.id != kept.account {
                 return Err(missing(name.as_str()).into());
+            }
+            if !current.enabled {
+                return Err(disabled(&name).into());
             }
             add_signed(db, &kept)
         })
@@ -118,4 +122,8 @@ impl Mcias {
         })
         .await
     }
+}
+
+fn disabled(name: &Name) -> Problem {
+    conflict("account-disabled", format!("`{name}` is disabled: enable it first."))
 }

@@ -4,9 +4,12 @@
 //! composition rules make passwords worse (NIST SP 800-63B-4, section 3.1.1). It is stored as an Argon2id hash (RFC
 //! 9106) in a PHC string, which contains its parameters, so that they can be raised without new passwords.
 //!
-//! Left out: Unicode normalisation (the text is compared as it was typed), a pepper (there is no second place to store
-//! one), and limits on attempts ([`super::throttle`]). The memory that Argon2 fills, and the copies of zxcvbn, are
-//! reused or freed without being wiped.
+//! The same password has different bytes on different keyboards: `ö` is one character or two. So a password is normalised as the profile
+//! OpaqueString says (RFC 8265, section 4.2.2): other spaces become U+0020, and the text is in NFC. Hashes of passwords that were set
+//! before are of the text as it was typed: where the two differ, both are tried, and the hash is replaced. Of the profile's characters that are not allowed, only
+//! control characters are refused, and only in a new password: which characters are unassigned depends on the version of Unicode.
+//!
+//! Left out: a pepper (there is no second place to store one), and limits on attempts ([`super::throttle`]). The memory that Argon2 fills, and the copies of zxcvbn and of the normalisation, are reused or freed without being wiped.
 
 use std::fmt;
 use std::hint::black_box;
@@ -15,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use argon2::{Algorithm, Argon2, Block, PasswordHash, Version};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use data_encoding::BASE64_NOPAD;
+use icu_normalizer::ComposingNormalizerBorrowed;
 use mcdsl::Secret;
 use serde::{Deserialize, Serialize};
 use zxcvbn::{Score, zxcvbn};
@@ -82,6 +86,9 @@ pub enum Weak {
         /// Its length.
         bytes: usize,
     },
+    /// It has a character that most forms cannot send.
+    #[error("the password has a control character, such as a tab or a line end: leave it out")]
+    ControlCharacter,
     /// It is easy to guess.
     #[error("the password is common or easy to guess; use several unrelated words")]
     Common,
@@ -98,6 +105,7 @@ pub enum Weak {
 /// # Errors
 /// The password is too weak.
 pub fn judge(password: &Secret, account: &Name, only_factor: bool) -> Result<(), Weak> {
+    let password = normalised(password);
     let text = password.expose();
     let min = if only_factor { MIN_ONLY_FACTOR } else { MIN_WITH_SECOND_FACTOR };
     if text.len() > MAX_BYTES {
@@ -106,6 +114,9 @@ pub fn judge(password: &Secret, account: &Name, only_factor: bool) -> Result<(),
     let characters = text.chars().count();
     if characters < min {
         return Err(Weak::TooShort { characters, min });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Weak::ControlCharacter);
     }
     // The whole name, then its parts. The shortest parts are skipped: removing every `a` proves nothing.
     let name = account.as_str();
@@ -121,6 +132,21 @@ pub fn judge(password: &Secret, account: &Name, only_factor: bool) -> Result<(),
     let judged = Secret::from(text.chars().take(MAX_JUDGED).collect::<String>());
     let known: Vec<&str> = names.into_iter().chain(["metacircular", "mcias"]).collect();
     if zxcvbn(judged.expose(), &known).score() < Score::Three { Err(Weak::Common) } else { Ok(()) }
+}
+
+/// A password as OpaqueString has it (RFC 8265, section 4.2.2), but for the characters that the profile does not allow.
+fn normalised(password: &Secret) -> Secret {
+    let is_space = |c| {
+        matches!(c, '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
+    };
+    // Most are ASCII, and stay as they are.
+    if password.expose().is_ascii() {
+        return password.clone();
+    }
+    let mut spaced = String::with_capacity(password.expose().len());
+    spaced.extend(password.expose().chars().map(|c| if is_space(c) { ' ' } else { c }));
+    let spaced = Secret::from(spaced);
+    Secret::from(ComposingNormalizerBorrowed::new_nfc().normalize(spaced.expose()).into_owned())
 }
 
 /// Hashes and verifies passwords.
@@ -143,7 +169,8 @@ impl fmt::Debug for Hasher {
 pub enum Verified {
     /// The password is correct.
     Right {
-        /// The hash has weaker parameters than the current ones: hash the password again and store that.
+        /// The hash has weaker parameters than the current ones, or is of a text that was not normalised: hash the password again and
+        /// store that.
         rehash: bool,
     },
     /// The password is wrong, or there is none, or the stored text is not a hash of [`Hasher::hash`].
@@ -166,41 +193,53 @@ impl Hasher {
         Ok(Self { params, argon2: argon2(params), idle: Mutex::default() })
     }
 
-    /// Hashes a password to a PHC string of Argon2id, version 19. The salt must be random and used once.
+    /// Hashes a password, normalised, to a PHC string of Argon2id, version 19. The salt must be random and used once.
     ///
     /// # Panics
     /// Memory is exhausted.
     #[must_use]
     pub fn hash(&self, password: &Secret, salt: [u8; 16]) -> String {
         let Params { memory_kib, passes, lanes } = self.params;
-        let output = self.output(&self.argon2, password, &salt).expect("the parameters were checked");
+        let output =
+            self.output(&self.argon2, &normalised(password), &salt).expect("the parameters were checked");
         let [salt, output] = [&salt[..], &output].map(|bytes| BASE64_NOPAD.encode(bytes));
         format!("$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${output}")
     }
 
-    /// Verifies a password against a stored hash, in constant time.
+    /// Verifies a password against a stored hash, in constant time: normalised, and as it was typed where that differs.
     ///
     /// `phc` is `None` for an account that does not exist or has no password: that takes as long, so that the time does not reveal which
     /// accounts exist.
     #[must_use]
     pub fn verify(&self, password: &Secret, phc: Option<&str>) -> Verified {
         let stored = phc.and_then(read);
-        let Some((params, salt, expected)) = &stored else {
-            black_box(self.output(&self.argon2, password, &[0; 16]));
-            return Verified::Wrong;
+        let normal = normalised(password);
+        let typed = (normal.expose() != password.expose()).then_some(password);
+        if let Some(params) = self.is_right(&normal, stored.as_ref()) {
+            let rehash = params.memory_kib < self.params.memory_kib || params.passes < self.params.passes;
+            return Verified::Right { rehash };
+        }
+        match typed.and_then(|typed| self.is_right(typed, stored.as_ref())) {
+            Some(_params) => Verified::Right { rehash: true },
+            None => Verified::Wrong,
+        }
+    }
+
+    /// The parameters of the stored hash, if it is of this text. Takes as long for every hash that it is not, and without one.
+    fn is_right(&self, text: &Secret, stored: Option<&StoredHash>) -> Option<Params> {
+        let Some((params, salt, expected)) = stored else {
+            black_box(self.output(&self.argon2, text, &[0; 16]));
+            return None;
         };
-        let output = self.output(&argon2(*params), password, salt);
-        let right = output.is_some_and(|output| verify_slices_are_equal(&output, expected).is_ok());
-        if !right {
-            // An old hash may be cheaper than the current parameters, which an account that does not exist takes: the difference is made up for.
-            if let Some(rest) = self.params.less(*params) {
-                black_box(self.output(&argon2(rest), password, &[0; 16]));
-            }
-            return Verified::Wrong;
+        let output = self.output(&argon2(*params), text, salt);
+        if output.is_some_and(|output| verify_slices_are_equal(&output, expected).is_ok()) {
+            return Some(*params);
         }
-        Verified::Right {
-            rehash: params.memory_kib < self.params.memory_kib || params.passes < self.params.passes,
+        // An old hash may be cheaper than the current parameters, which an account that does not exist takes: the difference is made up for.
+        if let Some(rest) = self.params.less(*params) {
+            black_box(self.output(&argon2(rest), text, &[0; 16]));
         }
+        None
     }
 
     /// Frees the memory that no hash uses now.
@@ -238,9 +277,12 @@ fn argon2(Params { memory_kib, passes, lanes }: Params) -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
 }
 
+/// Parameters, salt and output.
+type StoredHash = (Params, Vec<u8>, Vec<u8>);
+
 /// Parses a stored hash into parameters, salt and output. Refuses any that [`Hasher::hash`] cannot have written: an edited database must
 /// not make the server allocate a terabyte.
-fn read(phc: &str) -> Option<(Params, Vec<u8>, Vec<u8>)> {
+fn read(phc: &str) -> Option<StoredHash> {
     let stored = PasswordHash::new(phc).ok()?;
     let inner = argon2::Params::try_from(&stored).ok()?;
     let params = Params { memory_kib: inner.m_cost(), passes: inner.t_cost(), lanes: inner.p_cost() };
@@ -315,6 +357,46 @@ mod tests {
         check("ada.lovelace gravel orbit mustard", true, Ok(()));
         check(&"é".repeat(512), true, Err(Weak::Common));
         check(&"x".repeat(1025), true, Err(Weak::TooLong { bytes: 1025 }));
+    }
+
+    #[test]
+    fn a_password_is_the_same_on_every_keyboard() {
+        let hasher = hasher(SMALL);
+        let (composed, decomposed) =
+            ("gr\u{fc}ner \u{d6}lberg-\u{ac00}", "gru\u{308}ner\u{a0}O\u{308}lberg-\u{1100}\u{1161}");
+        let phc = hasher.hash(&Secret::from(decomposed), [1; 16]);
+        assert_eq!(phc, hasher.hash(&Secret::from(composed), [1; 16]));
+        for text in [composed, decomposed] {
+            assert_eq!(
+                hasher.verify(&Secret::from(text), Some(&phc)),
+                Verified::Right { rehash: false },
+                "{text:?}"
+            );
+        }
+        // Compatibility characters and case stay different (RFC 8265, section 4.2.2).
+        for (a, b) in [("\u{fb01}sh", "fish"), ("\u{ff21}", "A"), ("Stra\u{df}e", "STRASSE")] {
+            assert_ne!(normalised(&Secret::from(a)).expose(), normalised(&Secret::from(b)).expose());
+        }
+        let ada = Name::parse("ada").unwrap();
+        let tabbed = Secret::from("gravel orbit\tmustard seven");
+        assert_eq!(judge(&tabbed, &ada, true), Err(Weak::ControlCharacter));
+        // What is counted is what is stored: seven characters, however they are typed.
+        let seven = Secret::from("u\u{308}".repeat(7));
+        assert_eq!(judge(&seven, &ada, false), Err(Weak::TooShort { characters: 7, min: 8 }));
+    }
+
+    #[test]
+    fn a_hash_of_a_text_that_was_not_normalised_is_right_and_is_replaced() {
+        let hasher = hasher(SMALL);
+        let typed = Secret::from("gru\u{308}ner berg");
+        let raw = hasher.output(&hasher.argon2, &typed, &[1; 16]).unwrap();
+        let [salt, output] = [&[1; 16][..], &raw].map(|bytes| BASE64_NOPAD.encode(bytes));
+        let phc = format!("$argon2id$v=19$m=8,t=1,p=1${salt}${output}");
+        assert_eq!(hasher.verify(&typed, Some(&phc)), Verified::Right { rehash: true });
+        assert_eq!(hasher.verify(&Secret::from("other gru\u{308}n"), Some(&phc)), Verified::Wrong);
+        let replaced = hasher.hash(&typed, [2; 16]);
+        assert_eq!(hasher.verify(&typed, Some(&replaced)), Verified::Right { rehash: false });
+        assert_eq!(hasher.verify(&typed, None), Verified::Wrong);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct TotpSecret(Zeroizing<[u8; 20]>);
 /// Why a code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TotpRefused {
-    /// It is not six digits.
+    /// It is not six digits, apart from spaces.
     #[error("a code has 6 digits")]
     Malformed,
     /// It is not the code of the current step, of the one before or of the one after.
@@ -101,6 +101,8 @@ impl fmt::Debug for TotpSecret {
 /// Compares a code with those of the current step, of the one before and of the one after: clocks differ, and typing takes time
 /// (RFC 6238, section 5.2). All three are compared, each in constant time.
 ///
+/// Spaces do not matter: apps show `123 456`.
+///
 /// Returns the step of the code: store it, and pass it as `last_step` the next time. `now_s` is in seconds since 1970.
 ///
 /// # Errors
@@ -111,14 +113,12 @@ pub fn check(
     now_s: i64,
     last_step: Option<u64>,
 ) -> Result<u64, TotpRefused> {
-    if code.len() != 6 || !code.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(TotpRefused::Malformed);
-    }
+    let code = digits(code).ok_or(TotpRefused::Malformed)?;
     let now = u64::try_from(now_s).unwrap_or(0) / STEP_S;
     let totp = secret.of_steps();
     // The latest matching step: if two steps have the same code, both are used up. A fold compares all three.
     let matching = (now.saturating_sub(1)..=now + 1)
-        .fold(None, |found, step| totp.check(code, step).map_or(found, |_| Some(step)));
+        .fold(None, |found, step| totp.check(code.expose(), step).map_or(found, |_| Some(step)));
     match matching {
         None => Err(TotpRefused::Wrong),
         Some(step) if last_step.is_some_and(|last| step <= last) => Err(TotpRefused::Replayed),
@@ -126,7 +126,20 @@ pub fn check(
     }
 }
 
+/// The six digits of a code, without spaces around or between them.
+fn digits(typed: &str) -> Option<Secret> {
+    // Nobody types more than a space at each digit.
+    if typed.len() > MAX_TYPED_BYTES {
+        return None;
+    }
+    let digits = Secret::from(typed.chars().filter(|c| !c.is_whitespace()).collect::<String>());
+    let text = digits.expose();
+    (text.len() == 6 && text.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)
+}
+
 const STEP_S: u64 = 30;
+
+const MAX_TYPED_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -178,10 +191,19 @@ mod tests {
     #[test]
     fn malformed_codes_are_refused() {
         for odd in
-            ["", "28708", "2870822", "28708a", " 28708", "+28708", "２87082", "287 082", "\0\0\0\0\0\0"]
+            ["", "28708", "2870822", "28708a", " 28708", "+28708", "２87082", "287-082", "\0\0\0\0\0\0"]
         {
             assert_eq!(check(&rfc(), odd, 59, None), Err(TotpRefused::Malformed), "{odd:?}");
         }
+    }
+
+    #[test]
+    fn spaces_in_a_code_do_not_matter() {
+        for typed in ["287 082", " 287082 ", "28 70 82", "287\u{a0}082", "2 8 7 0 8 2\n"] {
+            assert_eq!(check(&rfc(), typed, 59, None), Ok(1), "{typed:?}");
+        }
+        let long = format!("287082{}", " ".repeat(MAX_TYPED_BYTES));
+        assert_eq!(check(&rfc(), &long, 59, None), Err(TotpRefused::Malformed));
     }
 
     #[test]
@@ -227,7 +249,8 @@ mod tests {
 
         #[test]
         fn any_text_is_handled(text in any::<String>(), now_s: i64) {
-            prop_assert!(check(&rfc(), &text, now_s, None).is_err() || text.len() == 6);
+            let digits = text.chars().filter(char::is_ascii_digit).count();
+            prop_assert!(check(&rfc(), &text, now_s, None).is_err() || digits == 6);
         }
     }
 }

@@ -420,7 +420,7 @@ fn a_flood_of_logins_stays_within_its_memory() {
         flood.into_iter().map(|login| login.join().unwrap()).collect()
     });
     let (refused, hashed): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 503);
-    assert!(refused.len() > 10 && hashed.len() >= 66, "{} refused, {} hashed", refused.len(), hashed.len());
+    assert!(refused.len() > 10 && hashed.len() >= 50, "{} refused, {} hashed", refused.len(), hashed.len());
     for answer in refused {
         assert_eq!(answer.body["reason"], json!("busy"), "{}", answer.text);
         assert!(answer.head.to_ascii_lowercase().contains("retry-after: 1"), "{}", answer.head);

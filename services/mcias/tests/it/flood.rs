@@ -1,4 +1,4 @@
-//! Bodies that nobody asked for: they must not take memory, and must not keep others from logging in.
+//! Bodies that nobody asked for, and logins of nobody: they must not take memory, and must not keep others from logging in.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 use mc_testkit::flood::{Load, Outcome, Server, Target, Then, flood};
 use mc_testkit::mcias::{Mcias, NAME, PASSWORD};
+use mc_testkit::{heavy, logins, rounds};
 use mcdsl::operation::{Route, Transport};
 use serde_json::json;
 
@@ -205,4 +206,36 @@ fn bodies_that_stop_are_ended_and_others_log_in_meanwhile() {
         let growth = memory(&mcias).1.saturating_sub(before);
         assert!(growth < MAX_GROWTH_KIB, "{path}: {growth} KiB");
     }
+}
+
+#[test]
+fn people_at_familiar_addresses_log_in_during_a_flood_of_logins() {
+    let _machine = heavy();
+    let environment =
+        [("MCIAS_PASSWORDS_ARGON2_MEMORY_KIB", "19456"), ("MCIAS_PASSWORDS_ARGON2_PASSES", "2")];
+    let mut mcias = Mcias::start_with("", &environment);
+    let admin = mcias.login("ada");
+    let service = mcias.service(&admin, "mcr", &[]);
+    mcias.person(&admin, "bob", &["user"]);
+    mcias.stop();
+    rusqlite::Connection::open(mcias.database()).unwrap().execute_batch(logins::FILL).unwrap();
+    mcias.restart(&environment);
+    // `cargo xtask bench mcias --flood` has a minute of it, and says how long things take.
+    let load = logins::Load {
+        time: Duration::from_secs(rounds(4, 60)),
+        addresses: 60,
+        connections: 2,
+        logins_per_s: 5,
+        introspections_per_s: 100,
+    };
+    let outcome = logins::run(&mcias, &service, &admin, load);
+    let seen = format!("{:?} {:?}", outcome.logins, outcome.flood);
+    show(&seen);
+    let logins: u32 = outcome.logins.values().sum();
+    assert!(outcome.logins[&200] * 100 >= logins * 95, "{seen}");
+    assert_eq!((outcome.lost, outcome.introspected > 300), (0, true), "{seen}");
+    // It was a flood, and nobody in it got further than to be wrong.
+    let refused = outcome.flood.iter().filter(|(status, _)| [429, 503].contains(*status));
+    assert!(refused.map(|(_, count)| count).sum::<u32>() > 50, "{seen}");
+    assert!(!outcome.flood.contains_key(&200), "{seen}");
 }

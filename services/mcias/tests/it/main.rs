@@ -14,5 +14,6 @@ mod local;
 mod login_tests;
 mod pages;
 mod program;
+mod protection;
 mod revocation;
 mod roles;

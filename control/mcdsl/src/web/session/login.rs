@@ -8,6 +8,7 @@ use mc_api::operation::Need;
 use serde::Deserialize;
 
 use super::super::cookies::clear_session;
+use super::super::csrf::Purpose;
 use super::super::form::{Action, Field, FieldError, Kind as FieldKind, button, field, form};
 use super::super::local::{local_path, redirect};
 use super::backend::{LoggedIn, PasskeyAnswer, PasskeyChallenge, PasswordLogin};
@@ -203,7 +204,27 @@ fn parse_code(code: &Secret) -> (Option<Secret>, Option<Secret>) {
 
 async fn begin_passkey(posted: Posted<Browser, NoFields>) -> Result<Json<PasskeyChallenge>, Problem> {
     let Posted { sender: browser, form: NoFields {} } = posted;
-    browser.pages.0.backend.begin_passkey(&browser.context).await.map(Json)
+    let challenge = browser.pages.0.backend.begin_passkey(&browser.context).await?;
+    let ceremony_id = bound_to(&browser, &challenge.ceremony_id);
+    Ok(Json(PasskeyChallenge { ceremony_id, ..challenge }))
+}
+
+/// The id of a challenge, with a MAC that binds it to the browser that requested it: another browser cannot answer it.
+fn bound_to(browser: &Browser, id: &str) -> String {
+    let tag = browser.pages.csrf().sign(Purpose::Ceremony, &ceremony_of(browser, id));
+    format!("{id}.{}", data_encoding::BASE64URL_NOPAD.encode(&tag))
+}
+
+/// The id of a challenge that this browser requested.
+fn unbound(browser: &Browser, bound: &str) -> Option<String> {
+    let (id, tag) = bound.rsplit_once('.')?;
+    let tag = data_encoding::BASE64URL_NOPAD.decode(tag.as_bytes()).ok()?;
+    browser.pages.csrf().signed(Purpose::Ceremony, &ceremony_of(browser, id), &tag).then(|| id.to_owned())
+}
+
+/// What is under the MAC: a browser's id has no space.
+fn ceremony_of(browser: &Browser, id: &str) -> Vec<u8> {
+    format!("{} {id}", browser.id.expose()).into_bytes()
 }
 
 #[derive(Debug, Deserialize)]
@@ -216,6 +237,9 @@ struct PasskeyLogin {
 
 async fn finish_passkey(posted: Posted<Browser, PasskeyLogin>) -> Result<Response, Problem> {
     let Posted { sender: browser, form: PasskeyLogin { ceremony_id, credential, next } } = posted;
+    let ceremony_id = unbound(&browser, &ceremony_id).ok_or_else(|| {
+        Problem::field("ceremony_id", "is not of a challenge that this browser requested: start again")
+    })?;
     let answer = PasskeyAnswer { ceremony_id, credential };
     let logged_in = browser.pages.0.backend.finish_passkey(&browser.context, answer).await?;
     let cookie = browser.open_session(&logged_in).await?;

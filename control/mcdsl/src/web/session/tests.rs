@@ -62,6 +62,21 @@ impl LoginBackend for Fake {
         Ok(LoggedIn { token: Secret::from(token), expires_at: i64::MAX })
     }
 
+    async fn begin_passkey(&self, _context: &RequestContext) -> Result<PasskeyChallenge, Problem> {
+        Ok(PasskeyChallenge { ceremony_id: "c.1".to_owned(), options: "{}".to_owned() })
+    }
+
+    async fn finish_passkey(
+        &self,
+        context: &RequestContext,
+        answer: PasskeyAnswer,
+    ) -> Result<LoggedIn, Problem> {
+        assert_eq!(answer.ceremony_id, "c.1", "the backend gets its own id back");
+        let (username, password) = ("ada".to_owned(), Secret::from("right"));
+        let login = PasswordLogin { username, password, totp: None, recovery_code: None };
+        self.login(context, login).await
+    }
+
     async fn logout(&self, _context: &RequestContext, token: &Secret) -> Result<(), Problem> {
         self.calls().sessions.retain(|session| session != token.expose());
         Ok(())
@@ -298,6 +313,32 @@ async fn a_wrong_password_keeps_the_username_alone() {
     answer.has(401, "Login failed: wrong username, password or passkey.");
     answer.has(401, "value=\"ada\"");
     assert!(!answer.text.contains("\"wrong\"") && client.session().is_none());
+}
+
+#[tokio::test]
+async fn a_challenge_is_answered_by_the_browser_that_requested_it() {
+    let (_fake, mut client) = set_up();
+    let mut other = Client::new(&client.router);
+    let csrf = [client.get("/login").await.field("csrf"), other.get("/login").await.field("csrf")];
+    let begun = client.post("/login/passkey/begin", &[("csrf", &csrf[0])]).await;
+    let challenge: serde_json::Value = serde_json::from_str(&begun.text).unwrap();
+    let bound = challenge["ceremony_id"].as_str().unwrap();
+    let own = other.post("/login/passkey/begin", &[("csrf", &csrf[1])]).await.text;
+    assert!(!own.contains(bound));
+    let fields = |csrf: &str, id: &str| {
+        [("csrf", csrf), ("ceremony_id", id), ("credential", "{}")].map(|(a, b)| (a, b.to_owned()))
+    };
+    for (is_other, id) in [(true, bound), (false, "c.1"), (false, "c.1.x")] {
+        let (sender, csrf) = if is_other { (&mut other, &csrf[1]) } else { (&mut client, &csrf[0]) };
+        let fields = fields(csrf, id);
+        let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
+        sender.post("/login/passkey/finish", &fields).await.has(400, "this browser");
+        assert!(sender.session().is_none());
+    }
+    let fields = fields(&csrf[0], bound);
+    let fields = fields.each_ref().map(|(name, value)| (*name, value.as_str()));
+    client.post("/login/passkey/finish", &fields).await.has(200, "\"to\":\"/\"");
+    assert!(client.session().is_some());
 }
 
 #[tokio::test]
