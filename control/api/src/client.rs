@@ -82,7 +82,11 @@ fn endpoint(target: &Target) -> Result<Endpoint, ConnectError> {
     }
     let pem = std::fs::read_to_string(ca).map_err(|error| ConnectError::File(ca.clone(), error))?;
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-    let endpoint = Endpoint::from_shared(url.clone()).and_then(|endpoint| endpoint.tls_config(tls));
+    // The person whose session it is recognises it by the program's name.
+    let program = std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+    let endpoint = Endpoint::from_shared(url.clone())
+        .and_then(|endpoint| endpoint.user_agent(program.unwrap_or_default()))
+        .and_then(|endpoint| endpoint.tls_config(tls));
     endpoint.map_err(|error| ConnectError::Transport(url.clone(), error))
 }
 

@@ -24,6 +24,7 @@ mod serve;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::future::Future;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -222,6 +223,9 @@ fn report<S: Service>(done: Result<(), Failure>) -> ExitCode {
 
 fn run_configured<S: Service>(command: Command<S::Init>, config: S::Config) -> Result<(), Failure> {
     Configuration::log(&config).set_up();
+    if matches!(command, Command::Init(_)) {
+        become_owner(&config.server().root)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
         Command::Serve { only } => runtime.block_on(serve::serve::<S>(config, only)),
@@ -239,6 +243,21 @@ fn run_configured<S: Service>(command: Command<S::Init>, config: S::Config) -> R
             unreachable!("these do not need a configuration that is valid")
         }
     }
+}
+
+/// As root, in a directory that belongs to somebody else: files that are created there must be theirs, or the service cannot open them. Called
+/// before there is another thread.
+fn become_owner(root: &Path) -> Result<(), Failure> {
+    let Ok(found) = std::fs::metadata(root) else { return Ok(()) };
+    if !rustix::process::geteuid().is_root() || found.uid() == 0 {
+        return Ok(());
+    }
+    let (user, group) =
+        (rustix::process::Uid::from_raw(found.uid()), rustix::process::Gid::from_raw(found.gid()));
+    rustix::thread::set_thread_groups(&[group])?;
+    rustix::thread::set_thread_gid(group)?;
+    rustix::thread::set_thread_uid(user)?;
+    Ok(())
 }
 
 /// One line with all causes; several where an error has several parts.

@@ -32,6 +32,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 pub use metrics::ConnectionMetrics;
+use settings::Header;
 pub use settings::{ProxyProtocol, Settings};
 
 use crate::http::Peer;
@@ -162,7 +163,11 @@ impl Open {
     /// has too many.
     fn count_direct(self, address: SocketAddr, proxy: &ProxyProtocol) -> Option<Self> {
         let ip = address.ip().to_canonical();
-        if proxy.expects_header_from(ip) || ip.is_loopback() { Some(self) } else { self.count(address) }
+        if proxy.header_from(ip) != Header::None || ip.is_loopback() {
+            Some(self)
+        } else {
+            self.count(address)
+        }
     }
 
     fn count(mut self, address: SocketAddr) -> Option<Self> {
@@ -206,24 +211,35 @@ impl Connection {
         let failed = |error: &dyn std::fmt::Display| log_failure(address, error);
         let handshake = tokio::time::timeout(HANDSHAKE_TIME, async {
             let mut client = address;
-            if proxy.expects_header_from(address.ip().to_canonical()) {
-                let source = match accept::proxy_header(&mut stream).await {
+            let ip = address.ip().to_canonical();
+            let header = proxy.header_from(ip);
+            if header != Header::None {
+                let source = match accept::proxy_header(&mut stream, header == Header::Optional).await {
                     Ok(source) => source,
                     Err(error) => {
-                        metrics.refuse(Refusal::ProxyHeader);
+                        if metrics.refuse(Refusal::ProxyHeader) {
+                            tracing::warn!(
+                                %address, %error,
+                                "a connection from a network of server.proxy_protocol was closed; further ones are counted only"
+                            );
+                        }
                         return Err(error);
                     }
                 };
                 if let Some(source) = source {
                     client = source;
                     open = open.count(source).ok_or(std::io::ErrorKind::QuotaExceeded)?;
+                } else if header == Header::Optional && !ip.is_loopback() {
+                    open = open.count(address).ok_or(std::io::ErrorKind::QuotaExceeded)?;
                 }
             }
             let stream = match &tls {
                 None => accept::Stream::Plain(stream),
                 Some(tls) => {
                     let accepted = tls.accept(stream).await;
-                    let stream = accepted.inspect_err(|_| metrics.refuse(Refusal::Tls))?;
+                    let stream = accepted.inspect_err(|_| {
+                        metrics.refuse(Refusal::Tls);
+                    })?;
                     accept::Stream::Tls(Box::new(stream))
                 }
             };

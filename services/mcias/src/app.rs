@@ -301,8 +301,7 @@ async fn bind_to(db: &Database, site: &Site) -> Result<(), StartError> {
     let new = site.public_url.clone();
     let old = db.read(store::site::public_url).await?;
     if let Some(old) = old
-        && old != new
-        && !site.former_public_urls.contains(&old)
+        && !site.accepts(&old)
     {
         return Err(StartError::PublicUrl { old, new });
     }

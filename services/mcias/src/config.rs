@@ -215,6 +215,12 @@ impl Site {
         found.into_iter().filter_map(Result::err).collect()
     }
 
+    /// Whether tokens of this issuer are accepted.
+    #[must_use]
+    pub fn accepts(&self, issuer: &str) -> bool {
+        self.public_url == issuer || self.former_public_urls.iter().any(|url| url == issuer)
+    }
+
     /// The domain that passkeys are bound to.
     #[must_use]
     pub fn passkey_domain(&self) -> &str {

@@ -12,8 +12,8 @@ use mcdsl::prometheus::Page;
 use mcdsl::server::Stop;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::app::{self, Mcias};
-use crate::config::Config;
+use crate::app::{self, Mcias, StartError};
+use crate::config::{Config, Site};
 use crate::{store, web};
 
 /// Creates the first admin and prints a link to set a password. The server must not be running.
@@ -36,7 +36,7 @@ impl Service for Mcias {
     type Init = Init;
 
     fn inspect(config: &Config) -> Vec<Finding> {
-        inspect_database(&config.database()).into_iter().collect()
+        inspect_database(&config.database(), &config.site).into_iter().collect()
     }
 
     fn openapi() -> serde_json::Value {
@@ -71,10 +71,14 @@ impl Service for Mcias {
 }
 
 /// Whether the database can be used, and has somebody who can administer the server.
-fn inspect_database(path: &Path) -> Option<Finding> {
-    let admins = if path.exists() { count_admins(path) } else { Ok(Some(0)) };
-    match admins {
-        Ok(Some(0)) => {
+fn inspect_database(path: &Path, site: &Site) -> Option<Finding> {
+    let state = if path.exists() { read_state(path) } else { Ok(Some(State::default())) };
+    match state {
+        Ok(Some(State { public_url: Some(old), .. })) if !site.accepts(&old) => {
+            let error = StartError::PublicUrl { old, new: site.public_url.clone() };
+            Some(Finding::Error(mcdsl::chain(&error)))
+        }
+        Ok(Some(State { admins: 0, .. })) => {
             let text = "nobody can administer this server: no admin can log in. Use the link that `mcias init` printed, \
                         or print one with `mcias init NAME` while the server does not run";
             Some(Finding::Warning(text.to_owned()))
@@ -84,22 +88,34 @@ fn inspect_database(path: &Path) -> Option<Finding> {
     }
 }
 
-/// Admins who can log in. `None`: the database is of an earlier version, and will be brought to this one at the start.
+/// What is stored, as far as it can be wrong.
+#[derive(Default)]
+struct State {
+    /// Admins who can log in.
+    admins: usize,
+    /// What tokens are bound to; `None`: the server has not started yet.
+    public_url: Option<String>,
+}
+
+/// Reads it. `None`: the database is of an earlier version, and will be brought to this one at the start.
 /// Nothing is written: not even the files beside the database, which would belong to whoever checks.
-fn count_admins(path: &Path) -> Result<Option<usize>, DbError> {
+fn read_state(path: &Path) -> Result<Option<State>, DbError> {
     let sqlite = |error| DbError::sqlite(path, error);
     let db = open_without_writing(path).map_err(sqlite)?;
     let number = |pragma| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(sqlite);
     let (id, found, known) = (number("application_id")?, number("user_version")?, store::SCHEMA.version());
     match (id, found) {
         // An empty file: it will be filled.
-        (0, 0) => Ok(Some(0)),
+        (0, 0) => Ok(Some(State::default())),
         (id, _) if id != store::SCHEMA.application_id => {
             Err(DbError::OtherApplication { path: path.to_owned(), id })
         }
         (_, found) if found > known => Err(DbError::Newer { path: path.to_owned(), found, known }),
         (_, found) if found < known => Ok(None),
-        _ => store::accounts::admins(&db).map(|admins| Some(admins.len())).map_err(sqlite),
+        _ => {
+            let admins = store::accounts::admins(&db).map_err(sqlite)?.len();
+            Ok(Some(State { admins, public_url: store::site::public_url(&db).map_err(sqlite)? }))
+        }
     }
 }
 
@@ -127,7 +143,8 @@ mod tests {
     fn a_database_is_judged_without_being_changed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("100% of it?#.db");
-        let found = || inspect_database(&path);
+        let site = Site::default();
+        let found = || inspect_database(&path, &site);
         let is_warning = |found: Option<Finding>| matches!(found, Some(Finding::Warning(text)) if text.contains("mcias init"));
         assert!(is_warning(found()) && !path.exists());
         let database = Database::open(&path, &store::SCHEMA, 1).unwrap();

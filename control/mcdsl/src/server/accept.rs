@@ -34,11 +34,15 @@ pub(super) async fn one(
     }
 }
 
-/// Reads a PROXY header: the client's address, unless the proxy speaks for itself (LOCAL, UNKNOWN).
+/// Reads a PROXY header: the client's address, unless the proxy speaks for itself (LOCAL, UNKNOWN), or there is no header where it is
+/// optional.
 ///
 /// # Errors
 /// The header is missing or malformed, or the connection ended.
-pub(super) async fn proxy_header(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+pub(super) async fn proxy_header(
+    stream: &mut TcpStream,
+    is_optional: bool,
+) -> io::Result<Option<SocketAddr>> {
     let malformed = |detail: String| io::Error::new(io::ErrorKind::InvalidData, detail);
     // A ClientHello follows the header, and no byte of it may be taken: the header is peeked at first.
     let mut seen = vec![0; 536];
@@ -49,6 +53,7 @@ pub(super) async fn proxy_header(stream: &mut TcpStream) -> io::Result<Option<So
                 stream.read_exact(&mut seen[..len]).await?;
                 return Ok(header.addresses.map(|addresses| addresses.source));
             }
+            Progress::NotProxy if is_optional => return Ok(None),
             Progress::NotProxy => return Err(malformed("the proxy sent no PROXY header".to_owned())),
             Progress::NeedMore { .. } if length == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             Progress::NeedMore { at_least } => {

@@ -45,8 +45,9 @@ impl ConnectionMetrics {
         Self { listener, open: AtomicU64::new(0), accepted: AtomicU64::new(0), refused: Default::default() }
     }
 
-    pub(super) fn refuse(&self, refusal: Refusal) {
-        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed);
+    /// Counts a refusal. Whether it is worth a line of the log: the first of its kind, and then each thousandth.
+    pub(super) fn refuse(&self, refusal: Refusal) -> bool {
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed) % 1000 == 0
     }
 
     /// Writes the counters of a server's listeners.

@@ -65,6 +65,8 @@ pub enum ProxyProtocol {
     Off,
     /// All connections from these networks do, and no others.
     From(Vec<IpNet>),
+    /// Connections from these networks may, and no others do: a proxy on this machine, beside clients of this machine.
+    OptionalFrom(Vec<IpNet>),
 }
 
 /// By hand: a word or a table. What serde derives speaks of variants.
@@ -80,7 +82,7 @@ impl<'de> Visitor<'de> for ProxyProtocolVisitor {
     type Value = ProxyProtocol;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"off\" or { from = [\"10.0.0.0/8\"] }")
+        f.write_str("\"off\", { from = [\"10.0.0.0/8\"] } or { optional_from = [\"127.0.0.0/8\"] }")
     }
 
     fn visit_str<E: de::Error>(self, word: &str) -> Result<ProxyProtocol, E> {
@@ -92,25 +94,49 @@ impl<'de> Visitor<'de> for ProxyProtocolVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ProxyProtocol, A::Error> {
-        let From { from } = From::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(ProxyProtocol::From(from))
+        match From::deserialize(MapAccessDeserializer::new(map))? {
+            From { from: Some(networks), optional_from: None } => Ok(ProxyProtocol::From(networks)),
+            From { from: None, optional_from: Some(networks) } => Ok(ProxyProtocol::OptionalFrom(networks)),
+            From { from: None, optional_from: None } => {
+                Err(de::Error::custom("add `from` or `optional_from`"))
+            }
+            From { .. } => Err(de::Error::custom("`from` and `optional_from` exclude each other")),
+        }
     }
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct From {
-    from: Vec<IpNet>,
+    from: Option<Vec<IpNet>>,
+    optional_from: Option<Vec<IpNet>>,
 }
 
 impl ProxyProtocol {
-    /// Whether a connection from this address must begin with a header.
-    pub(super) fn expects_header_from(&self, ip: IpAddr) -> bool {
+    /// What a connection from this address begins with.
+    pub(super) fn header_from(&self, ip: IpAddr) -> Header {
+        let (networks, header) = match self {
+            Self::Off => return Header::None,
+            Self::From(networks) => (networks, Header::Required),
+            Self::OptionalFrom(networks) => (networks, Header::Optional),
+        };
+        if networks.iter().any(|network| network.contains(&ip)) { header } else { Header::None }
+    }
+
+    fn networks(&self) -> &[IpNet] {
         match self {
-            Self::Off => false,
-            Self::From(networks) => networks.iter().any(|network| network.contains(&ip)),
+            Self::Off => &[],
+            Self::From(networks) | Self::OptionalFrom(networks) => networks,
         }
     }
+}
+
+/// Whether a connection begins with a PROXY header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Header {
+    None,
+    Optional,
+    Required,
 }
 
 impl Default for Settings {
@@ -157,6 +183,16 @@ impl Settings {
             let (idle, request) = (self.idle_timeout_ms, self.request_timeout_ms);
             let message = format!("{idle} is less than server.request_timeout_ms ({request})");
             invalid.push(InvalidValue::new("server.idle_timeout_ms", message));
+        }
+        let networks = self.proxy_protocol.networks();
+        if let Some(all) = networks.iter().find(|network| network.prefix_len() == 0) {
+            let message =
+                format!("`{all}` is everybody: any client could state any address; name the proxy's network");
+            invalid.push(InvalidValue::new("server.proxy_protocol", message));
+        }
+        if networks.is_empty() && self.proxy_protocol != ProxyProtocol::Off {
+            let message = "no network is named: name the proxy's, or write \"off\"".to_owned();
+            invalid.push(InvalidValue::new("server.proxy_protocol", message));
         }
         let min = self.max_body_bytes.saturating_mul(SOURCES_AT_LEAST);
         if self.max_body_bytes_in_flight < min {
@@ -219,6 +255,16 @@ mod tests {
         check(|_| {}, "");
         check(|settings| settings.idle_timeout_ms = 29_999, "server.idle_timeout_ms");
         check(|settings| settings.max_body_bytes = 2 << 20, "");
+        for all in ["0.0.0.0/0", "::/0"] {
+            let networks: Vec<IpNet> = vec![all.parse().unwrap()];
+            for proxy_protocol in
+                [ProxyProtocol::From(networks.clone()), ProxyProtocol::OptionalFrom(networks)]
+            {
+                let settings = Settings { proxy_protocol, ..Settings::default() };
+                assert_eq!(settings.check()[0].key, "server.proxy_protocol", "{all}");
+            }
+        }
+        check(|settings| settings.proxy_protocol = ProxyProtocol::From(Vec::new()), "server.proxy_protocol");
         check(|settings| settings.max_body_bytes = (2 << 20) + 1, "server.max_body_bytes_in_flight");
     }
 
@@ -230,20 +276,24 @@ mod tests {
         };
         assert_eq!(read("\"off\"").unwrap().proxy_protocol, ProxyProtocol::Off);
         let from = read("{ from = [\"10.0.0.0/8\"] }").unwrap();
-        assert!(from.proxy_protocol.expects_header_from([10, 1, 2, 3].into()));
+        assert_eq!(from.proxy_protocol.header_from([10, 1, 2, 3].into()), Header::Required);
+        let optional = read("{ optional_from = [\"10.0.0.0/8\"] }").unwrap();
+        assert_eq!(optional.proxy_protocol.header_from([10, 1, 2, 3].into()), Header::Optional);
+        assert_eq!(toml::from_str::<Settings>(&toml::to_string(&optional).unwrap()).unwrap(), optional);
         assert_eq!(toml::from_str::<Settings>(&toml::to_string(&from).unwrap()).unwrap(), from);
         let refused = |value: &str, expect: &str| {
             let error = read(value).unwrap_err();
             assert!(error.starts_with("a.toml:1:") && error.contains(expect), "{value}: {error}");
         };
-        let words = "proxy_protocol: expected \"off\" or { from = [\"10.0.0.0/8\"] }, found ";
+        let words = "proxy_protocol: expected \"off\", { from = [\"10.0.0.0/8\"] } or { optional_from = [\"127.0.0.0/8\"] }, found ";
         refused("\"on\"", &format!("{words}string \"on\""));
         refused("\"from\"", words);
         refused("true", &format!("{words}boolean `true`"));
         refused("[\"10.0.0.0/8\"]", words);
         refused("{ from = [\"x\"] }", "\"x\" is not a network");
         refused("{ frm = [] }", "unknown field `frm`, did you mean `from`?");
-        refused("{}", "add `from = ...`");
+        refused("{}", "add `from` or `optional_from`");
+        refused("{ from = [], optional_from = [] }", "exclude each other");
     }
 
     #[test]

@@ -133,6 +133,14 @@ async fn only_configured_proxies_name_the_client() {
     assert!(response.ends_with("198.51.100.7:4321"), "{response}");
     assert!(request(&behind, &behind.roots, b"", "/whoami").await.is_err());
     assert!(request(&behind, &behind.roots, b"PROXY nonsense\r\n", "/whoami").await.is_err());
+    // A proxy on this machine, beside clients of this machine.
+    let either = ProxyProtocol::OptionalFrom(vec!["127.0.0.0/8".parse().unwrap()]);
+    let either = serve(Settings { proxy_protocol: either, ..Settings::default() }).await;
+    let response =
+        request(&either, &either.roots, &proxy_header("198.51.100.7:4321"), "/whoami").await.unwrap();
+    assert!(response.ends_with("198.51.100.7:4321"), "{response}");
+    assert!(request(&either, &either.roots, b"", "/whoami").await.unwrap().contains("127.0.0.1:"));
+    assert!(request(&either, &either.roots, b"PROXY nonsense\r\n", "/whoami").await.is_err());
     for settings in [Settings::default(), from("10.0.0.0/8")] {
         let direct = serve(settings).await;
         assert!(

@@ -409,6 +409,8 @@ fn a_public_url_does_not_change_unnoticed() {
     let moved = "https://sso.example.org:8443";
     let error = mcias.refuses_to_start(&[("MCIAS_SITE_PUBLIC_URL", moved)]);
     assert!(error.contains(&url) && error.contains("former_public_urls"), "{error}");
+    let checked = mcias.command(&["check"]).env("MCIAS_SITE_PUBLIC_URL", moved).output().unwrap();
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("former_public_urls"), "{checked:?}");
     let former = toml::Value::from(vec![url.as_str()]).to_string();
     mcias.restart(&[("MCIAS_SITE_PUBLIC_URL", moved), ("MCIAS_SITE_FORMER_PUBLIC_URLS", &former)]);
     assert_eq!(mcias.ask("GET", "/v1/me", &admin, &Value::Null).status, 200);

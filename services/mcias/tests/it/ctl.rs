@@ -135,7 +135,15 @@ fn ctl_covers_a_daily_workflow() {
     ctl.run(4, &["audit", "export", "--account", "nobody"]);
     assert!(ctl.run(0, &["audit", "list", "--limit", "5"]).contains("token.revoke"));
     assert_eq!(ctl.json(&["key", "rotate"]).as_array().unwrap().len(), 2);
-    assert_eq!(ctl.json(&["session", "list"]).as_array().unwrap().len(), 1);
+    let sessions = ctl.json(&["session", "list"]);
+    assert_eq!((sessions.as_array().unwrap().len(), &sessions[0]["device"]), (1, &json!("mciasctl")));
+    ctl.run(0, &["account", "create", "eve"]);
+    ctl.run(0, &["account", "delete", "eve", "--yes"]);
+    assert!(ctl.run(6, &["account", "create", "eve"]).contains("release"));
+    assert!(ctl.run(0, &["account", "deleted"]).contains("eve"));
+    ctl.run(0, &["account", "release-name", "eve", "--yes"]);
+    ctl.run(4, &["account", "release-name", "eve", "--yes"]);
+    ctl.run(0, &["account", "create", "eve"]);
 
     ctl.run(0, &["logout"]);
     assert!(!token_file.exists());

@@ -390,3 +390,31 @@ fn the_help_names_the_service_and_its_commands() {
     // The earlier name of `serve` works and is not shown.
     assert!(!help.contains("\n  server"), "{help}");
 }
+
+#[test]
+fn what_init_creates_as_root_belongs_to_the_owner_of_the_directory() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("LEFT OUT: what_init_creates_as_root_belongs_to_the_owner_of_the_directory: it needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("mcias");
+    std::fs::create_dir(&root).unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::chown(&root, Some(1234), Some(1234)).unwrap();
+    let config = root.join("mcias.toml");
+    std::fs::write(&config, "").unwrap();
+    let init =
+        Command::new(env!("CARGO_BIN_EXE_mcias")).args(["init", "ada", "--config"]).arg(&config).output();
+    let init = init.unwrap();
+    assert!(init.status.success() && init.stdout.starts_with(b"https://"), "{init:?}");
+    for entry in std::fs::read_dir(&root).unwrap().map(Result::unwrap).filter(|entry| entry.path() != config)
+    {
+        assert_eq!(
+            std::os::unix::fs::MetadataExt::uid(&entry.metadata().unwrap()),
+            1234,
+            "{:?}",
+            entry.path()
+        );
+    }
+}

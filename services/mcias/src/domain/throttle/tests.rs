@@ -84,11 +84,11 @@ fn a_pair_waits_twice_as_long_each_time() {
 fn the_time_to_wait_is_in_whole_seconds() {
     let (mut throttle, ada, source) = (throttle(), name("ada"), at("192.0.2.1"));
     for _ in 0..6 {
-        guess(&mut throttle, &ada, source, true, s(0)).ok();
+        guess(&mut throttle, &ada, &source, true, s(0)).ok();
     }
     for (passed_ms, expect) in [(1, s(1)), (999, s(1))] {
         let now = Duration::from_millis(passed_ms);
-        assert_eq!(throttle.check(&ada, source, true, now), Err(expect), "{passed_ms}");
+        assert_eq!(throttle.check(&ada, &source, true, now), Err(expect), "{passed_ms}");
     }
     let mut codes = Throttle::new(Limits { code_free: 0, ..Limits::default() });
     codes.code(&ada, false, s(0)).ok();

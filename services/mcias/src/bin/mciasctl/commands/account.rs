@@ -4,8 +4,9 @@ use clap::{Args, Subcommand};
 use mc_api::client::Connection;
 use mc_api::mcias::accounts_client::AccountsClient;
 use mc_api::mcias::{
-    Account as Message, CreateAccountRequest, DeleteAccountRequest, GetAccountRequest, IssueLinkRequest,
-    ListAccountsRequest, ResetFactorsRequest, UpdateAccountRequest,
+    Account as Message, CreateAccountRequest, DeleteAccountRequest, DeletedAccount, GetAccountRequest,
+    IssueLinkRequest, ListAccountsRequest, ListDeletedAccountsRequest, ReleaseNameRequest,
+    ResetFactorsRequest, UpdateAccountRequest,
 };
 use mcdsl::ctl::{Column, Ctl, Error, join_or, when, when_or_dash};
 use tonic::Code;
@@ -53,9 +54,16 @@ pub(crate) enum Account {
         after_help = "Examples:\n  mciasctl account update bob --disable\n  mciasctl account update bob --role user --role admin\n  mciasctl account update mcr --no-tags"
     )]
     Update(Update),
-    /// Delete an account with its tokens, sessions and passkeys
+    /// Delete an account with its tokens, sessions and passkeys; its name stays taken
     Delete {
         /// Account
+        name: String,
+    },
+    /// List deleted accounts whose names are taken
+    Deleted,
+    /// Release the name of a deleted account, for another one
+    ReleaseName {
+        /// Name of a deleted account
         name: String,
     },
     /// Create a setup link, with which a person sets a password
@@ -119,6 +127,14 @@ pub(super) async fn run(
             let changed = accounts.delete_account(DeleteAccountRequest { name }).await?.into_inner();
             print_changed(ctl, &changed, "Account deleted", "The account was already deleted")
         }
+        Account::Deleted => list_deleted(ctl, accounts).await,
+        Account::ReleaseName { name } => {
+            ctl.confirm(&format!(
+                "Release the name {name}? Policies that name it apply to the next account of this name."
+            ))?;
+            let changed = accounts.release_name(ReleaseNameRequest { name }).await?.into_inner();
+            print_changed(ctl, &changed, "Name released", "The name was already released")
+        }
         Account::Link { name } => {
             let link = accounts.issue_link(IssueLinkRequest { name }).await?.into_inner();
             let lines = [("link", link.url.clone()), ("expires", when(link.expires_at))];
@@ -166,6 +182,25 @@ async fn list(
             me::state(account).to_owned(),
             when_or_dash(account.last_login_at),
         ]
+    };
+    Ok(ctl.printer.rows(&found, columns, cells)?)
+}
+
+async fn list_deleted(ctl: &mut Ctl<'_>, mut accounts: AccountsClient<Connection>) -> Result<(), Error> {
+    let mut request = ListDeletedAccountsRequest { limit: Some(1000), after: None };
+    let mut found: Vec<DeletedAccount> = Vec::new();
+    loop {
+        let page = accounts.list_deleted_accounts(request.clone()).await?.into_inner();
+        found.extend(page.accounts);
+        request.after = page.next;
+        if request.after.is_none() {
+            break;
+        }
+    }
+    let columns =
+        [Column::text("NAME"), Column::exact("TYPE"), Column::exact("DELETED"), Column::exact("ID").rank(1)];
+    let cells = |account: &DeletedAccount| {
+        [account.name.clone(), account.account_type.clone(), when(account.deleted_at), account.id.clone()]
     };
     Ok(ctl.printer.rows(&found, columns, cells)?)
 }

@@ -86,6 +86,7 @@ pub(super) fn print_account(ctl: &mut Ctl<'_>, account: &Account) -> Result<(), 
         ("state", state(account).to_owned()),
         ("tags", join_or(&account.tags, "-")),
         ("created", when(account.created_at)),
+        ("id", account.id.clone()),
     ];
     if let Some(service) = &account.service {
         lines.push(("service", service.clone()));

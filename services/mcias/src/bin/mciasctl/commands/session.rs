@@ -82,6 +82,7 @@ fn print(ctl: &mut Ctl<'_>, found: &[Message]) -> Result<(), Error> {
             if found.current { "*" } else { "" }.to_owned(),
             found.service.clone(),
             found.method.clone(),
+            found.device.clone(),
             found.source.clone(),
             when(found.created_at),
             when_or_dash(found.last_used_at),
@@ -91,14 +92,15 @@ fn print(ctl: &mut Ctl<'_>, found: &[Message]) -> Result<(), Error> {
     Ok(ctl.printer.rows(found, COLUMNS, cells)?)
 }
 
-/// An id is 36 characters wide: at 80 columns there is room for the mark, both times and little else.
-const COLUMNS: [Column; 8] = [
+/// An id is 36 characters wide: at 80 columns there is room for the mark, the device, one time and little else.
+const COLUMNS: [Column; 9] = [
     Column::exact("ID"),
     Column::exact("*"),
-    Column::text("SERVICE").rank(4),
-    Column::text("METHOD").rank(3),
+    Column::text("SERVICE").rank(5),
+    Column::text("METHOD").rank(4),
+    Column::text("DEVICE"),
     Column::text("SOURCE").rank(2),
     Column::exact("CREATED").rank(1),
     Column::exact("LAST USED"),
-    Column::exact("EXPIRES").rank(5),
+    Column::exact("EXPIRES").rank(6),
 ];
