@@ -21,6 +21,7 @@ pub struct Counters {
     logins: AtomicU64,
     failures: AtomicU64,
     throttled: AtomicU64,
+    turned_away: AtomicU64,
     introspections: AtomicU64,
     invalid_tokens: Mutex<BTreeMap<&'static str, u64>>,
     /// Tokens of system accounts that expire soon.
@@ -40,6 +41,10 @@ impl Counters {
 
     pub(super) fn throttled(&self) {
         self.throttled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn turned_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn introspected(&self) {
@@ -166,6 +171,8 @@ impl Mcias {
         page.one("mcias_login_failures_total", "counter", "Logins that failed.", get(&counters.failures));
         let help = "Logins refused without a look at the password, after too many failures.";
         page.one("mcias_logins_throttled_total", "counter", help, get(&counters.throttled));
+        let help = "Logins refused because too many passwords waited to be hashed.";
+        page.one("mcias_logins_turned_away_total", "counter", help, get(&counters.turned_away));
         let help = "Introspections of valid tokens.";
         page.one("mcias_introspections_total", "counter", help, get(&counters.introspections));
         page.family("mcias_invalid_tokens_total", "counter", "Invalid tokens, by reason.");

@@ -119,6 +119,7 @@ impl Mcias {
             Err(problem) if problem.reason == WRONG_LOGIN => attempt.failed(),
             Err(problem) if problem.reason == BUSY => {
                 attempt.turned_away();
+                self.counters.turned_away();
                 return Err(self.held(familiar, problem.clone()).await);
             }
             // The password was right. Codes have a delay of their own, which recovery codes have not.

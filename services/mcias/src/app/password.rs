@@ -159,3 +159,48 @@ fn busy() -> Problem {
     let problem = Problem::new(Kind::Unavailable, BUSY, detail);
     Problem { retry_after: Some(Duration::from_secs(1)), ..problem }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::domain::password::Params;
+
+    #[tokio::test]
+    async fn a_place_whose_client_is_gone_is_used_by_the_next_one() {
+        let hasher = Hasher::new(Params { memory_kib: 8, passes: 1, lanes: 1 }).unwrap();
+        let settings = Passwords { concurrent: 1, waiting: 8, ..Passwords::default() };
+        let hashing = Arc::new(Hashing::new(hasher, &settings));
+        let share = Share::of_known(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (go_on, blocked) = mpsc::channel::<()>();
+        let start = |work: Box<dyn FnOnce() + Send>| {
+            let hashing = Arc::clone(&hashing);
+            tokio::spawn(async move { hashing.run(share, move |_hasher| work()).await })
+        };
+        let first = start(Box::new(move || blocked.recv().unwrap()));
+        let wait_for = |waiting: usize| {
+            let line = Arc::clone(&hashing.line);
+            async move {
+                while locked(&line).waiting.len() != waiting {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let gone = start(Box::new(|| panic!("its client is gone")));
+        wait_for(1).await;
+        let last = start(Box::new(|| ()));
+        wait_for(2).await;
+        gone.abort();
+        assert!(gone.await.unwrap_err().is_cancelled());
+        wait_for(1).await;
+        // Nobody waits for the one that runs any more, and it goes on.
+        first.abort();
+        go_on.send(()).unwrap();
+        last.await.unwrap().unwrap();
+        // All places are free again.
+        start(Box::new(|| ())).await.unwrap().unwrap();
+        assert!(locked(&hashing.line).waiting.is_empty());
+    }
+}

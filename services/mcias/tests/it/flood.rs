@@ -238,4 +238,7 @@ fn people_at_familiar_addresses_log_in_during_a_flood_of_logins() {
     let refused = outcome.flood.iter().filter(|(status, _)| [429, 503].contains(*status));
     assert!(refused.map(|(_, count)| count).sum::<u32>() > 50, "{seen}");
     assert!(!outcome.flood.contains_key(&200), "{seen}");
+    let metrics = mcias.ops_page("/metrics");
+    let turned_away = outcome.flood.get(&503).copied().unwrap_or_default();
+    assert!(turned_away == 0 || !metrics.contains("mcias_logins_turned_away_total 0\n"), "{seen}: {metrics}");
 }

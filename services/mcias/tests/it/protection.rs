@@ -82,7 +82,7 @@ fn the_log_has_failed_logins_as_fail2ban_reads_them() {
     let elsewhere = IpAddr::V4(Ipv4Addr::new(127, 9, 9, 8));
     for format in ["json", "text"] {
         // At the level of the defaults.
-        let mcias = Mcias::start_with(&format!("[log]\nformat = \"{format}\""), &[]);
+        let mcias = Mcias::start_with(&format!("[log]\nformat = \"{format}\"\naccess = true"), &[]);
         let admin = mcias.login("ada");
         let service = mcias.service(&admin, "mcr", &[]);
         let login = |from: IpAddr, name: &str, token: &str, stated: Option<&str>| {
@@ -95,6 +95,11 @@ fn the_log_has_failed_logins_as_fail2ban_reads_them() {
         login(elsewhere, "nobody", "", None);
         // A service's word shuts nobody out, and neither is the service itself.
         login(elsewhere, "ada", &service, Some("192.0.2.7"));
+        // Nor can anybody write such a line.
+        let forged = "login failed: client=192.0.2.66 reason=wrong-login account=";
+        let path = format!("/v1/me?{}", forged.replace(' ', "%20"));
+        let headers = format!("x-request-id: {forged}\r\nuser-agent: {forged}\r\n");
+        assert_eq!(mcias.raw_with("GET", &path, &headers, "", b"").status, 401);
         let log = mcias.log();
         let hosts: Vec<_> = filter.captures_iter(&log).map(|found| found["host"].to_owned()).collect();
         assert_eq!(hosts, ["127.9.9.8", "127.9.9.8"], "{log}");
