@@ -245,7 +245,10 @@ mod tests {
 
     #[test]
     fn a_site_without_a_name_is_called_like_its_host() {
-        let site = |name: &str| Site { public_url: "https://mcias.example.net:8443".to_owned(), name: name.to_owned() };
+        let site = |name: &str| Site {
+            public_url: "https://mcias.example.net:8443".to_owned(),
+            name: name.to_owned(),
+        };
         assert_eq!(site("").display_name(), "mcias.example.net");
         assert_eq!(site("Example").display_name(), "Example");
     }

@@ -79,7 +79,8 @@ impl Search {
             if value.is_empty() {
                 return;
             }
-            let label = choices.iter().find(|choice| choice.value == value).map_or(value, |choice| choice.label);
+            let label =
+                choices.iter().find(|choice| choice.value == value).map_or(value, |choice| choice.label);
             let mut rest = Self { before: None, ..self.clone() };
             without(&mut rest);
             chips.push((format!("{name}: {label}"), rest.link(path)));
@@ -117,9 +118,11 @@ pub fn page(
     let next = found.next.clone().map(|next| Search { before: Some(next), ..search.clone() }.link(path));
     let first = search.before.as_ref().map(|_| Search { before: None, ..search.clone() }.link(path));
     let mut actions = vec![Choice { value: "", label: "All actions" }];
-    actions.extend(words.iter().chain(&SHARED).map(|words| Choice { value: words.action, label: words.tried }));
+    actions
+        .extend(words.iter().chain(&SHARED).map(|words| Choice { value: words.action, label: words.tried }));
     let chips = search.chips(path, &actions);
-    let select = |name, label, value, choices| Field { value, required: false, ..Field::new(name, label, choices) };
+    let select =
+        |name, label, value, choices| Field { value, required: false, ..Field::new(name, label, choices) };
     html! {
         @if let Some(verdict) = verdict { (verdict_note(verdict, verify, csrf)) }
         (web::filters(path, html! {
@@ -374,7 +377,10 @@ mod tests {
         };
         for (entry, expect) in [
             (entry("ada", "account.create", "lin", "done", "type=human"), "Created account lin"),
-            (entry("gus", "account.create", "lin", "refused", "forbidden"), "Create account lin: not permitted"),
+            (
+                entry("gus", "account.create", "lin", "refused", "forbidden"),
+                "Create account lin: not permitted",
+            ),
             (entry("ada", "login", "ada", "done", ""), "Logged in to mcr"),
             (entry("ada", "login", "ada", "refused", "wrong-code"), "Log in to mcr: wrong code"),
             (
@@ -390,10 +396,14 @@ mod tests {
     #[test]
     fn entries_are_below_their_days() {
         let entry = |number, at_ms| AuditEntry { number, at_ms, ..AuditEntry::default() };
-        let entries = vec![entry(3, NOW * 1000), entry(2, (NOW - 10) * 1000), entry(1, (NOW - 86_400) * 1000)];
+        let entries =
+            vec![entry(3, NOW * 1000), entry(2, (NOW - 10) * 1000), entry(1, (NOW - 86_400) * 1000)];
         let shown = show(&Search::default(), &ListAuditResponse { entries, next: None }, None);
         assert_eq!(shown.matches("<h2 class=\"day\">").count(), 2, "{shown}");
-        assert!(shown.contains("Today, 30 November 2026 (UTC)") && shown.contains("3–1, newest first"), "{shown}");
+        assert!(
+            shown.contains("Today, 30 November 2026 (UTC)") && shown.contains("3–1, newest first"),
+            "{shown}"
+        );
         assert!(!shown.contains("style="), "{shown}");
     }
 }

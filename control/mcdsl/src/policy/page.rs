@@ -83,12 +83,12 @@ pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
             p { (decided_by(answer)) }
         }
         @if !answer.resource_tags.is_empty() || hidden > 0 {
-            p.pad.hint {
+            p.under.hint {
                 @if !answer.resource_tags.is_empty() { "Tags: " (alternatives(&answer.resource_tags, "and")) ". " }
                 @if hidden > 0 { (hidden) " rules before these were passed over." }
             }
         }
-        ol.examined class=(tone.class()) {
+        ol class={ "examined " (tone.class()) } {
             @for rule in answer.examined.iter().skip(hidden) {
                 li.decides[rule.matches] {
                     @if rule.matches {
@@ -100,7 +100,7 @@ pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
                 }
             }
         }
-        p.pad.hint {
+        p.under.hint {
             @if let Some(text) = not_reached(answer) { (text) " " }
             @if !answer.other_matches.is_empty() {
                 "Also matching: "

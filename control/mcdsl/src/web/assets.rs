@@ -58,7 +58,10 @@ fn stripped(css: &str) -> String {
         rest = comment.split_once("*/").map_or("", |(_, after)| after);
     }
     text.push_str(rest);
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).fold(String::new(), |css, line| css + line + "\n")
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .fold(String::new(), |css, line| css + line + "\n")
 }
 
 /// The stylesheet's path.
@@ -100,8 +103,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_is_cached_for_ever_under_its_hash() {
-        for (asset, href) in [(*STYLE, STYLE_HREF.clone()), (MARK, MARK_HREF.clone()), (OWN, OWN.href())]
-        {
+        for (asset, href) in [(*STYLE, STYLE_HREF.clone()), (MARK, MARK_HREF.clone()), (OWN, OWN.href())] {
             let answer = ask(&href).await;
             assert_eq!(answer.status(), 200, "{href}");
             assert_eq!(answer.headers()["content-type"], asset.content_type);

@@ -190,7 +190,7 @@ pub fn field(field: Field<'_>) -> Markup {
                 div.with {
                     (control(&field, id))
                     button.btn.js type="button" data-reveal=(id) aria-pressed="false" aria-controls=(id) {
-                        "Show" span.hidden { ": " (field.label) }
+                        "Show" span.hidden { " " (field.label) }
                     }
                 }
             } @else {

@@ -8,7 +8,9 @@ pub struct Icon(&'static str);
 
 impl Icon {
     /// Several people: accounts.
-    pub const ACCOUNTS: Self = Self("M6 8a2.5 2.5 0 100-5 2.5 2.5 0 000 5zM1.5 13c0-5 9-5 9 0M11 3.3a2.5 2.5 0 010 4.4M12 10c1.6.4 2.5 1.4 2.5 3");
+    pub const ACCOUNTS: Self = Self(
+        "M6 8a2.5 2.5 0 100-5 2.5 2.5 0 000 5zM1.5 13c0-5 9-5 9 0M11 3.3a2.5 2.5 0 010 4.4M12 10c1.6.4 2.5 1.4 2.5 3",
+    );
     /// Opens something below it.
     pub const DOWN: Self = Self("M4 6.5l4 4 4-4");
     /// A sheet with lines: the audit log.
@@ -16,13 +18,16 @@ impl Icon {
     /// A house: the start page.
     pub const HOME: Self = Self("M2 7.5L8 2.5l6 5M3.5 6.5v7h9v-7M6.5 13.5v-4h3v4");
     /// A key: ways to log in.
-    pub const KEY: Self = Self("M10 9.5a3.75 3.75 0 10-3.5-2.4L2 11.6V14h2.5v-1.5H6V11h1.5l1-1.2c.5-.2 1-.3 1.5-.3zM11 4.7v.1");
+    pub const KEY: Self =
+        Self("M10 9.5a3.75 3.75 0 10-3.5-2.4L2 11.6V14h2.5v-1.5H6V11h1.5l1-1.2c.5-.2 1-.3 1.5-.3zM11 4.7v.1");
     /// Lines: recovery codes.
     pub const LIST: Self = Self("M6 4h8M6 8h8M6 12h8M2.5 4h.1M2.5 8h.1M2.5 12h.1");
     /// Three bars.
     pub const MENU: Self = Self("M2 4.5h12M2 8h12M2 11.5h12");
     /// A person with a key.
-    pub const PASSKEY: Self = Self("M6.5 7.5a2.75 2.75 0 100-5.5 2.75 2.75 0 000 5.5zM1.5 13.5c0-3.6 3-4.8 6-4M12 9a2 2 0 100-4 2 2 0 000 4zM12 9v5l1.2-1.2M12 11.5h1");
+    pub const PASSKEY: Self = Self(
+        "M6.5 7.5a2.75 2.75 0 100-5.5 2.75 2.75 0 000 5.5zM1.5 13.5c0-3.6 3-4.8 6-4M12 9a2 2 0 100-4 2 2 0 000 4zM12 9v5l1.2-1.2M12 11.5h1",
+    );
     /// A phone: an authenticator app.
     pub const PHONE: Self = Self("M4.5 1.5h7v13h-7zM7.5 12.5h1");
     /// A plus: something new.

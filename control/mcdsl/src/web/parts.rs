@@ -246,11 +246,11 @@ pub fn copy(id: &str, label: &str, text: &str) -> Markup {
     html! {
         div.field {
             div.with {
-                h3 id={ (id) "-label" } { (label) }
+                b id={ (id) "-label" } { (label) }
                 span.hint { "Click to select" }
+                button.bare.js type="button" data-copy=(id) { "Copy" span.hidden { " " (label) } }
             }
             code.copy id=(id) tabindex="0" aria-labelledby={ (id) "-label" } role="textbox" aria-readonly="true" aria-multiline="true" { (text) }
-            p.js { button.bare type="button" data-copy=(id) { "Copy" span.hidden { " " (label) } } }
         }
     }
 }
@@ -391,10 +391,13 @@ mod tests {
 
     #[test]
     fn what_is_dangerous_is_asked_on_a_page() {
-        let danger = |name, href: Option<&str>| {
-            Danger { name, consequence: "Ends 2 sessions.".to_owned(), href: href.map(str::to_owned) }
+        let danger = |name, href: Option<&str>| Danger {
+            name,
+            consequence: "Ends 2 sessions.".to_owned(),
+            href: href.map(str::to_owned),
         };
-        let zone = danger_zone(&[danger("Delete account", Some("/x/delete")), danger("Disable account", None)]).0;
+        let zone =
+            danger_zone(&[danger("Delete account", Some("/x/delete")), danger("Disable account", None)]).0;
         assert!(zone.contains(r#"<a class="btn risk" href="/x/delete">Delete account…</a>"#), "{zone}");
         assert!(!zone.contains("Disable account…") && !zone.contains("<form"), "{zone}");
         let asked = Confirm {
@@ -407,7 +410,9 @@ mod tests {
             back: "/x",
         };
         let page = confirm("tok", &asked).0;
-        for part in ["Delete &lt;x&gt;?", "<li>2 tokens</li>", r#"name="csrf" value="tok""#, r#"href="/x">Cancel"#] {
+        for part in
+            ["Delete &lt;x&gt;?", "<li>2 tokens</li>", r#"name="csrf" value="tok""#, r#"href="/x">Cancel"#]
+        {
             assert!(page.contains(part), "{part} is not in {page}");
         }
     }
@@ -415,7 +420,12 @@ mod tests {
     #[test]
     fn what_needs_nobody_is_not_there() {
         assert_eq!(attention(&[]).0, "");
-        let one = Attention { tone: Tone::Bad, kind: "Token", text: html! { "It ends" }, href: "/a?b&c".to_owned() };
+        let one = Attention {
+            tone: Tone::Bad,
+            kind: "Token",
+            text: html! { "It ends" },
+            href: "/a?b&c".to_owned(),
+        };
         let shown = attention(&vec![one; 7]).0;
         assert!(shown.contains("2 more") && shown.contains("/a?b&amp;c"), "{shown}");
         assert_eq!(shown.matches("a class=\"row\"").count(), 5);

@@ -144,7 +144,9 @@ impl Pages {
             current: path == entry.href || entry.prefixes.iter().any(|prefix| path.starts_with(prefix)),
         };
         let groups = shown.chunk_by(|one, next| one.group == next.group);
-        groups.map(|group| NavGroup { label: group[0].group, items: group.iter().map(item).collect() }).collect()
+        groups
+            .map(|group| NavGroup { label: group[0].group, items: group.iter().map(item).collect() })
+            .collect()
     }
 }
 

@@ -9,7 +9,8 @@ use time::macros::format_description;
 type Format = &'static [BorrowedFormatItem<'static>];
 
 const DATE: Format = format_description!("[day padding:none] [month repr:short] [year]");
-const MINUTE: Format = format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute] UTC");
+const MINUTE: Format =
+    format_description!("[day padding:none] [month repr:short] [year], [hour]:[minute] UTC");
 const EXACT: Format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
 const CLOCK: Format = format_description!("[hour]:[minute]:[second]");
 const DAY: Format = format_description!("[day padding:none] [month repr:long] [year] (UTC)");
@@ -50,7 +51,8 @@ pub fn day(now: i64, unix_s: i64) -> String {
 }
 
 fn element(unix_s: i64, shown: &str) -> Markup {
-    let machine = OffsetDateTime::from_unix_timestamp(unix_s).ok().and_then(|time| time.format(&Rfc3339).ok());
+    let machine =
+        OffsetDateTime::from_unix_timestamp(unix_s).ok().and_then(|time| time.format(&Rfc3339).ok());
     match machine {
         Some(machine) => html! { time datetime=(machine) title=(format(unix_s, EXACT)) { (shown) } },
         None => html! { (shown) },

@@ -277,7 +277,8 @@ pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
         );
         (person(&account, &sessions, now, &csrf), person_danger(&account, sessions.len()), link)
     } else {
-        let tokens = visitor.calls.list_tokens(ListTokensRequest { name: account.name.clone() }).await?.tokens;
+        let tokens =
+            visitor.calls.list_tokens(ListTokensRequest { name: account.name.clone() }).await?.tokens;
         let valid = tokens.iter().filter(|token| is_valid(token, now)).count();
         let new = html! {
             a.btn.main-btn href={ "/accounts/" (name) "/new-token" } { (Icon::PLUS.svg()) "Create token" }
@@ -292,7 +293,11 @@ pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
         @if !account.enabled { (web::form(&format!("/accounts/{name}/enable"), &csrf, enable)) }
         (action)
     };
-    let recent = ListAuditRequest { limit: Some(5), account: Some(account.name.clone()), ..ListAuditRequest::default() };
+    let recent = ListAuditRequest {
+        limit: Some(5),
+        account: Some(account.name.clone()),
+        ..ListAuditRequest::default()
+    };
     let recent = visitor.calls.list_audit(recent).await?.entries;
     let aside = html! {
         (web::panel(
@@ -361,7 +366,10 @@ fn person_danger(account: &Account, sessions: usize) -> Vec<Danger<'static>> {
         list.push(danger(account, "Reset sign-in methods", what, "reset-factors"));
     }
     if account.enabled {
-        let what = format!("Ends {} at once. Nothing is lost; enable it again at any time.", count(sessions, "session"));
+        let what = format!(
+            "Ends {} at once. Nothing is lost; enable it again at any time.",
+            count(sessions, "session")
+        );
         list.push(danger(account, "Disable account", what, "disable"));
     }
     let what = "Deletes the account, its sessions and passkeys. The audit log keeps what it did.".to_owned();
@@ -386,7 +394,8 @@ fn service_danger(account: &Account, tokens: usize) -> Vec<Danger<'static>> {
     let tokens = count(tokens, "valid token");
     let mut list = Vec::new();
     if account.enabled {
-        let what = format!("No service accepts its {tokens} while it is disabled; enable it again at any time.");
+        let what =
+            format!("No service accepts its {tokens} while it is disabled; enable it again at any time.");
         list.push(danger(account, "Disable account", what, "disable"));
     }
     let what = format!("Deletes the account and its {tokens}. The audit log keeps what it did.");
@@ -486,7 +495,12 @@ pub(super) struct Revision {
 }
 
 /// Enables or disables an account, and leaves all else as it is in this revision.
-async fn set_enabled(visitor: &Visitor, name: &str, enabled: bool, revision: i64) -> Result<Account, Problem> {
+async fn set_enabled(
+    visitor: &Visitor,
+    name: &str,
+    enabled: bool,
+    revision: i64,
+) -> Result<Account, Problem> {
     let Account { name, roles, tags, service, .. } = account(visitor, name).await?;
     visitor.calls.update_account(UpdateAccountRequest { name, enabled, roles, tags, service, revision }).await
 }
@@ -588,16 +602,17 @@ pub(super) async fn ask_delete(visitor: Visitor, Path(name): Path<String>) -> An
 async fn delete_page(visitor: &Visitor, name: &str, shown: Shown) -> Answer {
     let name = named(name)?;
     let account = account(visitor, name.as_str()).await?;
-    let mut lost = vec!["The account".to_owned()];
+    let mut lost = vec!["Deletes the account".to_owned()];
     if is_person(&account) {
         let request = ListAccountSessionsRequest { name: account.name.clone() };
         let sessions = visitor.calls.list_account_sessions(request).await?.sessions.len();
-        lost.push(count(account.passkeys as usize, "passkey"));
-        lost.push(format!("{}, ended at once", count(sessions, "session")));
+        lost.push(format!("Removes its {}", count(account.passkeys as usize, "passkey")));
+        lost.push(format!("Ends {} at once", count(sessions, "session")));
     } else {
-        let tokens = visitor.calls.list_tokens(ListTokensRequest { name: account.name.clone() }).await?.tokens;
+        let tokens =
+            visitor.calls.list_tokens(ListTokensRequest { name: account.name.clone() }).await?.tokens;
         let valid = tokens.iter().filter(|token| is_valid(token, visitor.now())).count();
-        lost.push(format!("{}, which no service accepts any more", count(valid, "valid token")));
+        lost.push(format!("Locks out who uses its {}", count(valid, "valid token")));
     }
     let back = format!("/accounts/{name}");
     let asked = Confirm {
@@ -673,13 +688,18 @@ fn token_panel(account: &Account, tokens: &[Token], now: i64) -> Markup {
         Column::state("State"),
         Column::action(),
     ];
-    web::panel("Tokens", "", html! {}, html! {
-        @if rows.is_empty() {
-            (web::empty_state("No tokens yet", "A service logs in with a token. Create one for each place it runs.", None))
-        } @else {
-            (web::table("Tokens", &columns, &rows))
-        }
-    })
+    web::panel(
+        "Tokens",
+        "",
+        html! {},
+        html! {
+            @if rows.is_empty() {
+                (web::empty_state("No tokens yet", "A service logs in with a token. Create one for each place it runs.", None))
+            } @else {
+                (web::table("Tokens", &columns, &rows))
+            }
+        },
+    )
 }
 
 fn token_state(token: &Token, now: i64) -> Markup {
@@ -741,7 +761,8 @@ pub(super) struct NewTokenForm {
 }
 
 pub(super) async fn issue_token(Path(name): Path<String>, submission: Submission<NewTokenForm>) -> Answer {
-    let show = async |visitor: &Visitor, form: &NewTokenForm, shown| token_page(visitor, &name, form, shown).await;
+    let show =
+        async |visitor: &Visitor, form: &NewTokenForm, shown| token_page(visitor, &name, form, shown).await;
     let act = async |visitor: &Visitor, form: &NewTokenForm| {
         let days = form.days.trim().parse::<u32>();
         let wrong = |_| Problem::field("days", format!("`{}` is not a whole number of days.", form.days));

@@ -15,7 +15,8 @@ use mcdsl::http::{Json, Path};
 use mcdsl::problem::Problem;
 use mcdsl::web::session::{GoTo, NoFields, PasskeyChallenge, Shown, passkey_form};
 use mcdsl::web::{
-    self, Action, Attention, Column, Confirm, Field, Icon, Kind, Layout, Once, Page, Tone, username_for_managers,
+    self, Action, Attention, Column, Confirm, Field, Icon, Kind, Layout, Once, Page, Tone,
+    username_for_managers,
 };
 use serde::Deserialize;
 
@@ -33,10 +34,10 @@ pub(super) async fn overview(visitor: Visitor) -> Answer {
         needs.extend(admin_needs(&visitor).await?);
     }
     needs.sort_by_key(|need| need.tone != Tone::Bad);
-    let meta = if needs.is_empty() {
-        web::state(Tone::Good, "All well")
-    } else {
-        web::state(Tone::Warning, &format!("{} to look after", count(needs.len(), "thing")))
+    let meta = match needs.len() {
+        0 => web::state(Tone::Good, "All well"),
+        1 => web::state(Tone::Warning, "1 thing needs attention"),
+        more => web::state(Tone::Warning, &format!("{more} things need attention")),
     };
     let now = visitor.now();
     let facts = [
@@ -163,8 +164,8 @@ pub(super) async fn security(visitor: Visitor) -> Answer {
         html! {
             (web::item(Icon::PHONE, "Authenticator app", detail, html! {
                 div.actions {
-                    (begin("Move to a new phone…"))
-                    (web::link_button("/security/totp/remove", "Remove authenticator app…", Action::Risk))
+                    (begin("Move to new phone…"))
+                    (web::link_button("/security/totp/remove", "Remove app…", Action::Risk))
                 }
             }))
             (web::item(
@@ -186,7 +187,7 @@ pub(super) async fn security(visitor: Visitor) -> Answer {
             } @else {
                 (passkey_table(visitor.now(), &passkeys))
             }
-            div.foot {} (web::padded(add_passkey(&csrf)))
+            (web::padded(add_passkey(&csrf)))
         }))
         (web::panel("Password and code", "", html! {}, html! {
             (web::item(
@@ -371,7 +372,9 @@ pub(super) async fn confirm_totp(submission: Submission<Confirmation>) -> Answer
 }
 
 fn codes_page(visitor: &Visitor, codes: &[String], what: &str) -> Response {
-    let what = format!("{what} Each recovery code replaces a code of the app, once. Keep them where your phone is not.");
+    let what = format!(
+        "{what} Each recovery code replaces a code of the app, once. Keep them where your phone is not."
+    );
     let once = Once {
         label: "Recovery codes",
         text: &codes.join("\n"),
@@ -416,7 +419,10 @@ pub(super) async fn ask_recovery_codes(visitor: Visitor) -> Answer {
     let me = visitor.calls.get_me(GetMeRequest {}).await?;
     let asked = Confirm {
         question: "Create new recovery codes?",
-        lost: &[format!("The {} that you have become invalid", count(me.recovery_codes as usize, "recovery code"))],
+        lost: &[format!(
+            "The {} that you have become invalid",
+            count(me.recovery_codes as usize, "recovery code")
+        )],
         rest: html! {},
         fields: html! {},
         action: "/security/recovery-codes",

@@ -150,7 +150,12 @@ pub(super) async fn diff(visitor: Visitor, Query(Compared { from, to }): Query<C
     let lead = format!("What changed since revision {from}.");
     let crumbs = [POLICY[0], ("History", "/policy/history")];
     let body = web::plain_panel(parts::diff(&diff));
-    Ok(visitor.page_with(StatusCode::OK, |page| Page { crumbs: &crumbs, lead: Some(&lead), ..page }, &title, body))
+    Ok(visitor.page_with(
+        StatusCode::OK,
+        |page| Page { crumbs: &crumbs, lead: Some(&lead), ..page },
+        &title,
+        body,
+    ))
 }
 
 /// A request that replaces the policy.
@@ -335,7 +340,12 @@ fn rule_page(visitor: &Visitor, form: &RuleForm, shown: &Shown) -> Response {
         }
     };
     let title = if form.old.is_empty() { "New rule" } else { form.old.as_str() };
-    visitor.page_with(*status, |page| Page { layout: Layout::Text, crumbs: &POLICY, errors, ..page }, title, body)
+    visitor.page_with(
+        *status,
+        |page| Page { layout: Layout::Text, crumbs: &POLICY, errors, ..page },
+        title,
+        body,
+    )
 }
 
 pub(super) async fn save_rule(submission: Submission<RuleForm>) -> Answer {

@@ -24,7 +24,8 @@ async fn audit_page(visitor: &Visitor, search: &Search, verdict: Option<&VerifyA
     let found = visitor.calls.list_audit(search.request(now)).await?;
     let body = audit::page(("/audit", "/audit/verify", &csrf), now, &WORDS, search, &found, verdict);
     let actions = audit::verify_button("/audit/verify", &csrf);
-    let lead = Some("Who did what. Each entry holds the hash of the one before, so that a later change is seen.");
+    let lead =
+        Some("Who did what. Each entry holds the hash of the one before, so that a later change is seen.");
     Ok(visitor.page_with(StatusCode::OK, |page| Page { actions, lead, ..page }, "Audit log", body))
 }
 

@@ -49,8 +49,11 @@ mod tests {
     #[test]
     fn every_operation_has_words() {
         let known = |action: &str| WORDS.iter().any(|words| words.action == action);
-        let missing: Vec<_> =
-            mc_api::mcias::operations::ALL.iter().map(|operation| operation.action).filter(|action| !known(action)).collect();
+        let missing: Vec<_> = mc_api::mcias::operations::ALL
+            .iter()
+            .map(|operation| operation.action)
+            .filter(|action| !known(action))
+            .collect();
         assert_eq!(missing, Vec::<&str>::new());
     }
 }

@@ -211,7 +211,8 @@ async fn check_code(browser: &Browser, form: &CodeForm) -> Result<Response, Prob
         return Ok(start_again(browser, &form.next));
     };
     let PendingLogin { username, password, .. } = pending;
-    let without_spaces = |code: &Secret| code.expose().chars().filter(|c| !c.is_whitespace()).collect::<String>();
+    let without_spaces =
+        |code: &Secret| code.expose().chars().filter(|c| !c.is_whitespace()).collect::<String>();
     let totp = form.code.as_ref().map(|code| Secret::from(without_spaces(code)));
     let recovery_code = form.recovery_code.as_ref().map(|code| Secret::from(code.expose().trim()));
     let login = PasswordLogin { username, password, totp, recovery_code };

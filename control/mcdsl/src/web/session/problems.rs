@@ -48,7 +48,10 @@ impl Origin {
         let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
         let back = if is_read { path.to_owned() } else { from_form(pages, headers) };
         let says = |name: &str, values: &[&str]| {
-            headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| values.contains(&value))
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .is_some_and(|value| values.contains(&value))
         };
         let is_link_elsewhere =
             says("sec-fetch-site", &["cross-site", "same-site"]) && says("sec-fetch-mode", &["navigate"]);

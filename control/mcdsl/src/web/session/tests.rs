@@ -120,8 +120,22 @@ fn site() -> Site {
 }
 
 const NAVIGATION: [NavEntry; 2] = [
-    NavEntry { group: "", label: "Zones", icon: Icon::HOME, href: "/", prefixes: &["/zones/"], for_admins: false },
-    NavEntry { group: "", label: "Policy", icon: Icon::RULES, href: "/policy", prefixes: &[], for_admins: true },
+    NavEntry {
+        group: "",
+        label: "Zones",
+        icon: Icon::HOME,
+        href: "/",
+        prefixes: &["/zones/"],
+        for_admins: false,
+    },
+    NavEntry {
+        group: "",
+        label: "Policy",
+        icon: Icon::RULES,
+        href: "/policy",
+        prefixes: &[],
+        for_admins: true,
+    },
 ];
 
 #[derive(Deserialize)]
