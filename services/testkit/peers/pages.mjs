@@ -58,7 +58,7 @@ const { authenticatorId } = await cdp.send("WebAuthn.addVirtualAuthenticator", {
 const touch = (enabled) => cdp.send("WebAuthn.setAutomaticPresenceSimulation", { authenticatorId, enabled });
 
 // From a small phone to a large screen, on both sides of each width at which the layout changes.
-const WIDTHS = [320, 390, 480, 600, 767, 768, 959, 960, 1087, 1088, 1280, 1920];
+const WIDTHS = [320, 390, 600, 767, 959, 960, 1087, 1088, 1280, 1920];
 
 // Whether the page is wider than the window, and what of the rows' actions is not in sight: not within the window, or with something over it.
 const measure = () => page.evaluate(() => {

@@ -61,9 +61,24 @@ impl Shown {
         let path = problem.field.as_deref().unwrap_or_default();
         let last = path.rsplit('.').next().and_then(|last| last.split('[').next());
         let field = fields.iter().find(|field| Some(**field) == last).copied().unwrap_or("");
-        let text = if field.is_empty() { problem.to_string() } else { problem.detail.clone() };
+        let text = sentence(&if field.is_empty() { problem.to_string() } else { problem.detail.clone() });
         Self { status: problem.status(), errors: vec![FieldError { field, text }] }
     }
+}
+
+/// What is wrong, as people read it: with a capital letter and a full stop, and with quotation marks for what is literal.
+fn sentence(detail: &str) -> String {
+    let mut text = String::new();
+    for (at, part) in detail.split('`').enumerate() {
+        if at > 0 {
+            text.push(if at % 2 == 1 { '“' } else { '”' });
+        }
+        text.push_str(part);
+    }
+    let mut characters = text.chars();
+    let Some(first) = characters.next() else { return text };
+    let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    first.to_uppercase().collect::<String>() + characters.as_str() + end
 }
 
 impl<V, T> Submission<V, T> {
@@ -181,5 +196,31 @@ where
             Problem::new(Kind::Invalid, "malformed", format!("The form cannot be read: {error}."))
         })?;
         Ok(Self { sender, form, is_expired: checked.is_err() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_a_sentence() {
+        for (detail, expect) in [
+            ("is empty", "Is empty."),
+            ("Try again.", "Try again."),
+            ("`Ä b` is no name: use `a`", "“Ä b” is no name: use “a”."),
+            ("", ""),
+        ] {
+            assert_eq!(sentence(detail), expect);
+        }
+    }
+
+    #[test]
+    fn an_error_is_at_the_field_that_it_is_about() {
+        let of = |field: &str| Shown::again(&Problem::field(field, "is empty"), &["tags", "name"]).errors;
+        assert_eq!(of("rules[2].tags[0]"), [FieldError { field: "tags", text: "Is empty.".to_owned() }]);
+        assert_eq!(of("name"), [FieldError { field: "name", text: "Is empty.".to_owned() }]);
+        let [other] = of("rules[2].effect").try_into().expect("there is one");
+        assert!(other.field.is_empty() && other.text.contains("effect"), "{other:?}");
     }
 }

@@ -358,7 +358,7 @@ async fn a_form_that_can_be_corrected_is_shown_again() {
     let csrf = client.get("/zones/new").await.field("csrf");
     let zone = |name| [("csrf", csrf.as_str()), ("name", name), ("password", "typed secret")];
     let answer = client.post("/zones/new", &zone("")).await;
-    answer.has(400, "<a href=\"#name\">is empty</a>");
+    answer.has(400, "<a href=\"#name\">Is empty.</a>");
     let answer = client.post("/zones/new", &zone("busy")).await;
     answer.has(503, "value=\"busy\"");
     assert!(answer.text.contains("Try again.") && !answer.text.contains("typed secret"));
