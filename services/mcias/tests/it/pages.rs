@@ -193,10 +193,10 @@ fn browsers_get_pages_and_programs_problem_documents() {
     assert_eq!((document.status, document.text_of("reason")), (404, "not-found".to_owned()));
     assert_eq!(get(&mcias, "/v1/nothing", "").text_of("reason"), "not-found");
     // A secret in a path is in no metric and no log.
-    let call = mcias.raw("POST", "/welcome/a-secret-part", "", "application/grpc", b"x");
+    let call = mcias.raw("POST", "/accounts/a-secret-part", "", "application/grpc", b"x");
     assert!(call.status < 500, "{}", call.text);
     let metrics = mcias.ops_page("/metrics");
-    assert!(metrics.contains("/welcome/{secret}") && !metrics.contains("a-secret-part"), "{metrics}");
+    assert!(metrics.contains("/accounts/{name}") && !metrics.contains("a-secret-part"), "{metrics}");
 }
 
 #[test]
