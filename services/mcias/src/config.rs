@@ -37,7 +37,7 @@ pub struct Site {
     /// The URL for browsers and services: the issuer of tokens, the origin of passkeys and the beginning of links. Passkeys and
     /// tokens are bound to it: choose a name that stays.
     pub public_url: String,
-    /// The name that authenticators show beside a code.
+    /// The name of the site, on pages and beside codes in authenticator apps. Empty: the host of `public_url`.
     pub name: String,
 }
 
@@ -73,7 +73,19 @@ pub struct Tokens {
 
 impl Default for Site {
     fn default() -> Self {
-        Self { public_url: "https://localhost:8443".to_owned(), name: "Metacircular".to_owned() }
+        Self { public_url: "https://localhost:8443".to_owned(), name: String::new() }
+    }
+}
+
+impl Site {
+    /// The site's name, as people read it.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        if !self.name.is_empty() {
+            return &self.name;
+        }
+        let host = self.public_url.strip_prefix("https://").unwrap_or(&self.public_url);
+        host.split(':').next().unwrap_or(host)
     }
 }
 
@@ -229,6 +241,16 @@ mod tests {
             }
             assert!(value.is_some_and(toml::Value::is_integer), "{}", range.key);
         }
+    }
+
+    #[test]
+    fn a_site_without_a_name_is_called_like_its_host() {
+        let site = |name: &str| Site {
+            public_url: "https://mcias.example.net:8443".to_owned(),
+            name: name.to_owned(),
+        };
+        assert_eq!(site("").display_name(), "mcias.example.net");
+        assert_eq!(site("Example").display_name(), "Example");
     }
 
     #[test]

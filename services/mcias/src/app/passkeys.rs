@@ -55,7 +55,7 @@ impl Ceremonies {
         let origin = Url::parse(&site.public_url).map_err(|error| error.to_string())?;
         let name = origin.domain().ok_or("it must be a name, not an address")?.to_owned();
         let builder = WebauthnBuilder::new(&name, &origin).map_err(|error| error.to_string())?;
-        let webauthn = builder.rp_name(&site.name).build().map_err(|error| error.to_string())?;
+        let webauthn = builder.rp_name(site.display_name()).build().map_err(|error| error.to_string())?;
         Ok(Self { webauthn, waiting: Mutex::new(Challenges::new(LIMITS)) })
     }
 
