@@ -198,6 +198,9 @@ fn check_origin(key: &'static str, url: &str) -> Result<(), InvalidValue> {
     match read.map(|read| read.origin().ascii_serialization()) {
         None => invalid(format!("`{url}` must be `https://` and a host name, with an optional port")),
         Some(origin) if origin != *url => invalid(format!("`{url}` must be written `{origin}`")),
+        Some(_) if url.contains('*') => {
+            invalid(format!("`{url}` must be one host name: `*` stands for nothing here"))
+        }
         Some(_) => Ok(()),
     }
 }
