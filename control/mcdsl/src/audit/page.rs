@@ -298,12 +298,13 @@ fn verdict_note(verdict: &VerifyAuditResponse, verify: &str, csrf: &str) -> Mark
 const NOBODY: &str = "-";
 
 /// Actions of every service.
-const SHARED: [Words; 11] = [
+const SHARED: [Words; 12] = [
     Words::new("audit.list", "Listed audit log", "List audit log"),
     Words::new("audit.export", "Exported audit log", "Export audit log"),
     Words::new("audit.verify", "Verified audit log", "Verify audit log"),
     Words::new("policy.get", "Read policy", "Read policy"),
     Words::new("policy.set", "Changed policy", "Change policy"),
+    Words::new("policy.check", "Checked a draft of the policy", "Check a draft of the policy"),
     Words::new("policy.explain", "Explained policy for", "Explain policy for"),
     Words::new("policy.list-revisions", "Listed policy history", "List policy history"),
     Words::new("policy.get-revision", "Read policy revision", "Read policy revision"),
