@@ -15,6 +15,7 @@ mod flash;
 mod form;
 mod headers;
 mod local;
+mod origin;
 mod page;
 mod parts;
 #[cfg(feature = "service")]
@@ -31,6 +32,7 @@ pub use form::{
 };
 pub use headers::{secure, security_headers};
 pub use local::{local_path, redirect};
+pub use origin::check_origin;
 pub use page::{NavItem, Page, Site, User, Width};
 pub use parts::{Tone, badge, card, code_block, copyable, empty_state, facts, notice, pagination, qr, table};
 pub use when::{when, when_or};

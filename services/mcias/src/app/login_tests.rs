@@ -77,7 +77,7 @@ impl Mcias {
         // The tester asks for the admin, who must be allowed to ask here as well.
         let audience = vec![self.service().to_string()];
         let identity = Arc::new(Identity { audience, ..(*valid.identity).clone() });
-        let context = RequestContext { principal: Principal::Account(identity), ..permit.context().clone() };
+        let context = RequestContext { principal: Principal::Account(identity), token: None, ..permit.context().clone() };
         let permit = authorize(self, context, Access::from(&CHECK_POLICY), String::new()).await?;
         let PolicyDraft { default, rules } = draft;
         let check = self.check_policy(permit, CheckPolicyRequest { default, rules, revision: None });

@@ -1,0 +1,300 @@
+//! The page: a login to describe, a draft to try, and below them what is decided. It calls the use cases of [`Mcat`] and nothing else. Login,
+//! logout and what surrounds the page are [`mcdsl::web::session`].
+
+use std::sync::Arc;
+
+use axum::extract::{FromRef, State};
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use axum::routing::{get, post};
+use maud::{Markup, html};
+use mc_api::mcat::{CheckDraftRequest, Context, Decisions, ExplainRequest, ExplainResponse};
+use mc_api::operation::Need;
+use mc_api::policy::{CheckPolicyResponse, ExplainPolicyResponse, PolicyDraft};
+use mcdsl::http::Query;
+use mcdsl::identity::Role;
+use mcdsl::operation::RouteTable;
+use mcdsl::policy::{Noun, page as parts, parse_draft};
+use mcdsl::problem::{Kind as ProblemKind, Problem};
+use mcdsl::web::session::{NavEntry, Pages, Submission, Visitor, expired_form};
+use mcdsl::web::{self, Action, Field, FieldError, Kind, Page};
+use serde::Deserialize;
+
+use crate::app::{Calls, Mcat};
+
+/// What pages share.
+#[derive(Clone, Debug)]
+struct Shared {
+    app: Arc<Mcat>,
+    pages: Pages,
+}
+
+impl FromRef<Shared> for Pages {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.pages.clone()
+    }
+}
+
+const SITE: web::Site = web::Site { service: "MCAT", home: "/", account: None, logout: "/logout" };
+
+const NAVIGATION: [NavEntry; 1] =
+    [NavEntry { label: "Test a login", href: "/", prefixes: &[], for_admins: false }];
+
+const NOUN: Noun = Noun { one: "service", many: "services" };
+
+/// Adds the pages to the table of routes.
+pub(crate) fn add_pages(table: &mut RouteTable<Mcat>, app: &Arc<Mcat>) {
+    let origin = app.config().site.public_url.clone();
+    let pages = Pages::new(SITE, origin, &NAVIGATION, app.client().clone(), app.clock().clone());
+    pages.add_to(table, &["/v1/"]);
+    let shared = Shared { app: Arc::clone(app), pages: pages.clone() };
+    pages.add_page(table, Method::GET, "/", Need::Person, get(asked).with_state(shared.clone()));
+    pages.add_page(
+        table,
+        Method::POST,
+        "/",
+        Need::Person,
+        post(submitted).with_state(shared),
+    );
+}
+
+/// What is asked: a login, another one to compare with, and a draft.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Question {
+    service: String,
+    tags: String,
+    /// Whether it is taken to have no tags.
+    untagged: Option<String>,
+    other: String,
+    other_tags: String,
+    other_untagged: Option<String>,
+    draft: String,
+}
+
+/// What is decided; for admins with what the draft would change for everybody.
+struct Answer {
+    explained: ExplainResponse,
+    check: Option<CheckPolicyResponse>,
+}
+
+impl Question {
+    fn is_empty(&self) -> bool {
+        self.service.trim().is_empty()
+    }
+
+    fn request(&self, draft: Option<PolicyDraft>) -> ExplainRequest {
+        let context = |service: &str, tags: &str, untagged: bool| Context {
+            service: service.trim().to_owned(),
+            service_tags: words(tags),
+            registered_tags: untagged.then_some(false),
+        };
+        let Context { service, service_tags, registered_tags } =
+            context(&self.service, &self.tags, self.untagged.is_some());
+        let other = || context(&self.other, &self.other_tags, self.other_untagged.is_some());
+        let other = (!self.other.trim().is_empty()).then(other);
+        ExplainRequest { service, service_tags, registered_tags, other, draft }
+    }
+
+    /// The draft that was written, if any.
+    fn draft(&self) -> Result<Option<PolicyDraft>, Problem> {
+        if self.draft.trim().is_empty() {
+            return Ok(None);
+        }
+        parse_draft(&self.draft, "draft").map(Some).map_err(|error| Problem::field("draft", error))
+    }
+
+    /// Leads to the answer again. A draft is not in it: it may be long, and is not for logs.
+    fn link(&self) -> String {
+        let pairs = [
+            ("service", &self.service),
+            ("tags", &self.tags),
+            ("other", &self.other),
+            ("other_tags", &self.other_tags),
+        ];
+        let mut pairs: Vec<(&str, &str)> = pairs.map(|(name, value)| (name, value.trim())).to_vec();
+        pairs.retain(|(_, value)| !value.is_empty());
+        pairs.extend(self.untagged.iter().map(|_| ("untagged", "on")));
+        pairs.extend(self.other_untagged.iter().map(|_| ("other_untagged", "on")));
+        format!("/?{}", serde_urlencoded::to_string(pairs).expect("texts can be written as a query"))
+    }
+}
+
+/// The words of a field: separated by spaces or commas.
+fn words(text: &str) -> Vec<String> {
+    text.split([' ', ',', '\n', '\r', '\t']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+async fn asked(
+    State(shared): State<Shared>,
+    visitor: Visitor,
+    Query(question): Query<Question>,
+) -> Result<Response, Problem> {
+    let answer = if question.is_empty() { None } else { Some(answer(&shared, &visitor, &question).await) };
+    show(&visitor, &question, answer)
+}
+
+async fn submitted(
+    State(shared): State<Shared>,
+    submission: Submission<Visitor, Question>,
+) -> Result<Response, Problem> {
+    match submission {
+        Submission::Valid(visitor, question) => {
+            let answer = answer(&shared, &visitor, &question).await;
+            show(&visitor, &question, Some(answer))
+        }
+        Submission::Expired(visitor, question) => {
+            Ok(page(&visitor, &question, StatusCode::FORBIDDEN, &expired_form(), None))
+        }
+    }
+}
+
+async fn answer(shared: &Shared, visitor: &Visitor, question: &Question) -> Result<Answer, Problem> {
+    let calls = Calls::new(Arc::clone(&shared.app), visitor.context().clone());
+    let draft = question.draft()?;
+    let explained = calls.explain(question.request(draft.clone())).await?;
+    let check = match draft {
+        Some(draft) if is_admin(visitor) => {
+            calls.check_draft(CheckDraftRequest { draft: Some(draft) }).await?.check
+        }
+        _ => None,
+    };
+    Ok(Answer { explained, check })
+}
+
+fn is_admin(visitor: &Visitor) -> bool {
+    visitor.context().identity().is_some_and(|identity| identity.account.roles().has(Role::Admin))
+}
+
+/// The page, with the answer below the form; what can be corrected is said at the form.
+fn show(
+    visitor: &Visitor,
+    question: &Question,
+    answer: Option<Result<Answer, Problem>>,
+) -> Result<Response, Problem> {
+    match answer {
+        None => Ok(page(visitor, question, StatusCode::OK, &[], None)),
+        Some(Ok(answer)) => Ok(page(visitor, question, StatusCode::OK, &[], Some(&answer))),
+        Some(Err(problem)) if problem.kind == ProblemKind::Invalid => {
+            Ok(page(visitor, question, problem.status(), &[error_of(&problem)], None))
+        }
+        Some(Err(problem)) => Err(problem),
+    }
+}
+
+/// What is wrong, at the field of the form that it is about.
+fn error_of(problem: &Problem) -> FieldError {
+    let path = problem.field.as_deref().unwrap_or_default();
+    let fields = [
+        ("other.service_tags", "other_tags"),
+        ("other.", "other"),
+        ("service_tags", "tags"),
+        ("service", "service"),
+        ("draft", "draft"),
+    ];
+    let field = fields.into_iter().find(|(begin, _)| path.starts_with(begin)).map_or("", |(_, field)| field);
+    // Of a draft, the path within it says what is meant.
+    let is_whole = matches!(field, "" | "draft") && path != "draft";
+    FieldError { field, text: if is_whole { problem.to_string() } else { problem.detail.clone() } }
+}
+
+fn page(
+    visitor: &Visitor,
+    question: &Question,
+    status: StatusCode,
+    errors: &[FieldError],
+    answer: Option<&Answer>,
+) -> Response {
+    let body = html! {
+        div.card { (web::form("/", &visitor.csrf(), fields(question, errors))) }
+        @if let Some(answer) = answer { (result(question, answer)) }
+    };
+    let lead = Some("What the login policy decides for you, and why. Nothing is changed.");
+    visitor.page_with(status, |page| Page { lead, errors, ..page }, "Test a login", body)
+}
+
+fn fields(question: &Question, errors: &[FieldError]) -> Markup {
+    let text = |name, label, value, hint, required| {
+        web::field(Field { value, hint, required, ..Field::new(name, label, Kind::Text).error_from(errors) })
+    };
+    let untagged = |name, value: &Option<String>| {
+        let kind = Kind::Checkbox { checked: value.is_some() };
+        web::field(Field { required: false, ..Field::new(name, "It has no tags", kind) })
+    };
+    let tags_hint = Some("Empty: those that it is registered with.");
+    html! {
+        (text("service", "Service", question.service.as_str(), Some("The name of the service that you would log in to."), true))
+        (text("tags", "Service tags", &question.tags, tags_hint, false))
+        (untagged("untagged", &question.untagged))
+        (web::fieldset("Another login, to compare with", html! {
+            (text("other", "Other service", &question.other, Some("The same one under other tags, or another one."), false))
+            (text("other_tags", "Tags of the other service", &question.other_tags, tags_hint, false))
+            (untagged("other_untagged", &question.other_untagged))
+        }))
+        (web::field(Field {
+            value: &question.draft,
+            hint: Some("A policy that is not in force: TOML, as `mciasctl policy export` prints it, or JSON. Up to 64 KiB."),
+            required: false,
+            ..Field::new("draft", "Draft", Kind::TextArea { rows: 10 }).error_from(errors)
+        }))
+        (web::button("Test", Action::Primary))
+    }
+}
+
+fn result(question: &Question, answer: &Answer) -> Markup {
+    let explained = &answer.explained;
+    let link = question.link();
+    let logins = [
+        (question.service.trim(), explained.decisions.as_ref()),
+        (question.other.trim(), explained.other.as_ref()),
+    ];
+    let logins: Vec<(&str, &Decisions)> =
+        logins.into_iter().filter_map(|(service, decisions)| Some((service, decisions?))).collect();
+    let all: Vec<(String, &ExplainPolicyResponse, &str)> = logins
+        .iter()
+        .flat_map(|(service, decisions)| {
+            let in_force = decisions.in_force.as_ref();
+            let in_force = in_force.map(|it| (format!("{service}: policy in force"), it, link.as_str()));
+            let draft = decisions.draft.as_ref().map(|it| (format!("{service}: draft"), it, ""));
+            in_force.into_iter().chain(draft)
+        })
+        .collect();
+    html! {
+        @if all.len() > 1 { (comparison(&logins)) }
+        @for (title, decision, link) in &all {
+            (web::card(title, html! {
+                (parts::warnings(&decision.warnings))
+                (parts::explanation(decision, link))
+            }))
+        }
+        @if let Some(check) = &answer.check {
+            (web::card("What the draft would change for everybody", parts::changes(check, NOUN)))
+        }
+        (web::card("Your token", html! {
+            (web::facts(&[
+                ("Account", html! { (explained.account) }),
+                ("Roles", html! { @if explained.roles.is_empty() { "none" } @else { (explained.roles.join(", ")) } }),
+            ]))
+            (web::code_block("Claims", &pretty(&explained.claims)))
+        }))
+    }
+}
+
+/// The decisions beside each other.
+fn comparison(logins: &[(&str, &Decisions)]) -> Markup {
+    let decided = |answer: &Option<ExplainPolicyResponse>| match answer {
+        Some(answer) => parts::verdict(answer),
+        None => html! { "–" },
+    };
+    let row = |(service, decisions): &(&str, &Decisions)| {
+        vec![html! { (service) }, decided(&decisions.in_force), decided(&decisions.draft)]
+    };
+    let rows: Vec<_> = logins.iter().map(row).collect();
+    web::card("Compared", web::table("Decisions", &["Login to", "Policy in force", "Draft"], &rows))
+}
+
+/// JSON, a line for each claim.
+fn pretty(claims: &str) -> String {
+    let read: Option<serde_json::Value> = serde_json::from_str(claims).ok();
+    read.map_or_else(|| claims.to_owned(), |read| format!("{read:#}"))
+}
