@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::identity::{ADMIN, Identity, NAME};
+use crate::tester::{self, Tester};
 
 /// Where everything is.
 pub(crate) struct Site {
@@ -19,6 +20,7 @@ pub(crate) struct Site {
     pub(crate) grpc_port: u16,
     pub(crate) metrics: SocketAddr,
     pub(crate) identity: Identity,
+    pub(crate) tester: Tester,
     /// Where the route leads at first.
     pub(crate) first: SocketAddr,
     /// Where it can be led to.
@@ -41,8 +43,8 @@ pub(crate) struct Line {
 pub(crate) enum Promise {
     /// Succeeds, and prints all of this.
     Prints(Vec<String>),
-    /// Fails, because MC-Proxy refuses.
-    IsRefused,
+    /// Fails, because it is refused, and prints all of this.
+    IsRefused(Vec<String>),
     /// Goes on until Ctrl-C, and prints this meanwhile.
     GoesOn(Vec<String>),
 }
@@ -68,7 +70,7 @@ impl Site {
             line(
                 "A name that it has no route for: refused",
                 self.curl("nobody.localhost"),
-                Promise::IsRefused,
+                Promise::IsRefused(Vec::new()),
             ),
             line("What it knows", self.ctl("status"), prints(&["routes"])),
             line("", self.ctl("route list"), prints(&[&name, &first])),
@@ -114,6 +116,18 @@ impl Site {
                 format!("curl --silent http://{}/metrics", self.identity.metrics),
                 prints(&["mcias_logins_total"]),
             ),
+            line(
+                "MCAT, which tests MCIAS's login policy: how its API is asked",
+                self.curl(tester::NAME) + "openapi.json",
+                prints(&["/v1/explain"]),
+            ),
+            line("Whether it reaches MCIAS", self.curl_at(self.tester.metrics, "readyz"), prints(&["ready"])),
+            line("What it can do on a command line", self.program("mcat") + " --help", prints(&["explain"])),
+            line(
+                "Asking it, which needs the login above",
+                self.mcat("explain mcat"),
+                Promise::IsRefused(vec!["Log in".to_owned()]),
+            ),
         ]
     }
 
@@ -132,10 +146,13 @@ impl Site {
             text.push('\n');
         }
         text += &format!(
-            "\nMCIAS has one account, {ADMIN}, an admin without a password. Set one in a browser, by this link, which \
-             is good once:\n\n  {}\n\nThe browser does not know the demo's authority: import {}, or go on in spite of \
+            "\nMCIAS has one person's account, {ADMIN}, an admin without a password. Set one in a browser, by this link, which \
+             is good once:\n\n  {}\n\nThen log in to MCAT, https://{}:{}/, with the same password, or with a passkey that was added at MCIAS: \
+             it shows what the login policy decides, and what a draft would change.\n\nThe browser does not know the demo's authority: import {}, or go on in spite of \
              that.\n\nCtrl-C stops everything.",
             self.identity.link,
+            tester::NAME,
+            self.port,
             self.folder.join("ca.pem").display()
         );
         text
@@ -161,6 +178,16 @@ impl Site {
         let (port, ca, token) = (self.grpc_port, self.quoted("ca.pem"), self.quoted("token"));
         let program = self.program("mciasctl");
         format!("{program} --server https://{NAME}:{port} --ca {ca} --token-file {token} login {ADMIN}")
+    }
+
+    fn curl_at(&self, address: SocketAddr, path: &str) -> String {
+        format!("curl --silent http://{address}/{path}")
+    }
+
+    fn mcat(&self, words: &str) -> String {
+        let (port, ca, token) = (self.grpc_port, self.quoted("ca.pem"), self.quoted("token"));
+        let program = self.program("mcat");
+        format!("{program} {words} --server https://{}:{port} --ca {ca} --token-file {token}", tester::NAME)
     }
 
     fn program(&self, name: &str) -> String {
@@ -199,6 +226,11 @@ mod tests {
                 rest: SocketAddr::from(([127, 0, 0, 1], 1004)),
                 grpc: SocketAddr::from(([127, 0, 0, 1], 1005)),
                 metrics: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            },
+            tester: Tester {
+                rest: SocketAddr::from(([127, 0, 0, 1], 1006)),
+                grpc: SocketAddr::from(([127, 0, 0, 1], 1007)),
+                metrics: SocketAddr::from(([127, 0, 0, 1], 9093)),
             },
             name: "demo.localhost",
             page_name: "page.localhost",

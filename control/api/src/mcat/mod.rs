@@ -6,7 +6,7 @@ pub use generated::*;
 
 /// Who may call each rpc, how REST reaches it, and what the audit log calls it.
 pub mod operations {
-    use crate::operation::{Body, Kind, Method, Need, Operation, Parameter, Rest};
+    use crate::operation::{Body, Method, Need, Operation, Rest};
 
     include!(concat!(env!("OUT_DIR"), "/mcat.operations.rs"));
 }
