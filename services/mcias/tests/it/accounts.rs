@@ -362,17 +362,6 @@ fn a_link_dies_with_what_it_was_for() {
 }
 
 #[test]
-fn a_disabled_account_gets_no_token() {
-    let mcias = Mcias::start();
-    let admin = mcias.login("ada");
-    let mcr = mcias.service(&admin, "mcr", &[]);
-    mcias.edited(&admin, "mcr", &json!({ "enabled": false, "service": "mcr" }));
-    let answer = mcias.ask("POST", "/v1/accounts/mcr/tokens", &admin, &json!({ "label": "second" }));
-    assert_eq!((answer.status, answer.text_of("reason")), (409, "account-disabled".to_owned()));
-    assert_eq!(mcias.introspect(&mcr, &admin).status, 401);
-}
-
-#[test]
 fn a_session_names_its_device() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");

@@ -225,7 +225,7 @@ fn a_disabled_account_gets_no_token() {
     }
     assert_eq!(log_in(&mcias, [192, 0, 2, 1], "bob", PASSWORD).status, 401);
     let issued = mcias.ask("POST", "/v1/accounts/mcr/tokens", &admin, &json!({ "label": "second" }));
-    assert_eq!((issued.status, issued.reason()), (409, "disabled"));
+    assert_eq!((issued.status, issued.reason()), (409, "account-disabled"));
     let through = json!({ "username": "ada", "password": PASSWORD });
     assert_eq!(mcias.ask("POST", "/v1/login", &service, &through).status, 401);
     let tokens: i64 = mcias
