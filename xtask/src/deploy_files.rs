@@ -64,7 +64,9 @@ fn render_all(root: &Path) -> Result<BTreeMap<PathBuf, String>> {
         values.insert("sections".to_owned(), read(&folder.join("sections.toml"))?);
         let stores = values.get("stores").context("values.toml has no `stores`")? == "yes";
         values.extend(of_backups(&values["name"], stores));
-        for (template, path) in TEMPLATES.iter().filter(|(template, _)| stores || !template.contains("backup")) {
+        for (template, path) in
+            TEMPLATES.iter().filter(|(template, _)| stores || !template.contains("backup"))
+        {
             let text = render(&read(&templates.join(template))?, &values)
                 .with_context(|| format!("{template} for {}", folder.display()))?;
             files.insert(deploy.join(render(path, &values)?), text);

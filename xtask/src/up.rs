@@ -29,7 +29,9 @@ pub(crate) struct Args {
 /// It does not build, or cannot be started.
 pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let profile = if args.release { "release" } else { "dev" };
-    eprintln!("up: building MC-Proxy, MCIAS, MCAT and the demo site ({profile} profile; minutes the first time)");
+    eprintln!(
+        "up: building MC-Proxy, MCIAS, MCAT and the demo site ({profile} profile; minutes the first time)"
+    );
     if !ebpf::is_built(repo) {
         eprintln!(
             "up: without what runs in the kernel, which the demo does not need (`cargo xtask ebpf` builds it)"

@@ -39,7 +39,8 @@ mod tests {
     fn toml_and_json_are_the_same_draft() {
         let rule = "name = \"a\"\npriority = 7\neffect = \"deny\"\nroles = [\"guest\"]\n";
         let toml = format!("revision = 3\ndefault = \"allow\"\n[[rules]]\n{rule}");
-        let json = r#" {"default":"allow","rules":[{"name":"a","priority":7,"effect":"deny","roles":["guest"]}]}"#;
+        let json =
+            r#" {"default":"allow","rules":[{"name":"a","priority":7,"effect":"deny","roles":["guest"]}]}"#;
         let draft = parse(&toml, "draft").unwrap();
         assert_eq!(draft, parse(json, "draft").unwrap());
         assert_eq!((draft.rules[0].name.as_str(), draft.rules[0].priority), ("a", 7));

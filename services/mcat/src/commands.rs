@@ -80,8 +80,7 @@ pub(crate) async fn run(ctl: &mut Ctl<'_>, command: Command) -> Result<(), Error
             let explained = client(ctl).await?.explain(request).await?.into_inner();
             let ExplainResponse { account, roles, claims, .. } = &explained;
             let claims: serde_json::Value = serde_json::from_str(claims).unwrap_or_default();
-            let mut lines =
-                vec![("name", account.clone()), ("roles", join_or(roles, "-"))];
+            let mut lines = vec![("name", account.clone()), ("roles", join_or(roles, "-"))];
             let named = claims.as_object().into_iter().flatten();
             lines.extend(named.map(|(name, value)| (name.as_str(), value.to_string())));
             let json = serde_json::json!({ "account": account, "roles": roles, "claims": claims });

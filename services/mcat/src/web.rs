@@ -49,13 +49,7 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcat>, app: &Arc<Mcat>) {
     pages.add_to(table, &["/v1/"]);
     let shared = Shared { app: Arc::clone(app), pages: pages.clone() };
     pages.add_page(table, Method::GET, "/", Need::Person, get(asked).with_state(shared.clone()));
-    pages.add_page(
-        table,
-        Method::POST,
-        "/",
-        Need::Person,
-        post(submitted).with_state(shared),
-    );
+    pages.add_page(table, Method::POST, "/", Need::Person, post(submitted).with_state(shared));
 }
 
 /// What is asked: a login, another one to compare with, and a draft.
@@ -245,17 +239,20 @@ fn result(question: &Question, answer: &Answer) -> Markup {
     let explained = &answer.explained;
     let link = question.link();
     let logins = [
-        (question.service.trim(), explained.decisions.as_ref()),
-        (question.other.trim(), explained.other.as_ref()),
+        (named(&question.service, &question.tags, question.untagged.is_some()), explained.decisions.as_ref()),
+        (
+            named(&question.other, &question.other_tags, question.other_untagged.is_some()),
+            explained.other.as_ref(),
+        ),
     ];
-    let logins: Vec<(&str, &Decisions)> =
-        logins.into_iter().filter_map(|(service, decisions)| Some((service, decisions?))).collect();
+    let logins: Vec<(String, &Decisions)> =
+        logins.into_iter().filter_map(|(login, decisions)| Some((login, decisions?))).collect();
     let all: Vec<(String, &ExplainPolicyResponse, &str)> = logins
         .iter()
-        .flat_map(|(service, decisions)| {
+        .flat_map(|(login, decisions)| {
             let in_force = decisions.in_force.as_ref();
-            let in_force = in_force.map(|it| (format!("{service}: policy in force"), it, link.as_str()));
-            let draft = decisions.draft.as_ref().map(|it| (format!("{service}: draft"), it, ""));
+            let in_force = in_force.map(|it| (format!("{login}: policy in force"), it, link.as_str()));
+            let draft = decisions.draft.as_ref().map(|it| (format!("{login}: draft"), it, ""));
             in_force.into_iter().chain(draft)
         })
         .collect();
@@ -263,7 +260,7 @@ fn result(question: &Question, answer: &Answer) -> Markup {
         @if all.len() > 1 { (comparison(&logins)) }
         @for (title, decision, link) in &all {
             (web::card(title, html! {
-                (parts::warnings(&decision.warnings))
+                (parts::cautions(&decision.warnings))
                 (parts::explanation(decision, link))
             }))
         }
@@ -280,14 +277,24 @@ fn result(question: &Question, answer: &Answer) -> Markup {
     }
 }
 
+/// A login in words: two may be to the same service.
+fn named(service: &str, tags: &str, is_untagged: bool) -> String {
+    let service = service.trim();
+    match words(tags).join(", ") {
+        tags if !tags.is_empty() => format!("{service}, tagged {tags}"),
+        _ if is_untagged => format!("{service}, without tags"),
+        _ => service.to_owned(),
+    }
+}
+
 /// The decisions beside each other.
-fn comparison(logins: &[(&str, &Decisions)]) -> Markup {
+fn comparison(logins: &[(String, &Decisions)]) -> Markup {
     let decided = |answer: &Option<ExplainPolicyResponse>| match answer {
         Some(answer) => parts::verdict(answer),
         None => html! { "–" },
     };
-    let row = |(service, decisions): &(&str, &Decisions)| {
-        vec![html! { (service) }, decided(&decisions.in_force), decided(&decisions.draft)]
+    let row = |(login, decisions): &(String, &Decisions)| {
+        vec![html! { (login) }, decided(&decisions.in_force), decided(&decisions.draft)]
     };
     let rows: Vec<_> = logins.iter().map(row).collect();
     web::card("Compared", web::table("Decisions", &["Login to", "Policy in force", "Draft"], &rows))

@@ -71,12 +71,17 @@ await run(async () => {
   await look("explained");
   await go("/");
   await look("empty");
-  await fill("Service", "Not a name");
+  await fill("Service", "elsewhere");
+  await press("Test");
+  seen.unknown_service_is_warned_of = await has("there is no service of this name");
+  await look("service-unknown");
+  await fill("Service", "mcr");
+  await fill("Service tags", "Not-A-Tag");
   await press("Test");
   await page.getByRole("alert").first().waitFor();
-  await look("service-wrong");
+  await look("tags-wrong");
 
-  await fill("Service", "mcr");
+  await fill("Service tags", "");
   await fill("Draft", draft(rule("nobody", "roles = \"admin\"")));
   await press("Test");
   await page.getByRole("alert").first().waitFor();

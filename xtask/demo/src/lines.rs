@@ -122,9 +122,13 @@ impl Site {
                 prints(&["/v1/explain"]),
             ),
             line("Whether it reaches MCIAS", self.curl_at(self.tester.metrics, "readyz"), prints(&["ready"])),
-            line("What it can do on a command line", self.program("mcat") + " --help", prints(&["explain"])),
             line(
-                "Asking it, which needs the login above",
+                "Asking it from a terminal: first a login",
+                self.mcat(&format!("login {ADMIN}")),
+                asks_for_password(),
+            ),
+            line(
+                "Then what is decided, and why",
                 self.mcat("explain mcat"),
                 Promise::IsRefused(vec!["Log in".to_owned()]),
             ),
@@ -185,9 +189,12 @@ impl Site {
     }
 
     fn mcat(&self, words: &str) -> String {
-        let (port, ca, token) = (self.grpc_port, self.quoted("ca.pem"), self.quoted("token"));
+        let (port, ca, token) = (self.grpc_port, self.quoted("ca.pem"), self.quoted("mcat-token"));
         let program = self.program("mcat");
-        format!("{program} {words} --server https://{}:{port} --ca {ca} --token-file {token}", tester::NAME)
+        format!(
+            "MCIAS_SERVER=https://{NAME}:{port} {program} {words} --server https://{}:{port} --ca {ca} --token-file {token}",
+            tester::NAME
+        )
     }
 
     fn program(&self, name: &str) -> String {
@@ -250,7 +257,7 @@ mod tests {
         // What is printed is what is checked: no line of its own beside the list.
         let printed = text
             .lines()
-            .filter(|line| line.starts_with("curl") || line.starts_with('/') || line.starts_with("cat"));
+            .filter(|line| ["curl", "/", "cat", "MCIAS_"].iter().any(|begin| line.starts_with(begin)));
         let checked: Vec<_> = site.lines().into_iter().map(|line| line.command).collect();
         assert_eq!(printed.collect::<Vec<_>>(), checked);
     }

@@ -92,7 +92,11 @@ async fn run(cli: &Cli) -> Result<()> {
         folder,
     };
     let mut proxy = proxy::start(&cli.binaries.join("mc-proxy"), &site).await?;
-    let outcome = if cli.check { check::run(&site).await } else { wait(&site, [&mut proxy, &mut mcias, &mut mcat]).await };
+    let outcome = if cli.check {
+        check::run(&site).await
+    } else {
+        wait(&site, [&mut proxy, &mut mcias, &mut mcat]).await
+    };
     proxy.stop().await;
     mcat.stop().await;
     mcias.stop().await;

@@ -155,7 +155,8 @@ impl Client {
     /// # Errors
     /// MCIAS refuses, with its reason (`second-factor-required` among them), or does not answer.
     pub async fn login(&self, request: LoginRequest) -> Result<LoginResponse, Problem> {
-        self.call(request, async |connection, request| IdentityClient::new(connection).login(request).await).await
+        self.call(request, async |connection, request| IdentityClient::new(connection).login(request).await)
+            .await
     }
 
     /// Whether pages may offer passkeys.

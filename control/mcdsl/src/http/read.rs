@@ -34,7 +34,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         is_kind(request.headers(), "application/json")?;
-        let body = body(request).await?;
+        let body = body(request, usize::MAX).await?;
         // A list of a type's fields would be taken for it, in whatever order they happen to stand in our code.
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Problem::new(Kind::Invalid, "malformed", "the body must be a JSON object: `{...}`"));
@@ -72,7 +72,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         is_kind(request.headers(), "application/x-www-form-urlencoded")?;
-        let body = body(request).await?;
+        let body = body(request, BodyLimits::SMALL.max_bytes).await?;
         read_form(&body).map(Self)
     }
 }
@@ -131,11 +131,13 @@ pub(crate) fn is_kind(headers: &HeaderMap, expected: &str) -> Result<(), Problem
 }
 
 /// Reads a body within the limits that the request carries as extensions.
-async fn body(request: Request) -> Result<CountedBytes, Problem> {
+/// The body, of at most so many bytes and no more than the server allows.
+async fn body(request: Request, at_most: usize) -> Result<CountedBytes, Problem> {
     let (parts, body) = request.into_parts();
     let extensions = &parts.extensions;
     let caller: &Caller = extensions.get().expect("every request passes the middleware");
     let limits: &BodyLimits = extensions.get().expect("every request passes the middleware");
     let budget: &BodyBudget = extensions.get().expect("every request passes the middleware");
-    super::body::read(body, &parts.headers, caller.address.ip(), limits, budget).await
+    let limits = BodyLimits { max_bytes: limits.max_bytes.min(at_most), ..*limits };
+    super::body::read(body, &parts.headers, caller.address.ip(), &limits, budget).await
 }

@@ -140,6 +140,16 @@ pub fn warnings(warnings: &[api::Warning]) -> Markup {
     }
 }
 
+/// What in a question is probably a mistake; nothing where there is nothing.
+#[must_use]
+pub fn cautions(warnings: &[api::Warning]) -> Markup {
+    html! {
+        @for warning in warnings {
+            (web::notice(Tone::Warning, html! { p { strong { (warning.value) } ": " (warning.message) } }))
+        }
+    }
+}
+
 /// What a draft would change: decisions, and the uses of the last 30 days that it would have denied.
 #[must_use]
 pub fn changes(check: &api::CheckPolicyResponse, noun: Noun) -> Markup {

@@ -107,7 +107,8 @@ fn parse_as<S: Service, C: Subcommand>(
         command
     } else {
         let root = "The directory at which relative paths start, instead of `[server] root`";
-        let check = "Checks the configuration, the certificate and the files that they name, and changes nothing";
+        let check =
+            "Checks the configuration, the certificate and the files that they name, and changes nothing";
         command.mut_arg("root", |arg| arg.help(root)).mut_subcommand("check", |command| command.about(check))
     };
     let mut matches = command.clone().try_get_matches_from(args)?;
@@ -117,11 +118,13 @@ fn parse_as<S: Service, C: Subcommand>(
 fn help<S: Service>() -> String {
     let name = S::NAME;
     let (first, more) = if S::STORES {
-        let more =
-            format!("\n  {name} backup --keep 14\n  {name} restore ./{name}.tar.zst /srv/{name}");
+        let more = format!("\n  {name} backup --keep 14\n  {name} restore ./{name}.tar.zst /srv/{name}");
         (String::new(), more)
     } else {
-        ("It stores nothing: there is nothing to initialise and nothing to back up.\n\n".to_owned(), String::new())
+        (
+            "It stores nothing: there is nothing to initialise and nothing to back up.\n\n".to_owned(),
+            String::new(),
+        )
     };
     format!(
         "\

@@ -84,7 +84,8 @@ impl Local {
         let (router, grpc) = (wrap(routes.api.merge(routes.pages)), wrap(routes.grpc));
         site.mcias.person(&site.admin, "ute", &["user"]);
         drop(site.mcias.service(&site.admin, "mcns", &[]));
-        let mut local = Self { site, clock, router, grpc, routes: routes.routes, tokens: BTreeMap::new(), runtime };
+        let mut local =
+            Self { site, clock, router, grpc, routes: routes.routes, tokens: BTreeMap::new(), runtime };
         for caller in [Expired, Guest, User, System, StaleAdmin, Admin] {
             let token = local.token(caller);
             local.tokens.insert(caller, token);
@@ -126,7 +127,8 @@ impl Local {
         };
         match route.transport {
             Transport::Grpc => {
-                let request = bearer(request).header("content-type", "application/grpc").header("te", "trailers");
+                let request =
+                    bearer(request).header("content-type", "application/grpc").header("te", "trailers");
                 match self.status_of(self.send(&self.grpc, request, Body::from(vec![0; 5]))) {
                     16 => Outcome::Unauthenticated,
                     7 => Outcome::Forbidden,
@@ -187,7 +189,10 @@ fn each_route_admits_whom_its_operation_names() {
             let token = local.tokens.get(&caller).cloned().unwrap_or_default();
             let (outcome, expect) = (local.outcome(&route, &token), expected(route.access, caller));
             if outcome != expect {
-                wrong.push(format!("{} {} {caller:?}: {outcome:?}, not {expect:?}", route.method, route.pattern));
+                wrong.push(format!(
+                    "{} {} {caller:?}: {outcome:?}, not {expect:?}",
+                    route.method, route.pattern
+                ));
             }
             if route.pattern == "/logout" && caller != Expired && caller != Nobody {
                 let token = local.token(caller);

@@ -14,7 +14,8 @@ impl Ctl {
     fn start() -> Self {
         let site = Site::start();
         // One file for both servers.
-        let both = [site.mcat.ca_file(), site.mcias.ca_file()].map(|file| std::fs::read_to_string(file).unwrap());
+        let both =
+            [site.mcat.ca_file(), site.mcias.ca_file()].map(|file| std::fs::read_to_string(file).unwrap());
         std::fs::write(site.mcat.folder().join("both.pem"), both.concat()).unwrap();
         Self(site)
     }
@@ -24,7 +25,10 @@ impl Ctl {
         let Site { mcias, mcat, .. } = &self.0;
         let mut command = Command::new(env!("CARGO_BIN_EXE_mcat"));
         command.args(arguments).args(["--server", &format!("https://{}", mcat.grpc), "--ca"]);
-        command.arg(mcat.folder().join("both.pem")).arg("--token-file").arg(mcat.folder().join("person.token"));
+        command
+            .arg(mcat.folder().join("both.pem"))
+            .arg("--token-file")
+            .arg(mcat.folder().join("person.token"));
         command.env("XDG_CONFIG_HOME", mcat.folder()).env("MCIAS_SERVER", format!("https://{}", mcias.grpc));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -62,7 +66,9 @@ fn a_login_is_explained_on_a_command_line() {
     let json: Value = serde_json::from_str(&ctl.run(0, "", &["whoami", "--output", "json"])).unwrap();
     assert_eq!((&json["account"], &json["claims"]["preferred_username"]), (&json!("bob"), &json!("bob")));
     assert!(ctl.run(2, "", &["explain", "mcr", "--tag", "A"]).contains("--tag"));
-    assert!(ctl.run(2, "", &["explain", "A"]).contains("service: "));
+    assert!(ctl.run(2, "", &["explain", ""]).contains("service: "));
+    let unknown = ctl.run(0, "", &["explain", "else\u{1b}[2Jwhere"]);
+    assert!(unknown.contains("Warning: service") && !unknown.contains('\u{1b}'), "{unknown}");
     ctl.run(0, "", &["logout"]);
     ctl.run(5, "", &["whoami"]);
 }
@@ -75,7 +81,8 @@ fn a_draft_is_toml_or_json() {
     let wrong = ctl.file("wrong.toml", "default = \"deny\"\n[[rule]]\n");
     ctl.login("bob");
     let told: Value =
-        serde_json::from_str(&ctl.run(0, "", &["explain", "mcat", "--draft", &json, "--output", "json"])).unwrap();
+        serde_json::from_str(&ctl.run(0, "", &["explain", "mcat", "--draft", &json, "--output", "json"]))
+            .unwrap();
     assert_eq!(told["decisions"]["draft"]["effect"], "deny");
     assert!(ctl.run(2, "", &["explain", "mcat", "--draft", &wrong]).contains("wrong.toml:2"));
     assert!(ctl.run(2, "", &["draft", "/nonexistent"]).contains("Cannot read"));

@@ -24,7 +24,10 @@ fn a_guest_sees_the_rule_that_denies_and_what_would_change_it() {
     });
     let told = site.explain(&bob, &body).body;
     let effect = |which: &str, policy: &str| told[which][policy]["effect"].as_str().unwrap().to_owned();
-    assert_eq!((effect("decisions", "in_force"), effect("decisions", "draft")), ("allow".into(), "deny".into()));
+    assert_eq!(
+        (effect("decisions", "in_force"), effect("decisions", "draft")),
+        ("allow".into(), "deny".into())
+    );
     assert_eq!((effect("other", "in_force"), effect("other", "draft")), ("deny".into(), "deny".into()));
     assert_eq!(told["other"]["in_force"]["deciding_rule"]["name"], RULE);
     assert_eq!(told["decisions"]["draft"]["decided_by"], "default");
@@ -32,7 +35,9 @@ fn a_guest_sees_the_rule_that_denies_and_what_would_change_it() {
     assert_eq!(site.mcias.introspect(&site.service, &bob).body["active"], true);
     let log = site.mcat.log();
     assert!(log.contains("/v1/explain"), "the requests are logged: {log}");
-    assert!(!log.contains(&bob) && !log.contains(&site.service) && !log.contains(bob.split('.').nth(1).unwrap()));
+    assert!(
+        !log.contains(&bob) && !log.contains(&site.service) && !log.contains(bob.split('.').nth(1).unwrap())
+    );
 }
 
 #[test]
@@ -76,7 +81,13 @@ fn without_mcias_nobody_is_admitted_until_it_is_back() {
     assert_eq!((answer.status, answer.text_of("reason").as_str()), (503, "identity-unavailable"));
     let stranger = site.explain("a.b.c", &json!({ "service": "mcr" }));
     assert_eq!((stranger.status, stranger.text_of("reason").as_str()), (503, "identity-unavailable"));
-    let page = site.mcat.raw_with("GET", "/", &format!("cookie: __Host-session={bob}x\r\naccept: text/html\r\n"), "", b"");
+    let page = site.mcat.raw_with(
+        "GET",
+        "/",
+        &format!("cookie: __Host-session={bob}x\r\naccept: text/html\r\n"),
+        "",
+        b"",
+    );
     assert!(page.status == 503 && page.text.contains("Temporarily unavailable"), "{}", page.text);
     assert!(site.mcat.ops_page("/readyz").contains("503"));
     assert!(site.mcat.ops_page("/healthz").contains("200 OK"));
@@ -98,29 +109,50 @@ fn a_session_that_ended_and_a_mcat_that_may_not_ask_are_said() {
     site.mcias.done("DELETE", "/v1/accounts/bob/sessions", &site.admin, &Value::Null);
     // MCAT still remembers who it is; MCIAS knows better.
     let answer = explain();
-    assert_eq!((answer.status, answer.text_of("reason").as_str()), (401, "unauthenticated"), "{}", answer.text);
+    assert_eq!(
+        (answer.status, answer.text_of("reason").as_str()),
+        (401, "unauthenticated"),
+        "{}",
+        answer.text
+    );
 }
 
 #[test]
 fn wrong_input_is_refused_with_its_field() {
     let site = Site::start();
     let bob = site.login("bob");
-    let many: Vec<_> = (0..2000).map(|at| json!({ "name": format!("r{at}"), "priority": 1, "effect": "deny" })).collect();
+    let many: Vec<_> =
+        (0..10_001).map(|at| json!({ "name": format!("r{at}"), "priority": 1, "effect": "deny" })).collect();
     for (body, field) in [
         (json!({ "service": "" }), "service"),
-        (json!({ "service": "A b" }), "service"),
-        (json!({ "service": "\u{202e}\u{1b}[2J" }), "service"),
         (json!({ "service": "mcr", "service_tags": ["ok", "A"] }), "service_tags[1]"),
-        (json!({ "service": "mcr", "other": { "service": "A" } }), "other.service"),
-        (json!({ "service": "mcr", "other": { "service": "mcr", "service_tags": ["A"] } }), "other.service_tags[0]"),
+        (json!({ "service": "mcr", "other": { "service": "" } }), "other.service"),
+        (
+            json!({ "service": "mcr", "other": { "service": "mcr", "service_tags": ["A"] } }),
+            "other.service_tags[0]",
+        ),
         (json!({ "service": "mcr", "draft": { "default": "x", "rules": [] } }), "draft.default"),
-        (json!({ "service": "mcr", "draft": { "default": "deny", "rules": [{ "name": "", "priority": 1, "effect": "deny" }] } }), "draft.rules[0].name"),
+        (
+            json!({ "service": "mcr", "draft": { "default": "deny", "rules": [{ "name": "", "priority": 1, "effect": "deny" }] } }),
+            "draft.rules[0].name",
+        ),
         (json!({ "service": "mcr", "draft": { "default": "deny", "rules": many } }), "draft.rules"),
     ] {
         let answer = site.explain(&bob, &body);
         assert_eq!((answer.status, answer.text_of("field").as_str()), (400, field), "{}", answer.text);
     }
-    for body in ["", "[]", "{", "{\"service\":1}", "{\"service\":\"mcr\",\"x\":1}", "{\"service\":\"mcr\",\"service\":\"mcr\"}"] {
+    // A service that is not registered may come yet: its name is not refused, and no terminal or page is reached by it as it is.
+    let told = site.explain(&bob, &json!({ "service": "\u{202e}\u{1b}[2J" })).body;
+    assert_eq!(told["decisions"]["in_force"]["warnings"][0]["field"], "service", "{told}");
+    assert!(!site.mcat.log().contains('\u{1b}') && !site.mcat.log().contains('\u{202e}'));
+    for body in [
+        "",
+        "[]",
+        "{",
+        "{\"service\":1}",
+        "{\"service\":\"mcr\",\"x\":1}",
+        "{\"service\":\"mcr\",\"service\":\"mcr\"}",
+    ] {
         let answer = site.mcat.raw("POST", "/v1/explain", &bob, "application/json", body.as_bytes());
         assert_eq!(answer.status, 400, "{body}: {}", answer.text);
     }
@@ -137,7 +169,10 @@ fn a_draft_that_is_too_large_is_refused() {
     // A form is smaller: one that fits is read.
     let page = |bytes: usize| {
         let body = format!("service=mcr&draft={}", "x".repeat(bytes));
-        let head = format!("cookie: __Host-session={bob}\r\naccept: text/html\r\norigin: {}\r\n", crate::site::url("mcat"));
+        let head = format!(
+            "cookie: __Host-session={bob}\r\naccept: text/html\r\norigin: {}\r\n",
+            crate::site::url("mcat")
+        );
         site.mcat.raw_with("POST", "/", &head, "application/x-www-form-urlencoded", body.as_bytes()).status
     };
     assert_eq!((page(70_000), page(1000)), (413, 403));

@@ -62,7 +62,10 @@ fn check_says_what_is_missing() {
     assert!(check().1.contains("does not hold a token"), "{}", check().1);
     std::fs::remove_file(&token).unwrap();
     let (code, text) = check();
-    assert!(code == 1 && text.contains("mcias.token_file") && text.contains("mciasctl token issue"), "{text}");
+    assert!(
+        code == 1 && text.contains("mcias.token_file") && text.contains("mciasctl token issue"),
+        "{text}"
+    );
     std::fs::write(site.mcias.ca_file(), "none").unwrap();
     assert!(check().1.contains("mcias.ca"), "{}", check().1);
 }

@@ -35,7 +35,8 @@ impl Site {
             ("MCIAS_SITE_PASSKEY_DOMAIN", DOMAIN.to_owned()),
             ("MCIAS_SITE_PASSKEY_ORIGINS", format!("[\"{}\"]", url("mcat"))),
         ];
-        let environment: Vec<(&str, &str)> = environment.iter().map(|(key, it)| (*key, it.as_str())).collect();
+        let environment: Vec<(&str, &str)> =
+            environment.iter().map(|(key, it)| (*key, it.as_str())).collect();
         let mcias = Mcias::start_with("", &environment);
         let admin = mcias.login("ada");
         let service = mcias.service(&admin, "mcat", &["login-tester"]);

@@ -101,8 +101,7 @@ fn check_reads_a_table_from_a_variable_and_says_what_is_expected() {
     let with = |value| check(&mcias, &[("MCIAS_SERVER_PROXY_PROTOCOL", value)]);
     assert_eq!(with("{ from = [\"10.0.0.0/8\"] }"), (Some(0), String::new()));
     let (code, errors) = with("on");
-    let expect =
-        "MCIAS_SERVER_PROXY_PROTOCOL: `on` is invalid: expected \"off\", { from = [\"10.0.0.0/8\"] } or { optional_from = [\"127.0.0.0/8\"] }";
+    let expect = "MCIAS_SERVER_PROXY_PROTOCOL: `on` is invalid: expected \"off\", { from = [\"10.0.0.0/8\"] } or { optional_from = [\"127.0.0.0/8\"] }";
     assert!(code == Some(2) && errors.contains(expect), "{errors}");
 }
 
