@@ -4,7 +4,7 @@
 #![expect(clippy::print_stdout, reason = "it prints its address")]
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::extract::{Form, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,11 +14,21 @@ use axum::{Router, middleware};
 use maud::{Markup, html};
 use mcdsl::Secret;
 use mcdsl::web::{
-    self, Action, Choice, Csrf, Field, FieldError, Flash, Kind, NavItem, Page, Site, Tone, User, Width,
+    self, Action, Attention, Choice, Column, Confirm, Csrf, Danger, Field, FieldError, Flash, Icon, Kind,
+    Layout, NavGroup, NavItem, Once, Page, Site, Tone, User,
 };
 
-const SITE: Site = Site { service: "Gallery", home: "/", account: Some("/form"), logout: "/logout" };
+static SITE: LazyLock<Site> = LazyLock::new(|| Site {
+    service: "Gallery",
+    name: "example.net".to_owned(),
+    home: "/",
+    account: Some("/form"),
+    logout: "/logout",
+});
 const USER: User<'static> = User { name: "ada", about: "Administrator" };
+
+/// The time of the texts, in seconds since 1970.
+const NOW: i64 = 1_796_063_380;
 
 struct App {
     csrf: Csrf,
@@ -36,6 +46,7 @@ async fn main() -> std::io::Result<()> {
         .route("/", get(parts))
         .route("/form", get(new_account).post(create_account))
         .route("/confirm", get(confirm))
+        .route("/secret", get(secret))
         .route("/empty", get(empty))
         .route("/login", get(login))
         .route("/logout", post(logout))
@@ -51,15 +62,19 @@ fn binding(headers: &HeaderMap) -> Secret {
     web::anonymous_of(headers).unwrap_or_else(|| Secret::from("nobody"))
 }
 
-fn nav(current: &str) -> Vec<NavItem<'static>> {
-    let all = [
-        ("Parts", "/"),
-        ("Form", "/form"),
-        ("Confirm", "/confirm"),
-        ("Empty", "/empty"),
-        ("Login", "/login"),
+fn nav(current: &str) -> Vec<NavGroup<'static>> {
+    let item = |(label, icon, href)| NavItem { label, icon, href, current: href == current };
+    let parts =
+        [("Parts", Icon::HOME, "/"), ("Form", Icon::ACCOUNTS, "/form"), ("Confirm", Icon::RULES, "/confirm")];
+    let pages = [
+        ("Secret", Icon::KEY, "/secret"),
+        ("Empty", Icon::LIST, "/empty"),
+        ("Login", Icon::SHIELD, "/login"),
     ];
-    all.map(|(label, href)| NavItem { label, href, current: href == current }).to_vec()
+    vec![
+        NavGroup { label: "", items: parts.map(item).to_vec() },
+        NavGroup { label: "Pages", items: pages.map(item).to_vec() },
+    ]
 }
 
 async fn parts(State(app): Shared, headers: HeaderMap) -> Response {
@@ -78,62 +93,110 @@ async fn parts(State(app): Shared, headers: HeaderMap) -> Response {
 }
 
 fn all_parts() -> Markup {
-    let wait = Choice { value: "", label: "All states" };
-    let active = Choice { value: "active", label: "Active" };
+    let states = [Choice { value: "", label: "All states" }, Choice { value: "active", label: "Active" }];
+    let diff =
+        ["- image = \"gitea:1.24.1\"", "+ image = \"gitea:1.24.2\"", "  port = 3000"].map(str::to_owned);
+    let needs = [Attention {
+        tone: Tone::Warning,
+        kind: "Token",
+        text: html! { "Token " b { "prod" } " of " b { "mcr" } " expires in 6 days" },
+        href: "/form".to_owned(),
+    }];
+    let danger = Danger {
+        name: "Delete account",
+        consequence: "Ends 2 sessions at once.".to_owned(),
+        href: Some("/confirm".to_owned()),
+    };
+    let facts = [
+        ("State", web::state(Tone::Good, "Active")),
+        ("Tags", html! { (web::tag("prod")) " " (web::tag("oncall")) }),
+        ("Created", web::when(NOW)),
+        ("ID", html! { code { "0195f0c2-7d6e-7c41-9a55-3b1f6f1f8a10" } }),
+    ];
     html! {
-        (web::search_form("/", html! {
-            (web::field(Field { required: false, ..Field::new("q", "Name begins with", Kind::Text) }))
-            (web::field(Field { required: true, ..Field::new("state", "State", Kind::Select(&[wait, active])) }))
-            (web::button("Search", Action::Secondary))
+        (web::attention(&needs))
+        (web::filters("/", html! {
+            (web::field(Field::new("q", "Name", Kind::Filter("Part of a name"))))
+            (web::field(Field { required: false, ..Field::new("state", "State", Kind::Select(&states)) }))
+            (web::button("Filter", Action::Secondary))
         }))
-        (web::table("Accounts", &["Name", "State", "Roles", "Last login", "Tokens", ""], &accounts()))
-        (web::pagination(Some("/"), Some("/?after=grace")))
-        (web::card("ada", web::facts(&[
-            ("State", web::badge("Active", Tone::Good)),
-            ("Second factor", html! { "Authenticator app, 2 passkeys" }),
-            ("Created", html! { time datetime="2026-03-01T09:14:00Z" { "1 March 2026, 09:14 UTC" } }),
-            ("Account id", html! { code { "0195f0c2-7d6e-7c41-9a55-3b1f6f1f8a10" } }),
-        ])))
-        (web::card("States", html! {
-            p.actions {
-                (web::badge("Unknown", Tone::Neutral)) (web::badge("Pending", Tone::Info))
-                (web::badge("Active", Tone::Good)) (web::badge("Expires in 3 days", Tone::Warning))
-                (web::badge("Locked", Tone::Bad))
-            }
-            (web::notice(Tone::Info, html! { p { strong { "Note. " } "Tokens of services are valid for 365 days." } }))
-            (web::notice(Tone::Warning, html! {
-                p { strong { "Expires soon. " } "The token of " code { "mcp-agent" } " expires in 3 days. " a href="/form" { "Create a new one" } }
-            }))
-            (web::notice(Tone::Bad, html! { p { strong { "Denied. " } "The rule " code { "no-guests" } " denies this login." } }))
-        }))
-        (web::card("To copy", html! {
-            (web::copyable("token", "Token", "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl"))
-            (web::copyable("codes", "Recovery codes", "q7xk-29fm\nh3dv-8wpz\nm2ra-5tcj\nz9ln-4ybe"))
-            (web::code_block("Command", "mciasctl --server https://mcias.svc.mcp.metacircular.net:8443 account create ada --roles admin,user"))
-            (web::qr(SQUARES, "QR code for the authenticator app"))
-        }))
+        (web::chips(&[("State: Active".to_owned(), "/".to_owned())], "/"))
+        (web::split(
+            html! {
+                (web::plain_panel(html! {
+                    (accounts())
+                    (web::pager("1–5 of 9", &[("First", None), ("Next", Some("/?after=grace"))]))
+                }))
+                (web::panel("States", "and notes", html! { a href="/" { "All" } }, web::padded(html! {
+                    p.actions {
+                        (web::state(Tone::Neutral, "Stopped")) (web::state(Tone::Info, "Pending")) (web::state(Tone::Good, "Active"))
+                        (web::pill(Tone::Warning, "Expires in 3 days")) (web::pill(Tone::Bad, "Denied"))
+                    }
+                    (web::note(Tone::Info, html! { p { strong { "Note. " } "Tokens of services are valid for 365 days." } }))
+                    (web::note(Tone::Bad, html! { p { strong { "Denied. " } "The rule " code { "no-guests" } " denies this login." } }))
+                })))
+                (web::panel("Changes", "", html! {}, web::diff_block("Changes", &diff)))
+            },
+            html! {
+                (web::panel("Details", "", html! { a href="/form" { "Edit" } }, web::facts(&facts)))
+                (web::panel("Sign-in methods", "", html! {}, html! {
+                    (web::item(Icon::KEY, "Password", html! { "Changed 41 days ago" }, html! {}))
+                    (web::item(Icon::PHONE, "Authenticator app", html! { "On" }, html! {}))
+                }))
+                (web::plain_panel(web::padded(web::qr(SQUARES, "QR code for the authenticator app"))))
+            },
+        ))
+        (web::code_block("Command", "mciasctl --server https://mcias.svc.mcp.example.net:8443 account create ada --roles admin,user"))
+        (web::danger_zone(&[danger]))
     }
 }
 
-fn accounts() -> Vec<Vec<Markup>> {
-    let row = |name: &str, state: Markup, roles: &str, last: &str, tokens: u32| {
-        let open = html! { a href="/form" { "Open" span.hidden { " " (name) } } };
+fn accounts() -> Markup {
+    let row = |name: &str, state: Markup, roles: &str, last: Option<i64>, tokens: u32| {
         vec![
             html! { a href="/form" { (name) } },
-            state,
             html! { (roles) },
-            html! { (last) },
             html! { (tokens) },
-            open,
+            state,
+            web::ago_or(NOW, last, "never"),
+            html! { a.bare href="/form" { "Edit" span.hidden { " " (name) } } },
         ]
     };
-    vec![
-        row("ada", web::badge("Active", Tone::Good), "admin, user", "2 minutes ago", 3),
-        row("grace", web::badge("Active", Tone::Good), "user", "yesterday, 18:02", 1),
-        row("mcp-agent", web::badge("Token expires", Tone::Warning), "system account", "4 seconds ago", 2),
-        row("mallory", web::badge("Locked", Tone::Bad), "guest", "12 February 2026", 0),
-        row("new-hire", web::badge("Invited", Tone::Info), "user", "never", 0),
-    ]
+    let rows = [
+        row("ada", web::state(Tone::Good, "Active"), "Administrator", Some(NOW - 120), 3),
+        row("grace", web::state(Tone::Good, "Active"), "User", Some(NOW - 90_000), 1),
+        row("mcp-agent", web::pill(Tone::Warning, "Token expires"), "Service", Some(NOW), 2),
+        row("mallory", web::state(Tone::Neutral, "Disabled"), "Guest", Some(NOW - 9_000_000), 0),
+    ];
+    let columns = [
+        Column::plain("Name"),
+        Column::plain("Type"),
+        Column::number("Tokens").third(),
+        Column::state("State"),
+        Column::text("Last login").fourth(),
+        Column::action(),
+    ];
+    web::table("Accounts", &columns, &rows)
+}
+
+async fn secret(State(app): Shared, headers: HeaderMap) -> Response {
+    let csrf = app.csrf.token(&binding(&headers));
+    let once = Once {
+        label: "Token",
+        text: "eyJhbGciOiJFZERTQSIsInR5cCI6IkpXVCJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl",
+        what: "Store it in a file that only the service can read.",
+        file: Some("mcr.token"),
+        done: "/",
+    };
+    Page {
+        user: Some(USER),
+        nav: &nav("/secret"),
+        csrf: &csrf,
+        crumbs: &[("Accounts", "/"), ("mcr", "/")],
+        layout: Layout::Text,
+        ..Page::new(&SITE, "Token for mcr", web::once(once))
+    }
+    .respond(StatusCode::OK)
 }
 
 async fn new_account(State(app): Shared, headers: HeaderMap) -> Response {
@@ -156,7 +219,7 @@ async fn create_account(
     let binding = binding(&headers);
     let token = given.get(web::CSRF_FIELD).map(String::as_str);
     if let Err(refused) = web::check_form(&headers, &app.csrf, Some(&binding), token, &app.origin) {
-        return Page::new(&SITE, "Form refused", web::notice(Tone::Bad, html! { p { (refused) } }))
+        return Page::new(&SITE, "Form refused", web::note(Tone::Bad, html! { p { (refused) } }))
             .respond(StatusCode::FORBIDDEN);
     }
     let name = given.get("name").map_or("", String::as_str);
@@ -213,26 +276,31 @@ fn account_page(csrf: &str, name: &str, errors: &[FieldError]) -> Response {
         nav: &nav("/form"),
         csrf,
         errors,
-        width: Width::Text,
+        layout: Layout::Text,
         lead: Some("A person who can log in, or a service that calls others."),
-        ..Page::new(&SITE, "New account", html! { div.card { (web::form("/form", csrf, fields)) } })
+        ..Page::new(&SITE, "New account", web::plain_panel(web::padded(web::form("/form", csrf, fields))))
     }
     .respond(status)
 }
 
 async fn confirm(State(app): Shared, headers: HeaderMap) -> Response {
     let csrf = app.csrf.token(&binding(&headers));
-    let what = html! {
-        p { "Deletes the account " strong { "mallory" } ":" }
-        ul { li { "2 tokens stop working within 30 seconds." } li { "Its name becomes available." } }
+    let asked = Confirm {
+        question: "Delete account mallory?",
+        lost: &["Deletes the account".to_owned(), "Locks out who uses its 2 tokens".to_owned()],
+        rest: html! { "It cannot be undone." },
+        fields: web::field(Field::new("typed", "Type mallory to confirm", Kind::Text)),
+        action: "/form",
+        button: "Delete account",
+        back: "/",
     };
-    let body = web::confirm("/form", &csrf, what, "Delete mallory", "/");
+    let body = web::confirm(&csrf, &asked);
     Page {
         user: Some(USER),
         nav: &nav("/confirm"),
         csrf: &csrf,
-        width: Width::Text,
-        ..Page::new(&SITE, "Delete the account mallory?", body)
+        layout: Layout::Text,
+        ..Page::new(&SITE, "Delete account", body)
     }
     .respond(StatusCode::OK)
 }
@@ -240,8 +308,9 @@ async fn confirm(State(app): Shared, headers: HeaderMap) -> Response {
 async fn empty(State(app): Shared, headers: HeaderMap) -> Response {
     let csrf = app.csrf.token(&binding(&headers));
     let make = web::link_button("/form", "Add a passkey", Action::Primary);
-    let body =
+    let empty =
         web::empty_state("No passkeys yet", "With a passkey you log in without a password.", Some(make));
+    let body = web::plain_panel(empty);
     let flash = Flash::new(Tone::Good, "Password changed. 2 other sessions ended.");
     let nav = nav("/empty");
     Page {
@@ -272,9 +341,9 @@ async fn login(State(app): Shared) -> Response {
         (web::button("Log in", Action::Primary))
     };
     let page = Page {
-        width: Width::Narrow,
+        layout: Layout::Gate,
         lead: Some("You will continue to the gallery."),
-        ..Page::new(&SITE, "Log in", html! { div.card { (web::form("/form", &csrf, fields)) } })
+        ..Page::new(&SITE, "Log in", web::plain_panel(web::padded(web::form("/form", &csrf, fields))))
     };
     let mut response = page.respond(StatusCode::OK);
     response.headers_mut().append(header::SET_COOKIE, cookie);

@@ -27,11 +27,22 @@ pub struct Config {
 pub struct Site {
     /// The URL for browsers: forms are accepted from it alone, and passkeys are asked for by it.
     pub public_url: String,
+    /// The name of the site, on pages. Empty: the host of `public_url`.
+    pub name: String,
 }
 
 impl Default for Site {
     fn default() -> Self {
-        Self { public_url: "https://localhost:8443".to_owned() }
+        Self { public_url: "https://localhost:8443".to_owned(), name: String::new() }
+    }
+}
+
+impl Site {
+    /// The site's name, as people read it.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        let host = self.public_url.trim_start_matches("https://").split(':').next().unwrap_or_default();
+        if self.name.is_empty() { host } else { &self.name }
     }
 }
 

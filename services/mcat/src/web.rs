@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRef, State};
-use axum::http::{Method, StatusCode};
+use axum::http::Method;
 use axum::response::Response;
 use axum::routing::{get, post};
 use maud::{Markup, html};
@@ -12,12 +12,11 @@ use mc_api::mcat::{CheckDraftRequest, Context, Decisions, ExplainRequest, Explai
 use mc_api::operation::Need;
 use mc_api::policy::{CheckPolicyResponse, ExplainPolicyResponse, PolicyDraft};
 use mcdsl::http::Query;
-use mcdsl::identity::Role;
 use mcdsl::operation::RouteTable;
 use mcdsl::policy::{Noun, page as parts, parse_draft};
 use mcdsl::problem::{Kind as ProblemKind, Problem};
-use mcdsl::web::session::{NavEntry, Pages, Submission, Visitor, expired_form};
-use mcdsl::web::{self, Action, Field, FieldError, Kind, Page};
+use mcdsl::web::session::{NavEntry, Pages, Shown, Submission, Visitor};
+use mcdsl::web::{self, Action, Column, Field, FieldError, Icon, Kind, Layout, Page};
 use serde::Deserialize;
 
 use crate::app::{Calls, Mcat};
@@ -35,17 +34,23 @@ impl FromRef<Shared> for Pages {
     }
 }
 
-const SITE: web::Site = web::Site { service: "MCAT", home: "/", account: None, logout: "/logout" };
-
-const NAVIGATION: [NavEntry; 1] =
-    [NavEntry { label: "Test a login", href: "/", prefixes: &[], for_admins: false }];
+const NAVIGATION: [NavEntry; 1] = [NavEntry {
+    group: "",
+    label: "Test a login",
+    icon: Icon::RULES,
+    href: "/",
+    prefixes: &[],
+    for_admins: false,
+}];
 
 const NOUN: Noun = Noun { one: "service", many: "services" };
 
 /// Adds the pages to the table of routes.
 pub(crate) fn add_pages(table: &mut RouteTable<Mcat>, app: &Arc<Mcat>) {
-    let origin = app.config().site.public_url.clone();
-    let pages = Pages::new(SITE, origin, &NAVIGATION, app.client().clone(), app.clock().clone());
+    let config = &app.config().site;
+    let (origin, name) = (config.public_url.clone(), config.display_name().to_owned());
+    let site = web::Site { service: "MCAT", name, home: "/", account: None, logout: "/logout" };
+    let pages = Pages::new(site, origin, &NAVIGATION, app.client().clone(), app.clock().clone());
     pages.add_to(table, &["/v1/"]);
     let shared = Shared { app: Arc::clone(app), pages: pages.clone() };
     pages.add_page(table, Method::GET, "/", Need::Person, get(asked).with_state(shared.clone()));
@@ -132,15 +137,14 @@ async fn submitted(
     State(shared): State<Shared>,
     submission: Submission<Visitor, Question>,
 ) -> Result<Response, Problem> {
-    match submission {
-        Submission::Valid(visitor, question) => {
-            let answer = answer(&shared, &visitor, &question).await;
-            show(&visitor, &question, Some(answer))
-        }
-        Submission::Expired(visitor, question) => {
-            Ok(page(&visitor, &question, StatusCode::FORBIDDEN, &expired_form(), None))
-        }
-    }
+    let show = async |visitor: &Visitor, question: &Question, shown: Shown| {
+        Ok(page(visitor, question, &shown, None))
+    };
+    let act = async |visitor: &Visitor, question: &Question| {
+        let answer = answer(&shared, visitor, question).await;
+        self::show(visitor, question, Some(answer))
+    };
+    submission.handle(&[], show, act).await
 }
 
 async fn answer(shared: &Shared, visitor: &Visitor, question: &Question) -> Result<Answer, Problem> {
@@ -148,16 +152,12 @@ async fn answer(shared: &Shared, visitor: &Visitor, question: &Question) -> Resu
     let draft = question.draft()?;
     let explained = calls.explain(question.request(draft.clone())).await?;
     let check = match draft {
-        Some(draft) if is_admin(visitor) => {
+        Some(draft) if visitor.is_admin() => {
             calls.check_draft(CheckDraftRequest { draft: Some(draft) }).await?.check
         }
         _ => None,
     };
     Ok(Answer { explained, check })
-}
-
-fn is_admin(visitor: &Visitor) -> bool {
-    visitor.context().identity().is_some_and(|identity| identity.account.roles().has(Role::Admin))
 }
 
 /// The page, with the answer below the form; what can be corrected is said at the form.
@@ -167,10 +167,11 @@ fn show(
     answer: Option<Result<Answer, Problem>>,
 ) -> Result<Response, Problem> {
     match answer {
-        None => Ok(page(visitor, question, StatusCode::OK, &[], None)),
-        Some(Ok(answer)) => Ok(page(visitor, question, StatusCode::OK, &[], Some(&answer))),
+        None => Ok(page(visitor, question, &Shown::first(), None)),
+        Some(Ok(answer)) => Ok(page(visitor, question, &Shown::first(), Some(&answer))),
         Some(Err(problem)) if problem.kind == ProblemKind::Invalid => {
-            Ok(page(visitor, question, problem.status(), &[error_of(&problem)], None))
+            let shown = Shown { status: problem.status(), errors: vec![error_of(&problem)] };
+            Ok(page(visitor, question, &shown, None))
         }
         Some(Err(problem)) => Err(problem),
     }
@@ -192,19 +193,17 @@ fn error_of(problem: &Problem) -> FieldError {
     FieldError { field, text: if is_whole { problem.to_string() } else { problem.detail.clone() } }
 }
 
-fn page(
-    visitor: &Visitor,
-    question: &Question,
-    status: StatusCode,
-    errors: &[FieldError],
-    answer: Option<&Answer>,
-) -> Response {
-    let body = html! {
-        div.card { (web::form("/", &visitor.csrf(), fields(question, errors))) }
-        @if let Some(answer) = answer { (result(question, answer)) }
+/// The form, and the answer beside it where there is room.
+fn page(visitor: &Visitor, question: &Question, shown: &Shown, answer: Option<&Answer>) -> Response {
+    let errors = &shown.errors;
+    let form = web::form("/", &visitor.csrf(), fields(question, errors));
+    let form = web::panel("A login", "", html! {}, web::padded(form));
+    let (layout, body) = match answer {
+        Some(answer) => (Layout::Wide, web::split_wide(form, result(question, answer))),
+        None => (Layout::Text, form),
     };
     let lead = Some("What the login policy decides for you, and why. Nothing is changed.");
-    visitor.page_with(status, |page| Page { lead, errors, ..page }, "Test a login", body)
+    visitor.page_with(shown.status, |page| Page { lead, errors, layout, ..page }, "Test a login", body)
 }
 
 fn fields(question: &Question, errors: &[FieldError]) -> Markup {
@@ -259,20 +258,20 @@ fn result(question: &Question, answer: &Answer) -> Markup {
     html! {
         @if all.len() > 1 { (comparison(&logins)) }
         @for (title, decision, link) in &all {
-            (web::card(title, html! {
-                (parts::cautions(&decision.warnings))
+            (web::panel(title, "", html! {}, html! {
+                @if !decision.warnings.is_empty() { (web::padded(parts::cautions(&decision.warnings))) }
                 (parts::explanation(decision, link))
             }))
         }
         @if let Some(check) = &answer.check {
-            (web::card("What the draft would change for everybody", parts::changes(check, NOUN)))
+            (web::panel("What the draft would change for everybody", "", html! {}, parts::changes(check, NOUN)))
         }
-        (web::card("Your token", html! {
+        (web::panel("Your token", "", html! {}, html! {
             (web::facts(&[
                 ("Account", html! { (explained.account) }),
-                ("Roles", html! { @if explained.roles.is_empty() { "none" } @else { (explained.roles.join(", ")) } }),
+                ("Roles", html! { @if explained.roles.is_empty() { "none" } @else { (web::tags(&explained.roles)) } }),
             ]))
-            (web::code_block("Claims", &pretty(&explained.claims)))
+            (web::padded(web::code_block("Claims", &pretty(&explained.claims))))
         }))
     }
 }
@@ -297,7 +296,8 @@ fn comparison(logins: &[(String, &Decisions)]) -> Markup {
         vec![html! { (login) }, decided(&decisions.in_force), decided(&decisions.draft)]
     };
     let rows: Vec<_> = logins.iter().map(row).collect();
-    web::card("Compared", web::table("Decisions", &["Login to", "Policy in force", "Draft"], &rows))
+    let columns = [Column::plain("Login to"), Column::text("Policy in force"), Column::text("Draft")];
+    web::panel("Compared", "", html! {}, web::table("Decisions", &columns, &rows))
 }
 
 /// JSON, a line for each claim.

@@ -39,7 +39,7 @@ pub struct Site {
     /// Earlier values of `public_url`, whose tokens are accepted until they expire. Passkeys that were made at another host name stay useless:
     /// browsers bind them to it.
     pub former_public_urls: Vec<String>,
-    /// The name that authenticators show beside a code.
+    /// The name of the site, on pages and beside codes in authenticator apps. Empty: the host of `public_url`.
     pub name: String,
     /// The domain that passkeys are bound to; empty: the host of `public_url`. With a domain above it, pages of other services may ask for
     /// passkeys too.
@@ -85,8 +85,16 @@ impl Default for Site {
             former_public_urls: Vec::new(),
             passkey_domain: String::new(),
             passkey_origins: Vec::new(),
-            name: "Metacircular".to_owned(),
+            name: String::new(),
         }
+    }
+}
+
+impl Site {
+    /// The site's name, as people read it.
+    #[must_use]
+    pub fn display_name(&self) -> &str {
+        if self.name.is_empty() { host(&self.public_url) } else { &self.name }
     }
 }
 
@@ -309,6 +317,17 @@ mod tests {
         assert_eq!(lax.map(|range| range.key).collect::<Vec<_>>(), Vec::<&str>::new());
         let error = load("[throttle]\nfailure_ttl_s = 0", &[]).unwrap_err().to_string();
         assert!(error.contains("throttle.failure_ttl_s: 0 is out of range; expected 60 to"), "{error}");
+    }
+
+    #[test]
+    fn a_site_without_a_name_is_called_like_its_host() {
+        let site = |name: &str| Site {
+            public_url: "https://mcias.example.net:8443".to_owned(),
+            name: name.to_owned(),
+            ..Site::default()
+        };
+        assert_eq!(site("").display_name(), "mcias.example.net");
+        assert_eq!(site("Example").display_name(), "Example");
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod backend;
 mod own;
 mod policy;
 mod site;
+mod tokens;
 mod visitor;
 mod welcome;
+mod words;
 
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ use mc_api::operation::Need;
 use mcdsl::operation::RouteTable;
 use mcdsl::problem::Problem;
 use mcdsl::web::session::{self, NavEntry, Pages};
-use mcdsl::web::{self, FieldError};
+use mcdsl::web::{self, Icon};
 
 use crate::app::Mcias;
 
@@ -42,33 +44,38 @@ impl FromRef<Shared> for Pages {
 
 type Answer = Result<Response, Problem>;
 
-const SITE: web::Site =
-    web::Site { service: "MCIAS", home: "/", account: Some("/security"), logout: "/logout" };
-
 const NAVIGATION: [NavEntry; 7] = [
-    entry("Overview", "/", &[], false),
-    entry("Sign-in methods", "/security", &["/security/"], false),
-    entry("Sessions", "/sessions", &["/sessions/"], false),
-    entry("Accounts", "/accounts", &["/accounts/", "/new-account"], true),
-    entry("Login policy", "/policy", &["/policy/"], true),
-    entry("Audit log", "/audit", &["/audit/"], true),
-    entry("Signing keys", "/keys", &["/keys/"], true),
+    entry("", "Overview", Icon::HOME, "/", &[]),
+    entry("Your account", "Sign-in methods", Icon::KEY, "/security", &["/security/"]),
+    entry("Your account", "Sessions", Icon::SCREEN, "/sessions", &["/sessions/"]),
+    for_admins(entry("Directory", "Accounts", Icon::ACCOUNTS, "/accounts", &["/accounts/", "/new-account"])),
+    for_admins(entry("Directory", "Login policy", Icon::RULES, "/policy", &["/policy/"])),
+    for_admins(entry("System", "Audit log", Icon::LOG, "/audit", &["/audit/"])),
+    for_admins(entry("System", "Signing keys", Icon::SHIELD, "/keys", &["/keys/"])),
 ];
 
 const fn entry(
+    group: &'static str,
     label: &'static str,
+    icon: Icon,
     href: &'static str,
     prefixes: &'static [&'static str],
-    for_admins: bool,
 ) -> NavEntry {
-    NavEntry { label, href, prefixes, for_admins }
+    NavEntry { group, label, icon, href, prefixes, for_admins: false }
+}
+
+const fn for_admins(entry: NavEntry) -> NavEntry {
+    NavEntry { for_admins: true, ..entry }
 }
 
 /// Adds the pages to the table of routes.
 pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
-    let origin = app.config().site.public_url.clone();
+    let config = &app.config().site;
+    let origin = config.public_url.clone();
+    let name = config.display_name().to_owned();
+    let site = web::Site { service: "MCIAS", name, home: "/", account: Some("/security"), logout: "/logout" };
     let backend = backend::Backend(Arc::clone(app));
-    let pages = Pages::new(SITE, origin, &NAVIGATION, backend, app.clock().clone());
+    let pages = Pages::new(site, origin, &NAVIGATION, backend, app.clock().clone());
     pages.add_to(table, &[API]);
     let shared = Shared { app: Arc::clone(app), pages: pages.clone() };
     let mut page = |method: Method, path: &str, need: Need, handler: MethodRouter<Shared>| {
@@ -78,6 +85,8 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     page(Method::POST, "/welcome/{secret}", Need::Public, post(welcome::redeem));
     page(Method::GET, "/", Need::Person, get(own::overview));
     page(Method::GET, "/security", Need::Person, get(own::security));
+    page(Method::GET, "/.well-known/change-password", Need::Public, get(own::where_to_change_password));
+    page(Method::GET, "/security/password", Need::Person, get(own::password));
     page(Method::POST, "/security/password", Need::Person, post(own::change_password));
     page(Method::POST, "/security/totp/begin", Need::Person, post(own::begin_totp));
     page(Method::POST, "/security/totp/confirm", Need::Person, post(own::confirm_totp));
@@ -98,6 +107,10 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     page(Method::POST, "/new-account", Need::Admin, post(accounts::create));
     page(Method::GET, "/accounts/{name}", Need::Admin, get(accounts::show));
     page(Method::POST, "/accounts/{name}", Need::Admin, post(accounts::update));
+    page(Method::GET, "/accounts/{name}/edit", Need::Admin, get(accounts::edit));
+    page(Method::POST, "/accounts/{name}/enable", Need::Admin, post(accounts::enable));
+    page(Method::GET, "/accounts/{name}/disable", Need::Admin, get(accounts::ask_disable));
+    page(Method::POST, "/accounts/{name}/disable", Need::Admin, post(accounts::disable));
     page(Method::POST, "/accounts/{name}/link", Need::Admin, post(accounts::link));
     page(Method::GET, "/accounts/{name}/reset-factors", Need::Admin, get(accounts::ask_reset));
     page(Method::POST, "/accounts/{name}/reset-factors", Need::Admin, post(accounts::reset));
@@ -105,16 +118,19 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     page(Method::POST, "/accounts/{name}/end-sessions", Need::Admin, post(accounts::end_sessions));
     page(Method::GET, "/accounts/{name}/delete", Need::Admin, get(accounts::ask_delete));
     page(Method::POST, "/accounts/{name}/delete", Need::Admin, post(accounts::delete));
-    page(Method::POST, "/accounts/{name}/tokens", Need::Admin, post(accounts::issue_token));
-    page(Method::GET, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, get(accounts::ask_revoke));
-    page(Method::POST, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, post(accounts::revoke_token));
+    page(Method::GET, "/accounts/{name}/new-token", Need::Admin, get(tokens::new_token));
+    page(Method::POST, "/accounts/{name}/tokens", Need::Admin, post(tokens::issue_token));
+    page(Method::GET, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, get(tokens::ask_revoke));
+    page(Method::POST, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, post(tokens::revoke_token));
     page(Method::GET, "/policy", Need::Admin, get(policy::page));
     page(Method::GET, "/policy/history", Need::Admin, get(policy::history));
     page(Method::GET, "/policy/diff", Need::Admin, get(policy::diff));
+    page(Method::GET, "/policy/default", Need::Admin, get(policy::default));
     page(Method::POST, "/policy/default", Need::Admin, post(policy::set_default));
     page(Method::GET, "/policy/rule", Need::Admin, get(policy::rule));
     page(Method::POST, "/policy/rule", Need::Admin, post(policy::save_rule));
-    page(Method::POST, "/policy/rule/remove", Need::Admin, post(policy::remove_rule));
+    page(Method::GET, "/policy/rule/delete", Need::Admin, get(policy::ask_delete_rule));
+    page(Method::POST, "/policy/rule/delete", Need::Admin, post(policy::delete_rule));
     page(Method::GET, "/audit", Need::Admin, get(site::audit));
     page(Method::POST, "/audit/verify", Need::Admin, post(site::verify));
     page(Method::GET, "/keys", Need::Admin, get(site::keys));
@@ -130,9 +146,14 @@ fn challenge(challenge: PasskeyChallenge) -> session::PasskeyChallenge {
     session::PasskeyChallenge { ceremony_id: challenge.ceremony_id, options: challenge.options }
 }
 
-/// The error of a form with a new password that was typed twice.
-fn differing_passwords() -> [FieldError; 1] {
-    [FieldError { field: "again", text: "The two passwords differ.".to_owned() }]
+/// The problem of a form with a new password that was typed twice.
+fn differing_passwords() -> Problem {
+    Problem::field("again", "The two passwords differ.")
+}
+
+/// `1 session`, `2 sessions`.
+fn count(number: usize, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 
 /// The words of a form's field: separated by spaces or commas.

@@ -1,84 +1,22 @@
 // Uses MCIAS's pages in Chromium: logs in, sets up an authenticator app and a passkey (on a virtual authenticator), logs in with each,
-// sends expired forms, and visits every page of an admin. Checks each page with axe-core. Prints the results as JSON.
+// moves the app to another phone, sends expired forms, follows a link from another site, and visits every page of an admin. Prints the results
+// as JSON.
 //
 // Arguments: origin, IP address, administrator, password, folder for screenshots (or "-").
-import { createHmac } from "node:crypto";
-import { mkdtempSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-
-// npm installs its packages elsewhere.
-const require = createRequire(join(process.env.MC_NODE, "package.json"));
-const { chromium } = require("playwright-core");
-const axe = readFileSync(require.resolve("axe-core"), "utf8");
+import { browser, code } from "./browser.mjs";
 
 const [origin, ip, admin, password, folder] = process.argv.slice(2);
-const host = new URL(origin).hostname;
-const context = await chromium.launchPersistentContext(mkdtempSync(join(tmpdir(), "pages-")), {
-  executablePath: process.env.MC_CHROMIUM ?? "/usr/bin/chromium",
-  headless: true,
-  ignoreHTTPSErrors: true,
-  // The pages' own policy would keep axe-core out.
-  bypassCSP: true,
-  viewport: { width: 1280, height: 900 },
-  args: [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", `--host-resolver-rules=MAP ${host} ${ip}`,
-  ],
-});
-const seen = { pages: [], violations: [], errors: [], wide: [] };
-let failed = null;
-const page = context.pages()[0] ?? (await context.newPage());
-page.setDefaultTimeout(10000);
-page.on("pageerror", (error) => seen.errors.push(String(error)));
-
-const cdp = await context.newCDPSession(page);
-await cdp.send("WebAuthn.enable");
-await cdp.send("WebAuthn.addVirtualAuthenticator", {
-  options: {
-    protocol: "ctap2", transport: "internal", hasResidentKey: true, hasUserVerification: true,
-    isUserVerified: true, automaticPresenceSimulation: true,
-  },
-});
-
-async function look(name) {
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() => window.axe.run(document));
-  for (const { id, impact, nodes } of violations) {
-    seen.violations.push({ page: name, id, impact, at: nodes.map((node) => node.target.join(" ")) });
-  }
-  seen.pages.push(name);
-  for (const [size, width, height] of [["desktop", 1280, 900], ["phone", 390, 844]]) {
-    await page.setViewportSize({ width, height });
-    const overflows = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
-    if (overflows) seen.wide.push(`${name} (${size})`);
-    if (folder === "-") continue;
-    for (const colorScheme of ["light", "dark"]) {
-      await page.emulateMedia({ colorScheme });
-      await page.screenshot({ path: join(folder, `${name}-${size}-${colorScheme}.png`), fullPage: true });
-    }
-    await page.emulateMedia({ colorScheme: "light" });
-  }
-  await page.setViewportSize({ width: 1280, height: 900 });
-}
+const { context, page, seen, touch, look, press, fill, arrived, logOut, run } = await browser({ [new URL(origin).hostname]: ip }, folder);
 
 const go = (path) => page.goto(origin + path);
-const press = (name) => page.getByRole("button", { name, exact: true }).click();
-const fill = (label, text) => page.getByLabel(label, { exact: false }).first().fill(text);
-const arrived = (path) => page.waitForURL((url) => url.pathname === path);
+// As long as a label can be.
+const LONG = "x1234567".repeat(10);
 
 async function logIn() {
   await go("/login");
   await fill("Username", admin);
   await fill("Password", password);
-  await press("Log in");
-}
-
-async function logOut() {
-  await page.evaluate(() => document.querySelectorAll("details").forEach((menu) => (menu.open = true)));
-  await press("Log out");
-  await arrived("/login");
+  await press("Log in with password");
 }
 
 // A form whose session ended: after a login in another tab it is sent again by a reload, and shown with what was typed.
@@ -94,7 +32,7 @@ async function expire() {
   ]);
   await tab.getByLabel("Username").fill(admin);
   await tab.getByLabel("Password").fill(password);
-  await tab.getByRole("button", { name: "Log in" }).click();
+  await tab.getByRole("button", { name: "Log in with password" }).click();
   await tab.waitForURL((url) => url.pathname === "/");
   await tab.close();
   await page.reload();
@@ -104,69 +42,104 @@ async function expire() {
   await look("form-expired");
 }
 
-// RFC 6238.
-function code(base32, at) {
-  const bits = [...base32].map((c) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".indexOf(c).toString(2).padStart(5, "0")).join("");
-  const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
-  const step = Buffer.alloc(8);
-  step.writeBigUInt64BE(BigInt(Math.floor(at / 30000)));
-  const mac = createHmac("sha1", key).update(step).digest();
-  return String((mac.readUInt32BE(mac[19] & 15) & 0x7fffffff) % 1000000).padStart(6, "0");
-}
+// The first text that is shown once.
+const once = () => page.locator("#once").textContent();
 
 async function walk() {
   await go("/accounts");
   seen.asked_to_log_in = new URL(page.url()).pathname === "/login";
+  seen.focus_in_login = await page.evaluate(() => document.activeElement.name);
   await look("login");
   await fill("Username", admin);
   await fill("Password", "something else entirely");
-  await press("Log in");
-  await page.getByRole("alert").or(page.locator(".error-summary")).first().waitFor();
+  await page.getByRole("button", { name: "Show Password" }).click();
+  seen.shows_password = await page.locator("#password").getAttribute("type") === "text";
+  await press("Log in with password");
+  await page.getByRole("alert").waitFor();
   await look("login-wrong");
   await fill("Password", password);
-  await press("Log in");
+  await press("Log in with password");
   await arrived("/accounts");
   seen.led_back = true;
   await look("accounts");
   await expire();
 
+  // A link on another site: the session's cookie comes with the second request.
+  await page.goto("about:blank");
+  await page.setContent(`<a href="${origin}/audit">Audit log</a>`);
+  await page.getByRole("link").click();
+  await page.getByRole("heading", { name: "Audit log" }).waitFor();
+  seen.link_from_elsewhere = new URL(page.url()).pathname === "/audit";
+  await go("/security/password");
+  await fill("Current password", "wrong");
+  await fill("New password", "a new and long password");
+  await fill("Repeat new password", "another one");
+  await press("Change password");
+  await look("password-wrong");
+  const managed = await page.evaluate(() => [...document.querySelectorAll("main input")].map((field) => field.autocomplete));
+  seen.autocomplete = managed.filter((value) => value !== "").join(", ");
+
   await go("/");
   await look("overview");
   await go("/security");
+  await look("security-without");
   await press("Set up authenticator app…");
-  const secret = await page.locator("#totp-secret").inputValue();
+  const secret = await page.locator("#totp-secret").textContent();
   await look("totp");
   await fill("Code", "000000");
   await press("Confirm code");
   await look("totp-wrong");
   await fill("Code", code(secret, Date.now() - 30000));
   await press("Confirm code");
-  const codes = await page.locator("#codes").inputValue();
-  seen.recovery_codes = codes.split("\n").length;
+  seen.recovery_codes = (await once()).split("\n").length;
   await look("recovery-codes");
   await page.getByRole("link", { name: "Done" }).click();
+  // To another phone, with another secret and other codes.
+  await press("Move to new phone…");
+  const moved = await page.locator("#totp-secret").textContent();
+  await look("totp-move");
+  await fill("Code", code(moved, Date.now() - 30000));
+  await press("Confirm code");
+  const codes = await once();
+  seen.moved = moved !== secret && (await page.getByText("Authenticator app moved").count()) === 1;
+  await page.getByRole("link", { name: "Done" }).click();
 
-  await fill("Name of the new passkey", "Test key");
+  await fill("Name of the new passkey", LONG);
   await press("Add passkey");
-  await page.getByText("Test key").first().waitFor();
+  await page.getByRole("rowheader", { name: LONG }).waitFor();
   await look("security");
-  await logOut();
+  await page.getByRole("link", { name: LONG, exact: true }).click();
+  await look("passkey");
 
+  // With somebody at the authenticator, the passkey is taken from the username field.
+  await logOut();
+  await arrived("/");
+  seen.passkey_in_field = true;
+  await touch(false);
+  await logOut();
+  await page.getByRole("button", { name: "Continue with a passkey" }).waitFor();
+  await touch(true);
   await press("Continue with a passkey");
   await arrived("/");
   seen.passkey_login = true;
+  await touch(false);
   await logOut();
   await logIn();
-  await page.getByLabel("Code").waitFor();
+  await page.getByLabel("Code", { exact: true }).waitFor();
+  seen.code_keyboard = await page.locator("#code").getAttribute("inputmode");
   await look("second-factor");
-  await fill("Code", code(secret, Date.now()));
+  await fill("Code", code(moved, Date.now()));
   await press("Log in");
   await arrived("/");
   seen.totp_login = true;
   await logOut();
   await logIn();
-  await fill("Code", codes.split("\n")[0]);
-  await press("Log in");
+  await page.getByText("Use a recovery code").click();
+  await fill("Recovery code", "aaaa-bbbb");
+  await press("Log in with recovery code");
+  await look("recovery-wrong");
+  await fill("Recovery code", codes.split("\n")[0]);
+  await press("Log in with recovery code");
   await arrived("/");
   seen.recovery_login = true;
 
@@ -177,25 +150,48 @@ async function walk() {
   await press("Create account");
   await look("account-new-wrong");
   await fill("Name", "bob");
-  await page.getByLabel("User", { exact: false }).first().check();
+  await page.getByLabel("User", { exact: true }).check();
   await press("Create account");
   await arrived("/accounts/bob");
-  await look("account-person");
+  await look("account-new");
   await press("Create setup link");
-  const link = await page.locator("#once").inputValue();
+  const link = await once();
   await look("link");
-  await go("/new-account");
-  await fill("Name", "mcr");
-  await page.getByLabel("Type").selectOption("system");
-  await fill("Tags", "prod");
-  await press("Create account");
-  await arrived("/accounts/mcr");
-  await fill("Label", "first");
+  await go(`/accounts/${admin}`);
+  await look("account-person");
+  await page.getByRole("link", { name: "Edit details" }).click();
+  await look("account-edit");
+  await go("/accounts/bob/disable");
+  await look("account-disable");
+  await press("Disable account");
+  await arrived("/accounts/bob");
+  await look("account-disabled");
+  await press("Enable account");
+  await page.getByText("Account enabled.").waitFor();
+  await go("/accounts/bob/delete");
+  await fill("Type bob to confirm", "ada");
+  await press("Delete account");
+  await page.getByRole("alert").waitFor();
+  seen.asked_for_name = new URL(page.url()).pathname === "/accounts/bob/delete";
+  await look("account-delete-wrong");
+
+  await go("/accounts/mcr");
+  await page.getByRole("link", { name: "Create token" }).click();
+  await fill("Label", LONG);
+  await fill("Valid for (days)", "some");
   await press("Create token");
-  seen.token_parts = (await page.locator("#once").inputValue()).split(".").length;
+  await look("token-wrong");
+  await fill("Valid for (days)", "3");
+  await press("Create token");
+  seen.token_parts = (await once()).split(".").length;
+  await look("token");
   await go("/accounts/mcr");
   await look("account-service");
-  await page.getByRole("link", { name: "Revoke" }).click();
+  await go("/");
+  seen.warned = (await page.getByRole("link", { name: `Token ${LONG} of mcr expires` }).count()) === 1;
+  await look("overview-needs");
+  await go("/accounts/mcr");
+  await page.getByRole("link", { name: `Revoke… ${LONG}` }).click();
   await look("confirm");
   await press("Revoke token");
   await arrived("/accounts/mcr");
@@ -206,11 +202,18 @@ async function walk() {
   await fill("Accounts", "bob");
   await fill("Services", "mcr");
   await look("rule");
-  await press("Save rule");
+  await press("Create rule");
   await arrived("/policy");
   await go("/policy?account=bob&service=mcr");
   seen.explained = await page.getByText("no-bob").count() > 1;
   await look("policy");
+  await page.getByRole("link", { name: "Edit no-bob" }).click();
+  await look("rule-edit");
+  await page.getByRole("link", { name: "Delete rule…" }).click();
+  await look("rule-delete");
+  await page.getByRole("link", { name: "Cancel" }).click();
+  await go("/policy/default");
+  await look("policy-default");
   await go("/policy/history");
   await look("policy-history");
   await page.getByRole("link", { name: "2", exact: true }).click();
@@ -219,12 +222,24 @@ async function walk() {
   await go("/audit");
   await press("Verify now");
   seen.intact = (await page.getByText("Chain verified to #").count()) === 1;
+  await page.locator(".entry > summary").first().click();
   await look("audit");
+  await go("/audit?account=bob&hours=24");
+  await look("audit-filtered");
+  await go("/audit?account=nobody");
+  await look("audit-empty");
   await go("/keys");
   await look("keys");
   await go("/security/passkeys/none");
   await look("not-found");
   await page.getByRole("link", { name: "Go to the start page" }).click();
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.getByText("Menu", { exact: true }).click();
+  seen.menu = await page.getByRole("link", { name: "Signing keys" }).isVisible();
+  await keep("menu-phone-light");
+  await page.keyboard.press("Escape");
+  seen.menu_closes = !(await page.getByRole("link", { name: "Signing keys" }).isVisible());
+  await page.setViewportSize({ width: 1280, height: 900 });
 
   await logOut();
   await page.goto(link);
@@ -239,18 +254,10 @@ async function walk() {
   await arrived("/login");
   await fill("Username", "bob");
   await fill("Password", password + " of bob");
-  await press("Log in");
+  await press("Log in with password");
   await arrived("/");
   await go("/accounts");
   seen.bob_may_not = (await page.getByText("Not permitted").count()) > 0;
 }
 
-try {
-  await walk();
-} catch (error) {
-  failed = `${error} at ${page.url()}`;
-  if (folder !== "-") await page.screenshot({ path: join(folder, "failed.png"), fullPage: true });
-}
-console.log(JSON.stringify({ ...seen, failed }));
-await context.close();
-process.exit(0);
+await run(walk);

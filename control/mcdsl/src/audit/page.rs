@@ -8,15 +8,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::web::{self, Action, Choice, Field, Kind, Tone};
 
+/// An action in words: `account.create`, `Created account`, `Create account`. Its target follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// The action, as entries have it.
+    pub action: &'static str,
+    /// What an entry of one that was done says.
+    pub done: &'static str,
+    /// What an entry of one that was refused says, before the reason.
+    pub tried: &'static str,
+}
+
+impl Words {
+    /// An action in words.
+    #[must_use]
+    pub const fn new(action: &'static str, done: &'static str, tried: &'static str) -> Self {
+        Self { action, done, tried }
+    }
+}
+
 /// What a page asks for: the query of its address.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Search {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     account: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     action: String,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     outcome: String,
+    /// Only of the last so many hours.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    hours: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<String>,
 }
@@ -29,25 +51,45 @@ pub struct Verification {
 }
 
 impl Search {
-    /// The request for a page of 50 entries.
+    /// The request for a page of 50 entries. `now` is in seconds since 1970.
     #[must_use]
-    pub fn request(&self) -> ListAuditRequest {
+    pub fn request(&self, now: i64) -> ListAuditRequest {
         let filter = |text: &String| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let hours = self.hours.parse::<u32>().ok();
         ListAuditRequest {
             limit: Some(50),
             before: self.before.clone(),
             account: filter(&self.account),
             action: filter(&self.action),
             outcome: filter(&self.outcome),
+            since_ms: hours.map(|hours| (now - i64::from(hours) * 3600) * 1000),
             ..ListAuditRequest::default()
         }
     }
 
-    fn link(&self, path: &str, before: Option<String>) -> String {
-        let Self { account, action, outcome, .. } = self;
-        let search =
-            Self { account: account.clone(), action: action.clone(), outcome: outcome.clone(), before };
-        format!("{path}?{}", serde_urlencoded::to_string(search).expect("texts can be written as a query"))
+    fn link(&self, path: &str) -> String {
+        let query = serde_urlencoded::to_string(self).expect("texts can be written as a query");
+        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    }
+
+    /// The filters that are in force, each with the address without it.
+    fn chips(&self, path: &str, actions: &[Choice<'_>]) -> Vec<(String, String)> {
+        let mut chips = Vec::new();
+        let mut chip = |name: &str, value: &str, choices: &[Choice<'_>], without: fn(&mut Self)| {
+            if value.is_empty() {
+                return;
+            }
+            let label =
+                choices.iter().find(|choice| choice.value == value).map_or(value, |choice| choice.label);
+            let mut rest = Self { before: None, ..self.clone() };
+            without(&mut rest);
+            chips.push((format!("{name}: {label}"), rest.link(path)));
+        };
+        chip("Account", &self.account, &[], |search| search.account.clear());
+        chip("Action", &self.action, actions, |search| search.action.clear());
+        chip("Result", &self.outcome, &OUTCOMES, |search| search.outcome.clear());
+        chip("Period", &self.hours, &PERIODS, |search| search.hours.clear());
+        chips
     }
 }
 
@@ -57,57 +99,139 @@ impl From<Verification> for VerifyAuditRequest {
     }
 }
 
-/// The page at `path`, whose form for verification is sent to `verify`.
+/// The button beside the heading, whose form is sent to `verify`.
+#[must_use]
+pub fn verify_button(verify: &str, csrf: &str) -> Markup {
+    web::form(verify, csrf, web::button("Verify now", Action::Secondary))
+}
+
+/// The page at `path`, whose form for verification is sent to `verify`. `words` are the service's own actions; `now` is in seconds since 1970.
 #[must_use]
 pub fn page(
-    path: &str,
-    verify: &str,
-    csrf: &str,
+    (path, verify, csrf): (&str, &str, &str),
+    now: i64,
+    words: &[Words],
     search: &Search,
-    found: ListAuditResponse,
+    found: &ListAuditResponse,
     verdict: Option<&VerifyAuditResponse>,
 ) -> Markup {
-    let next = found.next.map(|next| search.link(path, Some(next)));
-    let first = search.before.as_ref().map(|_| search.link(path, None));
-    let rows: Vec<_> = found.entries.iter().map(row).collect();
-    let text = |name, label, value| Field { value, required: false, ..Field::new(name, label, Kind::Text) };
+    let next = found.next.clone().map(|next| Search { before: Some(next), ..search.clone() }.link(path));
+    let first = search.before.as_ref().map(|_| Search { before: None, ..search.clone() }.link(path));
+    let mut actions = vec![Choice { value: "", label: "All actions" }];
+    actions
+        .extend(words.iter().chain(&SHARED).map(|words| Choice { value: words.action, label: words.tried }));
+    let chips = search.chips(path, &actions);
+    let select =
+        |name, label, value, choices| Field { value, required: false, ..Field::new(name, label, choices) };
     html! {
-        @if let Some(verdict) = verdict { (verdict_notice(verdict, verify, csrf)) }
-        (web::search_form(path, html! {
-            (web::field(text("account", "Account", &search.account)))
-            (web::field(text("action", "Action", &search.action)))
-            (web::field(Field {
-                value: &search.outcome,
-                required: false,
-                ..Field::new("outcome", "Result", Kind::Select(&OUTCOMES))
-            }))
-            (web::button("Search", Action::Secondary))
+        @if let Some(verdict) = verdict { (verdict_note(verdict, verify, csrf)) }
+        (web::filters(path, html! {
+            (web::field(Field { value: &search.account, ..Field::new("account", "Account", Kind::Filter("Any account")) }))
+            (web::field(select("action", "Action", &search.action, Kind::Select(&actions))))
+            (web::field(select("outcome", "Result", &search.outcome, Kind::Select(&OUTCOMES))))
+            (web::field(select("hours", "Period", &search.hours, Kind::Select(&PERIODS))))
+            (web::button("Filter", Action::Secondary))
         }))
-        (web::table("Audit log entries, newest first", &COLUMNS, &rows))
-        (web::pagination(first.as_deref(), next.as_deref()))
-        (web::card("Verification", html! {
-            p { "Each entry contains the hash of the previous one, so a later change is detected." }
-            (web::form(verify, csrf, web::button("Verify now", Action::Secondary)))
+        (web::chips(&chips, path))
+        (web::plain_panel(html! {
+            @if found.entries.is_empty() {
+                (web::empty_state("Nothing matches", "No entry of the audit log is like this.", None))
+            }
+            @for day in found.entries.chunk_by(|one, next| day_of(one) == day_of(next)) {
+                h2.day { (web::day(now, seconds(&day[0]))) }
+                @for entry in day { (line(entry, words)) }
+            }
+            (web::pager(&range(&found.entries), &[("Newest", first.as_deref()), ("Older", next.as_deref())]))
         }))
     }
 }
 
-fn row(entry: &AuditEntry) -> Vec<Markup> {
-    let result = match entry.outcome.as_str() {
-        "done" => html! { "Done" },
-        _ if entry.action == "login" => web::badge("Failed", Tone::Bad),
-        _ => web::badge("Denied", Tone::Bad),
-    };
-    vec![
-        html! { (entry.number) },
-        web::when(entry.at_ms.div_euclid(1000)),
-        html! { (entry.actor) },
-        html! { (entry.action) },
-        html! { (entry.target) },
-        result,
-        html! { (entry.source) },
-        html! { (detail(&entry.detail)) },
-    ]
+/// The latest entries about one thing, as rows of a panel.
+#[must_use]
+pub fn recent(now: i64, words: &[Words], entries: &[AuditEntry]) -> Markup {
+    html! {
+        @for entry in entries {
+            div.item {
+                div { span { (sentence(entry, words)) } p { (web::ago(now, seconds(entry))) } }
+                (result(entry))
+            }
+        }
+    }
+}
+
+/// `535–486, newest first`.
+fn range(entries: &[AuditEntry]) -> String {
+    match (entries.first(), entries.last()) {
+        (Some(first), Some(last)) => format!("{}–{}, newest first", first.number, last.number),
+        _ => String::new(),
+    }
+}
+
+const fn seconds(entry: &AuditEntry) -> i64 {
+    entry.at_ms.div_euclid(1000)
+}
+
+const fn day_of(entry: &AuditEntry) -> i64 {
+    entry.at_ms.div_euclid(24 * 3600 * 1000)
+}
+
+/// An entry in a line, which opens to show all of it.
+fn line(entry: &AuditEntry, words: &[Words]) -> Markup {
+    let mono = |text: &str| html! { @if !text.is_empty() { span.mono { (text) } } };
+    let all = [
+        ("Entry", html! { "#" (entry.number) }),
+        ("Action", mono(&entry.action)),
+        ("Target", mono(&entry.target)),
+        ("Detail", html! { (detail(&entry.detail)) }),
+        ("Source", mono(&entry.source)),
+        ("Service", mono(&entry.service)),
+        ("Request", mono(&entry.request_id)),
+        ("Hash", mono(&entry.hash)),
+    ];
+    let known: Vec<_> = all.into_iter().filter(|(_, value)| !value.0.is_empty()).collect();
+    html! {
+        details.entry {
+            summary {
+                (web::clock(seconds(entry)))
+                span.who { @if entry.actor == NOBODY { "Unknown" } @else { (entry.actor) } }
+                span.what { (sentence(entry, words)) }
+                (result(entry))
+            }
+            (web::facts(&known))
+        }
+    }
+}
+
+/// What an entry says: `Created account lin`, `Login to mcr: wrong code`.
+fn sentence(entry: &AuditEntry, words: &[Words]) -> Markup {
+    let is_done = entry.outcome == "done";
+    let known = words.iter().chain(&SHARED).find(|words| words.action == entry.action);
+    let verb = known.map_or(entry.action.as_str(), |words| if is_done { words.done } else { words.tried });
+    let is_login = entry.action == "login";
+    html! {
+        (verb) " "
+        @if is_login {
+            b { (entry.service) }
+            @if entry.actor == NOBODY && !entry.target.is_empty() { " as " b { (entry.target) } }
+        } @else if entry.target != entry.actor {
+            b { (entry.target) }
+        }
+        @if !is_done && !entry.detail.is_empty() { ": " (in_sentence(detail(&entry.detail))) }
+    }
+}
+
+/// The first letter of a reason is small after a colon.
+fn in_sentence(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
+}
+
+fn result(entry: &AuditEntry) -> Markup {
+    match (entry.outcome.as_str(), entry.action.as_str()) {
+        ("done", "login") => web::state(Tone::Good, "Allowed"),
+        ("done", _) => web::state(Tone::Good, "Done"),
+        _ => web::pill(Tone::Bad, "Denied"),
+    }
 }
 
 /// The detail of an entry: reasons, which are words for programs, as sentences.
@@ -127,18 +251,18 @@ fn detail(text: &str) -> &str {
     }
 }
 
-fn verdict_notice(verdict: &VerifyAuditResponse, verify: &str, csrf: &str) -> Markup {
+fn verdict_note(verdict: &VerifyAuditResponse, verify: &str, csrf: &str) -> Markup {
     let VerifyAuditResponse { last_entry, last_hash, problem, .. } = verdict;
     if let Some(problem) = problem {
-        return web::notice(Tone::Bad, html! { p { strong { "Chain broken. " } (problem) } });
+        return web::note(Tone::Bad, html! { p { strong { "Chain broken. " } (problem) } });
     }
     let checkpoint = html! { code { (last_entry) ":" (last_hash) } };
     if verdict.complete {
         let text = html! { p { strong { "Chain verified to #" (last_entry) ". " } "Store this checkpoint elsewhere: " (checkpoint) } };
-        return web::notice(Tone::Good, text);
+        return web::note(Tone::Good, text);
     }
     // A long log takes longer than a request may: so many entries at a time.
-    web::notice(
+    web::note(
         Tone::Info,
         html! {
             p { strong { "Verified to #" (last_entry) " so far. " } "There are more entries. Checkpoint: " (checkpoint) }
@@ -151,17 +275,51 @@ fn verdict_notice(verdict: &VerifyAuditResponse, verify: &str, csrf: &str) -> Ma
     )
 }
 
-const COLUMNS: [&str; 8] = ["Entry", "Time", "Account", "Action", "Target", "Result", "Source", "Detail"];
+/// The actor of an entry where it is not known who it was.
+const NOBODY: &str = "-";
+
+/// Actions of every service.
+const SHARED: [Words; 11] = [
+    Words::new("audit.list", "Listed audit log", "List audit log"),
+    Words::new("audit.export", "Exported audit log", "Export audit log"),
+    Words::new("audit.verify", "Verified audit log", "Verify audit log"),
+    Words::new("policy.get", "Read policy", "Read policy"),
+    Words::new("policy.set", "Changed policy", "Change policy"),
+    Words::new("policy.explain", "Explained policy for", "Explain policy for"),
+    Words::new("policy.list-revisions", "Listed policy history", "List policy history"),
+    Words::new("policy.get-revision", "Read policy revision", "Read policy revision"),
+    Words::new("policy.diff", "Compared policy revisions", "Compare policy revisions"),
+    Words::new("page", "Opened page", "Open page"),
+    Words::new("form", "Sent form", "Send form"),
+];
 
 const OUTCOMES: [Choice<'static>; 3] = [
-    Choice { value: "", label: "All" },
-    Choice { value: "done", label: "Done" },
-    Choice { value: "refused", label: "Denied or failed" },
+    Choice { value: "", label: "Any result" },
+    Choice { value: "done", label: "Done or allowed" },
+    Choice { value: "refused", label: "Denied" },
+];
+
+const PERIODS: [Choice<'static>; 5] = [
+    Choice { value: "", label: "Any time" },
+    Choice { value: "1", label: "Last hour" },
+    Choice { value: "24", label: "Last 24 hours" },
+    Choice { value: "168", label: "Last 7 days" },
+    Choice { value: "720", label: "Last 30 days" },
 ];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOW: i64 = 1_796_063_380;
+    const WORDS: [Words; 2] = [
+        Words::new("account.create", "Created account", "Create account"),
+        Words::new("login", "Logged in to", "Log in to"),
+    ];
+
+    fn show(search: &Search, found: &ListAuditResponse, verdict: Option<&VerifyAuditResponse>) -> String {
+        page(("/audit", "/audit/verify", "token"), NOW, &WORDS, search, found, verdict).into_string()
+    }
 
     #[test]
     fn a_verification_that_is_not_complete_continues_where_it_stopped() {
@@ -173,8 +331,7 @@ mod tests {
             problem: None,
         };
         let show = |verdict: &VerifyAuditResponse| {
-            let found = ListAuditResponse::default();
-            page("/audit", "/audit/verify", "token", &Search::default(), found, Some(verdict)).into_string()
+            show(&Search::default(), &ListAuditResponse::default(), Some(verdict))
         };
         let shown = show(&verdict);
         assert!(shown.contains(r#"name="after_entry" value="100""#), "{shown}");
@@ -187,14 +344,66 @@ mod tests {
 
     #[test]
     fn filters_stay_while_the_pages_are_turned() {
-        let search = Search { account: "bob & co".to_owned(), ..Search::default() };
+        let search = Search { account: "bob & co".to_owned(), hours: "24".to_owned(), ..Search::default() };
         let found = ListAuditResponse { next: Some("51".to_owned()), ..ListAuditResponse::default() };
-        let shown = page("/audit", "/audit/verify", "token", &search, found, None).into_string();
+        let shown = show(&search, &found, None);
+        for part in [
+            "/audit?account=bob+%26+co&amp;hours=24&amp;before=51",
+            // Each filter is taken away by itself.
+            r#"<a href="/audit?hours=24">Account: bob &amp; co"#,
+            r#"<a href="/audit?account=bob+%26+co">Period: Last 24 hours"#,
+        ] {
+            assert!(shown.contains(part), "{part} is not in {shown}");
+        }
+        let request = search.request(NOW);
+        assert_eq!(request.account.as_deref(), Some("bob & co"));
+        assert_eq!((request.action, request.since_ms), (None, Some((NOW - 86_400) * 1000)));
+        assert_eq!(Search { hours: "x".to_owned(), ..Search::default() }.request(NOW).since_ms, None);
+    }
+
+    /// A page's text without its tags.
+    fn text(markup: &Markup) -> String {
+        let parts =
+            markup.0.split('<').filter_map(|part| part.split_once('>').map(|(_, text)| text).or(Some(part)));
+        parts.collect()
+    }
+
+    #[test]
+    fn an_entry_is_a_sentence() {
+        let entry = |actor: &str, action: &str, target: &str, outcome: &str, detail: &str| {
+            let [actor, action, target] = [actor, action, target].map(str::to_owned);
+            let (outcome, detail, service) = (outcome.to_owned(), detail.to_owned(), "mcr".to_owned());
+            AuditEntry { actor, action, target, outcome, detail, service, ..AuditEntry::default() }
+        };
+        for (entry, expect) in [
+            (entry("ada", "account.create", "lin", "done", "type=human"), "Created account lin"),
+            (
+                entry("gus", "account.create", "lin", "refused", "forbidden"),
+                "Create account lin: not permitted",
+            ),
+            (entry("ada", "login", "ada", "done", ""), "Logged in to mcr"),
+            (entry("ada", "login", "ada", "refused", "wrong-code"), "Log in to mcr: wrong code"),
+            (
+                entry("-", "login", "eve", "refused", "wrong-login"),
+                "Log in to mcr as eve: wrong username, password or passkey",
+            ),
+            (entry("ada", "zone.sign", "a.example", "done", ""), "zone.sign a.example"),
+        ] {
+            assert_eq!(text(&sentence(&entry, &WORDS)).trim_end(), expect);
+        }
+    }
+
+    #[test]
+    fn entries_are_below_their_days() {
+        let entry = |number, at_ms| AuditEntry { number, at_ms, ..AuditEntry::default() };
+        let entries =
+            vec![entry(3, NOW * 1000), entry(2, (NOW - 10) * 1000), entry(1, (NOW - 86_400) * 1000)];
+        let shown = show(&Search::default(), &ListAuditResponse { entries, next: None }, None);
+        assert_eq!(shown.matches("<h2 class=\"day\">").count(), 2, "{shown}");
         assert!(
-            shown.contains("/audit?account=bob+%26+co&amp;action=&amp;outcome=&amp;before=51"),
+            shown.contains("Today, 30 November 2026 (UTC)") && shown.contains("3–1, newest first"),
             "{shown}"
         );
-        assert_eq!(search.request().account.as_deref(), Some("bob & co"));
-        assert_eq!(search.request().action, None);
+        assert!(!shown.contains("style="), "{shown}");
     }
 }

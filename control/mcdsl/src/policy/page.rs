@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use mc_api::policy as api;
 
 use super::Noun;
-use crate::web::{self, Tone};
+use crate::web::{self, Column, Tone};
 
 /// Where a page's links lead.
 #[derive(Clone, Copy, Debug)]
@@ -21,23 +21,30 @@ pub struct Links<'a> {
 pub fn rules(policy: &api::PolicyDocument, noun: Noun, links: Links<'_>) -> Markup {
     let row = |rule: &api::Rule| {
         vec![
-            html! { (rule.name) p.hint { (sentence(rule, noun)) } },
+            html! {
+                a href={ (links.edit_rule) (rule.name) } { (rule.name) }
+                small { (sentence(rule, noun)) }
+            },
             html! { (rule.priority) },
             effect(&rule.effect),
-            html! { a href={ (links.edit_rule) (rule.name) } { "Edit" span.hidden { " " (rule.name) } } },
+            html! { a.bare href={ (links.edit_rule) (rule.name) } { "Edit" span.hidden { " " (rule.name) } } },
         ]
     };
     let mut rows: Vec<_> = policy.rules.iter().map(row).collect();
     rows.push(vec![
-        html! { "No rule matches" p.hint { "The default decides" } },
+        html! { "No rule matches" small { "The default decides" } },
         html! {},
         effect(&policy.default),
-        html! { a href=(links.edit_default) { "Change" span.hidden { " the default" } } },
+        html! { a.bare href=(links.edit_default) { "Change" span.hidden { " the default" } } },
     ]);
-    html! {
-        p { "The lowest matching priority decides; on a tie, Deny wins." }
-        (web::table("Rules", &["Rule", "Priority", "Effect", ""], &rows))
-    }
+    let columns =
+        [Column::plain("Rule"), Column::number("Priority"), Column::state("Effect"), Column::action()];
+    web::panel(
+        "Rules",
+        "The lowest matching priority decides; on a tie, Deny wins",
+        html! {},
+        web::table("Rules", &columns, &rows),
+    )
 }
 
 /// A rule as a sentence: "Role guest to services tagged prod".
@@ -71,10 +78,17 @@ pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
     let (tone, verdict) = if is_allowed { (Tone::Good, "Allowed") } else { (Tone::Bad, "Denied") };
     let hidden = answer.examined.len().saturating_sub(MAX_EXAMINED);
     html! {
-        (web::notice(tone, html! { p { strong { (verdict) } br; (decided_by(answer)) } }))
-        @if !answer.resource_tags.is_empty() { p.hint { "Tags: " (alternatives(&answer.resource_tags, "and")) } }
-        @if hidden > 0 { p.hint { (hidden) " rules before these were passed over." } }
-        ol.examined {
+        div class={ "verdict " (tone.class()) } role="status" {
+            strong { (verdict) }
+            p { (decided_by(answer)) }
+        }
+        @if !answer.resource_tags.is_empty() || hidden > 0 {
+            p.under.hint {
+                @if !answer.resource_tags.is_empty() { "Tags: " (alternatives(&answer.resource_tags, "and")) ". " }
+                @if hidden > 0 { (hidden) " rules before these were passed over." }
+            }
+        }
+        ol class={ "examined " (tone.class()) } {
             @for rule in answer.examined.iter().skip(hidden) {
                 li.decides[rule.matches] {
                     @if rule.matches {
@@ -82,11 +96,11 @@ pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
                     } @else {
                         strong { (rule.priority) } " " (rule.name)
                     }
-                    p.hint { (rule.reason) }
+                    p.small { (rule.reason) }
                 }
             }
         }
-        p.hint {
+        p.under.hint {
             @if let Some(text) = not_reached(answer) { (text) " " }
             @if !answer.other_matches.is_empty() {
                 "Also matching: "
@@ -132,7 +146,7 @@ fn not_reached(answer: &api::ExplainPolicyResponse) -> Option<String> {
 pub fn warnings(warnings: &[api::Warning]) -> Markup {
     html! {
         @if !warnings.is_empty() {
-            (web::notice(Tone::Warning, html! {
+            (web::note(Tone::Warning, html! {
                 p { "Rules that may not do what they were written for:" }
                 ul { @for warning in warnings { li { code { (warning.field) } ": " (warning.message) } } }
             }))
@@ -145,7 +159,7 @@ pub fn warnings(warnings: &[api::Warning]) -> Markup {
 pub fn cautions(warnings: &[api::Warning]) -> Markup {
     html! {
         @for warning in warnings {
-            (web::notice(Tone::Warning, html! { p { strong { (warning.value) } ": " (warning.message) } }))
+            (web::note(Tone::Warning, html! { p { strong { (warning.value) } ": " (warning.message) } }))
         }
     }
 }
@@ -163,37 +177,54 @@ pub fn changes(check: &api::CheckPolicyResponse, noun: Noun) -> Markup {
         ]
     };
     let rows: Vec<_> = check.changes.iter().map(row).collect();
+    let resource = capitalized(noun.one);
+    let columns = [
+        Column::plain("Account"),
+        Column::plain(&resource),
+        Column::text("Now"),
+        Column::text("Then"),
+        Column::number("Uses in 30 days"),
+    ];
     let (denied, all) = (check.recent_uses_denied, check.recent_uses);
     let tone = if denied > 0 { Tone::Warning } else { Tone::Info };
     html! {
-        (warnings(&check.warnings))
-        (web::notice(tone, html! {
-            p { "Of " (all) " uses in the last 30 days, " strong { (denied) " would have been denied" } "." }
+        (web::padded(html! {
+            (warnings(&check.warnings))
+            (web::note(tone, html! {
+                p { "Of " (all) " uses in the last 30 days, " strong { (denied) " would have been denied" } "." }
+            }))
         }))
         @if rows.is_empty() {
             (web::empty_state("No changes", "Everybody may do what they may do now.", None))
         } @else {
-            (web::table("Decisions that would change", &["Account", &capitalized(noun.one), "Now", "Then", "Uses in 30 days"], &rows))
-            @if check.more_changes { p.hint { "There are more than these." } }
+            (web::table("Decisions that would change", &columns, &rows))
+            @if check.more_changes { p.under.hint { "There are more than these." } }
         }
     }
 }
 
 /// Revisions, newest first. A revision's number leads to what it changed: it is appended to `diff_href`, `/policy/diff?to=`.
 #[must_use]
-pub fn revisions(list: &api::ListPolicyRevisionsResponse, diff_href: &str) -> Markup {
+pub fn revisions(now: i64, list: &api::ListPolicyRevisionsResponse, diff_href: &str) -> Markup {
     let row = |revision: &api::PolicyRevision| {
         let number = revision.revision;
         vec![
             html! { @if number > 1 { a href={ (diff_href) (number) } { (number) } } @else { (number) } },
-            web::when(revision.created_at),
+            web::ago(now, revision.created_at),
             html! { (revision.actor) },
             html! { (revision.rules) },
             effect(&revision.default),
         ]
     };
     let rows: Vec<_> = list.revisions.iter().map(row).collect();
-    web::table("Revisions", &["Revision", "Created", "Account", "Rules", "Default"], &rows)
+    let columns = [
+        Column::plain("Revision"),
+        Column::text("Created"),
+        Column::text("By"),
+        Column::number("Rules"),
+        Column::state("Default"),
+    ];
+    web::table("Revisions", &columns, &rows)
 }
 
 /// What differs between two revisions, as lines that begin with `+` or `-`.
@@ -214,7 +245,7 @@ pub fn diff(diff: &api::DiffPolicyResponse) -> Markup {
         @if lines.is_empty() {
             (web::empty_state("No changes", "Both revisions decide the same.", None))
         } @else {
-            (web::code_block(&title, &lines.join("\n")))
+            (web::diff_block(&title, &lines))
         }
     }
 }
@@ -247,7 +278,7 @@ fn field_lines(indent: &str, change: &api::FieldChange) -> Vec<String> {
 
 fn effect(word: &str) -> Markup {
     let tone = if word == "deny" { Tone::Bad } else { Tone::Good };
-    web::badge(effect_word(word), tone)
+    web::state(tone, effect_word(word))
 }
 
 fn effect_word(word: &str) -> &'static str {
@@ -258,7 +289,7 @@ fn alternatives(words: &[String], conjunction: &str) -> Markup {
     html! {
         @for (index, word) in words.iter().enumerate() {
             @if index > 0 && index + 1 == words.len() { " " (conjunction) " " } @else if index > 0 { ", " }
-            span.tag { (word) }
+            (web::tag(word))
         }
     }
 }
@@ -332,7 +363,7 @@ mod tests {
         let page = rules(&policy, NOUN, links);
         assert!(page.0.contains("&lt;guest&gt;") && !page.0.contains("<guest>"), "{}", page.0);
         assert!(page.0.contains("href=\"/policy/rule?name=guests\""), "{}", page.0);
-        let last = page.0.rsplit("<tr>").next().unwrap();
+        let last = page.0.rsplit("<tr").next().unwrap();
         assert!(
             last.contains("No rule matches") && last.contains("Allow") && last.contains("/policy/default"),
             "{last}"
@@ -444,7 +475,7 @@ mod tests {
             "  rule same",
             "+   roles: user, guest",
         ];
-        assert_eq!(text(&diff(&message)), expected.join("\n"));
+        assert_eq!(text(&diff(&message)), expected.concat());
         assert!(text(&diff(&api::DiffPolicyResponse::default())).contains("No changes"));
     }
 }

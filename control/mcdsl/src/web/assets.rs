@@ -44,20 +44,43 @@ impl Asset {
 /// # Panics
 /// Two files have the same name and content, or a name is not valid in a route.
 pub fn static_files<S: Clone + Send + Sync + 'static>(own: &[Asset]) -> Router<S> {
-    [STYLE, MARK].iter().chain(own).fold(Router::new(), |router, &asset| {
+    [*STYLE, MARK, SCRIPT].iter().chain(own).fold(Router::new(), |router, &asset| {
         router.route(&asset.href(), get(move || std::future::ready(asset.response())))
     })
 }
 
+/// A stylesheet without comments and indentation.
+fn stripped(css: &str) -> String {
+    let mut rest = css;
+    let mut text = String::new();
+    while let Some((before, comment)) = rest.split_once("/*") {
+        text.push_str(before);
+        rest = comment.split_once("*/").map_or("", |(_, after)| after);
+    }
+    text.push_str(rest);
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .fold(String::new(), |css, line| css + line + "\n")
+}
+
 /// The stylesheet's path.
 pub(super) static STYLE_HREF: LazyLock<String> = LazyLock::new(|| STYLE.href());
-/// The path of the logo before a service's name.
+/// The path of the icon in a browser's tab.
 pub(super) static MARK_HREF: LazyLock<String> = LazyLock::new(|| MARK.href());
+/// The path of the script of all pages.
+pub(super) static SCRIPT_HREF: LazyLock<String> = LazyLock::new(|| SCRIPT.href());
 
-const STYLE: Asset = Asset {
+static CSS: LazyLock<String> = LazyLock::new(|| stripped(include_str!("style.css")));
+static STYLE: LazyLock<Asset> = LazyLock::new(|| Asset {
     name: "style.css",
     content_type: "text/css; charset=utf-8",
-    bytes: include_str!("style.css").as_bytes(),
+    bytes: CSS.as_bytes(),
+});
+const SCRIPT: Asset = Asset {
+    name: "page.js",
+    content_type: "text/javascript; charset=utf-8",
+    bytes: include_bytes!("page.js"),
 };
 const MARK: Asset =
     Asset { name: "mark.svg", content_type: "image/svg+xml", bytes: include_str!("mark.svg").as_bytes() };
@@ -70,18 +93,17 @@ mod tests {
 
     use super::*;
 
-    const SCRIPT: Asset =
+    const OWN: Asset =
         Asset { name: "a.js", content_type: "text/javascript; charset=utf-8", bytes: b"let a = 1;" };
 
     async fn ask(path: &str) -> Response {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        static_files(&[SCRIPT]).oneshot(request).await.unwrap()
+        static_files(&[OWN]).oneshot(request).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_file_is_cached_for_ever_under_its_hash() {
-        for (asset, href) in [(STYLE, STYLE_HREF.clone()), (MARK, MARK_HREF.clone()), (SCRIPT, SCRIPT.href())]
-        {
+        for (asset, href) in [(*STYLE, STYLE_HREF.clone()), (MARK, MARK_HREF.clone()), (OWN, OWN.href())] {
             let answer = ask(&href).await;
             assert_eq!(answer.status(), 200, "{href}");
             assert_eq!(answer.headers()["content-type"], asset.content_type);
@@ -94,9 +116,15 @@ mod tests {
     #[tokio::test]
     async fn other_content_has_another_path() {
         // printf 'let a = 1;' | sha256sum
-        assert_eq!(SCRIPT.href(), "/static/c58e9029f1fd3d1b109c/a.js");
-        let changed = Asset { bytes: b"let a = 2;", ..SCRIPT };
+        assert_eq!(OWN.href(), "/static/c58e9029f1fd3d1b109c/a.js");
+        let changed = Asset { bytes: b"let a = 2;", ..OWN };
         assert_eq!(ask(&changed.href()).await.status(), 404);
         assert_eq!(ask("/static/a.js").await.status(), 404);
+    }
+
+    #[test]
+    fn the_stylesheet_is_small() {
+        assert_eq!(stripped("/* a */\n\na {\n  b: c;  /* d\n e */\n}\n"), "a {\nb: c;\n}\n");
+        assert!(CSS.len() < 20_480 && CSS.len() > 1000 && !CSS.contains("/*"), "{}", CSS.len());
     }
 }

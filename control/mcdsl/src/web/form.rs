@@ -26,6 +26,8 @@ pub struct Field<'a> {
     pub autocomplete: Option<&'a str>,
     /// Whether it must be filled in. If not, the label says so.
     pub required: bool,
+    /// Whether it has the focus when the page opens: the first field of a page that is there to be filled in.
+    pub autofocus: bool,
 }
 
 /// The kind of a field.
@@ -33,12 +35,16 @@ pub struct Field<'a> {
 pub enum Kind<'a> {
     /// A line of text.
     Text,
+    /// A part of what a list is searched for, with what an empty field means: `Any account`.
+    Filter(&'a str),
     /// A whole number.
     Number,
     /// A password.
     Password,
     /// A code of digits, from an app or a message.
     Code,
+    /// A code of letters and digits. It does not come back either.
+    RecoveryCode,
     /// Some lines of text.
     TextArea {
         /// How many are visible.
@@ -74,20 +80,26 @@ pub struct FieldError {
 /// The role of a button.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The purpose of the page: one in each form.
+    /// The purpose of the page: one on each page.
     Primary,
     /// Something else.
     Secondary,
-    /// Destroys something.
-    Danger,
+    /// Something else, without a frame: in a row, or in the head of a panel.
+    Bare,
+    /// Leads to a page that asks before something is destroyed.
+    Risk,
+    /// Destroys something: on the page that asks, and nowhere else.
+    Kill,
 }
 
 impl Action {
     pub(super) const fn class(self) -> &'static str {
         match self {
-            Self::Primary => "button primary",
-            Self::Secondary => "button secondary",
-            Self::Danger => "button danger",
+            Self::Primary => "btn main-btn",
+            Self::Secondary => "btn",
+            Self::Bare => "bare",
+            Self::Risk => "btn risk",
+            Self::Kill => "btn kill",
         }
     }
 }
@@ -96,7 +108,8 @@ impl<'a> Field<'a> {
     /// An empty field that must be filled in.
     #[must_use]
     pub const fn new(name: &'a str, label: &'a str, kind: Kind<'a>) -> Self {
-        Self { name, label, kind, value: "", hint: None, error: None, autocomplete: None, required: true }
+        let (value, hint, error, autocomplete) = ("", None, None, None);
+        Self { name, label, kind, value, hint, error, autocomplete, required: true, autofocus: false }
     }
 
     /// The error about this field, from those of the form.
@@ -114,12 +127,17 @@ impl<'a> Field<'a> {
         (!ids.is_empty()).then(|| ids.join(" "))
     }
 
-    fn texts(&self, id: &str) -> Markup {
+    fn error_text(&self, id: &str) -> Markup {
         html! {
-            @if let Some(hint) = self.hint { p.hint id={ (id) "-hint" } { (hint) } }
             @if let Some(error) = self.error {
                 p.error id={ (id) "-error" } { span.hidden { "Error: " } (error) }
             }
+        }
+    }
+
+    fn hint_text(&self, id: &str) -> Markup {
+        html! {
+            @if let Some(hint) = self.hint { p.hint id={ (id) "-hint" } { (hint) } }
         }
     }
 }
@@ -138,7 +156,13 @@ pub fn form(action: &str, csrf: &str, body: Markup) -> Markup {
 /// A form that only reads: its fields become the query of the address.
 #[must_use]
 pub fn search_form(action: &str, body: Markup) -> Markup {
-    html! { form.search role="search" method="get" action=(action) { (body) } }
+    html! { form role="search" method="get" action=(action) { (body) } }
+}
+
+/// The same above a list, with its fields in a row: what is shown of the list.
+#[must_use]
+pub fn filters(action: &str, body: Markup) -> Markup {
+    html! { form.filters role="search" method="get" action=(action) { (body) } }
 }
 
 /// A group of fields, such as checkboxes of one choice.
@@ -158,10 +182,21 @@ pub fn field(field: Field<'_>) -> Markup {
         div.field.invalid[field.error.is_some()] {
             label for=(id) {
                 (field.label)
-                @if !field.required { " " span.optional { "(optional)" } }
+                @if !field.required && !matches!(field.kind, Kind::Select(_)) { " " span.optional { "optional" } }
             }
-            (field.texts(id))
-            (control(&field, id))
+            (field.hint_text(id))
+            @if matches!(field.kind, Kind::Password) {
+                // The button needs a script: without one it is not displayed.
+                div.with {
+                    (control(&field, id))
+                    button.btn.js type="button" data-reveal=(id) aria-pressed="false" aria-controls=(id) {
+                        "Show" span.hidden { " " (field.label) }
+                    }
+                }
+            } @else {
+                (control(&field, id))
+            }
+            (field.error_text(id))
         }
     }
 }
@@ -174,8 +209,19 @@ fn control(field: &Field<'_>, id: &str) -> Markup {
         Kind::Number | Kind::Code => ("text", Some("numeric")),
         _ => ("text", None),
     };
+    let class = match field.kind {
+        Kind::Number => Some("short"),
+        Kind::Code => Some("code"),
+        _ => None,
+    };
+    let placeholder = match field.kind {
+        Kind::Filter(empty) => Some(empty),
+        _ => None,
+    };
+    let required = field.required && placeholder.is_none();
     // Passwords and codes do not come back in a page.
-    let value = if matches!(field.kind, Kind::Password | Kind::Code) { "" } else { field.value };
+    let is_secret = matches!(field.kind, Kind::Password | Kind::Code | Kind::RecoveryCode);
+    let value = if is_secret { "" } else { field.value };
     html! {
         @match field.kind {
             Kind::Select(choices) => {
@@ -193,9 +239,9 @@ fn control(field: &Field<'_>, id: &str) -> Markup {
                 }
             }
             _ => {
-                input class=[digits.map(|_digits| "short")] id=(id) name=(field.name) type=(kind) value=(value) inputmode=[digits]
-                    required[field.required] autocomplete=[field.autocomplete] autocapitalize="none"
-                    spellcheck="false" aria-describedby=[about] aria-invalid=[invalid];
+                input class=[class] id=(id) name=(field.name) type=(kind) value=(value) inputmode=[digits]
+                    placeholder=[placeholder] required[required] autocomplete=[field.autocomplete] autocapitalize="none"
+                    spellcheck="false" autofocus[field.autofocus] aria-describedby=[about] aria-invalid=[invalid];
             }
         }
     }
@@ -212,7 +258,8 @@ fn checkbox(field: &Field<'_>, checked: bool) -> Markup {
                 aria-describedby=[field.described_by(&id)] aria-invalid=[field.error.map(|_error| "true")];
             div {
                 label for=(id) { (field.label) }
-                (field.texts(&id))
+                (field.hint_text(&id))
+                (field.error_text(&id))
             }
         }
     }
@@ -233,17 +280,18 @@ pub fn link_button(href: &str, label: &str, action: Action) -> Markup {
 /// All errors of a form, in one box that gets the focus, with a link to each field. [`super::Page`] shows it.
 #[must_use]
 pub fn error_summary(errors: &[FieldError]) -> Markup {
+    let count = errors.iter().filter(|error| !error.field.is_empty()).count();
     html! {
         @if !errors.is_empty() {
-            div.summary role="alert" tabindex="-1" autofocus aria-labelledby="error-summary" {
-                h2 #error-summary {
-                    (errors.len()) @if errors.len() == 1 { " thing to correct" } @else { " things to correct" }
+            div.note.bad role="alert" tabindex="-1" autofocus {
+                @if count > 0 {
+                    h2 { (count) @if count == 1 { " thing to correct" } @else { " things to correct" } }
                 }
-                ul {
-                    @for error in errors {
-                        li {
-                            @if error.field.is_empty() { (error.text) }
-                            @else { a href={ "#" (error.field) } { (error.text) } }
+                @for error in errors.iter().filter(|error| error.field.is_empty()) { p { strong { (error.text) } } }
+                @if count > 0 {
+                    ul {
+                        @for error in errors.iter().filter(|error| !error.field.is_empty()) {
+                            li { a href={ "#" (error.field) } { (error.text) } }
                         }
                     }
                 }
@@ -252,17 +300,10 @@ pub fn error_summary(errors: &[FieldError]) -> Markup {
     }
 }
 
-/// The body of a confirm page before something is destroyed: what will happen, the button that does it, and the
-/// way back. A page of its own needs no script.
+/// The account's name in a form for a new password: for password managers, which store the password under it.
 #[must_use]
-pub fn confirm(action: &str, csrf: &str, what: Markup, label: &str, back: &str) -> Markup {
-    let buttons = html! {
-        div.actions {
-            (button(label, Action::Danger))
-            (link_button(back, "Cancel", Action::Secondary))
-        }
-    };
-    html! { div.card.confirm { (what) (form(action, csrf, buttons)) } }
+pub fn username_for_managers(name: &str) -> Markup {
+    html! { input type="text" name="username" autocomplete="username" value=(name) readonly hidden; }
 }
 
 #[cfg(test)]
@@ -296,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_password_does_not_come_back() {
-        for kind in [Kind::Password, Kind::Code] {
+        for kind in [Kind::Password, Kind::Code, Kind::RecoveryCode] {
             let html = field(Field { value: "hunter2", ..Field::new("p", "Password", kind) }).0;
             assert!(!html.contains("hunter2"), "{html}");
         }
@@ -306,7 +347,7 @@ mod tests {
     fn optional_fields_say_so() {
         check(
             Field { required: false, ..Field::new("note", "Note", Kind::TextArea { rows: 3 }) },
-            &[r#"Note <span class="optional">(optional)</span>"#],
+            &[r#"Note <span class="optional">optional</span>"#],
         );
         check(Field::new("note", "Note", Kind::Text), &[" required "]);
     }
@@ -340,10 +381,5 @@ mod tests {
         let expect =
             r#"<form method="post" action="/accounts"><input type="hidden" name="csrf" value="tok"></form>"#;
         assert_eq!(html, expect);
-        let html = confirm("/x/delete", "tok", html! { p { "Gone" } }, "Delete", "/x").0;
-        assert!(
-            html.contains(r#"name="csrf" value="tok""#) && html.contains(r#"href="/x">Cancel"#),
-            "{html}"
-        );
     }
 }

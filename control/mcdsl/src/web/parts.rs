@@ -1,9 +1,12 @@
-//! Parts of pages: tables, badges, facts, notices, and texts to copy.
+//! Parts of pages: states, notes, panels and what is in them, texts to copy, and secrets that are shown once.
 
 use data_encoding::BASE64;
 use maud::{Markup, html};
 
-/// The tone of a badge, a notice or a message. The text must say the same without the colour.
+use super::form::{Action, form, link_button};
+use super::icon::{Icon, mark};
+
+/// The tone of a state or a message. The text must say the same without the colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     /// An ordinary state.
@@ -22,12 +25,12 @@ impl Tone {
     #[cfg(test)]
     pub(super) const ALL: [Self; 5] = [Self::Neutral, Self::Info, Self::Good, Self::Warning, Self::Bad];
 
-    const fn class(self) -> &'static str {
+    pub(crate) const fn class(self) -> &'static str {
         match self {
-            Self::Neutral => "neutral",
+            Self::Neutral => "off",
             Self::Info => "info",
             Self::Good => "good",
-            Self::Warning => "warning",
+            Self::Warning => "warn",
             Self::Bad => "bad",
         }
     }
@@ -55,58 +58,120 @@ impl Tone {
     }
 }
 
-/// A state, in a word or two.
+/// A state: a small shape and a word.
 #[must_use]
-pub fn badge(text: &str, tone: Tone) -> Markup {
-    html! { span class={ "badge " (tone.class()) } { (text) } }
+pub fn state(tone: Tone, word: &str) -> Markup {
+    html! { span class={ "st " (tone.class()) } { (word) } }
 }
 
-/// A message box.
+/// A state that asks for a look. What is as it should be is a [`state`].
 #[must_use]
-pub fn notice(tone: Tone, body: Markup) -> Markup {
-    html! { div class={ "notice " (tone.class()) } { (body) } }
+pub fn pill(tone: Tone, word: &str) -> Markup {
+    html! { span class={ "st pill " (tone.class()) } { (word) } }
 }
 
-/// A section with a heading.
+/// A message.
 #[must_use]
-pub fn card(title: &str, body: Markup) -> Markup {
-    html! { section.card { h2 { (title) } (body) } }
+pub fn note(tone: Tone, body: Markup) -> Markup {
+    html! { div class={ "note " (tone.class()) } { (body) } }
 }
 
-/// A table. The first cell of a row is its header; a column of buttons or links needs no heading (`""`). A table wider than the screen scrolls.
+/// A word that a machine has for something: a tag, a role.
 #[must_use]
-pub fn table(caption: &str, headers: &[&str], rows: &[Vec<Markup>]) -> Markup {
+pub fn tag(word: &str) -> Markup {
+    html! { span.tag { (word) } }
+}
+
+/// Several of them.
+#[must_use]
+pub fn tags(words: &[String]) -> Markup {
+    html! { @for (at, word) in words.iter().enumerate() { @if at > 0 { " " } (tag(word)) } }
+}
+
+/// A panel with a heading. `remark` is muted beside it, `action` at the right.
+#[must_use]
+pub fn panel(title: &str, remark: &str, action: Markup, body: Markup) -> Markup {
     html! {
-        div.scroll role="region" tabindex="0" aria-label=(caption) {
-            table {
-                caption { (caption) }
-                thead {
-                    tr {
-                        @for header in headers {
-                            @if header.is_empty() { td {} } @else { th scope="col" { (header) } }
-                        }
-                    }
-                }
-                tbody {
-                    @for row in rows {
-                        tr {
-                            @for (at, cell) in row.iter().enumerate() {
-                                @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
-                            }
-                        }
-                    }
-                }
+        section.panel {
+            header {
+                h2 { (title) }
+                @if !remark.is_empty() { span.muted { (remark) } }
+                (action)
             }
+            (body)
         }
     }
 }
 
-/// Shown instead of an empty table: what would be there, and how to create the first.
+/// A panel without a heading: a list, or a form.
+#[must_use]
+pub fn plain_panel(body: Markup) -> Markup {
+    html! { div.panel { (body) } }
+}
+
+/// Text or a form within a panel.
+#[must_use]
+pub fn padded(body: Markup) -> Markup {
+    html! { div.pad { (body) } }
+}
+
+/// Two columns where there is room: what the page is about, and a narrow one of facts.
+#[must_use]
+pub fn split(main: Markup, aside: Markup) -> Markup {
+    html! { div.split { div.stack { (main) } div.stack { (aside) } } }
+}
+
+/// The same with a wider second column.
+#[must_use]
+pub fn split_wide(main: Markup, aside: Markup) -> Markup {
+    html! { div.split-wide { div.stack { (main) } div.stack { (aside) } } }
+}
+
+/// A row of a panel: an icon, a name with a sentence, and what can be done.
+#[must_use]
+pub fn item(icon: Icon, name: &str, detail: Markup, action: Markup) -> Markup {
+    html! { div.item { (icon.svg()) div { b { (name) } p { (detail) } } (action) } }
+}
+
+/// Something that needs a person.
+#[derive(Clone, Debug)]
+pub struct Attention<'a> {
+    /// [`Tone::Warning`] or [`Tone::Bad`].
+    pub tone: Tone,
+    /// What kind of thing it is about, in a word.
+    pub kind: &'a str,
+    /// What is the matter.
+    pub text: Markup,
+    /// Where it is solved.
+    pub href: String,
+}
+
+/// What needs a person, worst first; nothing where there is nothing. The first five are shown.
+#[must_use]
+pub fn attention(list: &[Attention<'_>]) -> Markup {
+    html! {
+        @if !list.is_empty() {
+            (panel("Needs attention", &list.len().to_string(), html! {}, html! {
+                @for Attention { tone, kind, text, href } in list.iter().take(5) {
+                    div.item {
+                        (pill(*tone, kind))
+                        a.row href=(href) { (text) }
+                        (Icon::RIGHT.svg())
+                    }
+                }
+                @if list.len() > 5 { p.foot { (list.len() - 5) " more" } }
+            }))
+        }
+    }
+}
+
+/// Shown where a list has nothing: what would be in it, and how to create the first.
 #[must_use]
 pub fn empty_state(title: &str, text: &str, action: Option<Markup>) -> Markup {
     html! {
         div.empty {
-            p.empty-title { (title) }
+            (mark(32))
+            h2 { (title) }
             p { (text) }
             @if let Some(action) = action { (action) }
         }
@@ -119,40 +184,177 @@ pub fn facts(facts: &[(&str, Markup)]) -> Markup {
     html! { dl.facts { @for (term, value) in facts { div { dt { (term) } dd { (value) } } } } }
 }
 
-/// Links to the first and the next page of a list.
+/// The foot of a list: what of it is shown, and links to other parts of it.
 #[must_use]
-pub fn pagination(first: Option<&str>, next: Option<&str>) -> Markup {
+pub fn pager(shown: &str, links: &[(&str, Option<&str>)]) -> Markup {
     html! {
-        @if first.is_some() || next.is_some() {
-            nav.pages aria-label="Pages" {
-                @if let Some(first) = first { a.button.secondary href=(first) { "First page" } }
-                @if let Some(next) = next { a.button.secondary rel="next" href=(next) { "Next page" } }
+        div.foot {
+            span { (shown) }
+            @if links.iter().any(|(_, href)| href.is_some()) {
+                nav aria-label="Pages" {
+                    @for (label, href) in links {
+                        @if let Some(href) = href { a href=(href) { (label) } }
+                    }
+                }
             }
         }
     }
 }
 
-/// Monospaced text. Lines wider than the screen scroll.
+/// The filters of a list that are in force: what each says, and the address without it.
+#[must_use]
+pub fn chips(active: &[(String, String)], clear: &str) -> Markup {
+    html! {
+        @if !active.is_empty() {
+            p.chips {
+                @for (text, href) in active { a href=(href) { (text) (Icon::CROSS.svg()) span.hidden { " (remove filter)" } } }
+                a href=(clear) { "Clear all" }
+            }
+        }
+    }
+}
+
+/// Monospaced text. Lines wider than the panel scroll.
 #[must_use]
 pub fn code_block(label: &str, text: &str) -> Markup {
-    html! { pre.code role="region" tabindex="0" aria-label=(label) { code { (text) } } }
+    html! { pre role="region" tabindex="0" aria-label=(label) { code { (text) } } }
 }
 
-/// A text to copy, in a read-only field: a click and "select all" select the whole without a script.
+/// What changes, line by line: lines begin with `+`, `-` or a space.
 #[must_use]
-pub fn copyable(id: &str, label: &str, text: &str) -> Markup {
-    let lines = text.lines().count();
+pub fn diff_block(label: &str, lines: &[String]) -> Markup {
     html! {
-        div.field {
-            label for=(id) { (label) }
-            @if lines > 1 {
-                // A line's end after the tag is not part of the text: without one of ours, its first would be lost.
-                textarea.mono id=(id) rows=(lines.min(16)) readonly spellcheck="false" { "\n" (text) }
-            } @else {
-                input.mono id=(id) type="text" value=(text) readonly spellcheck="false";
+        pre role="region" tabindex="0" aria-label=(label) {
+            @for line in lines {
+                span class=[diff_class(line)] { (line) }
             }
         }
     }
+}
+
+fn diff_class(line: &str) -> Option<&'static str> {
+    match line.as_bytes().first() {
+        Some(b'+') => Some("add"),
+        Some(b'-') => Some("del"),
+        _ => None,
+    }
+}
+
+/// A text to copy: a click selects the whole of it without a script, and with one there is a button.
+#[must_use]
+pub fn copy(id: &str, label: &str, text: &str) -> Markup {
+    html! {
+        div.field {
+            div.with {
+                b id={ (id) "-label" } { (label) }
+                span.hint { "Click to select" }
+                button.bare.js type="button" data-copy=(id) { "Copy" span.hidden { " " (label) } }
+            }
+            code.copy id=(id) tabindex="0" aria-labelledby={ (id) "-label" } role="textbox" aria-readonly="true" aria-multiline="true" { (text) }
+        }
+    }
+}
+
+/// A secret that is shown once.
+#[derive(Clone, Copy, Debug)]
+pub struct Once<'a> {
+    /// What it is: `Token`.
+    pub label: &'a str,
+    /// The secret.
+    pub text: &'a str,
+    /// Where it goes, in a sentence.
+    pub what: &'a str,
+    /// The name of the file that it can be downloaded as.
+    pub file: Option<&'a str>,
+    /// The page to go to afterwards.
+    pub done: &'a str,
+}
+
+/// The body of the page that shows a secret once.
+#[must_use]
+pub fn once(once: Once<'_>) -> Markup {
+    let Once { label, text, what, file, done } = once;
+    plain_panel(padded(html! {
+        (note(Tone::Warning, html! {
+            p { strong { "Copy it now. " } "It is shown this once and cannot be read again." }
+        }))
+        (copy("once", label, text))
+        p.hint { (what) }
+        div.actions {
+            (link_button(done, "Done", Action::Primary))
+            @if let Some(file) = file {
+                a.btn download=(file) href={ "data:text/plain;base64," (BASE64.encode(text.as_bytes())) } { "Download as file" }
+            }
+        }
+    }))
+}
+
+/// Something that destroys or locks out.
+#[derive(Clone, Debug)]
+pub struct Danger<'a> {
+    /// What it does: `Delete account`.
+    pub name: &'a str,
+    /// What comes of it, with real counts; or why it is not possible now.
+    pub consequence: String,
+    /// The page that asks for confirmation. `None`: it is not possible now.
+    pub href: Option<String>,
+}
+
+/// The last panel of a page: what is dangerous, mildest first. Each leads to a page that asks.
+#[must_use]
+pub fn danger_zone(list: &[Danger<'_>]) -> Markup {
+    html! {
+        section.panel.risk-zone {
+            header { h2 { "Danger zone" } }
+            @for Danger { name, consequence, href } in list {
+                div.item {
+                    div { b { (name) } p { (consequence) } }
+                    @if let Some(href) = href { (link_button(href, &format!("{name}…"), Action::Risk)) }
+                }
+            }
+        }
+    }
+}
+
+/// What a page asks before something is destroyed. A page of its own needs no script.
+#[derive(Debug)]
+pub struct Confirm<'a> {
+    /// The question, with the name of the thing.
+    pub question: &'a str,
+    /// What is lost, with counts.
+    pub lost: &'a [String],
+    /// What stays, or the milder way.
+    pub rest: Markup,
+    /// Fields of the form, such as a revision, or the name that has to be typed.
+    pub fields: Markup,
+    /// The path that the form is posted to.
+    pub action: &'a str,
+    /// Verb and object.
+    pub button: &'a str,
+    /// Where `Cancel` leads.
+    pub back: &'a str,
+}
+
+/// The body of a page that asks.
+#[must_use]
+pub fn confirm(csrf: &str, confirm: &Confirm<'_>) -> Markup {
+    let Confirm { question, lost, rest, fields, action, button, back } = confirm;
+    panel(
+        question,
+        "",
+        html! {},
+        padded(html! {
+            @if !lost.is_empty() { ul { @for line in *lost { li { (line) } } } }
+            @if !rest.0.is_empty() { p.muted { (rest) } }
+            (form(action, csrf, html! {
+                (fields)
+                div.actions {
+                    (super::form::button(button, Action::Kill))
+                    (link_button(back, "Cancel", Action::Secondary))
+                }
+            }))
+        }),
+    )
 }
 
 /// A QR code, from an SVG document. It becomes an image, in which no script of the document runs.
@@ -174,18 +376,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_cell_is_the_row_header() {
-        let table =
-            table("Accounts", &["Name", "State"], &[vec![html! { "ada" }, badge("<on>", Tone::Good)]]);
-        let row = r#"<th scope="row">ada</th><td><span class="badge good">&lt;on&gt;</span></td>"#;
-        assert!(table.0.contains(row), "{}", table.0);
-    }
-
-    #[test]
     fn a_list_of_one_page_has_no_links() {
-        assert_eq!(pagination(None, None).0, "");
-        let pages = pagination(None, Some("/accounts?after=a&b")).0;
-        assert!(pages.contains(r#"rel="next" href="/accounts?after=a&amp;b""#), "{pages}");
+        assert!(!pager("1–9 of 9", &[("First", None), ("Next", None)]).0.contains("<nav"));
+        let pages = pager("", &[("First", None), ("Next", Some("/accounts?after=a&b"))]).0;
+        assert!(pages.contains(r#"<a href="/accounts?after=a&amp;b">Next</a>"#), "{pages}");
         assert!(!pages.contains("First"), "{pages}");
     }
 
@@ -193,5 +387,66 @@ mod tests {
     fn an_image_runs_no_script() {
         let qr = qr("<svg onload='alert(1)'/>", "Code");
         assert!(!qr.0.contains("<svg") && !qr.0.contains("onload"), "{}", qr.0);
+    }
+
+    #[test]
+    fn what_is_dangerous_is_asked_on_a_page() {
+        let danger = |name, href: Option<&str>| Danger {
+            name,
+            consequence: "Ends 2 sessions.".to_owned(),
+            href: href.map(str::to_owned),
+        };
+        let zone =
+            danger_zone(&[danger("Delete account", Some("/x/delete")), danger("Disable account", None)]).0;
+        assert!(zone.contains(r#"<a class="btn risk" href="/x/delete">Delete account…</a>"#), "{zone}");
+        assert!(!zone.contains("Disable account…") && !zone.contains("<form"), "{zone}");
+        let asked = Confirm {
+            question: "Delete <x>?",
+            lost: &["2 tokens".to_owned()],
+            rest: html! {},
+            fields: html! {},
+            action: "/x/delete",
+            button: "Delete account",
+            back: "/x",
+        };
+        let page = confirm("tok", &asked).0;
+        for part in
+            ["Delete &lt;x&gt;?", "<li>2 tokens</li>", r#"name="csrf" value="tok""#, r#"href="/x">Cancel"#]
+        {
+            assert!(page.contains(part), "{part} is not in {page}");
+        }
+    }
+
+    #[test]
+    fn what_needs_nobody_is_not_there() {
+        assert_eq!(attention(&[]).0, "");
+        let one = Attention {
+            tone: Tone::Bad,
+            kind: "Token",
+            text: html! { "It ends" },
+            href: "/a?b&c".to_owned(),
+        };
+        let shown = attention(&vec![one; 7]).0;
+        assert!(shown.contains("2 more") && shown.contains("/a?b&amp;c"), "{shown}");
+        assert_eq!(shown.matches("a class=\"row\"").count(), 5);
+    }
+
+    #[test]
+    fn parts_have_no_inline_style() {
+        let parts = [
+            state(Tone::Good, "Active"),
+            pill(Tone::Bad, "Denied"),
+            copy("a", "Token", "x"),
+            once(Once { label: "Token", text: "<x>", what: "", file: Some("a.token"), done: "/" }),
+            diff_block("Changes", &["+ a".to_owned(), "- b".to_owned(), "  c".to_owned()]),
+            empty_state("No tokens yet", "", None),
+            facts(&[("A", html! { "b" })]),
+            chips(&[("A".to_owned(), "/".to_owned())], "/"),
+            item(Icon::KEY, "Password", html! {}, html! {}),
+            qr("<svg/>", "Code"),
+        ];
+        for part in parts {
+            assert!(!part.0.contains("style=") && !part.0.contains("<x>"), "{}", part.0);
+        }
     }
 }

@@ -25,13 +25,14 @@ use axum::routing::MethodRouter;
 
 pub use backend::{LoggedIn, LoginBackend, PasskeyAnswer, PasskeyChallenge, PasswordLogin};
 pub use browser::{Browser, Visitor, with_cookie};
-pub use form::{NoFields, Posted, Sender, Submission, expired_form, field_errors};
+pub use form::{NoFields, Posted, Sender, Shown, Submission};
 pub use passkey::{GoTo, PASSKEY_SCRIPT, passkey_form};
 
 use mc_api::operation::Need;
 
 use super::csrf::Csrf;
-use super::page::{NavItem, Site};
+use super::icon::Icon;
+use super::page::{NavGroup, NavItem, Site};
 use crate::clock::Clock;
 use crate::http::Dialect;
 use crate::identity::{Identity, Role};
@@ -58,8 +59,12 @@ struct Shared {
 /// An entry of the navigation.
 #[derive(Clone, Copy, Debug)]
 pub struct NavEntry {
+    /// The caption above it, which entries one after the other share; empty: none.
+    pub group: &'static str,
     /// Its text.
     pub label: &'static str,
+    /// Its icon.
+    pub icon: Icon,
     /// Where it leads.
     pub href: &'static str,
     /// Beginnings of other paths that belong to it.
@@ -130,15 +135,19 @@ impl Pages {
         super::local_path(referer.strip_prefix(self.0.origin.as_str())?).map(str::to_owned)
     }
 
-    fn navigation(&self, identity: &Identity, path: &str) -> Vec<NavItem<'static>> {
+    fn navigation(&self, identity: &Identity, path: &str) -> Vec<NavGroup<'static>> {
         let is_admin = identity.account.roles().has(Role::Admin);
-        let shown = self.0.navigation.iter().filter(|entry| is_admin || !entry.for_admins);
-        let item = |entry: &NavEntry| NavItem {
+        let shown: Vec<_> = self.0.navigation.iter().filter(|entry| is_admin || !entry.for_admins).collect();
+        let item = |entry: &&NavEntry| NavItem {
             label: entry.label,
+            icon: entry.icon,
             href: entry.href,
             current: path == entry.href || entry.prefixes.iter().any(|prefix| path.starts_with(prefix)),
         };
-        shown.map(item).collect()
+        let groups = shown.chunk_by(|one, next| one.group == next.group);
+        groups
+            .map(|group| NavGroup { label: group[0].group, items: group.iter().map(item).collect() })
+            .collect()
     }
 }
 

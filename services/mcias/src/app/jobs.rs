@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use mcdsl::problem::Problem;
 use mcdsl::prometheus::Page;
 use mcdsl::server::Stop;
 use rusqlite::Connection;
@@ -110,14 +111,20 @@ impl Mcias {
         }
     }
 
+    /// Valid tokens of services that expire soon, the next to expire first: for the pages of admins.
+    pub(crate) async fn expiring_tokens(&self) -> Result<Vec<Expiring>, Problem> {
+        let now = self.now();
+        let soon = now + self.config.tokens.warn_s;
+        self.read(move |db| store::tokens::expiring(db, now, soon)).await
+    }
+
     /// Deletes what expired long ago, once the clock can be trusted, and warns about tokens that expire soon.
     pub async fn sweep(&self) {
         let (now, elapsed) = (self.now(), self.clock.elapsed());
         if locked(&self.clock_stability).stable_for(elapsed, now) >= STABLE_CLOCK {
             self.delete_expired(now).await;
         }
-        let soon = now + self.config.tokens.warn_s;
-        let expiring = match self.read(move |db| store::tokens::expiring(db, now, soon)).await {
+        let expiring = match self.expiring_tokens().await {
             Ok(expiring) => expiring,
             Err(problem) => {
                 return tracing::warn!(%problem, "tokens that expire soon could not be looked for");

@@ -147,7 +147,7 @@ impl Mcias {
         let secret = TotpSecret::from_bytes(random());
         let message = api::TotpEnrolment {
             secret: secret.base32().expose().to_owned(),
-            uri: secret.uri(&self.config.site.name, me.account.name()).expose().to_owned(),
+            uri: secret.uri(self.config.site.display_name(), me.account.name()).expose().to_owned(),
         };
         let now = self.now();
         let mut waiting = locked(&self.enrolments);

@@ -59,7 +59,7 @@ impl Ceremonies {
         for origin in &site.passkey_origins {
             builder = builder.append_allowed_origin(&Url::parse(origin).map_err(|error| error.to_string())?);
         }
-        let webauthn = builder.rp_name(&site.name).build().map_err(|error| error.to_string())?;
+        let webauthn = builder.rp_name(site.display_name()).build().map_err(|error| error.to_string())?;
         Ok(Self { webauthn, waiting: Mutex::new(Challenges::new(LIMITS)) })
     }
 

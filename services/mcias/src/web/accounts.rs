@@ -3,22 +3,30 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
+use mc_api::audit::ListAuditRequest;
 use mc_api::mcias::{
     Account, CreateAccountRequest, DeleteAccountRequest, EndAccountSessionRequest, EndAccountSessionsRequest,
-    GetAccountRequest, IssueLinkRequest, IssueTokenRequest, ListAccountSessionsRequest, ListAccountsRequest,
-    ListTokensRequest, ResetFactorsRequest, RevokeTokenRequest, Token, UpdateAccountRequest,
+    GetAccountRequest, IssueLinkRequest, ListAccountSessionsRequest, ListAccountsRequest, ListTokensRequest,
+    ResetFactorsRequest, Session, UpdateAccountRequest,
 };
+use mcdsl::audit::page as audit;
 use mcdsl::http::{Path, Query};
 use mcdsl::problem::Problem;
-use mcdsl::web::session::{NoFields, expired_form, field_errors};
-use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Tone, Width};
+use mcdsl::web::session::{NoFields, Shown};
+use mcdsl::web::{
+    self, Action, Choice, Column, Confirm, Danger, Field, FieldError, Icon, Kind, Layout, Once, Page, Tone,
+};
 use serde::Deserialize;
-use uuid::Uuid;
 
-use super::own::{ask, once, session_table};
+use super::own::{ask, method_items, once, role_names, session_table};
+use super::tokens::{is_valid, token_panel};
 use super::visitor::{Posted, Submission, Visitor};
-use super::{Answer, split};
+use super::words::WORDS;
+use super::{Answer, count, split};
 use crate::domain::Name;
+
+/// The page above those about one account.
+pub(super) const ACCOUNTS: (&str, &str) = ("Accounts", "/accounts");
 
 const TYPES: [Choice<'static>; 3] = [
     Choice { value: "", label: "All types" },
@@ -38,6 +46,9 @@ pub(super) struct Search {
     after: Option<String>,
 }
 
+/// A list of fewer accounts needs no filters.
+const MANY: usize = 20;
+
 pub(super) async fn list(visitor: Visitor, Query(search): Query<Search>) -> Answer {
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let request = ListAccountsRequest {
@@ -47,65 +58,102 @@ pub(super) async fn list(visitor: Visitor, Query(search): Query<Search>) -> Answ
         contains: given(search.contains.trim()),
     };
     let found = visitor.calls.list_accounts(request).await?;
-    let at = |after: Option<&str>| {
-        let mut pairs = vec![("contains", search.contains.as_str()), ("account_type", &search.account_type)];
+    let at = |contains: &str, account_type: &str, after: Option<&str>| {
+        let mut pairs = vec![("contains", contains), ("account_type", account_type)];
         pairs.extend(after.map(|after| ("after", after)));
+        pairs.retain(|(_, value)| !value.is_empty());
         format!("/accounts?{}", serde_urlencoded::to_string(pairs).expect("pairs of texts can be written"))
     };
-    let next = found.next.as_deref().map(|next| at(Some(next)));
-    let first = search.after.as_ref().map(|_after| at(None));
-    let rows: Vec<_> = found.accounts.iter().map(row).collect();
-    let clear = html! { a href="/accounts" { "Clear filters" } };
-    let body = html! {
-        (web::search_form("/accounts", html! {
-            (web::field(Field {
-                value: &search.contains,
-                hint: Some("Part of a name"),
-                required: false,
-                ..Field::new("contains", "Name", Kind::Text)
-            }))
-            (web::field(Field { value: &search.account_type, ..Field::new("account_type", "Type", Kind::Select(&TYPES)) }))
-            (web::button("Search", Action::Secondary))
-        }))
-        @if rows.is_empty() {
-            (web::empty_state("Nothing matches", "No account has this name and type.", Some(clear)))
-        } @else {
-            (web::table("Accounts", &["Name", "Type", "Roles", "Tags", "State", "Last login"], &rows))
-        }
-        (web::pagination(first.as_deref(), next.as_deref()))
+    let (contains, kind) = (search.contains.as_str(), search.account_type.as_str());
+    let next = found.next.as_deref().map(|next| at(contains, kind, Some(next)));
+    let first = search.after.as_ref().map(|_after| at(contains, kind, None));
+    let mut chips = Vec::new();
+    if !contains.is_empty() {
+        chips.push((format!("Name: {contains}"), at("", kind, None)));
+    }
+    if let Some(choice) = TYPES.iter().find(|choice| choice.value == kind && !kind.is_empty()) {
+        chips.push((format!("Type: {}", choice.label), at(contains, "", None)));
+    }
+    let shown = if first.is_none() && next.is_none() {
+        count(found.accounts.len(), "account")
+    } else {
+        "By name".to_owned()
     };
-    let change =
-        |page| Page { actions: web::link_button("/new-account", "New account", Action::Primary), ..page };
-    Ok(visitor.page_with(StatusCode::OK, change, "Accounts", body))
+    let now = visitor.now();
+    let rows: Vec<_> = found.accounts.iter().map(|account| row(now, account)).collect();
+    let columns = [
+        Column::plain("Name"),
+        Column::plain("Type"),
+        Column::plain("Tags").third(),
+        Column::plain("Signs in with").fourth(),
+        Column::state("State"),
+        Column::number("Last login"),
+    ];
+    let body = html! {
+        @if rows.len() >= MANY || first.is_some() || !chips.is_empty() {
+            (web::filters("/accounts", html! {
+                (web::field(Field { value: contains, ..Field::new("contains", "Name", Kind::Filter("Part of a name")) }))
+                (web::field(Field { value: kind, required: false, ..Field::new("account_type", "Type", Kind::Select(&TYPES)) }))
+                (web::button("Filter", Action::Secondary))
+            }))
+            (web::chips(&chips, "/accounts"))
+        }
+        (web::plain_panel(html! {
+            @if rows.is_empty() {
+                (web::empty_state("Nothing matches", "No account has this name and type.", None))
+            } @else {
+                (web::table("Accounts", &columns, &rows))
+            }
+            (web::pager(&shown, &[("First", first.as_deref()), ("Next", next.as_deref())]))
+        }))
+    };
+    let lead = Some("People and services that can log in.");
+    let actions = html! { a.btn.main-btn href="/new-account" { (Icon::PLUS.svg()) "New account" } };
+    Ok(visitor.page_with(StatusCode::OK, |page| Page { actions, lead, ..page }, "Accounts", body))
 }
 
-fn row(account: &Account) -> Vec<Markup> {
+fn row(now: i64, account: &Account) -> Vec<Markup> {
+    let is_person = is_person(account);
+    let mut methods = Vec::new();
+    if account.passkeys > 0 {
+        methods.push("Passkey");
+    }
+    if account.has_password {
+        methods.push(if account.has_totp { "Password + code" } else { "Password" });
+    }
     vec![
         html! { a href={ "/accounts/" (account.name) } { (account.name) } },
-        html! { (type_name(account)) },
-        html! { (account.roles.join(", ")) },
-        html! { (account.tags.join(", ")) },
+        html! {
+            (type_name(account))
+            @if !account.roles.is_empty() { span.muted { " · " (role_names(account)) } }
+        },
+        web::tags(&account.tags),
+        html! { @if is_person { (methods.join(", ")) } @else { "Tokens" } },
         state(account),
-        web::when_or(account.last_login_at, "never"),
+        html! { @if is_person { (web::ago_or(now, account.last_login_at, "never")) } },
     ]
 }
 
+fn is_person(account: &Account) -> bool {
+    account.account_type == "human"
+}
+
 fn type_name(account: &Account) -> &'static str {
-    if account.account_type == "system" { "Service" } else { "Person" }
+    if is_person(account) { "Person" } else { "Service" }
 }
 
 fn state(account: &Account) -> Markup {
     if !account.enabled {
-        return web::badge("Disabled", Tone::Bad);
+        return web::state(Tone::Neutral, "Disabled");
     }
-    if account.account_type == "human" && !account.has_password && account.passkeys == 0 {
-        return web::badge("No password yet", Tone::Info);
+    if is_person(account) && !account.has_password && account.passkeys == 0 {
+        return web::pill(Tone::Warning, "No sign-in method");
     }
-    web::badge("Active", Tone::Good)
+    web::state(Tone::Good, "Active")
 }
 
 pub(super) async fn new(visitor: Visitor) -> Answer {
-    Ok(new_page(&visitor, StatusCode::OK, &New::default(), &[]))
+    Ok(new_page(&visitor, &New::default(), &Shown::first()))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -151,12 +199,14 @@ fn tags_field<'a>(value: &'a str, errors: &'a [FieldError]) -> Markup {
     })
 }
 
-fn new_page(visitor: &Visitor, status: StatusCode, given: &New, errors: &[FieldError]) -> Response {
+fn new_page(visitor: &Visitor, given: &New, shown: &Shown) -> Response {
+    let Shown { status, errors } = shown;
     let fields = html! {
         (web::field(Field {
             value: &given.name,
             hint: Some("Lowercase letters, digits and - _ . @"),
             autocomplete: Some("off"),
+            autofocus: true,
             ..Field::new("name", "Name", Kind::Text).error_from(errors)
         }))
         (web::field(Field {
@@ -176,10 +226,14 @@ fn new_page(visitor: &Visitor, status: StatusCode, given: &New, errors: &[FieldE
             required: false,
             ..Field::new("service", "Service", Kind::Text).error_from(errors)
         }))
-        (web::button("Create account", Action::Primary))
+        div.actions {
+            (web::button("Create account", Action::Primary))
+            (web::link_button("/accounts", "Cancel", Action::Secondary))
+        }
     };
-    let body = html! { div.card { (web::form("/new-account", &visitor.csrf(), fields)) } };
-    visitor.page_with(status, |page| Page { width: Width::Text, errors, ..page }, "New account", body)
+    let body = web::plain_panel(web::padded(web::form("/new-account", &visitor.csrf(), fields)));
+    let change = |page| Page { layout: Layout::Text, crumbs: &[ACCOUNTS], errors, ..page };
+    visitor.page_with(*status, change, "New account", body)
 }
 
 fn ticked(boxes: [(&str, &Option<String>); 3]) -> Vec<String> {
@@ -187,123 +241,181 @@ fn ticked(boxes: [(&str, &Option<String>); 3]) -> Vec<String> {
 }
 
 pub(super) async fn create(submission: Submission<New>) -> Answer {
-    let (visitor, form) = match submission {
-        Submission::Valid(visitor, form) => (visitor, form),
-        Submission::Expired(visitor, form) => {
-            return Ok(new_page(&visitor, StatusCode::FORBIDDEN, &form, &expired_form()));
-        }
+    let show = async |visitor: &Visitor, form: &New, shown: Shown| Ok(new_page(visitor, form, &shown));
+    let act = async |visitor: &Visitor, form: &New| {
+        let request = CreateAccountRequest {
+            name: form.name.trim().to_owned(),
+            account_type: form.account_type.clone(),
+            roles: ticked([("admin", &form.admin), ("user", &form.user), ("guest", &form.guest)]),
+            tags: split(&form.tags),
+            service: Some(form.service.trim().to_owned()).filter(|service| !service.is_empty()),
+        };
+        let account = visitor.calls.create_account(request).await?;
+        let next =
+            if is_person(&account) { "Create a setup link for its owner." } else { "Create a token for it." };
+        let text = format!("Account {} created. {next}", account.name);
+        Ok(visitor.done(&format!("/accounts/{}", account.name), text))
     };
-    let request = CreateAccountRequest {
-        name: form.name.trim().to_owned(),
-        account_type: form.account_type.clone(),
-        roles: ticked([("admin", &form.admin), ("user", &form.user), ("guest", &form.guest)]),
-        tags: split(&form.tags),
-        service: Some(form.service.trim().to_owned()).filter(|service| !service.is_empty()),
-    };
-    match visitor.calls.create_account(request).await {
-        Ok(account) => {
-            let next = if account.account_type == "human" {
-                "Create a setup link for its owner."
-            } else {
-                "Create a token for it."
-            };
-            let text = format!("Account {} created. {next}", account.name);
-            Ok(visitor.done(&format!("/accounts/{}", account.name), text))
-        }
-        Err(problem) => {
-            let errors = field_errors(&problem, &["name", "account_type", "roles", "tags", "service"]);
-            Ok(new_page(&visitor, problem.status(), &form, &errors))
-        }
-    }
+    submission.handle(&["name", "account_type", "roles", "tags", "service"], show, act).await
 }
 
 pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
-    account_page(&visitor, StatusCode::OK, &name, &Typed::default(), &[]).await
-}
-
-/// What was typed into the forms of an account's page, where one of them is shown again.
-#[derive(Default)]
-struct Typed<'a> {
-    change: Option<&'a Change>,
-    token: Option<&'a NewTokenForm>,
-}
-
-async fn account_page(
-    visitor: &Visitor,
-    status: StatusCode,
-    name: &str,
-    typed: &Typed<'_>,
-    errors: &[FieldError],
-) -> Answer {
-    let account = visitor.calls.get_account(GetAccountRequest { name: name.to_owned() }).await?;
-    let csrf = visitor.csrf();
-    let is_person = account.account_type == "human";
-    let mut facts = vec![
-        ("State", state(&account)),
-        ("Type", html! { (type_name(&account)) }),
-        ("Created", web::when(account.created_at)),
-    ];
-    if is_person {
-        facts.push(("Last login", web::when_or(account.last_login_at, "never")));
-        facts.push(("Authenticator app", html! { (if account.has_totp { "On" } else { "Off" }) }));
-        facts.push(("Passkeys", html! { (account.passkeys) }));
+    let account = account(&visitor, &name).await?;
+    let name = account.name.as_str();
+    let (now, csrf) = (visitor.now(), visitor.csrf());
+    let mut meta = vec![state(&account), html! { (type_name(&account)) }];
+    if !account.roles.is_empty() {
+        meta.push(html! { (role_names(&account)) });
     }
-    let rest = if is_person {
-        person(visitor, &account, &csrf).await?
+    let (main, danger, action) = if is_person(&account) {
+        let request = ListAccountSessionsRequest { name: account.name.clone() };
+        let sessions = visitor.calls.list_account_sessions(request).await?.sessions;
+        let link = web::form(
+            &format!("/accounts/{name}/link"),
+            &csrf,
+            web::button("Create setup link", Action::Primary),
+        );
+        (person(&account, &sessions, now, &csrf), person_danger(&account, sessions.len()), link)
     } else {
-        let tokens = visitor.calls.list_tokens(ListTokensRequest { name: name.to_owned() }).await?.tokens;
-        let form = token_form(name, &csrf, typed.token, errors);
-        token_card(&account, &tokens, form, visitor.app().clock().unix_s())
+        let tokens =
+            visitor.calls.list_tokens(ListTokensRequest { name: account.name.clone() }).await?.tokens;
+        let valid = tokens.iter().filter(|token| is_valid(token, now)).count();
+        let new = html! {
+            a.btn.main-btn href={ "/accounts/" (name) "/new-token" } { (Icon::PLUS.svg()) "Create token" }
+        };
+        (token_panel(&account, &tokens, now), service_danger(&account, valid), new)
     };
-    let body = html! {
-        (web::card("Details", web::facts(&facts)))
-        (rest)
-        (web::card("Edit", change_form(&account, &csrf, typed.change, errors)))
-        (web::card("Delete", html! {
-            p { "Deletes its tokens, sessions and passkeys. Its entries in the audit log stay." }
-            (web::link_button(&format!("/accounts/{name}/delete"), "Delete account…", Action::Danger))
-        }))
+    let enable = html! {
+        input type="hidden" name="revision" value=(account.revision);
+        (web::button("Enable account", Action::Secondary))
     };
-    Ok(visitor.page_with(status, |page| Page { errors, ..page }, name, body))
+    let actions = html! {
+        @if !account.enabled { (web::form(&format!("/accounts/{name}/enable"), &csrf, enable)) }
+        (action)
+    };
+    let recent = ListAuditRequest {
+        limit: Some(5),
+        account: Some(account.name.clone()),
+        ..ListAuditRequest::default()
+    };
+    let recent = visitor.calls.list_audit(recent).await?.entries;
+    let aside = html! {
+        (web::panel(
+            "Details",
+            "",
+            html! { a href={ "/accounts/" (name) "/edit" } { "Edit" span.hidden { " details" } } },
+            web::facts(&details(&account, now)),
+        ))
+        (web::panel(
+            "Recent activity",
+            "",
+            html! { a href={ "/audit?account=" (name) } { "Audit log" } },
+            audit::recent(now, &WORDS, &recent),
+        ))
+    };
+    let body = html! { (web::split(main, aside)) (web::danger_zone(&danger)) };
+    let change = |page| Page { crumbs: &[ACCOUNTS], is_account: true, meta, actions, ..page };
+    Ok(visitor.page_with(StatusCode::OK, change, name, body))
 }
 
-async fn person(visitor: &Visitor, account: &Account, csrf: &str) -> Result<Markup, Problem> {
+pub(super) async fn account(visitor: &Visitor, name: &str) -> Result<Account, Problem> {
+    visitor.calls.get_account(GetAccountRequest { name: name.to_owned() }).await
+}
+
+fn details(account: &Account, now: i64) -> Vec<(&'static str, Markup)> {
+    let mut details = vec![("Type", html! { (type_name(account)) })];
+    if let Some(service) = &account.service {
+        details.push(("Service", html! { (service) }));
+    }
+    if !account.roles.is_empty() {
+        details.push(("Roles", html! { (role_names(account)) }));
+    }
+    if !account.tags.is_empty() {
+        details.push(("Tags", web::tags(&account.tags)));
+    }
+    details.push(("Created", web::when(account.created_at)));
+    if is_person(account) {
+        details.push(("Last login", web::ago_or(now, account.last_login_at, "never")));
+    }
+    details
+}
+
+fn person(account: &Account, sessions: &[Session], now: i64, csrf: &str) -> Markup {
     let name = &account.name;
-    let sessions = visitor
-        .calls
-        .list_account_sessions(ListAccountSessionsRequest { name: name.clone() })
-        .await?
-        .sessions;
-    Ok(html! {
-        (web::card("Access", html! {
-            p { "A setup link lets the owner set a password, once. Send it over a private channel." }
-            div.actions {
-                (web::form(&format!("/accounts/{name}/link"), csrf, web::button("Create setup link", Action::Primary)))
-                (web::link_button(&format!("/accounts/{name}/reset-factors"), "Reset sign-in methods…", Action::Danger))
-            }
-        }))
-        (web::card("Sessions", html! {
+    let end_all = html! {
+        @if !sessions.is_empty() {
+            (web::form(&format!("/accounts/{name}/end-sessions"), csrf, web::button("End all sessions", Action::Bare)))
+        }
+    };
+    html! {
+        (web::panel("Sign-in methods", "", html! {}, method_items(account)))
+        (web::panel("Sessions", &format!("{} active", sessions.len()), end_all, html! {
             @if sessions.is_empty() {
                 (web::empty_state("No active sessions", "A session appears here when the person logs in.", None))
             } @else {
-                (session_table("Sessions", &sessions, &format!("/accounts/{name}/sessions"), csrf))
-                (web::form(&format!("/accounts/{name}/end-sessions"), csrf, web::button("End all sessions", Action::Danger)))
+                (session_table(now, "Sessions", sessions, &format!("/accounts/{name}/sessions"), csrf))
             }
         }))
-    })
+    }
 }
 
-fn change_form(account: &Account, csrf: &str, typed: Option<&Change>, errors: &[FieldError]) -> Markup {
-    let stored = Change::of(account);
-    let form = typed.unwrap_or(&stored);
+fn person_danger(account: &Account, sessions: usize) -> Vec<Danger<'static>> {
+    let mut list = Vec::new();
+    if account.has_totp || account.passkeys > 0 {
+        let what = format!("{}. {} then needs the password alone.", reset_lost(account), account.name);
+        list.push(danger(account, "Reset sign-in methods", what, "reset-factors"));
+    }
+    if account.enabled {
+        let what = format!(
+            "Ends {} at once. Nothing is lost; enable it again at any time.",
+            count(sessions, "session")
+        );
+        list.push(danger(account, "Disable account", what, "disable"));
+    }
+    let what = "Deletes the account, its sessions and passkeys. The audit log keeps what it did.".to_owned();
+    list.push(danger(account, "Delete account", what, "delete"));
+    list
+}
+
+fn danger(account: &Account, name: &'static str, consequence: String, page: &str) -> Danger<'static> {
+    Danger { name, consequence, href: Some(format!("/accounts/{}/{page}", account.name)) }
+}
+
+fn reset_lost(account: &Account) -> String {
+    let passkeys = count(account.passkeys as usize, "passkey");
+    match (account.has_totp, account.passkeys) {
+        (true, 0) => "Removes the authenticator app and its recovery codes".to_owned(),
+        (true, _) => format!("Removes {passkeys}, the authenticator app and its recovery codes"),
+        (false, _) => format!("Removes {passkeys}"),
+    }
+}
+
+fn service_danger(account: &Account, tokens: usize) -> Vec<Danger<'static>> {
+    let tokens = count(tokens, "valid token");
+    let mut list = Vec::new();
+    if account.enabled {
+        let what =
+            format!("No service accepts its {tokens} while it is disabled; enable it again at any time.");
+        list.push(danger(account, "Disable account", what, "disable"));
+    }
+    let what = format!("Deletes the account and its {tokens}. The audit log keeps what it did.");
+    list.push(danger(account, "Delete account", what, "delete"));
+    list
+}
+
+pub(super) async fn edit(visitor: Visitor, Path(name): Path<String>) -> Answer {
+    let account = account(&visitor, &name).await?;
+    Ok(edit_page(&visitor, &account, &Change::of(&account), &Shown::first()))
+}
+
+fn edit_page(visitor: &Visitor, account: &Account, form: &Change, shown: &Shown) -> Response {
+    let Shown { status, errors } = shown;
+    let name = &account.name;
+    let at = format!("/accounts/{name}");
     let fields = html! {
         input type="hidden" name="revision" value=(form.revision);
-        (web::field(Field {
-            hint: Some("Disabling ends all sessions at once."),
-            required: false,
-            ..Field::new("enabled", "Enabled", Kind::Checkbox { checked: form.enabled.is_some() })
-        }))
-        @if account.account_type == "human" {
+        @if form.enabled.is_some() { input type="hidden" name="enabled" value="on"; }
+        @if is_person(account) {
             (role_boxes(|role| match role {
                 "admin" => form.admin.is_some(),
                 "user" => form.user.is_some(),
@@ -312,13 +424,20 @@ fn change_form(account: &Account, csrf: &str, typed: Option<&Change>, errors: &[
         } @else {
             (web::field(Field {
                 value: form.service.as_deref().unwrap_or(""),
+                hint: Some("Its name in the login policy."),
                 ..Field::new("service", "Service", Kind::Text).error_from(errors)
             }))
         }
         (tags_field(&form.tags, errors))
-        (web::button("Save changes", Action::Primary))
+        div.actions {
+            (web::button("Save changes", Action::Primary))
+            (web::link_button(&at, "Cancel", Action::Secondary))
+        }
     };
-    web::form(&format!("/accounts/{}", account.name), csrf, fields)
+    let body = web::plain_panel(web::padded(web::form(&at, &visitor.csrf(), fields)));
+    let crumbs = [ACCOUNTS, (name.as_str(), at.as_str())];
+    let change = |page| Page { layout: Layout::Text, crumbs: &crumbs, errors, ..page };
+    visitor.page_with(*status, change, &format!("Edit {name}"), body)
 }
 
 #[derive(Deserialize)]
@@ -351,29 +470,75 @@ impl Change {
 }
 
 pub(super) async fn update(Path(name): Path<String>, submission: Submission<Change>) -> Answer {
-    let (visitor, form) = match submission {
-        Submission::Valid(visitor, form) => (visitor, form),
-        Submission::Expired(visitor, form) => {
-            let typed = Typed { change: Some(&form), token: None };
-            return account_page(&visitor, StatusCode::FORBIDDEN, &name, &typed, &expired_form()).await;
-        }
+    let show = async |visitor: &Visitor, form: &Change, shown: Shown| {
+        let account = account(visitor, &name).await?;
+        Ok(edit_page(visitor, &account, form, &shown))
     };
-    let request = UpdateAccountRequest {
-        name: name.clone(),
-        enabled: form.enabled.is_some(),
-        roles: ticked([("admin", &form.admin), ("user", &form.user), ("guest", &form.guest)]),
-        tags: split(&form.tags),
-        revision: form.revision,
-        service: form.service.as_ref().map(|service| service.trim().to_owned()),
+    let act = async |visitor: &Visitor, form: &Change| {
+        let request = UpdateAccountRequest {
+            name: name.clone(),
+            enabled: form.enabled.is_some(),
+            roles: ticked([("admin", &form.admin), ("user", &form.user), ("guest", &form.guest)]),
+            tags: split(&form.tags),
+            revision: form.revision,
+            service: form.service.as_ref().map(|service| service.trim().to_owned()),
+        };
+        visitor.calls.update_account(request).await?;
+        Ok(visitor.done(&format!("/accounts/{name}"), "Account saved."))
     };
-    match visitor.calls.update_account(request).await {
-        Err(problem) if problem.field.is_some() => {
-            let errors = field_errors(&problem, &["tags", "service"]);
-            let typed = Typed { change: Some(&form), token: None };
-            account_page(&visitor, problem.status(), &name, &typed, &errors).await
-        }
-        updated => Ok(visitor.finish(&format!("/accounts/{name}"), updated, "Account updated.")),
-    }
+    submission.handle(&["tags", "service"], show, act).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct Revision {
+    revision: i64,
+}
+
+/// Enables or disables an account, and leaves all else as it is in this revision.
+async fn set_enabled(
+    visitor: &Visitor,
+    name: &str,
+    enabled: bool,
+    revision: i64,
+) -> Result<Account, Problem> {
+    let Account { name, roles, tags, service, .. } = account(visitor, name).await?;
+    visitor.calls.update_account(UpdateAccountRequest { name, enabled, roles, tags, service, revision }).await
+}
+
+pub(super) async fn enable(Path(name): Path<String>, posted: Posted<Revision>) -> Answer {
+    let Posted { sender: visitor, form } = posted;
+    let enabled = set_enabled(&visitor, &name, true, form.revision).await;
+    Ok(visitor.finish(&format!("/accounts/{name}"), enabled, "Account enabled."))
+}
+
+pub(super) async fn ask_disable(visitor: Visitor, Path(name): Path<String>) -> Answer {
+    let account = account(&visitor, &name).await?;
+    let what = if is_person(&account) {
+        "All its sessions end at once"
+    } else {
+        "No service accepts its tokens any more"
+    };
+    let asked = Confirm {
+        question: &format!("Disable account {name}?"),
+        lost: &[what.to_owned()],
+        rest: html! { "Nothing else is lost. Enable it again at any time." },
+        fields: html! { input type="hidden" name="revision" value=(account.revision); },
+        action: &format!("/accounts/{name}/disable"),
+        button: "Disable account",
+        back: &format!("/accounts/{name}"),
+    };
+    Ok(ask_about(&visitor, &account.name, "Disable account", &asked))
+}
+
+pub(super) async fn disable(Path(name): Path<String>, posted: Posted<Revision>) -> Answer {
+    let Posted { sender: visitor, form } = posted;
+    let disabled = set_enabled(&visitor, &name, false, form.revision).await;
+    Ok(visitor.finish(&format!("/accounts/{name}"), disabled, "Account disabled."))
+}
+
+/// A page below an account's that asks for confirmation.
+pub(super) fn ask_about(visitor: &Visitor, name: &str, title: &str, asked: &Confirm<'_>) -> Response {
+    ask(visitor, &[ACCOUNTS, (name, asked.back)], title, asked)
 }
 
 pub(super) async fn link(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {
@@ -381,8 +546,14 @@ pub(super) async fn link(Path(name): Path<String>, posted: Posted<NoFields>) -> 
     let at = format!("/accounts/{name}");
     match visitor.calls.issue_link(IssueLinkRequest { name: name.clone() }).await {
         Ok(link) => {
-            let what = "Send it to the owner over a private channel. It is valid once.";
-            Ok(once(&visitor, &format!("Setup link for {name}"), "Setup link", &link.url, what, &at))
+            let secret = Once {
+                label: "Setup link",
+                text: &link.url,
+                what: "The owner sets a password with it, once. Send it over a private channel.",
+                file: None,
+                done: &at,
+            };
+            Ok(once(&visitor, &[ACCOUNTS, (&name, &at)], &format!("Setup link for {name}"), secret))
         }
         Err(problem) => Ok(visitor.failed(&at, &problem)),
     }
@@ -390,11 +561,17 @@ pub(super) async fn link(Path(name): Path<String>, posted: Posted<NoFields>) -> 
 
 pub(super) async fn ask_reset(visitor: Visitor, Path(name): Path<String>) -> Answer {
     let name = named(&name)?;
-    let title = format!("Reset the sign-in methods of {name}?");
-    let what = "For an owner who has lost them. Removes the authenticator app and all passkeys, and ends all sessions. The \
-                password alone is then enough to log in.";
-    let (at, back) = (format!("/accounts/{name}/reset-factors"), format!("/accounts/{name}"));
-    Ok(ask(&visitor, &title, &at, what, "Reset sign-in methods", &back))
+    let account = account(&visitor, name.as_str()).await?;
+    let asked = Confirm {
+        question: &format!("Reset the sign-in methods of {name}?"),
+        lost: &[reset_lost(&account), "Ends all sessions".to_owned()],
+        rest: html! { "For an owner who has lost them. The password alone is then enough to log in." },
+        fields: html! {},
+        action: &format!("/accounts/{name}/reset-factors"),
+        button: "Reset sign-in methods",
+        back: &format!("/accounts/{name}"),
+    };
+    Ok(ask_about(&visitor, name.as_str(), "Reset sign-in methods", &asked))
 }
 
 pub(super) async fn reset(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {
@@ -419,146 +596,66 @@ pub(super) async fn end_session(
 }
 
 pub(super) async fn ask_delete(visitor: Visitor, Path(name): Path<String>) -> Answer {
-    let name = named(&name)?;
-    let title = format!("Delete {name}?");
-    let what = "Deletes its tokens, sessions and passkeys. This cannot be undone.";
-    let (at, back) = (format!("/accounts/{name}/delete"), format!("/accounts/{name}"));
-    Ok(ask(&visitor, &title, &at, what, "Delete account", &back))
+    delete_page(&visitor, &name, Shown::first()).await
 }
 
-pub(super) async fn delete(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {
-    let Posted { sender: visitor, form: NoFields {} } = posted;
-    match visitor.calls.delete_account(DeleteAccountRequest { name: name.clone() }).await {
-        Ok(_) => Ok(visitor.done("/accounts", format!("Account {name} deleted."))),
-        Err(problem) => Ok(visitor.failed(&format!("/accounts/{name}"), &problem)),
+async fn delete_page(visitor: &Visitor, name: &str, shown: Shown) -> Answer {
+    let name = named(name)?;
+    let account = account(visitor, name.as_str()).await?;
+    let mut lost = vec!["Deletes the account".to_owned()];
+    if is_person(&account) {
+        let request = ListAccountSessionsRequest { name: account.name.clone() };
+        let sessions = visitor.calls.list_account_sessions(request).await?.sessions.len();
+        lost.push(format!("Removes its {}", count(account.passkeys as usize, "passkey")));
+        lost.push(format!("Ends {} at once", count(sessions, "session")));
+    } else {
+        let tokens =
+            visitor.calls.list_tokens(ListTokensRequest { name: account.name.clone() }).await?.tokens;
+        let valid = tokens.iter().filter(|token| is_valid(token, visitor.now())).count();
+        lost.push(format!("Locks out who uses its {}", count(valid, "valid token")));
     }
-}
-
-fn token_card(account: &Account, tokens: &[Token], form: Markup, now: i64) -> Markup {
-    let name = &account.name;
-    let row = |token: &Token| {
-        let is_live = token.revoked_at.is_none() && token.expires_at > now;
-        vec![
-            html! { (token.label) },
-            html! { (if token.audience.is_empty() { "All services".to_owned() } else { token.audience.join(", ") }) },
-            html! { (web::when(token.created_at)) " by " (token.issued_by) },
-            web::when_or(token.last_used_at, "never"),
-            until(token, now),
-            html! {
-                @if is_live {
-                    a href={ "/accounts/" (name) "/tokens/" (token.id) "/revoke" } { "Revoke…" span.hidden { " " (token.label) } }
-                }
-            },
-        ]
-    };
-    let rows: Vec<_> = tokens.iter().map(row).collect();
-    web::card(
-        "Tokens",
-        html! {
-            @if rows.is_empty() {
-                (web::empty_state("No tokens yet", "The service authenticates with a token.", None))
-            } @else {
-                (web::table("Tokens", &["Label", "Services", "Created", "Last used", "Expires", ""], &rows))
-            }
-            (form)
+    let back = format!("/accounts/{name}");
+    let asked = Confirm {
+        question: &format!("Delete account {name}?"),
+        lost: &lost,
+        rest: html! {
+            "The audit log keeps what it did. It cannot be undone: to keep the account, "
+            a href={ (back) "/disable" } { "disable it instead" } "."
         },
-    )
-}
-
-fn token_form(name: &str, csrf: &str, typed: Option<&NewTokenForm>, errors: &[FieldError]) -> Markup {
-    let value = |of: fn(&NewTokenForm) -> &str, default| typed.map_or(default, of);
-    let fields = html! {
-        (web::field(Field {
-            value: value(|form| &form.label, ""),
-            hint: Some("What it is for, or where it is used."),
-            ..Field::new("label", "Label", Kind::Text).error_from(errors)
-        }))
-        (web::field(Field {
-            value: value(|form| &form.audience, ""),
-            hint: Some("Services that accept it, separated by spaces. Empty: all services."),
-            required: false,
-            ..Field::new("audience", "Services", Kind::Text).error_from(errors)
-        }))
-        (web::field(Field {
-            value: value(|form| &form.days, "365"),
-            ..Field::new("days", "Valid for (days)", Kind::Number).error_from(errors)
-        }))
-        (web::button("Create token", Action::Primary))
+        fields: web::field(Field {
+            autocomplete: Some("off"),
+            autofocus: true,
+            ..Field::new("typed", &format!("Type {name} to confirm"), Kind::Text).error_from(&shown.errors)
+        }),
+        action: &format!("{back}/delete"),
+        button: "Delete account",
+        back: &back,
     };
-    web::form(&format!("/accounts/{name}/tokens"), csrf, fields)
-}
-
-/// When a token expires, and whether that is soon.
-fn until(token: &Token, now: i64) -> Markup {
-    let days = (token.expires_at - now) / (24 * 3600);
-    html! {
-        (web::when(token.expires_at)) " "
-        @if token.revoked_at.is_some() { (web::badge("Revoked", Tone::Bad)) }
-        @else if token.expires_at <= now { (web::badge("Expired", Tone::Neutral)) }
-        @else if days < 14 { (web::badge(&format!("Expires in {days} days"), Tone::Warning)) }
-    }
+    let body = web::confirm(&visitor.csrf(), &asked);
+    let crumbs = [ACCOUNTS, (name.as_str(), back.as_str())];
+    let change = |page| Page { layout: Layout::Text, crumbs: &crumbs, errors: &shown.errors, ..page };
+    Ok(visitor.page_with(shown.status, change, "Delete account", body))
 }
 
 #[derive(Deserialize)]
-pub(super) struct NewTokenForm {
-    label: String,
+pub(super) struct Deletion {
     #[serde(default)]
-    audience: String,
-    days: String,
+    typed: String,
 }
 
-pub(super) async fn issue_token(Path(name): Path<String>, submission: Submission<NewTokenForm>) -> Answer {
-    let (visitor, form) = match submission {
-        Submission::Valid(visitor, form) => (visitor, form),
-        Submission::Expired(visitor, form) => {
-            let typed = Typed { change: None, token: Some(&form) };
-            return account_page(&visitor, StatusCode::FORBIDDEN, &name, &typed, &expired_form()).await;
+pub(super) async fn delete(Path(name): Path<String>, submission: Submission<Deletion>) -> Answer {
+    let show = async |visitor: &Visitor, _form: &Deletion, shown| delete_page(visitor, &name, shown).await;
+    let act = async |visitor: &Visitor, form: &Deletion| {
+        if form.typed.trim() != name {
+            return Err(Problem::field("typed", format!("Type {name} to confirm.")));
         }
+        visitor.calls.delete_account(DeleteAccountRequest { name: name.clone() }).await?;
+        Ok(visitor.done("/accounts", format!("Account {name} deleted.")))
     };
-    let typed = Typed { change: None, token: Some(&form) };
-    let at = format!("/accounts/{name}");
-    let Ok(days) = form.days.trim().parse::<u32>() else {
-        let text = format!("`{}` is not a whole number of days.", form.days);
-        let errors = [FieldError { field: "days", text }];
-        return account_page(&visitor, StatusCode::UNPROCESSABLE_ENTITY, &name, &typed, &errors).await;
-    };
-    let request = IssueTokenRequest {
-        name: name.clone(),
-        label: form.label.clone(),
-        audience: split(&form.audience),
-        lifetime_seconds: Some(i64::from(days) * 24 * 3600),
-    };
-    match visitor.calls.issue_token(request).await {
-        Ok(issued) => {
-            let what = "Store it in a file that only the service can read.";
-            Ok(once(&visitor, &format!("Token of {name}"), "Token", &issued.token, what, &at))
-        }
-        Err(problem) if problem.field.is_some() => {
-            let errors = field_errors(&problem, &["label", "audience", "days"]);
-            account_page(&visitor, problem.status(), &name, &typed, &errors).await
-        }
-        Err(problem) => Ok(visitor.failed(&at, &problem)),
-    }
-}
-
-pub(super) async fn ask_revoke(visitor: Visitor, Path((name, id)): Path<(String, String)>) -> Answer {
-    let name = named(&name)?;
-    let id = Uuid::parse_str(&id).map_err(|_error| Problem::not_found("There is no such token."))?;
-    let what = "Within 30 seconds no service accepts it any more. This cannot be undone.";
-    let (at, back) = (format!("/accounts/{name}/tokens/{id}/revoke"), format!("/accounts/{name}"));
-    Ok(ask(&visitor, &format!("Revoke this token of {name}?"), &at, what, "Revoke token", &back))
-}
-
-pub(super) async fn revoke_token(
-    Path((name, id)): Path<(String, String)>,
-    posted: Posted<NoFields>,
-) -> Answer {
-    let Posted { sender: visitor, form: NoFields {} } = posted;
-    let revoked = visitor.calls.revoke_token(RevokeTokenRequest { name: name.clone(), id }).await;
-    Ok(visitor.finish(&format!("/accounts/{name}"), revoked, "Token revoked."))
+    submission.handle(&["typed"], show, act).await
 }
 
 /// The name of an account in a path. Anything else could lead a form to another path.
-fn named(text: &str) -> Result<Name, Problem> {
+pub(super) fn named(text: &str) -> Result<Name, Problem> {
     Name::parse(text).map_err(|_error| Problem::not_found("There is no such account."))
 }

@@ -3,8 +3,9 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
+use mc_api::audit::ListAuditRequest;
 use mc_api::mcias::{
-    BeginPasskeyRequest, BeginTotpRequest, ChangePasswordRequest, ConfirmTotpRequest,
+    Account, BeginPasskeyRequest, BeginTotpRequest, ChangePasswordRequest, ConfirmTotpRequest,
     EndOtherSessionsRequest, EndSessionRequest, FinishPasskeyRequest, GetMeRequest, ListPasskeysRequest,
     ListSessionsRequest, Passkey, RemovePasskeyRequest, RemoveTotpRequest, RenamePasskeyRequest,
     ReplaceRecoveryCodesRequest, Session, TotpEnrolment,
@@ -12,81 +13,210 @@ use mc_api::mcias::{
 use mcdsl::Secret;
 use mcdsl::http::{Json, Path};
 use mcdsl::problem::Problem;
-use mcdsl::web::session::{GoTo, NoFields, PasskeyChallenge, expired_form, field_errors, passkey_form};
-use mcdsl::web::{self, Action, Field, FieldError, Kind, Page, Tone, Width};
+use mcdsl::web::session::{GoTo, NoFields, PasskeyChallenge, Shown, passkey_form};
+use mcdsl::web::{
+    self, Action, Attention, Column, Confirm, Field, Icon, Kind, Layout, Once, Page, Tone,
+    username_for_managers,
+};
 use serde::Deserialize;
 
 use super::visitor::{Posted, Submission, Visitor};
-use super::{Answer, challenge, differing_passwords};
+use super::{Answer, challenge, count, differing_passwords};
+
+/// The page above those about ways to log in.
+const SECURITY: [(&str, &str); 1] = [("Sign-in methods", "/security")];
 
 pub(super) async fn overview(visitor: Visitor) -> Answer {
     let me = visitor.calls.get_me(GetMeRequest {}).await?;
     let sessions = visitor.calls.list_sessions(ListSessionsRequest {}).await?.sessions;
-    let factor = if me.has_totp {
-        html! { (web::badge("On", Tone::Good)) " " (me.recovery_codes) " recovery codes left" }
-    } else {
-        html! { (web::badge("Off", Tone::Warning)) " " a href="/security" { "Set up authenticator app" } }
+    let mut needs = own_needs(&me);
+    if visitor.is_admin() {
+        needs.extend(admin_needs(&visitor).await?);
+    }
+    needs.sort_by_key(|need| need.tone != Tone::Bad);
+    let meta = match needs.len() {
+        0 => web::state(Tone::Good, "All well"),
+        1 => web::state(Tone::Warning, "1 thing needs attention"),
+        more => web::state(Tone::Warning, &format!("{more} things need attention")),
     };
+    let now = visitor.now();
     let facts = [
-        ("Account", html! { (me.name) }),
-        ("Roles", html! { (me.roles.join(", ")) }),
-        ("Tags", html! { (me.tags.join(", ")) }),
+        ("Username", html! { (me.name) }),
+        ("Roles", html! { (role_names(&me)) }),
+        ("Tags", web::tags(&me.tags)),
         ("Created", web::when(me.created_at)),
-        ("Last login", web::when_or(me.last_login_at, "never")),
-        ("Authenticator app", factor),
-        ("Passkeys", html! { (me.passkeys) }),
-        ("Sessions", html! { a href="/sessions" { (sessions.len()) " active" } }),
+        ("Last login", web::ago_or(now, me.last_login_at, "never")),
     ];
-    Ok(visitor.page("Overview", web::card("Your account", web::facts(&facts))))
+    let facts: Vec<_> = facts.into_iter().filter(|(_, value)| !value.0.is_empty()).collect();
+    let body = html! {
+        (web::attention(&needs))
+        (web::split(
+            html! {
+                (web::panel("Sign-in methods", "", html! { a href="/security" { "Manage" } }, method_items(&me)))
+                (web::panel(
+                    "Sessions",
+                    &format!("{} active", sessions.len()),
+                    html! { a href="/sessions" { "All sessions" } },
+                    session_table(now, "Sessions", &sessions, "/sessions", &visitor.csrf()),
+                ))
+            },
+            web::panel("Your account", "", html! {}, web::facts(&facts)),
+        ))
+    };
+    Ok(visitor.page_with(StatusCode::OK, |page| Page { meta: vec![meta], ..page }, "Overview", body))
+}
+
+/// Fewer than this are few recovery codes.
+const FEW_CODES: u32 = 4;
+
+/// What the visitor's own account needs.
+fn own_needs(me: &Account) -> Vec<Attention<'static>> {
+    let need = |kind, text, href: &str| Attention { tone: Tone::Warning, kind, text, href: href.to_owned() };
+    let mut needs = Vec::new();
+    if me.has_totp && me.recovery_codes < FEW_CODES {
+        let left = count(me.recovery_codes as usize, "recovery code");
+        let text = html! { b { (left) " left" } ": create new ones before you lose your phone" };
+        needs.push(need("Recovery codes", text, "/security/recovery-codes"));
+    }
+    if !me.has_totp && me.passkeys == 0 {
+        let text = html! { b { "Your password alone is enough to log in" } ": add a passkey or an authenticator app" };
+        needs.push(need("Sign-in", text, "/security"));
+    }
+    needs
+}
+
+/// So many failed logins in a day are not somebody's slips.
+const MANY_FAILURES: usize = 5;
+
+/// What the whole site needs.
+async fn admin_needs(visitor: &Visitor) -> Result<Vec<Attention<'static>>, Problem> {
+    let now = visitor.now();
+    let expiring = visitor.app().expiring_tokens().await?;
+    let mut needs: Vec<_> = expiring
+        .iter()
+        .map(|token| Attention {
+            tone: if token.expires_at - now < 2 * DAY_S { Tone::Bad } else { Tone::Warning },
+            kind: "Token",
+            text: html! {
+                "Token " b { (token.label) } " of " b { (token.account) } " expires " (web::ago(now, token.expires_at))
+            },
+            href: format!("/accounts/{}", token.account),
+        })
+        .collect();
+    let request = ListAuditRequest {
+        limit: Some(MAX_FAILURES),
+        action: Some("login".to_owned()),
+        outcome: Some("refused".to_owned()),
+        since_ms: Some((now - DAY_S) * 1000),
+        ..ListAuditRequest::default()
+    };
+    let found = visitor.calls.list_audit(request).await?;
+    // A code that is asked for is a step of a login.
+    let failed = found.entries.iter().filter(|entry| entry.detail != "second-factor-required").count();
+    if failed >= MANY_FAILURES {
+        let or_more = if found.next.is_some() { " or more" } else { "" };
+        needs.push(Attention {
+            tone: Tone::Warning,
+            kind: "Logins",
+            text: html! { b { (failed) (or_more) " failed logins" } " in the last 24 hours" },
+            href: "/audit?action=login&outcome=refused&hours=24".to_owned(),
+        });
+    }
+    Ok(needs)
+}
+
+const DAY_S: i64 = 24 * 3600;
+const MAX_FAILURES: u32 = 100;
+
+/// The roles of an account in words.
+pub(super) fn role_names(account: &Account) -> String {
+    let name = |role: &String| match role.as_str() {
+        "admin" => "Administrator",
+        "user" => "User",
+        _ => "Guest",
+    };
+    account.roles.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// What an account logs in with, as rows of a panel.
+pub(super) fn method_items(account: &Account) -> Markup {
+    let passkeys = match account.passkeys {
+        0 => "No passkeys".to_owned(),
+        some => count(some as usize, "passkey"),
+    };
+    html! {
+        (web::item(Icon::PASSKEY, "Passkeys", html! { (passkeys) }, html! {}))
+        (web::item(Icon::KEY, "Password", html! { (if account.has_password { "Set" } else { "Not set" }) }, html! {}))
+        (web::item(Icon::PHONE, "Authenticator app", html! { (if account.has_totp { "On" } else { "Off" }) }, html! {}))
+        @if account.has_totp {
+            (web::item(Icon::LIST, "Recovery codes", html! { (account.recovery_codes) " left" }, html! {}))
+        }
+    }
 }
 
 pub(super) async fn security(visitor: Visitor) -> Answer {
-    security_page(&visitor, StatusCode::OK, &[]).await
-}
-
-async fn security_page(visitor: &Visitor, status: StatusCode, errors: &[FieldError]) -> Answer {
     let me = visitor.calls.get_me(GetMeRequest {}).await?;
     let passkeys = visitor.calls.list_passkeys(ListPasskeysRequest {}).await?.passkeys;
     let csrf = visitor.csrf();
-    let body = html! {
-        (web::card("Password", password_form(&csrf, me.has_password, me.has_totp, errors)))
-        (web::card("Authenticator app", html! {
-            @if me.has_totp {
-                p { (web::badge("On", Tone::Good)) " Login by password also requires a code." }
-                p { (me.recovery_codes) " recovery codes left." }
+    let begin = |label| web::form("/security/totp/begin", &csrf, web::button(label, Action::Secondary));
+    let app = if me.has_totp {
+        let detail = html! { "On: login by password also requires a code" };
+        html! {
+            (web::item(Icon::PHONE, "Authenticator app", detail, html! {
                 div.actions {
-                    (web::link_button("/security/recovery-codes", "Create recovery codes…", Action::Secondary))
-                    (web::link_button("/security/totp/remove", "Remove authenticator app…", Action::Danger))
+                    (begin("Move to new phone…"))
+                    (web::link_button("/security/totp/remove", "Remove app…", Action::Risk))
                 }
-            } @else {
-                p { (web::badge("Off", Tone::Warning)) " With an authenticator app, a stolen password is not enough to log in." }
-                (web::form("/security/totp/begin", &csrf, web::button("Set up authenticator app…", Action::Primary)))
-            }
-        }))
-        (web::card("Passkeys", html! {
-            p { "A passkey replaces password and code: your device verifies you." }
+            }))
+            (web::item(
+                Icon::LIST,
+                "Recovery codes",
+                html! { (me.recovery_codes) " left. Each replaces a code of the app, once." },
+                web::link_button("/security/recovery-codes", "Create recovery codes…", Action::Secondary),
+            ))
+        }
+    } else {
+        let detail = html! { "Off: with one, a stolen password is not enough to log in" };
+        web::item(Icon::PHONE, "Authenticator app", detail, begin("Set up authenticator app…"))
+    };
+    let password = if me.has_password { "Change password" } else { "Set password" };
+    let body = html! {
+        (web::panel("Passkeys", "A passkey replaces password and code", html! {}, html! {
             @if passkeys.is_empty() {
-                (web::empty_state("No passkeys yet", "Add one on each device that you use.", None))
+                (web::empty_state("No passkeys yet", "Your device verifies you. Add one on each device that you use.", None))
             } @else {
-                (web::table("Your passkeys", &["Name", "Added", "Last used", ""], &rows(&passkeys)))
+                (passkey_table(visitor.now(), &passkeys))
             }
-            (add_passkey(&csrf))
+            (web::padded(add_passkey(&csrf)))
+        }))
+        (web::panel("Password and code", "", html! {}, html! {
+            (web::item(
+                Icon::KEY,
+                "Password",
+                html! { (if me.has_password { "Set" } else { "Not set" }) },
+                web::link_button("/security/password", password, Action::Secondary),
+            ))
+            (app)
         }))
     };
-    let change = |page| Page { width: Width::Text, errors, ..page };
-    Ok(visitor.page_with(status, change, "Sign-in methods", body))
+    let change = |page| Page { layout: Layout::Text, lead: Some("What you log in with."), ..page };
+    Ok(visitor.page_with(StatusCode::OK, change, "Sign-in methods", body))
 }
 
-fn rows(passkeys: &[Passkey]) -> Vec<Vec<Markup>> {
+fn passkey_table(now: i64, passkeys: &[Passkey]) -> Markup {
     let row = |passkey: &Passkey| {
+        let href = format!("/security/passkeys/{}", passkey.id);
         vec![
-            html! { (passkey.label) },
-            web::when(passkey.created_at),
-            web::when_or(passkey.last_used_at, "never"),
-            html! { a href={ "/security/passkeys/" (passkey.id) } { "Edit" span.hidden { " " (passkey.label) } } },
+            html! { a href=(href) { (passkey.label) } },
+            web::ago(now, passkey.created_at),
+            web::ago_or(now, passkey.last_used_at, "never"),
+            html! { a.bare href=(href) { "Edit" span.hidden { " " (passkey.label) } } },
         ]
     };
-    passkeys.iter().map(row).collect()
+    let rows: Vec<_> = passkeys.iter().map(row).collect();
+    let columns =
+        [Column::plain("Name"), Column::text("Added").third(), Column::text("Last used"), Column::action()];
+    web::table("Your passkeys", &columns, &rows)
 }
 
 fn add_passkey(csrf: &str) -> Markup {
@@ -98,32 +228,52 @@ fn add_passkey(csrf: &str) -> Markup {
     passkey_form("create", "/security/passkeys", csrf, label, ("Add passkey", Action::Primary))
 }
 
-fn password_form(csrf: &str, has_password: bool, has_totp: bool, errors: &[FieldError]) -> Markup {
-    let hint = if has_totp {
+/// Where password managers send people (W3C, A Well-Known URL for Changing Passwords).
+pub(super) async fn where_to_change_password() -> Answer {
+    Ok(web::redirect("/security/password"))
+}
+
+pub(super) async fn password(visitor: Visitor) -> Answer {
+    password_page(&visitor, Shown::first()).await
+}
+
+async fn password_page(visitor: &Visitor, shown: Shown) -> Answer {
+    let Shown { status, errors } = shown;
+    let me = visitor.calls.get_me(GetMeRequest {}).await?;
+    let hint = if me.has_totp {
         "At least 8 characters."
     } else {
         "At least 15 characters; 8 with an authenticator app."
     };
     let fields = html! {
-        @if has_password {
+        (username_for_managers(&me.name))
+        @if me.has_password {
             (web::field(Field {
                 autocomplete: Some("current-password"),
-                ..Field::new("current", "Current password", Kind::Password).error_from(errors)
+                autofocus: true,
+                ..Field::new("current", "Current password", Kind::Password).error_from(&errors)
             }))
         }
         (web::field(Field {
             hint: Some(hint),
             autocomplete: Some("new-password"),
-            ..Field::new("password", "New password", Kind::Password).error_from(errors)
+            autofocus: !me.has_password,
+            ..Field::new("password", "New password", Kind::Password).error_from(&errors)
         }))
         (web::field(Field {
             autocomplete: Some("new-password"),
-            ..Field::new("again", "Repeat new password", Kind::Password).error_from(errors)
+            ..Field::new("again", "Repeat new password", Kind::Password).error_from(&errors)
         }))
         p.hint { "Ends all your other sessions." }
-        (web::button("Change password", Action::Primary))
+        div.actions {
+            (web::button(if me.has_password { "Change password" } else { "Set password" }, Action::Primary))
+            (web::link_button("/security", "Cancel", Action::Secondary))
+        }
     };
-    web::form("/security/password", csrf, fields)
+    let body = web::plain_panel(web::padded(web::form("/security/password", &visitor.csrf(), fields)));
+    let change = |page| Page { layout: Layout::Text, crumbs: &SECURITY, errors: &errors, ..page };
+    let title = if me.has_password { "Change password" } else { "Set password" };
+    Ok(visitor.page_with(status, change, title, body))
 }
 
 #[derive(Deserialize)]
@@ -134,46 +284,33 @@ pub(super) struct NewPassword {
 }
 
 pub(super) async fn change_password(submission: Submission<NewPassword>) -> Answer {
-    let (visitor, form) = match submission {
-        Submission::Valid(visitor, form) => (visitor, form),
-        Submission::Expired(visitor, _) => {
-            return security_page(&visitor, StatusCode::FORBIDDEN, &expired_form()).await;
+    let show = async |visitor: &Visitor, _form: &NewPassword, shown| password_page(visitor, shown).await;
+    let act = async |visitor: &Visitor, form: &NewPassword| {
+        if form.password.expose() != form.again.expose() {
+            return Err(differing_passwords());
         }
+        let request = ChangePasswordRequest {
+            current: form.current.as_ref().map(|current| current.expose().to_owned()),
+            password: form.password.expose().to_owned(),
+        };
+        let ended = visitor.calls.change_password(request).await?.changed;
+        let text = format!("Password changed. {} ended.", count(ended as usize, "other session"));
+        Ok(visitor.done("/security", text))
     };
-    if form.password.expose() != form.again.expose() {
-        return security_page(&visitor, StatusCode::UNPROCESSABLE_ENTITY, &differing_passwords()).await;
-    }
-    let request = ChangePasswordRequest {
-        current: form.current.map(|current| current.expose().to_owned()),
-        password: form.password.expose().to_owned(),
-    };
-    match visitor.calls.change_password(request).await {
-        Ok(ended) => {
-            let text = format!("Password changed. {} other sessions ended.", ended.changed);
-            Ok(visitor.done("/security", text))
-        }
-        Err(problem) if problem.field.is_some() => {
-            let errors = field_errors(&problem, &["current", "password"]);
-            security_page(&visitor, problem.status(), &errors).await
-        }
-        Err(problem) => Ok(visitor.failed("/security", &problem)),
-    }
+    submission.handle(&["current", "password", "again"], show, act).await
 }
 
 pub(super) async fn begin_totp(posted: Posted<NoFields>) -> Answer {
     let Posted { sender: visitor, form: NoFields {} } = posted;
+    let is_move = visitor.calls.get_me(GetMeRequest {}).await?.has_totp;
     match visitor.calls.begin_totp(BeginTotpRequest {}).await {
-        Ok(begun) => Ok(totp_page(&visitor, StatusCode::OK, &begun, &[])),
+        Ok(begun) => Ok(totp_page(&visitor, &begun, is_move, &Shown::first())),
         Err(problem) => Ok(visitor.failed("/security", &problem)),
     }
 }
 
-fn totp_page(
-    visitor: &Visitor,
-    status: StatusCode,
-    begun: &TotpEnrolment,
-    errors: &[FieldError],
-) -> Response {
+/// The page that sets up an authenticator app, or another one in the place of the first.
+fn totp_page(visitor: &Visitor, begun: &TotpEnrolment, is_move: bool, shown: &Shown) -> Response {
     let code = qrcode::QrCode::new(begun.uri.as_bytes()).ok();
     let svg =
         code.map(|code| code.render::<qrcode::render::svg::Color<'_>>().min_dimensions(216, 216).build());
@@ -181,93 +318,95 @@ fn totp_page(
         // Shown again if the code is wrong: it takes effect only once it is confirmed.
         input type="hidden" name="secret" value=(begun.secret);
         input type="hidden" name="uri" value=(begun.uri);
+        @if is_move { input type="hidden" name="is_move" value="on"; }
         (web::field(Field {
             hint: Some("Six digits that the app shows now."),
             autocomplete: Some("one-time-code"),
-            ..Field::new("code", "Code", Kind::Code).error_from(errors)
+            autofocus: true,
+            ..Field::new("code", "Code", Kind::Code).error_from(&shown.errors)
         }))
-        (web::button("Confirm code", Action::Primary))
-    };
-    let body = html! {
-        div.card {
-            p { "Scan this code with your authenticator app, or enter the secret." }
-            @if let Some(svg) = svg { (web::qr(&svg, "QR code for your authenticator app")) }
-            (web::copyable("totp-secret", "Secret", &begun.secret))
-            (web::form("/security/totp/confirm", &visitor.csrf(), fields))
+        div.actions {
+            (web::button("Confirm code", Action::Primary))
+            (web::link_button("/security", "Cancel", Action::Secondary))
         }
     };
-    visitor.page_with(
-        status,
-        |page| Page { width: Width::Text, errors, ..page },
-        "Set up authenticator app",
-        body,
-    )
+    let title = if is_move { "Move authenticator app" } else { "Set up authenticator app" };
+    let body = web::plain_panel(web::padded(html! {
+        @if is_move {
+            p { "Scan this code with the app on the new phone. The app on the old phone works until you confirm." }
+        } @else {
+            p { "Scan this code with your authenticator app, or enter the secret." }
+        }
+        @if let Some(svg) = svg { (web::qr(&svg, "QR code for your authenticator app")) }
+        (web::copy("totp-secret", "Secret", &begun.secret))
+        (web::form("/security/totp/confirm", &visitor.csrf(), fields))
+    }));
+    let change = |page| Page { layout: Layout::Text, crumbs: &SECURITY, errors: &shown.errors, ..page };
+    visitor.page_with(shown.status, change, title, body)
 }
 
 #[derive(Deserialize)]
-pub(super) struct Confirm {
+pub(super) struct Confirmation {
     code: Secret,
     secret: String,
     uri: String,
+    is_move: Option<String>,
 }
 
-pub(super) async fn confirm_totp(submission: Submission<Confirm>) -> Answer {
-    let (visitor, form) = match submission {
-        Submission::Valid(visitor, form) => (visitor, form),
-        Submission::Expired(visitor, Confirm { secret, uri, .. }) => {
-            let begun = TotpEnrolment { secret, uri };
-            return Ok(totp_page(&visitor, StatusCode::FORBIDDEN, &begun, &expired_form()));
-        }
+pub(super) async fn confirm_totp(submission: Submission<Confirmation>) -> Answer {
+    let show = async |visitor: &Visitor, form: &Confirmation, shown: Shown| {
+        let begun = TotpEnrolment { secret: form.secret.clone(), uri: form.uri.clone() };
+        Ok(totp_page(visitor, &begun, form.is_move.is_some(), &shown))
     };
-    let code = form.code.expose().chars().filter(|c| !c.is_whitespace()).collect();
-    match visitor.calls.confirm_totp(ConfirmTotpRequest { code }).await {
-        Ok(codes) => Ok(codes_page(&visitor, &codes.codes, "Authenticator app set up.")),
-        Err(problem) if problem.field.is_some() => {
-            let begun = TotpEnrolment { secret: form.secret, uri: form.uri };
-            let errors = field_errors(&problem, &["code"]);
-            Ok(totp_page(&visitor, problem.status(), &begun, &errors))
-        }
-        Err(problem) => Ok(visitor.failed("/security", &problem)),
-    }
+    let act = async |visitor: &Visitor, form: &Confirmation| {
+        let code = form.code.expose().chars().filter(|c| !c.is_whitespace()).collect();
+        let codes = visitor.calls.confirm_totp(ConfirmTotpRequest { code }).await?.codes;
+        let what = if form.is_move.is_some() {
+            "Authenticator app moved: the old phone's codes and your previous recovery codes are invalid."
+        } else {
+            "Authenticator app set up."
+        };
+        Ok(codes_page(visitor, &codes, what))
+    };
+    submission.handle(&["code"], show, act).await
 }
 
 fn codes_page(visitor: &Visitor, codes: &[String], what: &str) -> Response {
-    let body = html! {
-        (web::notice(Tone::Warning, html! {
-            p {
-                strong { (what) } " Each recovery code replaces a code of the app, once. Copy them now: they are shown this once and cannot be "
-                "read again. Keep them where your authenticator is not."
-            }
-        }))
-        div.card { (web::copyable("codes", "Recovery codes", &codes.join("\n"))) }
-        p { (web::link_button("/security", "Done", Action::Primary)) }
+    let what = format!(
+        "{what} Each recovery code replaces a code of the app, once. Keep them where your phone is not."
+    );
+    let once = Once {
+        label: "Recovery codes",
+        text: &codes.join("\n"),
+        what: &what,
+        file: Some("recovery-codes.txt"),
+        done: "/security",
     };
-    visitor.page_with(StatusCode::OK, |page| Page { width: Width::Text, ..page }, "Recovery codes", body)
+    let change = |page| Page { layout: Layout::Text, crumbs: &SECURITY, ..page };
+    visitor.page_with(StatusCode::OK, change, "Recovery codes", web::once(once))
 }
 
 /// A page that asks for confirmation.
-pub(super) fn ask(
-    visitor: &Visitor,
-    title: &str,
-    action: &str,
-    what: &str,
-    label: &str,
-    back: &str,
-) -> Response {
-    let body = web::confirm(action, &visitor.csrf(), html! { p { (what) } }, label, back);
-    visitor.page_with(StatusCode::OK, |page| Page { width: Width::Text, ..page }, title, body)
+pub(super) fn ask(visitor: &Visitor, crumbs: &[(&str, &str)], title: &str, asked: &Confirm<'_>) -> Response {
+    let body = web::confirm(&visitor.csrf(), asked);
+    visitor.page_with(StatusCode::OK, |page| Page { layout: Layout::Text, crumbs, ..page }, title, body)
 }
 
 pub(super) async fn ask_remove_totp(visitor: Visitor) -> Answer {
-    let what = "Login then requires your password alone, and your recovery codes become invalid.";
-    Ok(ask(
-        &visitor,
-        "Remove the authenticator app?",
-        "/security/totp/remove",
-        what,
-        "Remove authenticator app",
-        "/security",
-    ))
+    let me = visitor.calls.get_me(GetMeRequest {}).await?;
+    let asked = Confirm {
+        question: "Remove the authenticator app?",
+        lost: &[
+            "Your password alone is then enough to log in".to_owned(),
+            format!("{} become invalid", count(me.recovery_codes as usize, "recovery code")),
+        ],
+        rest: html! { "For a new phone, move the app instead: " a href="/security" { "Sign-in methods" } "." },
+        fields: html! {},
+        action: "/security/totp/remove",
+        button: "Remove authenticator app",
+        back: "/security",
+    };
+    Ok(ask(&visitor, &SECURITY, "Authenticator app", &asked))
 }
 
 pub(super) async fn remove_totp(posted: Posted<NoFields>) -> Answer {
@@ -277,21 +416,26 @@ pub(super) async fn remove_totp(posted: Posted<NoFields>) -> Answer {
 }
 
 pub(super) async fn ask_recovery_codes(visitor: Visitor) -> Answer {
-    let what = "Your current recovery codes become invalid.";
-    Ok(ask(
-        &visitor,
-        "Create new recovery codes?",
-        "/security/recovery-codes",
-        what,
-        "Create recovery codes",
-        "/security",
-    ))
+    let me = visitor.calls.get_me(GetMeRequest {}).await?;
+    let asked = Confirm {
+        question: "Create new recovery codes?",
+        lost: &[format!(
+            "The {} that you have become invalid",
+            count(me.recovery_codes as usize, "recovery code")
+        )],
+        rest: html! {},
+        fields: html! {},
+        action: "/security/recovery-codes",
+        button: "Create recovery codes",
+        back: "/security",
+    };
+    Ok(ask(&visitor, &SECURITY, "Recovery codes", &asked))
 }
 
 pub(super) async fn recovery_codes(posted: Posted<NoFields>) -> Answer {
     let Posted { sender: visitor, form: NoFields {} } = posted;
     match visitor.calls.replace_recovery_codes(ReplaceRecoveryCodesRequest {}).await {
-        Ok(codes) => Ok(codes_page(&visitor, &codes.codes, "The previous codes are invalid.")),
+        Ok(codes) => Ok(codes_page(&visitor, &codes.codes, "Your previous codes are invalid.")),
         Err(problem) => Ok(visitor.failed("/security", &problem)),
     }
 }
@@ -317,16 +461,11 @@ pub(super) async fn finish_passkey(posted: Posted<NewPasskey>) -> Result<Json<Go
 }
 
 pub(super) async fn passkey(visitor: Visitor, Path(id): Path<String>) -> Answer {
-    passkey_page(&visitor, StatusCode::OK, &id, None, &[]).await
+    passkey_page(&visitor, &id, None, Shown::first()).await
 }
 
-async fn passkey_page(
-    visitor: &Visitor,
-    status: StatusCode,
-    id: &str,
-    label: Option<&str>,
-    errors: &[FieldError],
-) -> Answer {
+async fn passkey_page(visitor: &Visitor, id: &str, label: Option<&str>, shown: Shown) -> Answer {
+    let Shown { status, errors } = shown;
     let found = visitor.calls.list_passkeys(ListPasskeysRequest {}).await?.passkeys;
     let found = found.into_iter().find(|passkey| passkey.id == id);
     let passkey = found.ok_or_else(|| Problem::not_found("You have no such passkey."))?;
@@ -335,19 +474,29 @@ async fn passkey_page(
     let fields = html! {
         (web::field(Field {
             value: label.unwrap_or(&passkey.label),
-            ..Field::new("label", "Name", Kind::Text).error_from(errors)
+            ..Field::new("label", "Name", Kind::Text).error_from(&errors)
         }))
-        (web::button("Rename passkey", Action::Primary))
+        div.actions {
+            (web::button("Rename passkey", Action::Primary))
+            (web::link_button("/security", "Cancel", Action::Secondary))
+        }
     };
+    let remove = web::form(&format!("{at}/remove"), &csrf, web::button("Remove passkey", Action::Secondary));
     let body = html! {
-        (web::card("Name", web::form(&at, &csrf, fields)))
-        (web::card("Remove", html! {
-            p { "You can no longer log in with it. Remove it from the device as well." }
-            (web::form(&format!("{at}/remove"), &csrf, web::button("Remove passkey", Action::Danger)))
-        }))
+        (web::plain_panel(web::padded(web::form(&at, &csrf, fields))))
+        (web::plain_panel(web::item(
+            Icon::PASSKEY,
+            "Remove",
+            html! { "You can no longer log in with this passkey. Remove it from the device as well." },
+            remove,
+        )))
     };
-    let change = |page| Page { width: Width::Text, errors, ..page };
-    Ok(visitor.page_with(status, change, "Passkey", body))
+    let meta = vec![
+        html! { "Added " (web::ago(visitor.now(), passkey.created_at)) },
+        html! { "Last used " (web::ago_or(visitor.now(), passkey.last_used_at, "never")) },
+    ];
+    let change = |page| Page { layout: Layout::Text, crumbs: &SECURITY, meta, errors: &errors, ..page };
+    Ok(visitor.page_with(status, change, &passkey.label, body))
 }
 
 #[derive(Deserialize)]
@@ -356,24 +505,15 @@ pub(super) struct Label {
 }
 
 pub(super) async fn rename_passkey(Path(id): Path<String>, submission: Submission<Label>) -> Answer {
-    let (visitor, form) = match submission {
-        Submission::Valid(visitor, form) => (visitor, form),
-        Submission::Expired(visitor, form) => {
-            let (status, label) = (StatusCode::FORBIDDEN, Some(form.label.as_str()));
-            return passkey_page(&visitor, status, &id, label, &expired_form()).await;
-        }
+    let show = async |visitor: &Visitor, form: &Label, shown| {
+        passkey_page(visitor, &id, Some(&form.label), shown).await
     };
-    match visitor
-        .calls
-        .rename_passkey(RenamePasskeyRequest { id: id.clone(), label: form.label.clone() })
-        .await
-    {
-        Err(problem) if problem.field.is_some() => {
-            let errors = field_errors(&problem, &["label"]);
-            passkey_page(&visitor, problem.status(), &id, Some(&form.label), &errors).await
-        }
-        renamed => Ok(visitor.finish("/security", renamed, "Passkey renamed.")),
-    }
+    let act = async |visitor: &Visitor, form: &Label| {
+        let request = RenamePasskeyRequest { id: id.clone(), label: form.label.clone() };
+        visitor.calls.rename_passkey(request).await?;
+        Ok(visitor.done("/security", "Passkey renamed."))
+    };
+    submission.handle(&["label"], show, act).await
 }
 
 pub(super) async fn remove_passkey(Path(id): Path<String>, posted: Posted<NoFields>) -> Answer {
@@ -385,41 +525,63 @@ pub(super) async fn remove_passkey(Path(id): Path<String>, posted: Posted<NoFiel
 pub(super) async fn sessions(visitor: Visitor) -> Answer {
     let found = visitor.calls.list_sessions(ListSessionsRequest {}).await?.sessions;
     let csrf = visitor.csrf();
-    let body = html! {
-        (session_table("Sessions", &found, "/sessions", &csrf))
-        @if found.len() > 1 {
-            (web::form("/sessions/end-others", &csrf, web::button("End other sessions", Action::Danger)))
-        }
+    let body = web::plain_panel(html! {
+        (session_table(visitor.now(), "Sessions", &found, "/sessions", &csrf))
+        (web::pager(&format!("{} active", found.len()), &[]))
+    });
+    let actions = if found.len() > 1 {
+        web::form("/sessions/end-others", &csrf, web::button("End other sessions", Action::Secondary))
+    } else {
+        html! {}
     };
     let lead = Some(
-        "Where you are logged in: each session is a token of a browser, of mciasctl or of a service. End sessions that you do not recognise, and change your password.",
+        "Where you are logged in: in browsers, by mciasctl, and through services. End sessions that you do not recognise, and change your password.",
     );
-    Ok(visitor.page_with(StatusCode::OK, |page| Page { lead, ..page }, "Sessions", body))
+    Ok(visitor.page_with(StatusCode::OK, |page| Page { lead, actions, ..page }, "Sessions", body))
 }
 
 /// Active sessions, each with a form below `at` that ends it.
-pub(super) fn session_table(caption: &str, found: &[Session], at: &str, csrf: &str) -> Markup {
+pub(super) fn session_table(now: i64, caption: &str, found: &[Session], at: &str, csrf: &str) -> Markup {
     let end = |session: &Session| {
-        let label = html! { span.hidden { " session from " (session.source) } };
         if session.current {
-            return web::badge("This session", Tone::Info);
+            return html! { span.muted { "Current" } };
         }
+        let label = html! { "End" span.hidden { " session from " (session.source) } };
         let action = format!("{at}/{}/end", session.id);
-        web::form(&action, csrf, html! { button.button.secondary type="submit" { "End" (label) } })
+        web::form(&action, csrf, html! { button.bare type="submit" { (label) } })
     };
     let row = |session: &Session| {
         vec![
-            html! { (session.source) },
+            html! { span.mono { (session.source) } },
             html! { (session.service) },
-            html! { (session.method) },
-            web::when(session.created_at),
-            web::when_or(session.last_used_at, ""),
-            web::when(session.expires_at),
+            html! { (method_name(&session.method)) },
+            web::ago(now, session.created_at),
+            web::ago_or(now, session.last_used_at, ""),
+            web::ago(now, session.expires_at),
             end(session),
         ]
     };
     let rows: Vec<_> = found.iter().map(row).collect();
-    web::table(caption, &["Source", "Service", "Method", "Started", "Last used", "Expires", ""], &rows)
+    let columns = [
+        Column::plain("Source"),
+        Column::plain("Service"),
+        Column::plain("Method"),
+        Column::text("Started").fourth(),
+        Column::text("Last active").third(),
+        Column::text("Expires"),
+        Column::action(),
+    ];
+    web::table(caption, &columns, &rows)
+}
+
+fn method_name(method: &str) -> &str {
+    match method {
+        "password" => "Password",
+        "password+totp" => "Password + code",
+        "password+recovery" => "Password + recovery code",
+        "passkey" => "Passkey",
+        other => other,
+    }
 }
 
 pub(super) async fn end_session(Path(id): Path<String>, posted: Posted<NoFields>) -> Answer {
@@ -435,18 +597,7 @@ pub(super) async fn end_others(posted: Posted<NoFields>) -> Answer {
 }
 
 /// A page that shows a secret, once.
-pub(super) fn once(
-    visitor: &Visitor,
-    title: &str,
-    label: &str,
-    text: &str,
-    what: &str,
-    back: &str,
-) -> Response {
-    let body = html! {
-        (web::notice(Tone::Warning, html! { p { strong { "Copy it now. It is shown this once and cannot be read again. " } (what) } }))
-        div.card { (web::copyable("once", label, text)) }
-        p { (web::link_button(back, "Done", Action::Primary)) }
-    };
-    visitor.page_with(StatusCode::OK, |page| Page { width: Width::Text, ..page }, title, body)
+pub(super) fn once(visitor: &Visitor, crumbs: &[(&str, &str)], title: &str, once: Once<'_>) -> Response {
+    let change = |page| Page { layout: Layout::Text, crumbs, ..page };
+    visitor.page_with(StatusCode::OK, change, title, web::once(once))
 }

@@ -10,10 +10,11 @@ use mc_api::policy::{
 use mcdsl::http::Query;
 use mcdsl::policy::page::{self as parts, Links};
 use mcdsl::problem::Problem;
-use mcdsl::web::session::{expired_form, field_errors};
-use mcdsl::web::{self, Action, Choice, Field, FieldError, Kind, Page, Width};
+use mcdsl::web::session::Shown;
+use mcdsl::web::{self, Action, Choice, Confirm, Danger, Field, FieldError, Kind, Layout, Page};
 use serde::Deserialize;
 
+use super::own::ask;
 use super::visitor::{Posted, Submission, Visitor};
 use super::{Answer, split};
 use crate::domain::policy::SPEC;
@@ -21,7 +22,7 @@ use crate::domain::policy::SPEC;
 const EFFECTS: [Choice<'static>; 2] =
     [Choice { value: "allow", label: "Allow" }, Choice { value: "deny", label: "Deny" }];
 
-const LINKS: Links<'static> = Links { edit_rule: "/policy/rule?name=", edit_default: "#default" };
+const LINKS: Links<'static> = Links { edit_rule: "/policy/rule?name=", edit_default: "/policy/default" };
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Question {
@@ -33,49 +34,35 @@ pub(super) struct Question {
     tags: String,
 }
 
-pub(super) async fn page(visitor: Visitor, Query(question): Query<Question>) -> Answer {
-    policy_page(&visitor, StatusCode::OK, &question, None, &[]).await
-}
+/// The page above those about rules.
+const POLICY: [(&str, &str); 1] = [("Login policy", "/policy")];
 
-async fn policy_page(
-    visitor: &Visitor,
-    status: StatusCode,
-    question: &Question,
-    default: Option<&str>,
-    errors: &[FieldError],
-) -> Answer {
+pub(super) async fn page(visitor: Visitor, Query(question): Query<Question>) -> Answer {
     let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
     let is_asked = !question.account.is_empty() || !question.service.is_empty();
-    let answer = if is_asked { Some(explain(visitor, question).await) } else { None };
-    let failed = match &answer {
+    let answer = if is_asked { Some(explain(&visitor, &question).await) } else { None };
+    let errors = match &answer {
         Some(Err(problem)) => question_errors(problem),
-        _ => errors.to_vec(),
+        _ => Vec::new(),
     };
-    let csrf = visitor.csrf();
-    let warnings = warnings(visitor, policy.clone()).await;
-    let default = default.unwrap_or(&policy.default);
+    let warnings = warnings(&visitor, policy.clone()).await;
     let body = html! {
         (parts::warnings(&warnings))
-        (web::card("Rules", html! {
-            (parts::rules(&policy, SPEC.resource_noun, LINKS))
-            (web::form("/policy/default", &csrf, html! {
-                input type="hidden" name="revision" value=(policy.revision);
-                (web::field(Field { value: default, ..Field::new("default", "No rule matches (default)", Kind::Select(&EFFECTS)) }))
-                (web::button("Save", Action::Secondary))
-            }))
-        }))
-        (web::card("Explain a login", html! {
-            (question_form(question, &failed))
-            @if let Some(Ok(explained)) = &answer { (parts::explanation(explained, &link(question))) }
-        }))
+        (web::split_wide(
+            parts::rules(&policy, SPEC.resource_noun, LINKS),
+            web::panel("Explain a login", "", html! {}, html! {
+                (web::padded(question_form(&question, &errors)))
+                @if let Some(Ok(explained)) = &answer { (parts::explanation(explained, &link(&question))) }
+            }),
+        ))
     };
     let actions = html! {
         (web::link_button("/policy/history", "History", Action::Secondary))
         (web::link_button("/policy/rule", "New rule", Action::Primary))
     };
     let change =
-        |page| Page { actions, errors: &failed, lead: Some("Who may log in to which service."), ..page };
-    Ok(visitor.page_with(status, change, "Login policy", body))
+        |page| Page { actions, errors: &errors, lead: Some("Who may log in to which service."), ..page };
+    Ok(visitor.page_with(StatusCode::OK, change, "Login policy", body))
 }
 
 /// What is probably a mistake in the policy in force.
@@ -98,7 +85,7 @@ async fn explain(visitor: &Visitor, question: &Question) -> Result<ExplainPolicy
 
 /// What is wrong with a question, by the fields of its form.
 fn question_errors(problem: &Problem) -> Vec<FieldError> {
-    let mut errors = field_errors(problem, &["account", "resource", "resource_tags"]).to_vec();
+    let mut errors = Shown::again(problem, &["account", "resource", "resource_tags"]).errors;
     for error in &mut errors {
         error.field = match error.field {
             "resource" => "service",
@@ -142,11 +129,12 @@ pub(super) async fn history(visitor: Visitor, Query(older): Query<Older>) -> Ans
     let request = ListPolicyRevisionsRequest { limit: Some(50), before: older.before.clone() };
     let list = visitor.calls.list_policy_revisions(request).await?;
     let next = list.next.as_ref().map(|next| format!("/policy/history?before={next}"));
-    let body = html! {
-        (parts::revisions(&list, "/policy/diff?to="))
-        (web::pagination(first, next.as_deref()))
-    };
-    Ok(visitor.page("History of the login policy", body))
+    let body = web::plain_panel(html! {
+        (parts::revisions(visitor.now(), &list, "/policy/diff?to="))
+        (web::pager("Newest first", &[("Newest", first), ("Older", next.as_deref())]))
+    });
+    let change = |page| Page { crumbs: &POLICY, ..page };
+    Ok(visitor.page_with(StatusCode::OK, change, "History", body))
 }
 
 #[derive(Debug, Deserialize)]
@@ -158,8 +146,16 @@ pub(super) struct Compared {
 pub(super) async fn diff(visitor: Visitor, Query(Compared { from, to }): Query<Compared>) -> Answer {
     let from = from.unwrap_or_else(|| to.saturating_sub(1));
     let diff = visitor.calls.diff_policy(DiffPolicyRequest { from, to: Some(to) }).await?;
-    let title = format!("Login policy: revision {from} to {to}");
-    Ok(visitor.page(&title, parts::diff(&diff)))
+    let title = format!("Revision {to}");
+    let lead = format!("What changed since revision {from}.");
+    let crumbs = [POLICY[0], ("History", "/policy/history")];
+    let body = web::plain_panel(parts::diff(&diff));
+    Ok(visitor.page_with(
+        StatusCode::OK,
+        |page| Page { crumbs: &crumbs, lead: Some(&lead), ..page },
+        &title,
+        body,
+    ))
 }
 
 /// A request that replaces the policy.
@@ -173,18 +169,39 @@ pub(super) struct Default {
     revision: i64,
 }
 
-pub(super) async fn set_default(submission: Submission<Default>) -> Answer {
-    let (visitor, form) = match submission {
-        Submission::Valid(visitor, form) => (visitor, form),
-        Submission::Expired(visitor, form) => {
-            let (status, typed) = (StatusCode::FORBIDDEN, Some(form.default.as_str()));
-            return policy_page(&visitor, status, &Question::default(), typed, &expired_form()).await;
+pub(super) async fn default(visitor: Visitor) -> Answer {
+    let PolicyDocument { default, revision, .. } = visitor.calls.get_policy(GetPolicyRequest {}).await?;
+    Ok(default_page(&visitor, &Default { default, revision }, &Shown::first()))
+}
+
+fn default_page(visitor: &Visitor, form: &Default, shown: &Shown) -> Response {
+    let fields = html! {
+        input type="hidden" name="revision" value=(form.revision);
+        (web::field(Field {
+            value: &form.default,
+            hint: Some("Decides where no rule matches."),
+            ..Field::new("default", "Effect", Kind::Select(&EFFECTS)).error_from(&shown.errors)
+        }))
+        div.actions {
+            (web::button("Save default", Action::Primary))
+            (web::link_button("/policy", "Cancel", Action::Secondary))
         }
     };
-    let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
-    let request = request(PolicyDocument { default: form.default, ..policy }, form.revision);
-    let set = visitor.calls.set_policy(request).await;
-    Ok(visitor.finish("/policy", set, "Default saved."))
+    let body = web::plain_panel(web::padded(web::form("/policy/default", &visitor.csrf(), fields)));
+    let change = |page| Page { layout: Layout::Text, crumbs: &POLICY, errors: &shown.errors, ..page };
+    visitor.page_with(shown.status, change, "No rule matches", body)
+}
+
+pub(super) async fn set_default(submission: Submission<Default>) -> Answer {
+    let show =
+        async |visitor: &Visitor, form: &Default, shown: Shown| Ok(default_page(visitor, form, &shown));
+    let act = async |visitor: &Visitor, form: &Default| {
+        let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
+        let request = request(PolicyDocument { default: form.default.clone(), ..policy }, form.revision);
+        visitor.calls.set_policy(request).await?;
+        Ok(visitor.done("/policy", "Default saved."))
+    };
+    submission.handle(&["default"], show, act).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -202,7 +219,7 @@ pub(super) async fn rule(visitor: Visitor, Query(which): Query<Which>) -> Answer
             RuleForm::of(rule, policy.revision)
         }
     };
-    Ok(rule_page(&visitor, StatusCode::OK, &form, &[]))
+    Ok(rule_page(&visitor, &form, &Shown::first()))
 }
 
 #[derive(Debug, std::default::Default, Deserialize)]
@@ -271,7 +288,8 @@ const LISTS: [(&str, &str, &str); 5] = [
     ("resource_tags", "Service tags", "The service has all of these tags."),
 ];
 
-fn rule_page(visitor: &Visitor, status: StatusCode, form: &RuleForm, errors: &[FieldError]) -> Response {
+fn rule_page(visitor: &Visitor, form: &RuleForm, shown: &Shown) -> Response {
+    let Shown { status, errors } = shown;
     let value = |name: &str| match name {
         "roles" => form.roles.as_str(),
         "account_types" => &form.account_types,
@@ -283,7 +301,11 @@ fn rule_page(visitor: &Visitor, status: StatusCode, form: &RuleForm, errors: &[F
         input type="hidden" name="old" value=(form.old);
         input type="hidden" name="revision" value=(form.revision);
         input type="hidden" name="operations" value=(form.operations);
-        (web::field(Field { value: &form.name, ..Field::new("name", "Name", Kind::Text).error_from(errors) }))
+        (web::field(Field {
+            value: &form.name,
+            autofocus: form.old.is_empty(),
+            ..Field::new("name", "Name", Kind::Text).error_from(errors)
+        }))
         (web::field(Field {
             value: &form.priority,
             hint: Some("The lowest matching priority decides; on a tie, Deny wins."),
@@ -300,57 +322,78 @@ fn rule_page(visitor: &Visitor, status: StatusCode, form: &RuleForm, errors: &[F
                 }))
             }
         }))
-        (web::button("Save rule", Action::Primary))
+        div.actions {
+            (web::button(if form.old.is_empty() { "Create rule" } else { "Save rule" }, Action::Primary))
+            (web::link_button("/policy", "Cancel", Action::Secondary))
+        }
     };
-    let csrf = visitor.csrf();
+    let delete = serde_urlencoded::to_string([("name", &form.old)]).expect("texts can be written as a query");
+    let delete = format!("/policy/rule/delete?{delete}");
     let body = html! {
-        div.card { (web::form("/policy/rule", &csrf, fields)) }
+        (web::plain_panel(web::padded(web::form("/policy/rule", &visitor.csrf(), fields))))
         @if !form.old.is_empty() {
-            (web::card("Delete", web::form("/policy/rule/remove", &csrf, html! {
-                input type="hidden" name="name" value=(form.old);
-                input type="hidden" name="revision" value=(form.revision);
-                (web::button("Delete rule", Action::Danger))
-            })))
+            (web::danger_zone(&[Danger {
+                name: "Delete rule",
+                consequence: "Logins that it decides are decided by the rules after it.".to_owned(),
+                href: Some(delete),
+            }]))
         }
     };
     let title = if form.old.is_empty() { "New rule" } else { form.old.as_str() };
-    visitor.page_with(status, |page| Page { width: Width::Text, errors, ..page }, title, body)
+    visitor.page_with(
+        *status,
+        |page| Page { layout: Layout::Text, crumbs: &POLICY, errors, ..page },
+        title,
+        body,
+    )
 }
 
 pub(super) async fn save_rule(submission: Submission<RuleForm>) -> Answer {
-    let (visitor, form) = match submission {
-        Submission::Valid(visitor, form) => (visitor, form),
-        Submission::Expired(visitor, form) => {
-            return Ok(rule_page(&visitor, StatusCode::FORBIDDEN, &form, &expired_form()));
-        }
-    };
-    let saved = async {
+    let show = async |visitor: &Visitor, form: &RuleForm, shown: Shown| Ok(rule_page(visitor, form, &shown));
+    let act = async |visitor: &Visitor, form: &RuleForm| {
         let rule = form.rule()?;
         let mut policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
         policy.rules.retain(|other| other.name != form.old);
         // Last, so that an error names this rule and not another of the same name.
         policy.rules.push(rule);
-        visitor.calls.set_policy(request(policy, form.revision)).await
+        visitor.calls.set_policy(request(policy, form.revision)).await?;
+        Ok(visitor.done("/policy", format!("Rule {} saved.", form.name.trim())))
     };
-    match saved.await {
-        Ok(_) => Ok(visitor.done("/policy", format!("Rule {} saved.", form.name.trim()))),
-        Err(problem) => {
-            let mut fields = vec!["name", "priority", "effect"];
-            fields.extend(LISTS.iter().map(|(name, _, _)| *name));
-            // `rules[7].resources[0]` is the field `resources` of this form.
-            let errors = field_errors(&problem, &fields);
-            Ok(rule_page(&visitor, problem.status(), &form, &errors))
-        }
-    }
+    let mut fields = vec!["name", "priority", "effect"];
+    fields.extend(LISTS.iter().map(|(name, _, _)| *name));
+    // `rules[7].resources[0]` is the field `resources` of this form.
+    submission.handle(&fields, show, act).await
+}
+
+pub(super) async fn ask_delete_rule(visitor: Visitor, Query(which): Query<Which>) -> Answer {
+    let policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
+    let name = which.name.unwrap_or_default();
+    let found = policy.rules.iter().find(|rule| rule.name == name);
+    let rule = found.ok_or_else(|| Problem::not_found(format!("There is no rule `{name}`.")))?;
+    let query = serde_urlencoded::to_string([("name", &name)]).expect("texts can be written as a query");
+    let back = format!("/policy/rule?{query}");
+    let asked = Confirm {
+        question: &format!("Delete rule {name}?"),
+        lost: &["Logins that it decides are decided by the rules after it, or by the default".to_owned()],
+        rest: html! { (parts::sentence(rule, SPEC.resource_noun)) ": " (rule.effect) },
+        fields: html! {
+            input type="hidden" name="name" value=(name);
+            input type="hidden" name="revision" value=(policy.revision);
+        },
+        action: "/policy/rule/delete",
+        button: "Delete rule",
+        back: &back,
+    };
+    Ok(ask(&visitor, &[POLICY[0], (&name, &back)], "Delete rule", &asked))
 }
 
 #[derive(Deserialize)]
-pub(super) struct Remove {
+pub(super) struct Delete {
     name: String,
     revision: i64,
 }
 
-pub(super) async fn remove_rule(posted: Posted<Remove>) -> Answer {
+pub(super) async fn delete_rule(posted: Posted<Delete>) -> Answer {
     let Posted { sender: visitor, form } = posted;
     let mut policy = visitor.calls.get_policy(GetPolicyRequest {}).await?;
     let before = policy.rules.len();
@@ -358,6 +401,6 @@ pub(super) async fn remove_rule(posted: Posted<Remove>) -> Answer {
     if policy.rules.len() == before {
         return Err(Problem::not_found(format!("There is no rule `{}`.", form.name)));
     }
-    let removed = visitor.calls.set_policy(request(policy, form.revision)).await;
-    Ok(visitor.finish("/policy", removed, &format!("Rule {} deleted.", form.name)))
+    let deleted = visitor.calls.set_policy(request(policy, form.revision)).await;
+    Ok(visitor.finish("/policy", deleted, &format!("Rule {} deleted.", form.name)))
 }

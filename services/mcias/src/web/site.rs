@@ -8,20 +8,25 @@ use mcdsl::audit::page::{self as audit, Search, Verification};
 use mcdsl::http::{Path, Query};
 use mcdsl::problem::Problem;
 use mcdsl::web::session::NoFields;
-use mcdsl::web::{self, Action, Page, Tone};
+use mcdsl::web::{self, Action, Column, Confirm, Page, Tone};
 
 use super::Answer;
 use super::own::ask;
 use super::visitor::{Posted, Visitor};
+use super::words::WORDS;
 
 pub(super) async fn audit(visitor: Visitor, Query(search): Query<Search>) -> Answer {
     audit_page(&visitor, &search, None).await
 }
 
 async fn audit_page(visitor: &Visitor, search: &Search, verdict: Option<&VerifyAuditResponse>) -> Answer {
-    let found = visitor.calls.list_audit(search.request()).await?;
-    let body = audit::page("/audit", "/audit/verify", &visitor.csrf(), search, found, verdict);
-    Ok(visitor.page("Audit log", body))
+    let (now, csrf) = (visitor.now(), visitor.csrf());
+    let found = visitor.calls.list_audit(search.request(now)).await?;
+    let body = audit::page(("/audit", "/audit/verify", &csrf), now, &WORDS, search, &found, verdict);
+    let actions = audit::verify_button("/audit/verify", &csrf);
+    let lead =
+        Some("Who did what. Each entry holds the hash of the one before, so that a later change is seen.");
+    Ok(visitor.page_with(StatusCode::OK, |page| Page { actions, lead, ..page }, "Audit log", body))
 }
 
 pub(super) async fn verify(posted: Posted<Verification>) -> Answer {
@@ -32,32 +37,41 @@ pub(super) async fn verify(posted: Posted<Verification>) -> Answer {
 
 pub(super) async fn keys(visitor: Visitor) -> Answer {
     let keys = visitor.calls.list_keys(ListKeysRequest {}).await?.keys;
+    let now = visitor.now();
     let row = |key: &Key| {
-        let state =
-            if key.signing { web::badge("Signing", Tone::Good) } else { web::badge("Published", Tone::Info) };
+        let state = if key.signing {
+            web::state(Tone::Good, "Signing")
+        } else if key.active_from > now {
+            web::state(Tone::Info, "Signs soon")
+        } else {
+            web::state(Tone::Neutral, "Kept to verify")
+        };
+        let withdraw = format!("/keys/{}/withdraw", key.id);
         vec![
             html! { code title=(key.id) { (short(&key.id)) } },
-            state,
-            web::when(key.active_from),
+            web::ago(now, key.active_from),
             web::when(key.verify_until),
-            web::link_button(&format!("/keys/{}/withdraw", key.id), "Withdraw key…", Action::Danger),
+            state,
+            html! { a.bare href=(withdraw) { "Withdraw…" span.hidden { " key " (short(&key.id)) } } },
         ]
     };
     let rows: Vec<_> = keys.iter().map(row).collect();
-    let rotate = web::form("/keys", &visitor.csrf(), web::button("Rotate key", Action::Primary));
-    let overlap = visitor.app().config().tokens.key_overlap_s;
-    let body = html! {
-        (web::table("Signing keys", &["Key", "State", "Signing since", "Kept until", ""], &rows))
-        (web::card("Rotation", html! {
-            p {
-                "A new key is published at once and signs after " (overlap / 60) " minutes, when all services have fetched it. The old key is kept "
-                "for the tokens that it signed."
-            }
-            (rotate)
-        }))
-    };
-    let lead = Some("Keys that sign tokens, and that services verify them with.");
-    Ok(visitor.page_with(StatusCode::OK, |page| Page { lead, ..page }, "Signing keys", body))
+    let columns = [
+        Column::plain("Key"),
+        Column::text("Signing since"),
+        Column::text("Kept until"),
+        Column::state("State"),
+        Column::action(),
+    ];
+    let body = web::plain_panel(web::table("Signing keys", &columns, &rows));
+    let minutes = visitor.app().config().tokens.key_overlap_s / 60;
+    let lead = format!(
+        "Keys that sign tokens, and that services verify them with. A new key is published at once and signs after {minutes} minutes, when all \
+         services have fetched it; the old one is kept for the tokens that it signed.",
+    );
+    let actions = web::form("/keys", &visitor.csrf(), web::button("Rotate key", Action::Primary));
+    let change = |page| Page { lead: Some(&lead), actions, ..page };
+    Ok(visitor.page_with(StatusCode::OK, change, "Signing keys", body))
 }
 
 /// The beginning of a key's id.
@@ -77,10 +91,19 @@ pub(super) async fn ask_withdraw(visitor: Visitor, Path(id): Path<String>) -> An
     let keys = visitor.calls.list_keys(ListKeysRequest {}).await?.keys;
     let key =
         keys.iter().find(|key| key.id == id).ok_or_else(|| Problem::not_found("There is no such key."))?;
-    let what = "For a key that others may have. Ends all that it signed at once: sessions, yours among them, and tokens of \
-                services, which need new ones. This cannot be undone.";
-    let at = format!("/keys/{}/withdraw", key.id);
-    Ok(ask(&visitor, &format!("Withdraw the key {}?", short(&key.id)), &at, what, "Withdraw key", "/keys"))
+    let asked = Confirm {
+        question: &format!("Withdraw key {}?", short(&key.id)),
+        lost: &[
+            "All sessions that it signed end at once, yours among them".to_owned(),
+            "Services whose tokens it signed are locked out until they get new ones".to_owned(),
+        ],
+        rest: html! { "For a key that others may have. It cannot be undone; to replace a key that nobody else has, rotate it instead." },
+        fields: html! {},
+        action: &format!("/keys/{}/withdraw", key.id),
+        button: "Withdraw key",
+        back: "/keys",
+    };
+    Ok(ask(&visitor, &[("Signing keys", "/keys")], &short(&key.id), &asked))
 }
 
 pub(super) async fn withdraw(Path(id): Path<String>, posted: Posted<NoFields>) -> Answer {

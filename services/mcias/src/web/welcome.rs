@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::Response;
 use maud::html;
 use mc_api::mcias::{GetLinkRequest, RedeemLinkRequest};
 use mcdsl::Secret;
 use mcdsl::http::Path;
 use mcdsl::problem::Problem;
-use mcdsl::web::session::{Browser, Submission, expired_form, field_errors};
-use mcdsl::web::{self, Action, Field, FieldError, Kind, Tone};
+use mcdsl::web::session::{Browser, Shown, Submission};
+use mcdsl::web::{self, Action, Field, Kind, Tone};
 use serde::Deserialize;
 
 use super::{Shared, differing_passwords};
@@ -22,16 +21,11 @@ pub(super) async fn show(
     browser: Browser,
     Path(secret): Path<String>,
 ) -> Result<Response, Problem> {
-    page(&shared, &browser, StatusCode::OK, secret, &[]).await
+    page(&shared, &browser, secret, Shown::first()).await
 }
 
-async fn page(
-    shared: &Shared,
-    browser: &Browser,
-    status: StatusCode,
-    secret: String,
-    errors: &[FieldError],
-) -> Result<Response, Problem> {
+async fn page(shared: &Shared, browser: &Browser, secret: String, shown: Shown) -> Result<Response, Problem> {
+    let Shown { status, errors } = shown;
     let action = format!("/welcome/{secret}");
     let link = calls(shared, browser).get_link(GetLinkRequest { secret }).await?;
     let hint = if link.has_second_factor {
@@ -39,24 +33,27 @@ async fn page(
     } else {
         "At least 15 characters. A few unrelated words are easy to remember."
     };
-    Ok(browser.page(status, "Set your password", errors, |csrf| {
+    Ok(browser.page(status, "Set your password", &errors, |csrf| {
         let fields = html! {
-            // For the browser, which stores the password under it.
-            input type="hidden" name="username" value=(link.account) autocomplete="username";
+            (web::username_for_managers(&link.account))
             (web::field(Field {
                 hint: Some(hint),
                 autocomplete: Some("new-password"),
-                ..Field::new("password", "New password", Kind::Password).error_from(errors)
+                autofocus: true,
+                ..Field::new("password", "New password", Kind::Password).error_from(&errors)
             }))
             (web::field(Field {
                 autocomplete: Some("new-password"),
-                ..Field::new("again", "Repeat new password", Kind::Password).error_from(errors)
+                ..Field::new("again", "Repeat new password", Kind::Password).error_from(&errors)
             }))
             (web::button("Set password", Action::Primary))
         };
         html! {
-            p { "For the account " strong { (link.account) } ". The link is valid once, until " (web::when(link.expires_at)) "." }
-            div.card { (web::form(&action, csrf, fields)) }
+            (web::plain_panel(web::padded(html! {
+                p { "For the account " strong { (link.account) } "." }
+                (web::form(&action, csrf, fields))
+            })))
+            p.hint { "The link is valid once. It expires " (web::ago(browser.now(), link.expires_at)) "." }
         }
     }))
 }
@@ -76,23 +73,16 @@ pub(super) async fn redeem(
     Path(secret): Path<String>,
     submission: Submission<Browser, NewPassword>,
 ) -> Result<Response, Problem> {
-    let (browser, form) = match submission {
-        Submission::Valid(browser, form) => (browser, form),
-        Submission::Expired(browser, _) => {
-            return page(&shared, &browser, StatusCode::FORBIDDEN, secret, &expired_form()).await;
-        }
+    let show = async |browser: &Browser, _form: &NewPassword, shown| {
+        page(&shared, browser, secret.clone(), shown).await
     };
-    if form.password.expose() != form.again.expose() {
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        return page(&shared, &browser, status, secret, &differing_passwords()).await;
-    }
-    let request = RedeemLinkRequest { secret: secret.clone(), password: form.password.expose().to_owned() };
-    match calls(&shared, &browser).redeem_link(request).await {
-        Ok(_) => Ok(browser.redirect("/login", Tone::Good, "Password set. Log in with it.")),
-        Err(problem) if problem.field.is_some() => {
-            let errors = field_errors(&problem, &["password"]);
-            page(&shared, &browser, StatusCode::UNPROCESSABLE_ENTITY, secret, &errors).await
+    let act = async |browser: &Browser, form: &NewPassword| {
+        if form.password.expose() != form.again.expose() {
+            return Err(differing_passwords());
         }
-        Err(problem) => Err(problem),
-    }
+        let password = form.password.expose().to_owned();
+        calls(&shared, browser).redeem_link(RedeemLinkRequest { secret: secret.clone(), password }).await?;
+        Ok(browser.redirect("/login", Tone::Good, "Password set. Log in with it."))
+    };
+    submission.handle(&["password", "again"], show, act).await
 }

@@ -8,6 +8,13 @@ use serde_json::{Value, json};
 fn a_browser_covers_all_logins_and_an_admins_tasks() {
     requires!("chromium", "node", "npm");
     let mcias = Mcias::start();
+    // A session from a long address, through a service that has a token with a long label.
+    let token = mcias.login("ada");
+    let service = mcias.service(&token, "mcr", &["prod"]);
+    let _kept = mcias.token(&token, "mcr", &"a label of eighty characters ".repeat(3)[..80]);
+    let address = "2001:db8:1234:5678:9abc:def0:1234:5678";
+    let body = json!({ "username": "ada", "password": PASSWORD, "client_address": address });
+    assert_eq!(mcias.ask("POST", "/v1/login", &service, &body).status, 200);
     let ip = mcias.rest.ip().to_string();
     // MC_SCREENSHOTS=folder keeps screenshots.
     let folder = std::env::var("MC_SCREENSHOTS").unwrap_or_else(|_unset| "-".to_owned());
@@ -16,19 +23,34 @@ fn a_browser_covers_all_logins_and_an_admins_tasks() {
     for what in [
         "asked_to_log_in",
         "led_back",
+        "link_from_elsewhere",
+        "shows_password",
+        "passkey_in_field",
         "passkey_login",
         "totp_login",
+        "moved",
         "recovery_login",
         "explained",
         "kept_what_was_typed",
+        "asked_for_name",
+        "warned",
+        "menu",
+        "menu_closes",
     ] {
         assert_eq!(seen[what], true, "{what}: {seen:#}");
     }
     assert_eq!((&seen["intact"], &seen["bob_may_not"]), (&json!(true), &json!(true)));
     assert_eq!((&seen["recovery_codes"], &seen["token_parts"]), (&json!(10), &json!(3)));
-    assert_eq!(seen["violations"], json!([]), "axe-core found something");
-    assert_eq!((&seen["errors"], &seen["wide"]), (&json!([]), &json!([])));
-    assert_eq!(seen["pages"].as_array().unwrap().len(), 26, "{seen:#}");
+    assert_eq!((&seen["focus_in_login"], &seen["code_keyboard"]), (&json!("username"), &json!("numeric")));
+    assert_eq!(seen["autocomplete"], "username, current-password, new-password, new-password");
+    for what in ["violations", "errors", "wide", "hidden", "styled"] {
+        assert_eq!(seen[what], json!([]), "{what}");
+    }
+    // The rows with long labels and addresses were there, each with something to do.
+    for page in ["sessions", "security", "account-person", "account-service", "policy", "keys"] {
+        assert!(seen["rows"][page].as_u64() >= Some(1), "{page}: {}", seen["rows"]);
+    }
+    assert_eq!(seen["pages"].as_array().unwrap().len(), 44, "{seen:#}");
 }
 
 /// The cookie of this name that an answer sets.
@@ -128,6 +150,13 @@ fn a_login_leads_to_own_pages_alone_and_a_logout_ends_the_session() {
             answer.head
         );
     }
+    // Password managers ask where a password is changed.
+    let answer = get(&mcias, "/.well-known/change-password", "");
+    assert!(
+        answer.status == 303 && answer.head.contains("location: /security/password\r\n"),
+        "{}",
+        answer.head
+    );
     let session = cookie(&log_in(&mcias, "/"), "__Host-session");
     let session = value(&session);
     let body = format!("csrf={}", csrf(&get(&mcias, "/", session)));
@@ -209,16 +238,27 @@ fn every_page_is_refused_to_who_may_not_see_it() {
     let key = keys["keys"][0]["id"].as_str().unwrap();
     let (revoke, withdraw) =
         (format!("/accounts/mcr/tokens/{token}/revoke"), format!("/keys/{key}/withdraw"));
-    let own = ["/", "/security", "/security/totp/remove", "/security/recovery-codes", "/sessions"];
+    let own = [
+        "/",
+        "/security",
+        "/security/password",
+        "/security/totp/remove",
+        "/security/recovery-codes",
+        "/sessions",
+    ];
     let admins = [
         "/accounts",
         "/accounts/bob",
+        "/accounts/bob/edit",
+        "/accounts/bob/disable",
         "/accounts/bob/delete",
         "/accounts/bob/reset-factors",
+        "/accounts/mcr/new-token",
         "/new-account",
         "/policy",
         "/policy?account=bob&service=mcr&tags=prod",
         "/policy/rule",
+        "/policy/default",
         "/policy/history",
         "/policy/diff?from=1&to=1",
         "/audit",

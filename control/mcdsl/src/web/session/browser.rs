@@ -13,7 +13,7 @@ use super::super::cookies::{anonymous, anonymous_of, session_cookie, session_of}
 use super::super::flash::Flash;
 use super::super::form::FieldError;
 use super::super::local::redirect;
-use super::super::page::{Page, User, Width};
+use super::super::page::{Layout, Page, User};
 use super::super::parts::Tone;
 use super::backend::LoggedIn;
 use super::{PASSKEY_SCRIPT, Pages, login_path};
@@ -91,6 +91,12 @@ impl Browser {
         &self.context
     }
 
+    /// The time, in seconds since 1970.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.pages.0.clock.unix_s()
+    }
+
     /// A page for anybody. `body` gets the token for its forms.
     #[must_use]
     pub fn page(
@@ -107,7 +113,7 @@ impl Browser {
             errors,
             csrf: &csrf,
             scripts: script.as_slice(),
-            width: Width::Narrow,
+            layout: Layout::Gate,
             ..Page::new(&self.pages.0.site, title, body(&csrf))
         };
         let response = page.respond(status);
@@ -146,6 +152,24 @@ impl Visitor {
         &self.browser.context
     }
 
+    /// The time, in seconds since 1970.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.browser.now()
+    }
+
+    /// The account's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.identity.account.name().as_str()
+    }
+
+    /// Whether the account has the role `admin`: to leave out what it could not use. Operations are authorised in any case.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.identity.account.roles().has(Role::Admin)
+    }
+
     /// The session's token.
     pub(super) const fn token(&self) -> &Secret {
         &self.token
@@ -174,9 +198,8 @@ impl Visitor {
     ) -> Response {
         let pages = &self.browser.pages;
         let navigation = pages.navigation(&self.identity, &self.path);
-        let account = &self.identity.account;
-        let about = if account.roles().has(Role::Admin) { "Administrator" } else { "" };
-        let user = Some(User { name: account.name().as_str(), about });
+        let about = if self.is_admin() { "Administrator" } else { "" };
+        let user = Some(User { name: self.name(), about });
         let (csrf, script) = (self.csrf(), pages.script());
         let page = change(Page {
             user,

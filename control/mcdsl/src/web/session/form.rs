@@ -1,6 +1,8 @@
 //! Forms that pages of ours sent: their token is checked before any of their fields is used.
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -22,14 +24,101 @@ pub struct Posted<V, T> {
     pub form: T,
 }
 
-/// A form of a page of ours that a person has filled in.
+/// A form of a page of ours that a person has filled in: [`Submission::handle`] processes it, or shows it again with what was typed.
 #[derive(Debug)]
-pub enum Submission<V, T> {
-    /// It can be processed.
-    Valid(V, T),
-    /// It came from this site, with the token of an ended session or of an earlier start. Show it again with what was typed and with
-    /// [`expired_form`], and change nothing.
-    Expired(V, T),
+pub struct Submission<V, T> {
+    sender: V,
+    form: T,
+    /// It came from this site, with the token of an ended session or of an earlier start: then it changes nothing.
+    is_expired: bool,
+}
+
+/// How a page with a form is shown: with which status, and what is wrong with the form.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// The response's status.
+    pub status: StatusCode,
+    /// What is wrong.
+    pub errors: Vec<FieldError>,
+}
+
+impl Shown {
+    /// A form that nobody has sent yet.
+    #[must_use]
+    pub const fn first() -> Self {
+        Self { status: StatusCode::OK, errors: Vec::new() }
+    }
+
+    /// A form that has expired.
+    fn expired() -> Self {
+        let text = "This form has expired. Check it and send it again.".to_owned();
+        Self { status: StatusCode::FORBIDDEN, errors: vec![FieldError { field: "", text }] }
+    }
+
+    /// A form with a problem, at the one of its `fields` that it is about: `rules[2].tags[0]` is about `tags`.
+    #[must_use]
+    pub fn again(problem: &Problem, fields: &[&'static str]) -> Self {
+        let path = problem.field.as_deref().unwrap_or_default();
+        let last = path.rsplit('.').next().and_then(|last| last.split('[').next());
+        let field = fields.iter().find(|field| Some(**field) == last).copied().unwrap_or("");
+        let text = sentence(&if field.is_empty() { problem.to_string() } else { problem.detail.clone() });
+        Self { status: problem.status(), errors: vec![FieldError { field, text }] }
+    }
+}
+
+/// What is wrong, as people read it: with a capital letter and a full stop, and with quotation marks for what is literal.
+fn sentence(detail: &str) -> String {
+    let mut text = String::new();
+    for (at, part) in detail.split('`').enumerate() {
+        if at > 0 {
+            text.push(if at % 2 == 1 { '“' } else { '”' });
+        }
+        text.push_str(part);
+    }
+    let mut characters = text.chars();
+    let Some(first) = characters.next() else { return text };
+    let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    first.to_uppercase().collect::<String>() + characters.as_str() + end
+}
+
+impl<V, T> Submission<V, T> {
+    /// Processes the form: `act` returns the response, or what is wrong, which is at one of the form's `fields` where it names one. `show`
+    /// returns the page with the form again, for a form that is expired or wrong, so that nothing has to be typed twice.
+    ///
+    /// # Errors
+    /// A new form would not help: a login is needed first, something is not there or not permitted, or something is broken.
+    pub async fn handle(
+        self,
+        fields: &[&'static str],
+        show: impl AsyncFnOnce(&V, &T, Shown) -> Result<Response, Problem>,
+        act: impl AsyncFnOnce(&V, &T) -> Result<Response, Problem>,
+    ) -> Result<Response, Problem> {
+        let Self { sender, form, is_expired } = self;
+        if is_expired {
+            return show(&sender, &form, Shown::expired()).await;
+        }
+        match act(&sender, &form).await {
+            Err(problem) if can_be_corrected(&problem) => {
+                show(&sender, &form, Shown::again(&problem, fields)).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+/// Whether the sender can correct the form, or send it once more.
+fn can_be_corrected(problem: &Problem) -> bool {
+    problem.field.is_some()
+        || matches!(
+            problem.kind,
+            Kind::Invalid
+                | Kind::Exists
+                | Kind::FailedPrecondition
+                | Kind::PreconditionFailed
+                | Kind::Changed
+                | Kind::TooMany
+                | Kind::Unavailable
+        )
 }
 
 /// A form of buttons alone.
@@ -74,10 +163,8 @@ where
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match Submission::from_request(request, state).await? {
-            Submission::Valid(sender, form) => Ok(Self { sender, form }),
-            Submission::Expired(..) => Err(problems::expired()),
-        }
+        let Submission { sender, form, is_expired } = Submission::from_request(request, state).await?;
+        if is_expired { Err(problems::expired()) } else { Ok(Self { sender, form }) }
     }
 }
 
@@ -108,23 +195,32 @@ where
         let form = serde_urlencoded::from_str(&text).map_err(|error| {
             Problem::new(Kind::Invalid, "malformed", format!("The form cannot be read: {error}."))
         })?;
-        Ok(if checked.is_ok() { Self::Valid(sender, form) } else { Self::Expired(sender, form) })
+        Ok(Self { sender, form, is_expired: checked.is_err() })
     }
 }
 
-/// What a page says that shows an expired form again.
-#[must_use]
-pub fn expired_form() -> [FieldError; 1] {
-    let text = "This form has expired. Check it and send it again.".to_owned();
-    [FieldError { field: "", text }]
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A problem with a form, at the field that it is about: `rules[2].tags[0]` is about `tags`.
-#[must_use]
-pub fn field_errors(problem: &Problem, fields: &[&'static str]) -> [FieldError; 1] {
-    let path = problem.field.as_deref().unwrap_or_default();
-    let last = path.rsplit('.').next().and_then(|last| last.split('[').next());
-    let field = fields.iter().find(|field| Some(**field) == last).copied().unwrap_or("");
-    let text = if field.is_empty() { problem.to_string() } else { problem.detail.clone() };
-    [FieldError { field, text }]
+    #[test]
+    fn an_error_is_a_sentence() {
+        for (detail, expect) in [
+            ("is empty", "Is empty."),
+            ("Try again.", "Try again."),
+            ("`Ä b` is no name: use `a`", "“Ä b” is no name: use “a”."),
+            ("", ""),
+        ] {
+            assert_eq!(sentence(detail), expect);
+        }
+    }
+
+    #[test]
+    fn an_error_is_at_the_field_that_it_is_about() {
+        let of = |field: &str| Shown::again(&Problem::field(field, "is empty"), &["tags", "name"]).errors;
+        assert_eq!(of("rules[2].tags[0]"), [FieldError { field: "tags", text: "Is empty.".to_owned() }]);
+        assert_eq!(of("name"), [FieldError { field: "name", text: "Is empty.".to_owned() }]);
+        let [other] = of("rules[2].effect").try_into().expect("there is one");
+        assert!(other.field.is_empty() && other.text.contains("effect"), "{other:?}");
+    }
 }

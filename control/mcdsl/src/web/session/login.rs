@@ -11,9 +11,10 @@ use super::super::cookies::clear_session;
 use super::super::csrf::Purpose;
 use super::super::form::{Action, Field, FieldError, Kind as FieldKind, button, field, form};
 use super::super::local::{local_path, redirect};
+use super::super::parts::{padded, plain_panel};
 use super::backend::{LoggedIn, PasskeyAnswer, PasskeyChallenge, PasswordLogin};
 use super::browser::{Browser, Visitor, with_cookie};
-use super::form::{NoFields, Posted, Submission, expired_form, field_errors};
+use super::form::{NoFields, Posted, Shown, Submission};
 use super::passkey::{GoTo, passkey_form};
 use super::pending::PendingLogin;
 use super::{LOGIN, Pages};
@@ -63,28 +64,39 @@ fn login_page(
     username: &str,
     errors: &[FieldError],
 ) -> Response {
-    browser.page(status, "Log in", errors, |csrf| {
+    let site = &browser.pages.0.site;
+    let has_passkeys = browser.pages.0.backend.offers_passkeys();
+    browser.page(status, &format!("Log in to {}", site.name), errors, |csrf| {
         let next = html! { input type="hidden" name="next" value=(next); };
+        let password = if has_passkeys {
+            ("Log in with password", Action::Secondary)
+        } else {
+            ("Log in", Action::Primary)
+        };
         let fields = html! {
             (next)
             (field(Field {
                 value: username,
                 autocomplete: Some("username webauthn"),
+                autofocus: username.is_empty(),
                 ..Field::new("username", "Username", FieldKind::Text).error_from(errors)
             }))
             (field(Field {
                 autocomplete: Some("current-password"),
+                autofocus: !username.is_empty(),
                 ..Field::new("password", "Password", FieldKind::Password).error_from(errors)
             }))
-            (button("Log in", Action::Primary))
+            (button(password.0, password.1))
         };
         html! {
-            div.card {
-                (form(LOGIN, csrf, fields))
-                @if browser.pages.0.backend.offers_passkeys() {
-                    (passkey_form("get", "/login/passkey", csrf, next, ("Continue with a passkey", Action::Secondary)))
+            (plain_panel(padded(html! {
+                @if has_passkeys {
+                    (passkey_form("get", "/login/passkey", csrf, next, ("Continue with a passkey", Action::Primary)))
+                    p.or.js { "or" }
                 }
-            }
+                (form(LOGIN, csrf, fields))
+            })))
+            p.hint { "Locked out? Ask an administrator for a setup link." }
         }
     })
 }
@@ -98,29 +110,29 @@ struct LoginForm {
 }
 
 async fn login(submission: Submission<Browser, LoginForm>) -> Result<Response, Problem> {
-    let (browser, form) = match submission {
-        Submission::Valid(browser, form) => (browser, form),
-        Submission::Expired(browser, form) => {
-            let status = StatusCode::FORBIDDEN;
-            return Ok(login_page(&browser, status, &form.next, form.username.trim(), &expired_form()));
+    let show = async |browser: &Browser, form: &LoginForm, shown: Shown| {
+        Ok(login_page(browser, shown.status, &form.next, form.username.trim(), &shown.errors))
+    };
+    let act = async |browser: &Browser, form: &LoginForm| {
+        let (username, password) = (form.username.trim().to_owned(), form.password.clone());
+        let login = PasswordLogin { username, password, totp: None, recovery_code: None };
+        match browser.pages.0.backend.login(&browser.context, login.clone()).await {
+            Ok(logged_in) => enter(browser, &logged_in, &form.next).await,
+            Err(problem) if problem.reason == "second-factor-required" => {
+                let id = wait_for_code(browser, login.username, login.password);
+                Ok(code_page(browser, StatusCode::OK, &id, &form.next, &[]))
+            }
+            Err(problem) if problem.kind == Kind::Unauthenticated => {
+                let errors = [whole("Login failed: wrong username, password or passkey.")];
+                Ok(login_page(browser, problem.status(), &form.next, &login.username, &errors))
+            }
+            Err(problem) => {
+                let Shown { status, errors } = Shown::again(&problem, &["username", "password"]);
+                Ok(login_page(browser, status, &form.next, &login.username, &errors))
+            }
         }
     };
-    let username = form.username.trim().to_owned();
-    let login = PasswordLogin { username, password: form.password, totp: None, recovery_code: None };
-    match browser.pages.0.backend.login(&browser.context, login.clone()).await {
-        Ok(logged_in) => enter(&browser, &logged_in, &form.next).await,
-        Err(problem) if problem.reason == "second-factor-required" => {
-            let id = wait_for_code(&browser, login.username, login.password);
-            Ok(code_page(&browser, StatusCode::OK, &id, &form.next, &[]))
-        }
-        Err(problem) => {
-            let errors = match problem.kind {
-                Kind::Unauthenticated => [whole("Login failed: wrong username, password or passkey.")],
-                _ => field_errors(&problem, &["username", "password"]),
-            };
-            Ok(login_page(&browser, problem.status(), &form.next, &login.username, &errors))
-        }
-    }
+    submission.handle(&[], show, act).await
 }
 
 /// An error of a form as a whole.
@@ -142,47 +154,76 @@ fn wait_for_code(browser: &Browser, username: String, password: Secret) -> Strin
 
 fn code_page(browser: &Browser, status: StatusCode, id: &str, next: &str, errors: &[FieldError]) -> Response {
     browser.page(status, "Enter your code", errors, |csrf| {
-        let fields = html! {
-            input type="hidden" name="next" value=(next);
-            input type="hidden" name="login" value=(id);
+        let fields = |body| {
+            html! {
+                input type="hidden" name="next" value=(next);
+                input type="hidden" name="login" value=(id);
+                (body)
+            }
+        };
+        let code = fields(html! {
             (field(Field {
-                hint: Some("Six digits from your authenticator app, or a recovery code."),
+                hint: Some("Six digits from your authenticator app."),
                 autocomplete: Some("one-time-code"),
-                ..Field::new("code", "Code", FieldKind::Text).error_from(errors)
+                autofocus: true,
+                ..Field::new("code", "Code", FieldKind::Code).error_from(errors)
             }))
             (button("Log in", Action::Primary))
-        };
-        html! { div.card { (form("/login/code", csrf, fields)) p { a href=(LOGIN) { "Start again" } } } }
+        });
+        let recovery = fields(html! {
+            (field(Field {
+                hint: Some("One of those that you kept for a lost phone. Each is valid once."),
+                autocomplete: Some("off"),
+                ..Field::new("recovery_code", "Recovery code", FieldKind::RecoveryCode).error_from(errors)
+            }))
+            (button("Log in with recovery code", Action::Secondary))
+        });
+        html! {
+            (plain_panel(padded(html! {
+                (form("/login/code", csrf, code))
+                details.more open[errors.iter().any(|error| error.field == "recovery_code")] {
+                    summary { "Use a recovery code" }
+                    (form("/login/code", csrf, recovery))
+                }
+            })))
+            p.hint { a href=(LOGIN) { "Start again" } }
+        }
     })
 }
 
 #[derive(Debug, Deserialize)]
 struct CodeForm {
     login: String,
-    code: Secret,
+    code: Option<Secret>,
+    recovery_code: Option<Secret>,
     #[serde(default)]
     next: String,
 }
 
 async fn second_factor(submission: Submission<Browser, CodeForm>) -> Result<Response, Problem> {
-    let (browser, form) = match submission {
-        Submission::Valid(browser, form) => (browser, form),
-        // Its login waits no longer: it belonged to another cookie, or to an earlier start.
-        Submission::Expired(browser, form) => return Ok(start_again(&browser, &form.next)),
-    };
+    // Its login waits no longer: it belonged to another cookie, or to an earlier start.
+    let show = async |browser: &Browser, form: &CodeForm, _shown| Ok(start_again(browser, &form.next));
+    submission.handle(&[], show, check_code).await
+}
+
+async fn check_code(browser: &Browser, form: &CodeForm) -> Result<Response, Problem> {
     let shared = &browser.pages.0;
     let Some(pending) = shared.pending.take(shared.clock.elapsed(), &form.login, &browser.id) else {
-        return Ok(start_again(&browser, &form.next));
+        return Ok(start_again(browser, &form.next));
     };
     let PendingLogin { username, password, .. } = pending;
-    let (totp, recovery_code) = parse_code(&form.code);
+    let without_spaces =
+        |code: &Secret| code.expose().chars().filter(|c| !c.is_whitespace()).collect::<String>();
+    let totp = form.code.as_ref().map(|code| Secret::from(without_spaces(code)));
+    let recovery_code = form.recovery_code.as_ref().map(|code| Secret::from(code.expose().trim()));
     let login = PasswordLogin { username, password, totp, recovery_code };
     match shared.backend.login(&browser.context, login.clone()).await {
-        Ok(logged_in) => enter(&browser, &logged_in, &form.next).await,
+        Ok(logged_in) => enter(browser, &logged_in, &form.next).await,
         Err(problem) => {
-            let errors = [FieldError { field: "code", text: problem.detail.clone() }];
-            let id = wait_for_code(&browser, login.username, login.password);
-            Ok(code_page(&browser, problem.status(), &id, &form.next, &errors))
+            let field = if form.recovery_code.is_some() { "recovery_code" } else { "code" };
+            let errors = [FieldError { field, text: problem.detail.clone() }];
+            let id = wait_for_code(browser, login.username, login.password);
+            Ok(code_page(browser, problem.status(), &id, &form.next, &errors))
         }
     }
 }
@@ -190,16 +231,6 @@ async fn second_factor(submission: Submission<Browser, CodeForm>) -> Result<Resp
 fn start_again(browser: &Browser, next: &str) -> Response {
     let errors = [whole("This login has expired. Start again.")];
     login_page(browser, StatusCode::FORBIDDEN, next, "", &errors)
-}
-
-/// Six digits are a code of the authenticator app; anything else is taken for a recovery code.
-fn parse_code(code: &Secret) -> (Option<Secret>, Option<Secret>) {
-    let digits: String = code.expose().chars().filter(|c| !c.is_whitespace()).collect();
-    if digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        (Some(Secret::from(digits)), None)
-    } else {
-        (None, Some(Secret::from(code.expose().trim())))
-    }
 }
 
 async fn begin_passkey(posted: Posted<Browser, NoFields>) -> Result<Json<PasskeyChallenge>, Problem> {

@@ -1,4 +1,5 @@
-// Runs the ceremonies of the passkey buttons: requests a challenge, has the authenticator answer it, and sends the answer.
+// Runs the ceremonies of the passkey buttons: requests a challenge, has the authenticator answer it, and sends the answer. Where the
+// browser can, passkeys are offered in the username field too, without a button (conditional mediation: WebAuthn Level 3, section 5.1.4).
 "use strict";
 
 const toBytes = (text) => Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
@@ -50,21 +51,47 @@ async function send(path, fields) {
   throw new Error(message.detail);
 }
 
-async function run(element, say) {
+let waiting = null; // The ceremony that waits in the username field.
+
+async function run(element, say, mediation) {
   const { passkey, root } = element.dataset;
   const fields = Object.fromEntries([...element.querySelectorAll("input")].map(({ name, value }) => [name, value]));
   const challenge = await send(`${root}/begin`, { csrf: fields.csrf });
   if (!challenge) return;
   const options = JSON.parse(challenge.options).publicKey;
-  say("Follow the instructions of your browser.");
+  if (!mediation) say("Follow the instructions of your browser.");
+  const abort = new AbortController();
+  if (mediation) waiting = abort;
+  const ceremony = { signal: abort.signal, ...(mediation && { mediation }) };
   const credential =
     passkey === "get"
-      ? await navigator.credentials.get({ publicKey: request(options) })
-      : await navigator.credentials.create({ publicKey: creation(options) });
+      ? await navigator.credentials.get({ ...ceremony, publicKey: request(options) })
+      : await navigator.credentials.create({ ...ceremony, publicKey: creation(options) });
   const done = await send(`${root}/finish`, {
     ...fields, ceremony_id: challenge.ceremony_id, credential: written(credential),
   });
   if (done) location.assign(done.to);
+}
+
+// A challenge is valid for five minutes: a new one before that, while somebody looks at the page.
+const RENEW_MS = 4 * 60 * 1000;
+
+async function offerInField(element, say) {
+  if (!(await PublicKeyCredential.isConditionalMediationAvailable?.())) return;
+  const offer = async () => {
+    waiting?.abort();
+    if (document.hidden) return;
+    try {
+      await run(element, say, "conditional");
+    } catch (error) {
+      // Replaced by the button or by a new challenge; or refused by the server, which the form below says too.
+      if (!["AbortError", "NotAllowedError"].includes(error.name)) say(error.message);
+    }
+  };
+  const timer = setInterval(offer, RENEW_MS);
+  document.addEventListener("visibilitychange", () => document.hidden || waiting || offer());
+  element.addEventListener("click", () => clearInterval(timer), { once: true });
+  await offer();
 }
 
 for (const element of document.querySelectorAll("[data-passkey]")) {
@@ -75,10 +102,10 @@ for (const element of document.querySelectorAll("[data-passkey]")) {
     say("This browser does not support passkeys.");
     continue;
   }
-  say("");
   button.disabled = false;
   button.addEventListener("click", async () => {
     button.disabled = true;
+    waiting?.abort();
     try {
       await run(element, say);
     } catch (error) {
@@ -87,4 +114,5 @@ for (const element of document.querySelectorAll("[data-passkey]")) {
       button.disabled = false;
     }
   });
+  if (element.dataset.passkey === "get") offerInField(element, say);
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::super::assets::Asset;
 use super::super::form::Action;
+use super::super::icon::Icon;
 
 /// The script: a service that offers passkeys serves it with [`super::super::static_files`].
 pub const PASSKEY_SCRIPT: Asset = Asset {
@@ -21,7 +22,8 @@ pub struct GoTo {
 }
 
 /// A button that runs a ceremony, with fields that are sent along. `ceremony` is `get` to log in and `create` to add a passkey; the
-/// script posts to `begin` and `finish` below `root`. It is not a `form`, which the Enter key would send without a ceremony.
+/// script posts to `begin` and `finish` below `root`. It is not a `form`, which the Enter key would send without a ceremony. Without a script
+/// it is not displayed.
 #[must_use]
 pub fn passkey_form(
     ceremony: &str,
@@ -32,11 +34,11 @@ pub fn passkey_form(
 ) -> Markup {
     let (label, action) = button;
     html! {
-        div.passkey data-passkey=(ceremony) data-root=(root) {
+        div.passkey.js.stack data-passkey=(ceremony) data-root=(root) {
             input type="hidden" name=(super::super::csrf::CSRF_FIELD) value=(csrf);
             (fields)
-            p { button class=(action.class()) type="button" disabled { (label) } }
-            p.hint role="status" aria-live="polite" { "Passkeys require JavaScript." }
+            button class=(action.class()) type="button" disabled { (Icon::PASSKEY.svg()) (label) }
+            p.hint role="status" aria-live="polite" {}
         }
     }
 }

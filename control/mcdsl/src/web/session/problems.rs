@@ -1,14 +1,14 @@
 //! Problems, as a browser gets them: a page, or the way to the login page.
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use maud::{Markup, html};
 
 use super::super::cookies::{clear_session, session_of};
 use super::super::headers::security_headers;
 use super::super::local::redirect;
-use super::super::page::{Page, Width};
-use super::super::parts::{Tone, notice};
+use super::super::page::{Layout, Page};
+use super::super::parts::{Tone, note, padded, plain_panel};
 use super::browser::{FRESH, with_cookie};
 use super::{Pages, login_path};
 use crate::http::RequestHead;
@@ -35,6 +35,8 @@ pub(super) fn write(pages: &Pages, problem: &Problem, request: &RequestHead) -> 
 /// Where a request came from.
 struct Origin {
     is_read: bool,
+    /// Whether it is a link on another site that was followed.
+    is_link_elsewhere: bool,
     has_session: bool,
     /// The page to come back to: a form has none of its own, but was on one.
     back: String,
@@ -45,29 +47,51 @@ impl Origin {
         let (headers, is_read) = (&request.headers, request.method.is_safe());
         let path = request.uri.path_and_query().map_or("/", |path| path.as_str());
         let back = if is_read { path.to_owned() } else { from_form(pages, headers) };
-        Self { is_read, has_session: session_of(headers).is_some(), back }
+        let says = |name: &str, values: &[&str]| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .is_some_and(|value| values.contains(&value))
+        };
+        let is_link_elsewhere =
+            says("sec-fetch-site", &["cross-site", "same-site"]) && says("sec-fetch-mode", &["navigate"]);
+        Self { is_read, is_link_elsewhere, has_session: session_of(headers).is_some(), back }
     }
 
     fn without_session(&self, pages: &Pages, problem: &Problem) -> Response {
+        if self.is_read && self.is_link_elsewhere && !self.has_session {
+            return same_again(pages, &self.back);
+        }
         let response = if self.is_read {
             redirect(&login_path(&self.back))
         } else {
             // The browser still has what was typed, and sends it again.
-            let body = html! {
+            let body = plain_panel(padded(html! {
                 p { "Nothing was changed. To send the form again:" }
                 ol {
                     li { a href=(login_path("/")) target="_blank" { "Log in in a new tab" } "." }
                     li { "Come back to this tab, reload it, and confirm that the form is sent again. It is shown with what you typed." }
                 }
                 p { a href=(login_path(&self.back)) { "Log in and start again" } }
-            };
+            }));
             let page =
-                Page { width: Width::Text, ..Page::new(&pages.0.site, "Your session has ended", body) };
+                Page { layout: Layout::Text, ..Page::new(&pages.0.site, "Your session has ended", body) };
             page.respond(problem.status())
         };
         // A link from another site brings no cookie, and the browser has one all the same.
         if self.has_session { with_cookie(response, clear_session()) } else { response }
     }
+}
+
+/// A page that leads to itself. The browser keeps the session's cookie back where another site led to us (`SameSite=Strict`), also over
+/// a redirect; a page of ours gets it. The second request comes from this site, so it happens once.
+fn same_again(pages: &Pages, path: &str) -> Response {
+    let body = html! {
+        meta http-equiv="refresh" content={ "0; url=" (path) };
+        p { a href=(path) { "Continue" } }
+    };
+    let page = Page { layout: Layout::Gate, ..Page::new(&pages.0.site, "One moment", body) };
+    page.respond(StatusCode::OK)
 }
 
 /// The page that a form was on.
@@ -92,10 +116,10 @@ fn problem_page(pages: &Pages, problem: &Problem, back: &str) -> Response {
         Kind::Invalid | Kind::MediaType | Kind::Unauthenticated => "Invalid request",
     };
     let body = html! {
-        (notice(Tone::Bad, html! { p { (problem.to_string()) } }))
+        (note(Tone::Bad, html! { p { (problem.to_string()) } }))
         p.actions { (links(pages, problem, back)) }
     };
-    Page { width: Width::Text, ..Page::new(&pages.0.site, title, body) }.respond(problem.status())
+    Page { layout: Layout::Text, ..Page::new(&pages.0.site, title, body) }.respond(problem.status())
 }
 
 fn links(pages: &Pages, problem: &Problem, back: &str) -> Markup {

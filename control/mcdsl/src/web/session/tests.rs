@@ -131,11 +131,27 @@ impl Authority for Fake {
     }
 }
 
-const SITE: Site = Site { service: "DNS", home: "/", account: None, logout: "/logout" };
+fn site() -> Site {
+    Site { service: "DNS", name: "example.org".to_owned(), home: "/", account: None, logout: "/logout" }
+}
 
 const NAVIGATION: [NavEntry; 2] = [
-    NavEntry { label: "Zones", href: "/", prefixes: &["/zones/"], for_admins: false },
-    NavEntry { label: "Policy", href: "/policy", prefixes: &[], for_admins: true },
+    NavEntry {
+        group: "",
+        label: "Zones",
+        icon: Icon::HOME,
+        href: "/",
+        prefixes: &["/zones/"],
+        for_admins: false,
+    },
+    NavEntry {
+        group: "",
+        label: "Policy",
+        icon: Icon::RULES,
+        href: "/policy",
+        prefixes: &[],
+        for_admins: true,
+    },
 ];
 
 #[derive(Deserialize)]
@@ -162,15 +178,17 @@ async fn new_zone(visitor: Visitor) -> Response {
     zone_page(&visitor, StatusCode::OK, "", &[])
 }
 
-async fn create_zone(submission: Submission<Visitor, Zone>) -> Response {
-    match submission {
-        Submission::Valid(visitor, zone) => {
-            visitor.done("/", format!("Zone {} created with {}.", zone.name, zone.password.expose().len()))
-        }
-        Submission::Expired(visitor, zone) => {
-            zone_page(&visitor, StatusCode::FORBIDDEN, &zone.name, &expired_form())
-        }
-    }
+async fn create_zone(submission: Submission<Visitor, Zone>) -> Result<Response, Problem> {
+    let show = async |visitor: &Visitor, zone: &Zone, shown: Shown| {
+        Ok(zone_page(visitor, shown.status, &zone.name, &shown.errors))
+    };
+    let act = async |visitor: &Visitor, zone: &Zone| match zone.name.as_str() {
+        "" => Err(Problem::field("zones[0].name", "is empty")),
+        "busy" => Err(Problem::new(Kind::Unavailable, "busy", "Try again.")),
+        "gone" => Err(Problem::not_found("It is gone.")),
+        name => Ok(visitor.done("/", format!("Zone {name} created with {}.", zone.password.expose().len()))),
+    };
+    submission.handle(&["name"], show, act).await
 }
 
 async fn delete_zone(posted: Posted<Visitor, NoFields>) -> Response {
@@ -188,7 +206,7 @@ async fn missing_zone(_visitor: Visitor) -> Result<Response, Problem> {
 
 /// The service, started again: with the same sessions and another key.
 fn service(fake: &Fake) -> Router {
-    let pages = Pages::new(SITE, ORIGIN.to_owned(), &NAVIGATION, fake.clone(), Clock::system());
+    let pages = Pages::new(site(), ORIGIN.to_owned(), &NAVIGATION, fake.clone(), Clock::system());
     let limits =
         Limits { time: Duration::from_secs(60), body: BodyLimits::SMALL, budget: BodyBudget::new(1 << 20) };
     let mut table = RouteTable::new(Arc::new(fake.clone()), limits.clone());
@@ -302,7 +320,7 @@ async fn a_page_leads_to_the_login_and_back() {
     assert_eq!(client.get(answer.location()).await.field("next"), next);
     assert_eq!(client.log_in("ada", "right", "/zones/new?kind=1").await.location(), "/zones/new?kind=1");
     let page = client.get("/zones/new").await;
-    page.has(200, "<a href=\"/\" aria-current=\"page\">Zones</a>");
+    page.has(200, "<a class=\"go\" href=\"/\" aria-current=\"page\">");
     page.has(200, "href=\"/policy\"");
 }
 
@@ -373,6 +391,40 @@ async fn a_second_factor_continues_the_login() {
     client.get("/zones/new").await.has(200, "New zone");
     // Each login that waits is continued once.
     client.post("/login/code", &fields).await.has(403, "This login has expired.");
+}
+
+#[tokio::test]
+async fn a_form_that_can_be_corrected_is_shown_again() {
+    let (_fake, mut client) = set_up();
+    drop(client.log_in("ada", "right", "/").await);
+    let csrf = client.get("/zones/new").await.field("csrf");
+    let zone = |name| [("csrf", csrf.as_str()), ("name", name), ("password", "typed secret")];
+    let answer = client.post("/zones/new", &zone("")).await;
+    answer.has(400, "<a href=\"#name\">Is empty.</a>");
+    let answer = client.post("/zones/new", &zone("busy")).await;
+    answer.has(503, "value=\"busy\"");
+    assert!(answer.text.contains("Try again.") && !answer.text.contains("typed secret"));
+    // Nothing that is typed would change this.
+    client.post("/zones/new", &zone("gone")).await.has(404, "<h1>Page not found</h1>");
+}
+
+#[tokio::test]
+async fn a_link_on_another_site_leads_to_the_page_with_the_session() {
+    let (_fake, mut client) = set_up();
+    // `SameSite=Strict`: the browser has a session and does not send it.
+    let link = |site| [("accept", "text/html"), ("sec-fetch-site", site), ("sec-fetch-mode", "navigate")];
+    for site in ["cross-site", "same-site"] {
+        let answer = client.send("GET", "/zones/new?a=1&b=2", &link(site), String::new()).await;
+        answer.has(200, "<meta http-equiv=\"refresh\" content=\"0; url=/zones/new?a=1&amp;b=2\">");
+        assert!(!answer.headers.contains_key(header::SET_COOKIE), "{:?}", answer.headers);
+    }
+    // Once: the page's own request is of this site.
+    let answer = client.send("GET", "/zones/new", &link("same-origin"), String::new()).await;
+    assert!(answer.location().starts_with("/login?next="), "{}", answer.location());
+    // A session that was sent is not there any more: no second request would change that.
+    client.cookies.push(("__Host-session".to_owned(), "gone-1".to_owned()));
+    let answer = client.send("GET", "/zones/new", &link("cross-site"), String::new()).await;
+    assert!(answer.location().starts_with("/login?next="), "{}", answer.location());
 }
 
 #[tokio::test]
