@@ -94,7 +94,7 @@ await run(async () => {
   await logOut();
 
   await logIn(at.second);
-  await page.getByLabel("Code").waitFor();
+  await page.getByLabel("Code", { exact: true }).waitFor();
   await look("second-factor");
   await fill("Code", code(secret, Date.now()));
   await press("Log in");
