@@ -193,13 +193,13 @@ fn error_of(problem: &Problem) -> FieldError {
     FieldError { field, text: if is_whole { problem.to_string() } else { problem.detail.clone() } }
 }
 
-/// The form, and the answer beside it where there is room.
+/// The form; beside it where there is room, and otherwise above it, the answer.
 fn page(visitor: &Visitor, question: &Question, shown: &Shown, answer: Option<&Answer>) -> Response {
     let errors = &shown.errors;
     let form = web::form("/", &visitor.csrf(), fields(question, errors));
     let form = web::panel("A login", "", html! {}, web::padded(form));
     let (layout, body) = match answer {
-        Some(answer) => (Layout::Wide, web::split_wide(form, result(question, answer))),
+        Some(answer) => (Layout::Wide, web::split_wide(result(question, answer), form)),
         None => (Layout::Text, form),
     };
     let lead = Some("What the login policy decides for you, and why. Nothing is changed.");
@@ -226,7 +226,7 @@ fn fields(question: &Question, errors: &[FieldError]) -> Markup {
         }))
         (web::field(Field {
             value: &question.draft,
-            hint: Some("A policy that is not in force: TOML, as `mciasctl policy export` prints it, or JSON. Up to 64 KiB."),
+            hint: Some("A policy that is not in force: TOML, as mciasctl policy export prints it, or JSON. Up to 64 KiB."),
             required: false,
             ..Field::new("draft", "Draft", Kind::TextArea { rows: 10 }).error_from(errors)
         }))
