@@ -48,7 +48,13 @@ const NAVIGATION: [NavEntry; 7] = [
     entry("", "Overview", Icon::HOME, "/", &[]),
     entry("Your account", "Sign-in methods", Icon::KEY, "/security", &["/security/"]),
     entry("Your account", "Sessions", Icon::SCREEN, "/sessions", &["/sessions/"]),
-    for_admins(entry("Directory", "Accounts", Icon::ACCOUNTS, "/accounts", &["/accounts/", "/new-account"])),
+    for_admins(entry(
+        "Directory",
+        "Accounts",
+        Icon::ACCOUNTS,
+        "/accounts",
+        &["/accounts/", "/new-account", "/deleted-accounts"],
+    )),
     for_admins(entry("Directory", "Login policy", Icon::RULES, "/policy", &["/policy/"])),
     for_admins(entry("System", "Audit log", Icon::LOG, "/audit", &["/audit/"])),
     for_admins(entry("System", "Signing keys", Icon::SHIELD, "/keys", &["/keys/"])),
@@ -81,8 +87,10 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     let mut page = |method: Method, path: &str, need: Need, handler: MethodRouter<Shared>| {
         pages.add_page(table, method, path, need, handler.with_state(shared.clone()));
     };
-    page(Method::GET, "/welcome/{secret}", Need::Public, get(welcome::show));
-    page(Method::POST, "/welcome/{secret}", Need::Public, post(welcome::redeem));
+    page(Method::GET, welcome::WELCOME, Need::Public, get(welcome::show));
+    page(Method::GET, welcome::SCRIPT, Need::Public, get(welcome::script));
+    page(Method::POST, welcome::WELCOME, Need::Public, post(welcome::open));
+    page(Method::POST, "/welcome/password", Need::Public, post(welcome::redeem));
     page(Method::GET, "/", Need::Person, get(own::overview));
     page(Method::GET, "/security", Need::Person, get(own::security));
     page(Method::GET, "/.well-known/change-password", Need::Public, get(own::where_to_change_password));
@@ -122,6 +130,9 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     page(Method::POST, "/accounts/{name}/tokens", Need::Admin, post(tokens::issue_token));
     page(Method::GET, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, get(tokens::ask_revoke));
     page(Method::POST, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, post(tokens::revoke_token));
+    page(Method::GET, "/deleted-accounts", Need::Admin, get(accounts::deleted));
+    page(Method::GET, "/deleted-accounts/{name}/release", Need::Admin, get(accounts::ask_release));
+    page(Method::POST, "/deleted-accounts/{name}/release", Need::Admin, post(accounts::release));
     page(Method::GET, "/policy", Need::Admin, get(policy::page));
     page(Method::GET, "/policy/history", Need::Admin, get(policy::history));
     page(Method::GET, "/policy/diff", Need::Admin, get(policy::diff));

@@ -173,7 +173,7 @@ impl Mcias {
     /// # Panics
     /// The link is invalid.
     pub fn redeem(&self, link: &str) {
-        let secret = link.rsplit('/').next().expect("a link has parts");
+        let secret = link.rsplit('#').next().expect("a link has parts");
         let body = json!({ "secret": secret, "password": PASSWORD });
         self.done("POST", "/v1/link/redeem", "", &body);
     }

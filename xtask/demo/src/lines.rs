@@ -229,7 +229,7 @@ mod tests {
             binaries: "/build".into(),
             grpc_port: 9443,
             identity: Identity {
-                link: "https://mcias.localhost:8443/welcome/secret".to_owned(),
+                link: "https://mcias.localhost:8443/welcome#secret".to_owned(),
                 rest: SocketAddr::from(([127, 0, 0, 1], 1004)),
                 grpc: SocketAddr::from(([127, 0, 0, 1], 1005)),
                 metrics: SocketAddr::from(([127, 0, 0, 1], 9092)),

@@ -216,7 +216,7 @@ fn sentence(entry: &AuditEntry, words: &[Words]) -> Markup {
         } @else if entry.target != entry.actor {
             b { (entry.target) }
         }
-        @if !is_done && !entry.detail.is_empty() { ": " (in_sentence(detail(&entry.detail))) }
+        @if !is_done && !entry.detail.is_empty() { ": " (in_sentence(&detail(&entry.detail))) }
     }
 }
 
@@ -234,8 +234,26 @@ fn result(entry: &AuditEntry) -> Markup {
     }
 }
 
-/// The detail of an entry: reasons, which are words for programs, as sentences.
-fn detail(text: &str) -> &str {
+/// How many refusals an entry stands for: those of a while are coalesced, `wrong-login (12 times)`.
+#[must_use]
+pub fn times(entry: &AuditEntry) -> u64 {
+    entry
+        .detail
+        .split_once(" (")
+        .and_then(|(_, rest)| rest.split_once(" times"))
+        .map_or(1, |(count, _)| count.parse().unwrap_or(1))
+}
+
+/// The detail of an entry as a person reads it.
+fn detail(text: &str) -> String {
+    match text.split_once(" (") {
+        Some((reason, rest)) => format!("{} ({rest}", reason_words(reason)),
+        None => reason_words(text).to_owned(),
+    }
+}
+
+/// Reasons, which are words for programs, as sentences.
+fn reason_words(text: &str) -> &str {
     match text {
         "wrong-login" => "Wrong username, password or passkey",
         "wrong-password" => "Wrong password",
@@ -390,6 +408,20 @@ mod tests {
             (entry("ada", "zone.sign", "a.example", "done", ""), "zone.sign a.example"),
         ] {
             assert_eq!(text(&sentence(&entry, &WORDS)).trim_end(), expect);
+        }
+    }
+
+    #[test]
+    fn coalesced_refusals_are_counted() {
+        let entry = |detail: &str| AuditEntry { detail: detail.to_owned(), ..AuditEntry::default() };
+        for (text, expect, shown) in [
+            ("wrong-login", 1, "Wrong username, password or passkey"),
+            ("wrong-login (12 times)", 12, "Wrong username, password or passkey (12 times)"),
+            ("forbidden (3 times, of several)", 3, "Not permitted (3 times, of several)"),
+            ("type=human (x", 1, "type=human (x"),
+            ("", 1, ""),
+        ] {
+            assert_eq!((times(&entry(text)), detail(text).as_str()), (expect, shown));
         }
     }
 

@@ -78,6 +78,7 @@ pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
     let (tone, verdict) = if is_allowed { (Tone::Good, "Allowed") } else { (Tone::Bad, "Denied") };
     let hidden = answer.examined.len().saturating_sub(MAX_EXAMINED);
     html! {
+        @for warning in &answer.warnings { (web::note(Tone::Warning, html! { p { (capitalized(&warning.message)) "." } })) }
         div class={ "verdict " (tone.class()) } role="status" {
             strong { (verdict) }
             p { (decided_by(answer)) }

@@ -229,7 +229,8 @@ impl Mcias {
         let secret = data_encoding::BASE64URL_NOPAD.encode(&random::<32>());
         let digest = sha256(&secret);
         let expires_at = self.now() + self.config.tokens.link_s;
-        let url = format!("{}/welcome/{secret}", self.config.site.public_url);
+        // Browsers keep what is after the `#` to themselves: no server or proxy on the way has it in its log.
+        let url = format!("{}/welcome#{secret}", self.config.site.public_url);
         self.change(permit, move |db, _event| {
             let stored = person(db, &name)?;
             if !stored.enabled {

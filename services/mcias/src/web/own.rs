@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
-use mc_api::audit::ListAuditRequest;
+use mc_api::audit::{AuditEntry, ListAuditRequest};
 use mc_api::mcias::{
     Account, BeginPasskeyRequest, BeginTotpRequest, ChangePasswordRequest, ConfirmTotpRequest,
     EndOtherSessionsRequest, EndSessionRequest, FinishPasskeyRequest, GetMeRequest, ListPasskeysRequest,
@@ -11,6 +11,7 @@ use mc_api::mcias::{
     ReplaceRecoveryCodesRequest, Session, TotpEnrolment,
 };
 use mcdsl::Secret;
+use mcdsl::audit::page::times;
 use mcdsl::http::{Json, Path};
 use mcdsl::problem::Problem;
 use mcdsl::web::session::{GoTo, NoFields, PasskeyChallenge, Shown, passkey_form};
@@ -86,7 +87,7 @@ fn own_needs(me: &Account) -> Vec<Attention<'static>> {
 }
 
 /// So many failed logins in a day are not somebody's slips.
-const MANY_FAILURES: usize = 5;
+const MANY_FAILURES: u64 = 5;
 
 /// What the whole site needs.
 async fn admin_needs(visitor: &Visitor) -> Result<Vec<Attention<'static>>, Problem> {
@@ -112,7 +113,8 @@ async fn admin_needs(visitor: &Visitor) -> Result<Vec<Attention<'static>>, Probl
     };
     let found = visitor.calls.list_audit(request).await?;
     // A code that is asked for is a step of a login.
-    let failed = found.entries.iter().filter(|entry| entry.detail != "second-factor-required").count();
+    let is_step = |entry: &&AuditEntry| entry.detail.starts_with("second-factor-required");
+    let failed: u64 = found.entries.iter().filter(|entry| !is_step(entry)).map(times).sum();
     if failed >= MANY_FAILURES {
         let or_more = if found.next.is_some() { " or more" } else { "" };
         needs.push(Attention {

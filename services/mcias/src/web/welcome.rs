@@ -1,13 +1,14 @@
-//! The page behind a setup link: it sets an account's password, once.
+//! The page behind a setup link: it sets an account's password, once. The link's secret is after the `#` of its address, so that it is in no log of
+//! a server or proxy: a script sends it as a form, or its owner types it.
 
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::Response;
 use maud::html;
 use mc_api::mcias::{GetLinkRequest, RedeemLinkRequest};
 use mcdsl::Secret;
-use mcdsl::http::Path;
 use mcdsl::problem::Problem;
 use mcdsl::web::session::{Browser, Shown, Submission};
 use mcdsl::web::{self, Action, Field, Kind, Tone};
@@ -16,18 +17,64 @@ use serde::Deserialize;
 use super::{Shared, differing_passwords};
 use crate::app::Calls;
 
-pub(super) async fn show(
-    State(shared): State<Shared>,
-    browser: Browser,
-    Path(secret): Path<String>,
-) -> Result<Response, Problem> {
-    page(&shared, &browser, secret, Shown::first()).await
+/// The path in a setup link, and of the script of its page.
+pub(super) const WELCOME: &str = "/welcome";
+pub(super) const SCRIPT: &str = "/welcome/welcome.js";
+
+pub(super) async fn script() -> ([(HeaderName, HeaderValue); 1], &'static str) {
+    let kind = HeaderValue::from_static("text/javascript; charset=utf-8");
+    ([(header::CONTENT_TYPE, kind)], include_str!("welcome.js"))
 }
 
-async fn page(shared: &Shared, browser: &Browser, secret: String, shown: Shown) -> Result<Response, Problem> {
+pub(super) async fn show(browser: Browser) -> Result<Response, Problem> {
+    Ok(code_page(&browser, Shown::first()))
+}
+
+/// Asks for the secret, where there is no script that takes it from the address.
+fn code_page(browser: &Browser, shown: Shown) -> Response {
     let Shown { status, errors } = shown;
-    let action = format!("/welcome/{secret}");
-    let link = calls(shared, browser).get_link(GetLinkRequest { secret }).await?;
+    browser.page(status, "Set your password", &errors, |csrf| {
+        let fields = html! {
+            (web::field(Field {
+                hint: Some("The part of the link after the #."),
+                autocomplete: Some("off"),
+                ..Field::new("secret", "Setup code", Kind::Text).error_from(&errors)
+            }))
+            (web::button("Continue", Action::Primary))
+        };
+        html! {
+            (web::plain_panel(web::padded(web::form(WELCOME, csrf, fields))))
+            script src=(SCRIPT) type="module" {}
+        }
+    })
+}
+
+#[derive(Deserialize)]
+pub(super) struct Code {
+    secret: Secret,
+}
+
+pub(super) async fn open(
+    State(shared): State<Shared>,
+    submission: Submission<Browser, Code>,
+) -> Result<Response, Problem> {
+    let show = async |browser: &Browser, _form: &Code, shown| Ok(code_page(browser, shown));
+    let act = async |browser: &Browser, form: &Code| {
+        let opened = password_page(&shared, browser, &form.secret, Shown::first()).await;
+        opened.map_err(|problem| Problem { field: Some("secret".to_owned()), ..problem })
+    };
+    submission.handle(&["secret"], show, act).await
+}
+
+async fn password_page(
+    shared: &Shared,
+    browser: &Browser,
+    secret: &Secret,
+    shown: Shown,
+) -> Result<Response, Problem> {
+    let Shown { status, errors } = shown;
+    let request = GetLinkRequest { secret: secret.expose().to_owned() };
+    let link = calls(shared, browser).get_link(request).await?;
     let hint = if link.has_second_factor {
         "At least 8 characters, as you have an authenticator app. A few unrelated words are easy to remember."
     } else {
@@ -35,6 +82,7 @@ async fn page(shared: &Shared, browser: &Browser, secret: String, shown: Shown) 
     };
     Ok(browser.page(status, "Set your password", &errors, |csrf| {
         let fields = html! {
+            input type="hidden" name="secret" value=(secret.expose());
             (web::username_for_managers(&link.account))
             (web::field(Field {
                 hint: Some(hint),
@@ -51,7 +99,7 @@ async fn page(shared: &Shared, browser: &Browser, secret: String, shown: Shown) 
         html! {
             (web::plain_panel(web::padded(html! {
                 p { "For the account " strong { (link.account) } "." }
-                (web::form(&action, csrf, fields))
+                (web::form("/welcome/password", csrf, fields))
             })))
             p.hint { "The link is valid once. It expires " (web::ago(browser.now(), link.expires_at)) "." }
         }
@@ -64,24 +112,24 @@ fn calls(shared: &Shared, browser: &Browser) -> Calls {
 
 #[derive(Deserialize)]
 pub(super) struct NewPassword {
+    secret: Secret,
     password: Secret,
     again: Secret,
 }
 
 pub(super) async fn redeem(
     State(shared): State<Shared>,
-    Path(secret): Path<String>,
     submission: Submission<Browser, NewPassword>,
 ) -> Result<Response, Problem> {
-    let show = async |browser: &Browser, _form: &NewPassword, shown| {
-        page(&shared, browser, secret.clone(), shown).await
+    let show = async |browser: &Browser, form: &NewPassword, shown| {
+        password_page(&shared, browser, &form.secret, shown).await
     };
     let act = async |browser: &Browser, form: &NewPassword| {
         if form.password.expose() != form.again.expose() {
             return Err(differing_passwords());
         }
-        let password = form.password.expose().to_owned();
-        calls(&shared, browser).redeem_link(RedeemLinkRequest { secret: secret.clone(), password }).await?;
+        let [secret, password] = [&form.secret, &form.password].map(|secret| secret.expose().to_owned());
+        calls(&shared, browser).redeem_link(RedeemLinkRequest { secret, password }).await?;
         Ok(browser.redirect("/login", Tone::Good, "Password set. Log in with it."))
     };
     submission.handle(&["password", "again"], show, act).await

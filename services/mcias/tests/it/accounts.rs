@@ -34,7 +34,7 @@ fn a_link_works_once_and_a_new_link_voids_it() {
     mcias.done("POST", "/v1/accounts", &admin, &json!({ "name": "bob", "account_type": "human" }));
     let link = || {
         let url = mcias.ask("POST", "/v1/accounts/bob/link", &admin, &Value::Null).text_of("url");
-        url.rsplit('/').next().unwrap().to_owned()
+        url.rsplit('#').next().unwrap().to_owned()
     };
     let redeem = |secret: &str, password: &str| {
         mcias.ask("POST", "/v1/link/redeem", "", &json!({ "secret": secret, "password": password }))
@@ -342,7 +342,7 @@ fn a_link_dies_with_what_it_was_for() {
     mcias.person(&admin, "bob", &["user"]);
     let link = || {
         let link = mcias.ask("POST", "/v1/accounts/bob/link", &admin, &Value::Null).text_of("url");
-        link.rsplit('/').next().unwrap().to_owned()
+        link.rsplit('#').next().unwrap().to_owned()
     };
     let redeem = |secret: &str| {
         let body = json!({ "secret": secret, "password": "gravel umbrella violet" });

@@ -68,7 +68,7 @@ fn ctl_covers_a_daily_workflow() {
     assert!(ctl.run(2, &["account", "update", "mcr", "--role", "admin"]).contains("--role: "));
     ctl.run(0, &["account", "create", "bob", "--role", "user"]);
     let link = ctl.json(&["account", "link", "bob"])["url"].as_str().unwrap().to_owned();
-    assert!(link.contains("/welcome/"));
+    assert!(link.contains("/welcome#"));
     let redeem = |password: &str| {
         let input = format!("{link}\n{password}\n");
         ctl.run_with(&input, &["password", "redeem", "--stdin"])

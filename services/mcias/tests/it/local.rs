@@ -226,7 +226,7 @@ impl Local {
     }
 
     fn redeem(&self, link: &str) {
-        let secret = link.rsplit('/').next().unwrap();
+        let secret = link.rsplit('#').next().unwrap();
         self.done("POST", "/v1/link/redeem", "", &json!({ "secret": secret, "password": PASSWORD }));
     }
 }

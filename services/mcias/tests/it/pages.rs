@@ -181,6 +181,32 @@ fn a_new_login_in_a_browser_ends_the_previous_session() {
 }
 
 #[test]
+fn the_overview_says_what_needs_a_person() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    mcias.person(&admin, "bob", &["user"]);
+    drop(mcias.service(&admin, "mcr", &[]));
+    let overview = |token: &str| get(&mcias, "/", &format!("__Host-session={token}")).text;
+    let before = overview(&admin);
+    assert!(before.contains("1 thing needs attention") && before.contains("password alone"), "{before}");
+    for name in ["eve", "eva", "evi", "evo", "evu"] {
+        let body = json!({ "username": name, "password": "a guess" });
+        assert_eq!(mcias.ask("POST", "/v1/login", "", &body).status, 401, "{name}");
+    }
+    let body = json!({ "label": "ends", "lifetime_seconds": 3600 });
+    mcias.done("POST", "/v1/accounts/mcr/tokens", &admin, &body);
+    let shown = overview(&admin);
+    for part in ["3 things need attention", "5 failed logins", "Token <b>ends</b> of <b>mcr</b> expires"] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    // What is worst comes first.
+    assert!(shown.find("Token <b>ends").unwrap() < shown.find("5 failed").unwrap(), "{shown}");
+    // Others see what they can do something about.
+    let bob = overview(&mcias.login("bob"));
+    assert!(bob.contains("1 thing needs attention") && !bob.contains("failed logins"), "{bob}");
+}
+
+#[test]
 fn browsers_get_pages_and_programs_problem_documents() {
     let mcias = Mcias::start();
     let page = get(&mcias, "/nothing", "");
@@ -193,10 +219,10 @@ fn browsers_get_pages_and_programs_problem_documents() {
     assert_eq!((document.status, document.text_of("reason")), (404, "not-found".to_owned()));
     assert_eq!(get(&mcias, "/v1/nothing", "").text_of("reason"), "not-found");
     // A secret in a path is in no metric and no log.
-    let call = mcias.raw("POST", "/welcome/a-secret-part", "", "application/grpc", b"x");
+    let call = mcias.raw("POST", "/accounts/a-secret-part", "", "application/grpc", b"x");
     assert!(call.status < 500, "{}", call.text);
     let metrics = mcias.ops_page("/metrics");
-    assert!(metrics.contains("/welcome/{secret}") && !metrics.contains("a-secret-part"), "{metrics}");
+    assert!(metrics.contains("/accounts/{name}") && !metrics.contains("a-secret-part"), "{metrics}");
 }
 
 #[test]

@@ -113,7 +113,7 @@ pub(super) async fn redeem(
     let link = secret("Setup link: ", stdin)?;
     let password = new_password(stdin)?;
     // The whole link, or its last part.
-    let secret = link.expose().trim().rsplit('/').next().unwrap_or_default().to_owned();
+    let secret = link.expose().trim().rsplit(['/', '#']).next().unwrap_or_default().to_owned();
     let request = RedeemLinkRequest { secret, password: password.expose().to_owned() };
     let account = identity.redeem_link(request).await?.into_inner().account;
     let text = || format!("Password of {account} set; log in with it\n");
