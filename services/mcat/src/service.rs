@@ -51,6 +51,6 @@ impl Service for Mcat {
 
     async fn work(&self, mut stop: Stop) {
         // An error is that nobody can stop it any more.
-        let _ = stop.wait_for(|stop| *stop).await;
+        stop.wait_for(|stop| *stop).await.ok();
     }
 }
