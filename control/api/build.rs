@@ -17,6 +17,7 @@ use tonic_prost_build::Config;
 /// Packages whose operations are REST as well: the module's name, and its file.
 const PACKAGES: &[(&str, &str)] = &[
     ("mcias", "mcias.proto"),
+    ("mcat", "mcat.proto"),
     ("audit", "metacircular/audit.proto"),
     ("policy", "metacircular/policy.proto"),
 ];

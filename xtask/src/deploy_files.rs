@@ -2,7 +2,8 @@
 //!
 //! `deploy/templates/service*` and `config.toml` are the templates; `deploy/templates/<service>/values.toml` has the values for their
 //! `{{placeholders}}`, and `sections.toml` the service's own part of the example configuration. The rendered files are committed, so
-//! that operators find them without a build; a test compares them with the templates. A new service is a new folder of values.
+//! that operators find them without a build; a test compares them with the templates. A new service is a new folder of values. One that stores
+//! nothing has no backup.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,13 +62,27 @@ fn render_all(root: &Path) -> Result<BTreeMap<PathBuf, String>> {
         values.insert("NAME".to_owned(), name.replace('-', "_"));
         values.insert("version".to_owned(), version.clone());
         values.insert("sections".to_owned(), read(&folder.join("sections.toml"))?);
-        for (template, path) in TEMPLATES {
+        let stores = values.get("stores").context("values.toml has no `stores`")? == "yes";
+        values.extend(of_backups(&values["name"], stores));
+        for (template, path) in
+            TEMPLATES.iter().filter(|(template, _)| stores || !template.contains("backup"))
+        {
             let text = render(&read(&templates.join(template))?, &values)
                 .with_context(|| format!("{template} for {}", folder.display()))?;
             files.insert(deploy.join(render(path, &values)?), text);
         }
     }
     Ok(files)
+}
+
+/// What the templates say of backups; nothing for a service that stores nothing.
+fn of_backups(name: &str, stores: bool) -> BTreeMap<String, String> {
+    let texts = [
+        ("backup_units", format!("{name}-backup.service {name}-backup.timer ")),
+        ("backup_timer", format!(" {name}-backup.timer")),
+        ("backups", format!("d /srv/{name}/backups 0700 {name} {name}\n")),
+    ];
+    texts.map(|(key, text)| (key.to_owned(), if stores { text } else { String::new() })).into()
 }
 
 /// The text with each `{{placeholder}}` replaced by its value.

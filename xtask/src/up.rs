@@ -1,4 +1,4 @@
-//! `cargo xtask up`: builds MC-Proxy, MCIAS and the demo site, then becomes the demo.
+//! `cargo xtask up`: builds MC-Proxy, MCIAS, MCAT and the demo site, then becomes the demo.
 //!
 //! The demo is a crate of its own (`xtask/demo`), built together with the rest, because it needs TLS and an async
 //! runtime and this crate shall not.
@@ -29,7 +29,9 @@ pub(crate) struct Args {
 /// It does not build, or cannot be started.
 pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let profile = if args.release { "release" } else { "dev" };
-    eprintln!("up: building MC-Proxy, MCIAS and the demo site ({profile} profile; minutes the first time)");
+    eprintln!(
+        "up: building MC-Proxy, MCIAS, MCAT and the demo site ({profile} profile; minutes the first time)"
+    );
     if !ebpf::is_built(repo) {
         eprintln!(
             "up: without what runs in the kernel, which the demo does not need (`cargo xtask ebpf` builds it)"
@@ -39,7 +41,7 @@ pub(crate) fn run(repo: &Repo, args: &Args) -> Result<bool> {
     let mut build = repo.cargo();
     // Of the whole workspace, because a part would have other features of third-party crates than the tests' build.
     build.args(["build", "--workspace", "--profile", profile]);
-    for program in ["mc-proxy", "mcproxyctl", "mcias", "mciasctl", "mc-demo"] {
+    for program in ["mc-proxy", "mcproxyctl", "mcias", "mciasctl", "mcat", "mc-demo"] {
         build.args(["--bin", program]);
     }
     run_command(&mut build)?;

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod client;
+pub mod mcat;
 pub mod mcias;
 pub mod mcproxy;
 pub mod operation;

@@ -249,15 +249,7 @@ impl AuditedDatabase {
 
     /// Records a refusal. Returns the problem to answer with: another one where that cannot be written.
     pub async fn refuse(&self, event: impl Into<Event>, problem: Problem) -> Problem {
-        let mut event: Event = event.into();
-        event.detail = match event.detail.as_str() {
-            "" => problem.reason.to_owned(),
-            detail => format!("{}; {detail}", problem.reason),
-        };
-        let entry = event.entry(&self.service, self.clock.unix_ms(), Outcome::Refused);
-        // Where the caller is not known, it is about its target: whose token was used, who logs in.
-        let account = if entry.actor == "-" { &entry.target } else { &entry.actor };
-        let kind = Refusal { account: account.clone(), action: event.action, reason: problem.reason };
+        let (kind, entry) = refusal(event.into(), &problem, &self.service, self.clock.unix_ms());
         if !self.refusals().is_due(kind.clone(), &entry, self.clock.elapsed()) {
             return problem;
         }
@@ -308,6 +300,59 @@ impl AuditedDatabase {
             WriteError::Refused(Fault::Sql(error)) => storage(&DbError::sqlite(self.db.path(), error)),
             WriteError::Db(error) => storage(&error),
         }
+    }
+}
+
+/// A refusal as an entry, and what it has in common with those that it is coalesced with.
+fn refusal(mut event: Event, problem: &Problem, service: &Name, at_ms: i64) -> (Refusal, Entry) {
+    event.detail = match event.detail.as_str() {
+        "" => problem.reason.to_owned(),
+        detail => format!("{}; {detail}", problem.reason),
+    };
+    let entry = event.entry(service, at_ms, Outcome::Refused);
+    // Where the caller is not known, it is about its target: whose token was used, who logs in.
+    let account = if entry.actor == "-" { &entry.target } else { &entry.actor };
+    let kind = Refusal { account: account.clone(), action: event.action, reason: problem.reason };
+    (kind, entry)
+}
+
+/// Refusals in the log on standard error: for a service that stores nothing. They are coalesced as entries of an audit log are, so that no
+/// caller fills it.
+#[derive(Debug)]
+pub struct RefusalLog {
+    service: Name,
+    clock: Clock,
+    recent: Mutex<RecentRefusals>,
+}
+
+impl RefusalLog {
+    /// A log of the service with this name.
+    #[must_use]
+    pub fn new(service: Name, clock: Clock) -> Self {
+        Self { service, clock, recent: Mutex::default() }
+    }
+
+    /// Records a refusal, and those that were only counted once their time is over. The number of lines that were written.
+    pub fn refused(
+        &self,
+        context: &RequestContext,
+        action: &'static str,
+        target: &str,
+        problem: &Problem,
+    ) -> usize {
+        let event = Event::of(context.clone(), action).with_target(target);
+        let (kind, entry) = refusal(event, problem, &self.service, self.clock.unix_ms());
+        let now = self.clock.elapsed();
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut due: Vec<Entry> = recent.take_due(now, false).iter().map(refusals::Counted::entry).collect();
+        if recent.is_due(kind, &entry, now) {
+            due.push(entry);
+        }
+        drop(recent);
+        for Entry { actor, action, target, detail, source, request_id, .. } in &due {
+            tracing::warn!(actor, action, on = target, reason = detail, source, request_id, "refused");
+        }
+        due.len()
     }
 }
 

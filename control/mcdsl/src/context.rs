@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::identity::Identity;
+use crate::secret::Secret;
 
 /// A request with its caller. Each permit and each audit entry has one.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct RequestContext {
     pub user_agent: Option<Arc<str>>,
     /// Who makes it.
     pub principal: Principal,
+    /// The token that says so, for a service that asks another one in the caller's name. No `Debug` shows it, and it goes to no log.
+    pub token: Option<Arc<Secret>>,
 }
 
 /// Who makes a request.
@@ -65,6 +68,7 @@ impl RequestContext {
             external_request_id: None,
             user_agent: None,
             principal: Principal::Job(name),
+            token: None,
         }
     }
 
@@ -78,6 +82,7 @@ impl RequestContext {
             external_request_id: None,
             user_agent: None,
             principal: Principal::LocalUser { uid },
+            token: None,
         }
     }
 }

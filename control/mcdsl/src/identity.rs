@@ -151,7 +151,7 @@ impl std::str::FromStr for AccountType {
         [Self::Human, Self::System]
             .into_iter()
             .find(|known| known.as_str() == word)
-            .ok_or_else(|| UnknownWord { kind: "an account type", expected: "`human` or `system`" })
+            .ok_or(UnknownWord { kind: "an account type", expected: "`human` or `system`" })
     }
 }
 
@@ -177,7 +177,7 @@ impl std::str::FromStr for Role {
         Self::ALL
             .into_iter()
             .find(|known| known.as_str() == word)
-            .ok_or_else(|| UnknownWord { kind: "a role", expected: "`admin`, `user` or `guest`" })
+            .ok_or(UnknownWord { kind: "a role", expected: "`admin`, `user` or `guest`" })
     }
 }
 

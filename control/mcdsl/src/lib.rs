@@ -39,6 +39,8 @@ pub mod context;
 #[cfg(feature = "ctl")]
 pub mod ctl;
 pub mod db;
+#[cfg(any(feature = "service", feature = "ctl"))]
+mod draft;
 pub mod escape;
 mod file;
 #[cfg(feature = "service")]

@@ -279,12 +279,14 @@ async fn admit<S: Authority>(
         external_request_id: caller.external_request_id.clone(),
         user_agent: caller.user_agent.clone(),
         principal: Principal::Public,
+        token: None,
     };
     if access.need != Need::Public
         && let Some(token) = credentials(&parts.headers)?
     {
         let identity = service.authenticate(&context, &token).await?;
         context.principal = Principal::Account(identity);
+        context.token = Some(Arc::new(token));
     }
     authorize(&**service, context, access, target).await
 }

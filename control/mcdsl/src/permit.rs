@@ -201,6 +201,15 @@ impl Permit {
         self.identity().ok_or_else(|| Problem::unauthenticated("A token is required."))
     }
 
+    /// The token of the account that calls: for a service that asks MCIAS in the caller's name.
+    ///
+    /// # Errors
+    /// There is none, as [`Permit::require_identity`].
+    pub fn require_token(&self) -> Result<&Secret, Problem> {
+        let token = self.context.token.as_deref();
+        token.ok_or_else(|| Problem::unauthenticated("A token is required."))
+    }
+
     /// Requires a recent login, where it depends on what is requested. A refusal is in the audit log when this returns.
     ///
     /// # Errors

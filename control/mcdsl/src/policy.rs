@@ -28,6 +28,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::draft::parse as parse_draft;
 pub use diff::{Diff, FieldChange, RuleChange, diff};
 pub use explain::{Decider, DecisionChange, ExaminedRule, Explanation, decision_changes};
 pub use host::{Catalog, Current, InForce, LoadError, PolicyHost, RecentUse, Resource, stored_policy};

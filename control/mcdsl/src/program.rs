@@ -1,7 +1,8 @@
 //! The `main` of a service: commands, configuration, start, signals and shutdown.
 //!
 //! A service implements [`Service`] and its `main` is `mcdsl::program::run::<TheService>()`. It gets these commands:
-//! `serve`, `init`, `check`, `snapshot`, `backup`, `restore`, `openapi`. While it serves it has:
+//! `serve`, `init`, `check`, `snapshot`, `backup`, `restore`, `openapi`; one that stores nothing ([`Service::STORES`]) only `serve`, `check` and
+//! `openapi`. While it serves it has:
 //!
 //! - REST and pages at `server.listen_addr`, gRPC with health and reflection at `server.grpc_addr`;
 //! - the ops listener at `server.metrics_addr`: `/metrics`, `/healthz` and `/readyz` in plain HTTP;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use args::NoInit;
 pub use load::{LoadError, Problems, load};
 
 use crate::clock::Clock;
@@ -42,7 +44,7 @@ use crate::log::Log;
 use crate::operation::Routes;
 use crate::prometheus::Page;
 use crate::server::{Settings, Stop};
-use args::{Args, Command};
+use args::{Command, Storing};
 
 /// Why a command failed.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -91,11 +93,13 @@ pub trait Service: Send + Sync + Sized + 'static {
     const VERSION: &'static str;
     /// What the service is for, in one line.
     const ABOUT: &'static str;
+    /// Whether it keeps anything. A service that does not has no `init`, `snapshot`, `backup` and `restore`.
+    const STORES: bool = true;
     /// Encoded `FileDescriptorSet`s of the gRPC services, for reflection.
     const DESCRIPTORS: &'static [&'static [u8]];
     /// The configuration.
     type Config: Configuration;
-    /// Arguments of the command `init`. The type's doc comment is the command's help.
+    /// Arguments of the command `init`. The type's doc comment is the command's help. [`NoInit`] where there is none.
     type Init: clap::Args + Debug + Send;
 
     /// The database, for `snapshot`.
@@ -119,7 +123,10 @@ pub trait Service: Send + Sync + Sized + 'static {
     fn open(config: Self::Config, clock: Clock) -> impl Future<Output = Result<Self, Failure>> + Send;
 
     /// Runs the command `init`. The text to print.
-    fn init(&self, args: Self::Init) -> impl Future<Output = Result<String, Failure>> + Send;
+    fn init(&self, args: Self::Init) -> impl Future<Output = Result<String, Failure>> + Send {
+        let _ = args;
+        std::future::ready(Err("there is nothing to initialise".into()))
+    }
 
     /// What is served: `/openapi.json`, `/healthz`, and gRPC's health and reflection are added to it.
     fn routes(self: &Arc<Self>, limits: Limits) -> Routes;
@@ -146,16 +153,16 @@ pub fn run<S: Service>() -> ExitCode {
 /// Runs a service's program. The first of `args` is the program's name.
 #[must_use]
 pub fn run_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args: Args<S::Init> = match Args::parse::<S>(args) {
+    let args = match args::parse::<S>(args) {
         Ok(args) => args,
         Err(error) => error.exit(),
     };
     let done = match args.command {
-        Command::Openapi => {
+        Storing::Any(Command::Openapi) => {
             println!("{:#}", S::openapi());
             Ok(())
         }
-        Command::Restore { from, to } => backup::restore(&from, &to),
+        Storing::Restore { from, to } => backup::restore(&from, &to),
         command => {
             let file = args.config.unwrap_or_else(|| args::default_config::<S>().into());
             return with_config::<S>(command, &file, args.root.as_deref());
@@ -165,9 +172,9 @@ pub fn run_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> Ex
 }
 
 /// Runs a command that needs the configuration.
-fn with_config<S: Service>(command: Command<S::Init>, file: &Path, root: Option<&Path>) -> ExitCode {
+fn with_config<S: Service>(command: Storing<S::Init>, file: &Path, root: Option<&Path>) -> ExitCode {
     let variables = Environment::of_process();
-    if matches!(command, Command::Check) {
+    if matches!(command, Storing::Any(Command::Check)) {
         return check_all::<S>(file, root, &variables);
     }
     match load(S::NAME, file, root, &variables) {
@@ -221,15 +228,15 @@ fn report<S: Service>(done: Result<(), Failure>) -> ExitCode {
     }
 }
 
-fn run_configured<S: Service>(command: Command<S::Init>, config: S::Config) -> Result<(), Failure> {
+fn run_configured<S: Service>(command: Storing<S::Init>, config: S::Config) -> Result<(), Failure> {
     Configuration::log(&config).set_up();
-    if matches!(command, Command::Init(_)) {
+    if matches!(command, Storing::Init(_)) {
         become_owner(&config.server().root)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match command {
-        Command::Serve { only } => runtime.block_on(serve::serve::<S>(config, only)),
-        Command::Init(init) => {
+        Storing::Any(Command::Serve { only }) => runtime.block_on(serve::serve::<S>(config, only)),
+        Storing::Init(init) => {
             let made = runtime.block_on(async {
                 let service = S::open(config, Clock::system()).await?;
                 service.init(init).await
@@ -237,9 +244,9 @@ fn run_configured<S: Service>(command: Command<S::Init>, config: S::Config) -> R
             println!("{made}");
             Ok(())
         }
-        Command::Snapshot { to } => Ok(crate::db::snapshot(&S::database(&config), &to)?),
-        Command::Backup { to, keep } => backup::backup(S::NAME, &config.server().root, to.as_deref(), keep),
-        Command::Check | Command::Openapi | Command::Restore { .. } => {
+        Storing::Snapshot { to } => Ok(crate::db::snapshot(&S::database(&config), &to)?),
+        Storing::Backup { to, keep } => backup::backup(S::NAME, &config.server().root, to.as_deref(), keep),
+        Storing::Any(Command::Check | Command::Openapi) | Storing::Restore { .. } => {
             unreachable!("these do not need a configuration that is valid")
         }
     }

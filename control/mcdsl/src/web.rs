@@ -16,6 +16,7 @@ mod form;
 mod headers;
 mod icon;
 mod local;
+mod origin;
 mod page;
 mod parts;
 #[cfg(feature = "service")]
@@ -34,6 +35,7 @@ pub use form::{
 pub use headers::{secure, security_headers};
 pub use icon::Icon;
 pub use local::{local_path, redirect};
+pub use origin::check_origin;
 pub use page::{Layout, NavGroup, NavItem, Page, Site, User};
 pub use parts::{
     Attention, Confirm, Danger, Once, Tone, attention, chips, code_block, confirm, copy, danger_zone,

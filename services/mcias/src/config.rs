@@ -7,7 +7,6 @@ use mcdsl::log::Log;
 use mcdsl::program::Configuration;
 use mcdsl::server::Settings;
 use serde::{Deserialize, Serialize};
-use webauthn_rs::prelude::Url;
 
 use crate::domain::password::Params;
 use crate::domain::throttle::Limits;
@@ -191,18 +190,9 @@ impl Configuration for Config {
     }
 }
 
-/// That a URL is an origin, in the form in which browsers send it: forms are accepted from this origin only.
+/// That a URL is an origin.
 fn check_origin(key: &'static str, url: &str) -> Result<(), InvalidValue> {
-    let invalid = |message| Err(InvalidValue::new(key, message));
-    let read = Url::parse(url).ok().filter(|read| read.scheme() == "https" && read.domain().is_some());
-    match read.map(|read| read.origin().ascii_serialization()) {
-        None => invalid(format!("`{url}` must be `https://` and a host name, with an optional port")),
-        Some(origin) if origin != *url => invalid(format!("`{url}` must be written `{origin}`")),
-        Some(_) if url.contains('*') => {
-            invalid(format!("`{url}` must be one host name: `*` stands for nothing here"))
-        }
-        Some(_) => Ok(()),
-    }
+    mcdsl::web::check_origin(url).map_err(|message| InvalidValue::new(key, message))
 }
 
 impl Site {

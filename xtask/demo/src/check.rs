@@ -30,10 +30,11 @@ async fn one(line: &Line) -> Result<()> {
             ensure!(output.status.success(), "{}: {printed}", output.status);
             contains(&printed, texts)
         }
-        Promise::IsRefused => {
+        Promise::IsRefused(texts) => {
             let output = shell("eval \"$1\"", &line.command).await?;
-            ensure!(!output.status.success(), "it succeeded: {}", said(&output));
-            Ok(())
+            let printed = said(&output);
+            ensure!(!output.status.success(), "it succeeded: {printed}");
+            contains(&printed, texts)
         }
         Promise::GoesOn(texts) => {
             // A live view wants a terminal with a size, which `script` makes. `timeout` ends with 124 where it had to end
@@ -86,8 +87,10 @@ mod tests {
         check("echo yes", prints("yes"), true).await;
         check("echo no", prints("yes"), false).await;
         check("echo yes; exit 1", prints("yes"), false).await;
-        check("false", Promise::IsRefused, true).await;
-        check("true", Promise::IsRefused, false).await;
+        let is_refused = |text: &str| Promise::IsRefused(vec![text.to_owned()]);
+        check("echo why; false", is_refused("why"), true).await;
+        check("false", is_refused("why"), false).await;
+        check("echo why", is_refused("why"), false).await;
         check("test -t 1 && echo yes && sleep 60", Promise::GoesOn(vec!["yes".to_owned()]), true).await;
         check("echo yes", Promise::GoesOn(vec![]), false).await;
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::identity::{ADMIN, Identity, NAME};
+use crate::tester::{self, Tester};
 
 /// Where everything is.
 pub(crate) struct Site {
@@ -19,6 +20,7 @@ pub(crate) struct Site {
     pub(crate) grpc_port: u16,
     pub(crate) metrics: SocketAddr,
     pub(crate) identity: Identity,
+    pub(crate) tester: Tester,
     /// Where the route leads at first.
     pub(crate) first: SocketAddr,
     /// Where it can be led to.
@@ -41,8 +43,8 @@ pub(crate) struct Line {
 pub(crate) enum Promise {
     /// Succeeds, and prints all of this.
     Prints(Vec<String>),
-    /// Fails, because MC-Proxy refuses.
-    IsRefused,
+    /// Fails, because it is refused, and prints all of this.
+    IsRefused(Vec<String>),
     /// Goes on until Ctrl-C, and prints this meanwhile.
     GoesOn(Vec<String>),
 }
@@ -68,7 +70,7 @@ impl Site {
             line(
                 "A name that it has no route for: refused",
                 self.curl("nobody.localhost"),
-                Promise::IsRefused,
+                Promise::IsRefused(Vec::new()),
             ),
             line("What it knows", self.ctl("status"), prints(&["routes"])),
             line("", self.ctl("route list"), prints(&[&name, &first])),
@@ -114,6 +116,22 @@ impl Site {
                 format!("curl --silent http://{}/metrics", self.identity.metrics),
                 prints(&["mcias_logins_total"]),
             ),
+            line(
+                "MCAT, which tests MCIAS's login policy: how its API is asked",
+                self.curl(tester::NAME) + "openapi.json",
+                prints(&["/v1/explain"]),
+            ),
+            line("Whether it reaches MCIAS", self.curl_at(self.tester.metrics, "readyz"), prints(&["ready"])),
+            line(
+                "Asking it from a terminal: first a login",
+                self.mcat(&format!("login {ADMIN}")),
+                asks_for_password(),
+            ),
+            line(
+                "Then what is decided, and why",
+                self.mcat("explain mcat"),
+                Promise::IsRefused(vec!["Log in".to_owned()]),
+            ),
         ]
     }
 
@@ -132,10 +150,13 @@ impl Site {
             text.push('\n');
         }
         text += &format!(
-            "\nMCIAS has one account, {ADMIN}, an admin without a password. Set one in a browser, by this link, which \
-             is good once:\n\n  {}\n\nThe browser does not know the demo's authority: import {}, or go on in spite of \
+            "\nMCIAS has one person's account, {ADMIN}, an admin without a password. Set one in a browser, by this link, which \
+             is good once:\n\n  {}\n\nThen log in to MCAT, https://{}:{}/, with the same password, or with a passkey that was added at MCIAS: \
+             it shows what the login policy decides, and what a draft would change.\n\nThe browser does not know the demo's authority: import {}, or go on in spite of \
              that.\n\nCtrl-C stops everything.",
             self.identity.link,
+            tester::NAME,
+            self.port,
             self.folder.join("ca.pem").display()
         );
         text
@@ -161,6 +182,19 @@ impl Site {
         let (port, ca, token) = (self.grpc_port, self.quoted("ca.pem"), self.quoted("token"));
         let program = self.program("mciasctl");
         format!("{program} --server https://{NAME}:{port} --ca {ca} --token-file {token} login {ADMIN}")
+    }
+
+    fn curl_at(&self, address: SocketAddr, path: &str) -> String {
+        format!("curl --silent http://{address}/{path}")
+    }
+
+    fn mcat(&self, words: &str) -> String {
+        let (port, ca, token) = (self.grpc_port, self.quoted("ca.pem"), self.quoted("mcat-token"));
+        let program = self.program("mcat");
+        format!(
+            "MCIAS_SERVER=https://{NAME}:{port} {program} {words} --server https://{}:{port} --ca {ca} --token-file {token}",
+            tester::NAME
+        )
     }
 
     fn program(&self, name: &str) -> String {
@@ -200,6 +234,11 @@ mod tests {
                 grpc: SocketAddr::from(([127, 0, 0, 1], 1005)),
                 metrics: SocketAddr::from(([127, 0, 0, 1], 9092)),
             },
+            tester: Tester {
+                rest: SocketAddr::from(([127, 0, 0, 1], 1006)),
+                grpc: SocketAddr::from(([127, 0, 0, 1], 1007)),
+                metrics: SocketAddr::from(([127, 0, 0, 1], 9093)),
+            },
             name: "demo.localhost",
             page_name: "page.localhost",
             port: 8443,
@@ -218,7 +257,7 @@ mod tests {
         // What is printed is what is checked: no line of its own beside the list.
         let printed = text
             .lines()
-            .filter(|line| line.starts_with("curl") || line.starts_with('/') || line.starts_with("cat"));
+            .filter(|line| ["curl", "/", "cat", "MCIAS_"].iter().any(|begin| line.starts_with(begin)));
         let checked: Vec<_> = site.lines().into_iter().map(|line| line.command).collect();
         assert_eq!(printed.collect::<Vec<_>>(), checked);
     }

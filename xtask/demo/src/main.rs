@@ -1,4 +1,4 @@
-//! The demo site of `cargo xtask up`: throw-away certificates, three backends and MCIAS, MC-Proxy in front of them, and
+//! The demo site of `cargo xtask up`: throw-away certificates, three backends, MCIAS and MCAT, MC-Proxy in front of them, and
 //! lines to paste into another terminal.
 //!
 //! Everything it writes is in one folder; everything it starts ends with it. With `--check` it runs the printed lines
@@ -13,6 +13,7 @@ mod page;
 mod pki;
 mod proxy;
 mod running;
+mod tester;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use identity::Identity;
 use lines::Site;
 use running::Running;
+use tester::Tester;
 
 /// The name that is passed through to a TLS backend.
 const NAME: &str = "demo.localhost";
@@ -37,7 +39,7 @@ const PAGE: &str = "page.localhost";
 #[derive(Parser)]
 #[command(name = "mc-demo", about)]
 struct Cli {
-    /// Where mc-proxy, mcproxyctl, mcias and mciasctl are.
+    /// Where mc-proxy, mcproxyctl, mcias, mciasctl and mcat are.
     #[arg(long)]
     binaries: PathBuf,
     /// Where to put certificate, configuration, database and logs.
@@ -71,11 +73,15 @@ async fn run(cli: &Cli) -> Result<()> {
     let port = free_port(8443).await?;
     let grpc_port = free_port(9443).await?;
     let own = [free_port(0).await?, free_port(0).await?, free_port(9092).await?].map(local);
+    tester::prepare(&folder, &authority)?;
     let (identity, mut mcias) = Identity::start(&cli.binaries, &folder, &authority, port, own).await?;
+    let own = [free_port(0).await?, free_port(0).await?, free_port(9093).await?].map(local);
+    let (tester, mut mcat) = Tester::start(&cli.binaries, &folder, &identity, port, own).await?;
     let site = Site {
         binaries: std::path::absolute(&cli.binaries)?,
         grpc_port,
         identity,
+        tester,
         name: NAME,
         page_name: PAGE,
         port,
@@ -86,20 +92,26 @@ async fn run(cli: &Cli) -> Result<()> {
         folder,
     };
     let mut proxy = proxy::start(&cli.binaries.join("mc-proxy"), &site).await?;
-    let outcome = if cli.check { check::run(&site).await } else { wait(&site, &mut proxy, &mut mcias).await };
+    let outcome = if cli.check {
+        check::run(&site).await
+    } else {
+        wait(&site, [&mut proxy, &mut mcias, &mut mcat]).await
+    };
     proxy.stop().await;
+    mcat.stop().await;
     mcias.stop().await;
     outcome
 }
 
 /// Prints the lines and waits for Ctrl-C.
-async fn wait(site: &Site, proxy: &mut Running, mcias: &mut Running) -> Result<()> {
+async fn wait(site: &Site, [proxy, mcias, mcat]: [&mut Running; 3]) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     println!("{}", site.text());
     tokio::select! {
         ended = proxy.ended() => anyhow::bail!(ended),
         ended = mcias.ended() => anyhow::bail!(ended),
+        ended = mcat.ended() => anyhow::bail!(ended),
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot wait for Ctrl-C")?,
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}

@@ -1,5 +1,6 @@
 //! MC-Proxy: its configuration and its start.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,10 +10,9 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::identity;
 use crate::lines::Site;
 use crate::running::Running;
-use crate::{has_ipv6, local, local6};
+use crate::{has_ipv6, identity, local, local6, tester};
 
 /// Starts it and waits until it serves.
 ///
@@ -41,13 +41,17 @@ async fn greet(socket: &Path) -> std::io::Result<()> {
 
 fn configuration(site: &Site, ipv6: bool) -> String {
     let listener = |name, address| format!("[[listeners]]\nname = \"{name}\"\naddress = \"{address}\"\n");
-    let identity = |listener, address| {
-        format!(
-            "[[routes]]\nlistener = \"{listener}\"\nname = \"{}\"\n\
-             backends = [{{ address = \"{address}\", proxy_protocol = \"v2\" }}]\n",
-            identity::NAME
-        )
+    let services = |listener, mcias, mcat| {
+        let route = |(name, address): (&str, SocketAddr)| {
+            format!(
+                "[[routes]]\nlistener = \"{listener}\"\nname = \"{name}\"\n\
+                 backends = [{{ address = \"{address}\", proxy_protocol = \"v2\" }}]\n"
+            )
+        };
+        [(identity::NAME, mcias), (tester::NAME, mcat)].map(route).concat()
     };
+    let web = |listener| services(listener, site.identity.rest, site.tester.rest);
+    let grpc = |listener| services(listener, site.identity.grpc, site.tester.grpc);
     let route = |listener| {
         format!(
             "[[routes]]\nlistener = \"{listener}\"\nname = \"{}\"\n\
@@ -69,14 +73,14 @@ fn configuration(site: &Site, ipv6: bool) -> String {
         site.metrics
     );
     text += &listener("web", local(site.port));
-    text += &(route("web") + &identity("web", site.identity.rest));
+    text += &(route("web") + &web("web"));
     text += &listener("grpc", local(site.grpc_port));
-    text += &identity("grpc", site.identity.grpc);
+    text += &grpc("grpc");
     if ipv6 {
         text += &listener("web6", local6(site.port));
-        text += &(route("web6") + &identity("web6", site.identity.rest));
+        text += &(route("web6") + &web("web6"));
         text += &listener("grpc6", local6(site.grpc_port));
-        text += &identity("grpc6", site.identity.grpc);
+        text += &grpc("grpc6");
     }
     text
 }

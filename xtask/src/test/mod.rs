@@ -43,19 +43,21 @@ pub(crate) struct Args {
 pub(crate) enum System {
     McProxy,
     Mcias,
+    Mcat,
     Mcdsl,
     /// What no user sees: this command, the demo, benchmarks, the test kit.
     Tools,
 }
 
 impl System {
-    const ALL: [Self; 4] = [Self::McProxy, Self::Mcias, Self::Mcdsl, Self::Tools];
+    const ALL: [Self; 5] = [Self::McProxy, Self::Mcias, Self::Mcat, Self::Mcdsl, Self::Tools];
 
     /// The system that a crate belongs to.
     fn of(package: &str) -> Self {
         match package {
             "mcdsl" | "mc-api" => Self::Mcdsl,
             "xtask" | "mc-demo" | "mc-bench" | "mc-testkit" => Self::Tools,
+            "mcat" => Self::Mcat,
             name if name.starts_with("mcias") => Self::Mcias,
             _ => Self::McProxy,
         }
@@ -206,6 +208,7 @@ mod tests {
         check("mc-core", System::McProxy);
         check("mcproxyctl", System::McProxy);
         check("mc-fuzz", System::McProxy);
+        check("mcat", System::Mcat);
         check("mcias", System::Mcias);
         check("mcias-fuzz", System::Mcias);
         check("mc-api", System::Mcdsl);

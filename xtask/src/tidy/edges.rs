@@ -32,6 +32,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("mc-api", Layer::Shape),
     ("mcdsl", Layer::Fence),
     ("mc-proxy", Layer::Program),
+    ("mcat", Layer::Program),
     ("mcias", Layer::Program),
     ("mcproxyctl", Layer::Program),
     ("mc-bench", Layer::Program),

@@ -306,3 +306,20 @@ async fn entries_are_kept() {
         assert!(refused.is_err(), "{change}");
     }
 }
+
+#[test]
+fn without_a_database_refusals_are_logged_and_coalesced() {
+    let clock = Clock::system();
+    let log = RefusalLog::new(Name::parse("test").unwrap(), clock.clone());
+    let problem = Problem::forbidden("No.");
+    let lines = |target: &str, many: usize| -> usize {
+        let context = RequestContext::of_job("test");
+        (0..many).map(|_| log.refused(&context, "thing.remove", target, &problem)).sum()
+    };
+    assert_eq!((lines("a", 100), lines("b", 100)), (1, 1));
+    clock.pass(REFUSALS_WINDOW);
+    // The counted ones of both, and this one.
+    assert_eq!(lines("a", 1), 3);
+    clock.pass(REFUSALS_WINDOW);
+    assert_eq!(lines("a", 1), 1, "nothing was counted since");
+}

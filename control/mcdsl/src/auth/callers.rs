@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Client;
-use crate::audit::AuditedDatabase;
+use crate::audit::{AuditedDatabase, RefusalLog};
 use crate::context::RequestContext;
 use crate::identity::{Identity, Name};
 use crate::permit::Authority;
@@ -16,8 +16,15 @@ use crate::secret::Secret;
 pub struct Callers {
     service: Name,
     client: Client,
-    db: Arc<AuditedDatabase>,
+    refusals: Refusals,
     reauth_window_s: i64,
+}
+
+/// Where refusals of known callers are recorded.
+#[derive(Clone, Debug)]
+enum Refusals {
+    Audited(Arc<AuditedDatabase>),
+    Logged(Arc<RefusalLog>),
 }
 
 /// A service whose callers MCIAS identifies. That makes it an [`Authority`].
@@ -27,11 +34,19 @@ pub trait HasCallers: Send + Sync + 'static {
 }
 
 impl Callers {
-    /// Callers of the service with this name. Operations that need a fresh login take one that is younger than `reauth_window`.
+    /// Callers of the service with this name. Operations that need a fresh login take one that is younger than `reauth_window`. Refusals are
+    /// in the audit log of `db`; without one, which is for a service that stores nothing, they are in the service's log.
     #[must_use]
-    pub fn new(service: Name, client: Client, db: Arc<AuditedDatabase>, reauth_window: Duration) -> Self {
+    pub fn new(
+        service: Name,
+        client: Client,
+        db: Option<Arc<AuditedDatabase>>,
+        reauth_window: Duration,
+    ) -> Self {
         let reauth_window_s = i64::try_from(reauth_window.as_secs()).unwrap_or(i64::MAX);
-        Self { service, client, db, reauth_window_s }
+        let log = || RefusalLog::new(service.clone(), client.clock().clone());
+        let refusals = db.map_or_else(|| Refusals::Logged(Arc::new(log())), Refusals::Audited);
+        Self { service, client, refusals, reauth_window_s }
     }
 }
 
@@ -66,6 +81,12 @@ impl<T: HasCallers> Authority for T {
         target: &str,
         problem: Problem,
     ) -> Problem {
-        self.callers().db.refuse_access(context, action, target, problem).await
+        match &self.callers().refusals {
+            Refusals::Audited(db) => db.refuse_access(context, action, target, problem).await,
+            Refusals::Logged(log) => {
+                log.refused(context, action, target, &problem);
+                problem
+            }
+        }
     }
 }

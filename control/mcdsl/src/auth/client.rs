@@ -1,6 +1,6 @@
 //! The client of MCIAS's gRPC API.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use super::cache::{Cache, Key};
 use crate::clock::Clock;
+use crate::config::InvalidValue;
 use crate::http::current_request_id;
 use crate::identity::{Account, AccountType, Identity, Name, Roles};
 use crate::problem::{Kind, Problem};
@@ -29,7 +30,7 @@ use crate::tls::authorities;
 
 /// `[mcias]`: the address of MCIAS, and the account by which a service calls it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// `https://` and the host and port of MCIAS's gRPC API: `https://mcias.svc.example.org:9443`.
     pub server_url: String,
@@ -38,8 +39,60 @@ pub struct Settings {
     /// File with the token of the service's own system account; read at each use, so that it can be rotated.
     pub token_file: PathBuf,
     /// Whether login pages offer passkeys: MCIAS's `site.passkey_origins` must name the pages' origin.
-    #[serde(default)]
     pub passkeys: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            server_url: "https://localhost:9443".to_owned(),
+            ca: "/etc/ssl/certs/ca-certificates.crt".into(),
+            token_file: "mcias.token".into(),
+            passkeys: false,
+        }
+    }
+}
+
+impl Settings {
+    /// With paths that start at `root` where they are relative: a service's `server.root`.
+    #[must_use]
+    pub fn in_root(&self, root: &Path) -> Self {
+        Self { ca: root.join(&self.ca), token_file: root.join(&self.token_file), ..self.clone() }
+    }
+
+    /// What is wrong with the address.
+    #[must_use]
+    pub fn check(&self) -> Vec<InvalidValue> {
+        let wrong = || InvalidValue::new("mcias.server_url", address_error(&self.server_url));
+        if is_address(&self.server_url) { Vec::new() } else { vec![wrong()] }
+    }
+
+    /// What is wrong with the files, without a call of MCIAS: for `check`.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let token = match Secret::read(&self.token_file) {
+            Ok(token) if Token::of(token.expose()).is_some_and(|_| !token.expose().is_empty()) => None,
+            Ok(_) => Some("it does not hold a token".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        let token = token.map(|problem| {
+            format!(
+                "mcias.token_file: cannot use {}: {problem}. `mciasctl token issue` writes it",
+                self.token_file.display()
+            )
+        });
+        let ca = authorities(&self.ca).err().map(|source| ClientError::Ca(self.ca.clone(), source));
+        ca.map(|error| crate::chain(&error)).into_iter().chain(token).collect()
+    }
+}
+
+fn is_address(url: &str) -> bool {
+    let url: Option<Uri> = url.parse().ok();
+    url.is_some_and(|url| url.scheme_str() == Some("https") && url.port().is_some() && url.path() == "/")
+}
+
+fn address_error(url: &str) -> String {
+    format!("`{url}` is not `https://` with a host and a port: tokens may only travel encrypted")
 }
 
 /// A client of MCIAS. Copies share its connection and its cache.
@@ -61,9 +114,7 @@ struct Inner {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The address cannot be used.
-    #[error(
-        "mcias.server_url: `{0}` is not `https://` with a host and a port: tokens may only travel encrypted"
-    )]
+    #[error("mcias.server_url: {}", address_error(.0))]
     Address(String),
     /// The CA file cannot be used.
     #[error("mcias.ca: cannot use {0}: it must hold the CA certificate as PEM")]
@@ -77,8 +128,7 @@ impl Client {
     /// The settings cannot be used.
     pub fn new(settings: &Settings, clock: Clock) -> Result<Self, ClientError> {
         let address = || ClientError::Address(settings.server_url.clone());
-        let server: Uri = settings.server_url.parse().map_err(|_error| address())?;
-        if server.scheme_str() != Some("https") || server.port().is_none() || server.path() != "/" {
+        if !is_address(&settings.server_url) {
             return Err(address());
         }
         authorities(&settings.ca).map_err(|source| ClientError::Ca(settings.ca.clone(), source))?;
@@ -105,12 +155,8 @@ impl Client {
     /// # Errors
     /// MCIAS refuses, with its reason (`second-factor-required` among them), or does not answer.
     pub async fn login(&self, request: LoginRequest) -> Result<LoginResponse, Problem> {
-        let mut client = IdentityClient::new(self.as_service()?);
-        match within_timeout(client.login(with_request_id(request))).await {
-            // A wrong password has a reason of its own: this is about the service's token.
-            Err(problem) if problem.reason == "unauthenticated" => Err(unavailable(&problem)),
-            answer => answer,
-        }
+        self.call(request, async |connection, request| IdentityClient::new(connection).login(request).await)
+            .await
     }
 
     /// Whether pages may offer passkeys.
@@ -124,9 +170,11 @@ impl Client {
     /// # Errors
     /// MCIAS refuses, or does not answer.
     pub async fn begin_passkey(&self) -> Result<PasskeyChallenge, Problem> {
-        let mut client = IdentityClient::new(self.as_service()?);
-        let request = with_request_id(BeginPasskeyLoginRequest {});
-        within_timeout(client.begin_passkey_login(request)).await
+        let request = BeginPasskeyLoginRequest {};
+        self.call(request, async |connection, request| {
+            IdentityClient::new(connection).begin_passkey_login(request).await
+        })
+        .await
     }
 
     /// Logs a person in to this service by the answer to a challenge.
@@ -134,19 +182,40 @@ impl Client {
     /// # Errors
     /// As [`Client::login`].
     pub async fn finish_passkey(&self, request: FinishPasskeyLoginRequest) -> Result<LoginResponse, Problem> {
-        let mut client = IdentityClient::new(self.as_service()?);
-        match within_timeout(client.finish_passkey_login(with_request_id(request))).await {
+        self.call(request, async |connection, request| {
+            IdentityClient::new(connection).finish_passkey_login(request).await
+        })
+        .await
+    }
+
+    /// Calls MCIAS in the service's own name, for what only some services ask: with its token, the id of the request that it is called for,
+    /// and a limit of time.
+    ///
+    /// # Errors
+    /// MCIAS refuses, or does not answer.
+    pub async fn call<Q, A>(
+        &self,
+        request: Q,
+        call: impl AsyncFnOnce(Connection, Request<Q>) -> Result<Response<A>, Status>,
+    ) -> Result<A, Problem> {
+        match within_timeout(call(self.as_service()?, with_request_id(request))).await {
+            // What is wrong with a person's login has a reason of its own: this is about the service's token.
             Err(problem) if problem.reason == "unauthenticated" => Err(unavailable(&problem)),
             answer => answer,
         }
     }
 
-    /// A connection to MCIAS with the service's own token, for calls that only some services make.
+    /// Whether MCIAS answers this service: for the readiness of one that can do nothing without.
     ///
     /// # Errors
-    /// The token cannot be read.
-    pub fn connection(&self) -> Result<Connection, Problem> {
-        self.as_service()
+    /// It does not, or the service's token is invalid.
+    pub async fn ready(&self) -> Result<(), Problem> {
+        let own = Secret::read(&self.inner.token_file).unwrap_or_else(|_error| Secret::from(""));
+        let (answer, _) = self.introspect(&own).await;
+        match answer {
+            Err(problem) if problem.kind == Kind::Unavailable => Err(problem),
+            _ => Ok(()),
+        }
     }
 
     /// Ends the session of a person's token.

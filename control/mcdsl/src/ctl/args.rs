@@ -78,7 +78,7 @@ pub(super) struct LoginArgs {
     /// Use a recovery code as the second factor
     #[arg(long)]
     pub(super) recovery: bool,
-    /// Service that the token is valid for; repeat for several [default: all services]
+    /// Service that the token is valid for; repeat for several [default: MCIAS and the service of this program]
     #[arg(long, value_name = "SERVICE")]
     pub(super) audience: Vec<String>,
 }

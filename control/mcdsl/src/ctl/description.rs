@@ -25,10 +25,15 @@ impl Program {
         format!("{}_{suffix}", self.service.to_ascii_uppercase())
     }
 
-    /// What the command line calls a field of the server's messages; fields within a file (`rules[0].name`) keep their names.
+    /// What the command line calls a field of the server's messages, or an entry of a field that is a list (`tags[1]`); fields within a file
+    /// (`rules[0].name`) keep their names.
     pub(super) fn option_of<'a>(&self, field: &'a str) -> &'a str {
-        let known = self.fields.iter().chain(FRAME_FIELDS);
-        known.copied().find(|(name, _)| *name == field).map_or(field, |(_, option)| option)
+        let list = field.strip_suffix(']').and_then(|field| field.rsplit_once('['));
+        let list = list.filter(|(_, index)| index.bytes().all(|byte| byte.is_ascii_digit()));
+        let asked = [Some(field), list.map(|(list, _)| list)];
+        let known = || self.fields.iter().chain(FRAME_FIELDS).copied();
+        let of = |asked| known().find(|(name, _)| *name == asked).map(|(_, option)| option);
+        asked.into_iter().flatten().find_map(of).unwrap_or(field)
     }
 }
 
@@ -39,3 +44,32 @@ const FRAME_FIELDS: &[(&str, &str)] = &[
     ("since_ms", "--since"),
     ("until_ms", "--until"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_a_list_are_their_option_s() {
+        let program = Program {
+            name: "ctl",
+            service: "test",
+            version: "1",
+            about: "",
+            fields: &[("tags", "--tag"), ("other.tags", "--other-tag")],
+            examples: "",
+            default_server: "",
+        };
+        for (field, option) in [
+            ("tags", "--tag"),
+            ("tags[12]", "--tag"),
+            ("other.tags[0]", "--other-tag"),
+            ("since_ms", "--since"),
+            ("rules[0].tags[1]", "rules[0].tags[1]"),
+            ("tags[x]", "tags[x]"),
+            ("name", "name"),
+        ] {
+            assert_eq!(program.option_of(field), option);
+        }
+    }
+}

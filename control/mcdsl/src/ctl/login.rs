@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::args::LoginArgs;
 use super::handle::{Ctl, second_factor, secret};
-use super::{Error, Exit, token_file, when};
+use super::settings::IDENTITY;
+use super::{Error, Exit, Program, token_file, when};
 use crate::Secret;
 
 fn identity_server<'a>(ctl: &'a Ctl<'_>) -> Result<&'a str, Error> {
@@ -18,17 +19,26 @@ fn identity_server<'a>(ctl: &'a Ctl<'_>) -> Result<&'a str, Error> {
     })
 }
 
-pub(super) async fn login(ctl: &mut Ctl<'_>, args: LoginArgs) -> Result<(), Error> {
+/// The services that a token is for where none is named: MCIAS, so that the token is of use to `mciasctl` in the same context, and the one
+/// that the program operates.
+fn default_audience(program: &Program) -> Vec<String> {
+    let mut services = vec![IDENTITY.to_owned(), program.service.to_owned()];
+    services.dedup();
+    services
+}
+
+pub(super) async fn login(ctl: &mut Ctl<'_>, program: &Program, args: LoginArgs) -> Result<(), Error> {
     // Without the stored token: one that has expired would be refused.
     let connection = ctl.connect_with(identity_server(ctl)?, Token::default()).await?;
     let mut identity = IdentityClient::new(connection);
+    let audience = if args.audience.is_empty() { default_audience(program) } else { args.audience };
     let password = secret(&format!("Password of {}: ", args.username), args.password_stdin)?;
     let request = |totp: Option<&Secret>, recovery_code: Option<&Secret>| LoginRequest {
         username: args.username.clone(),
         password: password.expose().to_owned(),
         totp: totp.map(|code| code.expose().to_owned()),
         recovery_code: recovery_code.map(|code| code.expose().to_owned()),
-        audience: args.audience.clone(),
+        audience: audience.clone(),
         client_address: None,
         client_user_agent: None,
     };

@@ -104,7 +104,7 @@ pub async fn run(
             print(ctl, &set.policy.unwrap_or_default(), noun)
         }
         Policy::Explain { account, resource, operation, tags, draft } => {
-            let draft = draft.map(|file| read(&file)).transpose()?;
+            let draft = draft.map(|file| self::draft(&file)).transpose()?;
             // An account that does not exist is an error here, not one of the request's fields.
             check_account(account.clone()).await?;
             let request = ExplainPolicyRequest {
@@ -113,12 +113,12 @@ pub async fn run(
                 operation,
                 registered_tags: Some(tags.is_empty()),
                 resource_tags: tags,
-                draft: draft.map(|draft| PolicyDraft { default: draft.default, rules: draft.rules }),
+                draft,
                 ..ExplainPolicyRequest::default()
             };
             let explanation = policy.explain_policy(request).await?.into_inner();
             note_warnings(ctl, &explanation.warnings);
-            explain(ctl, &explanation, noun)
+            Ok(ctl.printer.record(&explanation, &explained(&explanation, noun))?)
         }
         Policy::History => history(ctl, policy).await,
         Policy::Diff { from, to } => {
@@ -153,6 +153,17 @@ fn read(file: &Path) -> Result<SetPolicyRequest, Error> {
     parse(&text, &name)
 }
 
+/// Reads a draft from a file: as `policy export` prints it, or the same as JSON.
+///
+/// # Errors
+/// The file cannot be read, or is no policy.
+pub fn draft(file: &Path) -> Result<PolicyDraft, Error> {
+    let name = file.display().to_string();
+    let text =
+        crate::file::text(file).map_err(|error| Error::usage(format!("Cannot read {name}: {error}")))?;
+    crate::draft::parse(&text, &name).map_err(Error::usage)
+}
+
 fn parse(text: &str, name: &str) -> Result<SetPolicyRequest, Error> {
     let hints = Hints { example: |_key| "", within: |_tree, _path| None };
     config::read(text, name, hints).map_err(|problem| Error::usage(problem.to_string()))
@@ -168,13 +179,18 @@ fn print(ctl: &mut Ctl<'_>, policy: &PolicyDocument, noun: &str) -> Result<(), E
     Ok(ctl.printer.table(policy, &policy.rules, columns, cells, &note)?)
 }
 
-fn note_warnings(ctl: &mut Ctl<'_>, warnings: &[Warning]) {
+/// Tells of rules that probably do not do what they were written for.
+pub fn note_warnings(ctl: &mut Ctl<'_>, warnings: &[Warning]) {
     for warning in warnings {
         ctl.note(&format!("Warning: {} ({}): {}", warning.field, warning.value, warning.message));
     }
 }
 
-fn print_changes(ctl: &mut Ctl<'_>, checked: &CheckPolicyResponse) -> Result<(), Error> {
+/// Prints the decisions that a draft would change, and how many uses of the last 30 days it would have denied.
+///
+/// # Errors
+/// The output fails.
+pub fn print_changes(ctl: &mut Ctl<'_>, checked: &CheckPolicyResponse) -> Result<(), Error> {
     let columns = [
         Column::text("ACCOUNT"),
         Column::text("RESOURCE"),
@@ -220,7 +236,9 @@ fn matches(rule: &Rule, noun: &str) -> String {
     if texts.is_empty() { "everything".to_owned() } else { texts.join(" ") }
 }
 
-fn explain(ctl: &mut Ctl<'_>, explanation: &ExplainPolicyResponse, noun: &str) -> Result<(), Error> {
+/// A decision as names and values: what decided, what else matches, and every rule that was examined.
+#[must_use]
+pub fn explained(explanation: &ExplainPolicyResponse, noun: &str) -> Vec<(&'static str, String)> {
     let names = |rules: &[Rule]| rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
     let decided_by = match &explanation.deciding_rule {
         Some(rule) => format!("rule {} ({})", rule.name, matches(rule, noun)),
@@ -237,7 +255,7 @@ fn explain(ctl: &mut Ctl<'_>, explanation: &ExplainPolicyResponse, noun: &str) -
     lines.extend(
         examined.map(|rule| ("examined", format!("{} {}: {}", rule.priority, rule.name, rule.reason))),
     );
-    Ok(ctl.printer.record(explanation, &lines)?)
+    lines
 }
 
 async fn history(ctl: &mut Ctl<'_>, mut policy: PolicyClient<Connection>) -> Result<(), Error> {

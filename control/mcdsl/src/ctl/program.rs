@@ -126,7 +126,7 @@ async fn dispatch<C: Subcommand>(
     let settings = Settings::resolve(program, &global, &directory, variable)?;
     let mut ctl = Ctl { printer, settings, yes: global.yes };
     match given {
-        Command::Login(arguments) => login::login(&mut ctl, arguments).await,
+        Command::Login(arguments) => login::login(&mut ctl, program, arguments).await,
         Command::Logout => login::logout(&mut ctl).await,
         Command::Service(command) => run(&mut ctl, command).await,
         Command::Context(_) | Command::Completion { .. } | Command::Man { .. } => Ok(()),

@@ -13,7 +13,7 @@ use super::{Error, Exit, Program};
 const CONTEXT: &str = "METACIRCULAR_CONTEXT";
 
 /// The service that people log in at.
-const IDENTITY: &str = "mcias";
+pub(super) const IDENTITY: &str = "mcias";
 
 const DEFAULT_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 

@@ -35,7 +35,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         is_kind(request.headers(), "application/json")?;
-        let body = body(request).await?;
+        let body = body(request, usize::MAX).await?;
         // A list of a type's fields would be taken for it, in whatever order they happen to stand in our code.
         if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Problem::new(Kind::Invalid, "malformed", "the body must be a JSON object: `{...}`"));
@@ -73,7 +73,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         is_kind(request.headers(), "application/x-www-form-urlencoded")?;
-        let body = body(request).await?;
+        let body = body(request, BodyLimits::SMALL.max_bytes).await?;
         read_form(&body).map(Self)
     }
 }
@@ -132,13 +132,15 @@ pub(crate) fn is_kind(headers: &HeaderMap, expected: &str) -> Result<(), Problem
 }
 
 /// Reads a body within the limits that the request carries as extensions.
-async fn body(request: Request) -> Result<CountedBytes, Problem> {
+/// The body, of at most so many bytes and no more than the server allows.
+async fn body(request: Request, at_most: usize) -> Result<CountedBytes, Problem> {
     let (parts, body) = request.into_parts();
     let extensions = &parts.extensions;
     let caller: &Caller = extensions.get().expect("every request passes the middleware");
     let limits: &BodyLimits = extensions.get().expect("every request passes the middleware");
     let budget: &BodyBudget = extensions.get().expect("every request passes the middleware");
+    let limits = BodyLimits { max_bytes: limits.max_bytes.min(at_most), ..*limits };
     let is_known = extensions.get::<RequestContext>().is_some_and(|context| context.identity().is_some());
     let from = Sender { source: caller.address.ip(), is_known };
-    super::body::read(body, &parts.headers, from, limits, budget).await
+    super::body::read(body, &parts.headers, from, &limits, budget).await
 }

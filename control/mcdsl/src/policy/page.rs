@@ -71,7 +71,7 @@ pub fn sentence(rule: &api::Rule, noun: Noun) -> Markup {
 }
 
 /// The answer to a question: the decision, every rule that was examined with the reason, and what else matches. `link` leads to the same
-/// answer again.
+/// answer again; empty: nothing does.
 #[must_use]
 pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
     let is_allowed = answer.effect == "allow";
@@ -111,9 +111,15 @@ pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
                 }
                 ". "
             }
-            a href=(link) { "Link to this answer" }
+            @if !link.is_empty() { a href=(link) { "Link to this answer" } }
         }
     }
+}
+
+/// A decision in a cell: what, and by what.
+#[must_use]
+pub fn verdict(answer: &api::ExplainPolicyResponse) -> Markup {
+    html! { (effect(&answer.effect)) " " (decided_by(answer)) }
 }
 
 /// The last ones are shown: the decision is among them.
@@ -145,6 +151,55 @@ pub fn warnings(warnings: &[api::Warning]) -> Markup {
                 p { "Rules that may not do what they were written for:" }
                 ul { @for warning in warnings { li { code { (warning.field) } ": " (warning.message) } } }
             }))
+        }
+    }
+}
+
+/// What in a question is probably a mistake; nothing where there is nothing.
+#[must_use]
+pub fn cautions(warnings: &[api::Warning]) -> Markup {
+    html! {
+        @for warning in warnings {
+            (web::note(Tone::Warning, html! { p { strong { (warning.value) } ": " (warning.message) } }))
+        }
+    }
+}
+
+/// What a draft would change: decisions, and the uses of the last 30 days that it would have denied.
+#[must_use]
+pub fn changes(check: &api::CheckPolicyResponse, noun: Noun) -> Markup {
+    let row = |change: &api::DecisionChange| {
+        vec![
+            html! { (change.account) },
+            html! { (change.resource) },
+            effect(&change.before),
+            effect(&change.after),
+            html! { (change.recent_uses) },
+        ]
+    };
+    let rows: Vec<_> = check.changes.iter().map(row).collect();
+    let resource = capitalized(noun.one);
+    let columns = [
+        Column::plain("Account"),
+        Column::plain(&resource),
+        Column::text("Now"),
+        Column::text("Then"),
+        Column::number("Uses in 30 days"),
+    ];
+    let (denied, all) = (check.recent_uses_denied, check.recent_uses);
+    let tone = if denied > 0 { Tone::Warning } else { Tone::Info };
+    html! {
+        (web::padded(html! {
+            (warnings(&check.warnings))
+            (web::note(tone, html! {
+                p { "Of " (all) " uses in the last 30 days, " strong { (denied) " would have been denied" } "." }
+            }))
+        }))
+        @if rows.is_empty() {
+            (web::empty_state("No changes", "Everybody may do what they may do now.", None))
+        } @else {
+            (web::table("Decisions that would change", &columns, &rows))
+            @if check.more_changes { p.under.hint { "There are more than these." } }
         }
     }
 }
@@ -362,6 +417,32 @@ mod tests {
             ..Default::default()
         };
         assert!(text(&explanation(&none, "/")).contains("by the default: no rule matches"));
+    }
+
+    #[test]
+    fn changes_say_what_would_have_been_denied() {
+        let change = api::DecisionChange {
+            account: "<bob>".to_owned(),
+            resource: "mcr".to_owned(),
+            before: "allow".to_owned(),
+            after: "deny".to_owned(),
+            recent_uses: 7,
+            ..Default::default()
+        };
+        let check = api::CheckPolicyResponse {
+            changes: vec![change],
+            more_changes: true,
+            recent_uses: 9,
+            recent_uses_denied: 8,
+            ..Default::default()
+        };
+        let page = changes(&check, NOUN);
+        assert!(page.0.contains("&lt;bob&gt;") && !page.0.contains("<bob>"), "{}", page.0);
+        let shown = text(&page);
+        for part in ["Of 9 uses", "8 would have been denied", "mcrAllowDeny7", "There are more"] {
+            assert!(shown.contains(part), "{part} is not in {shown}");
+        }
+        assert!(text(&changes(&api::CheckPolicyResponse::default(), NOUN)).contains("No changes"));
     }
 
     #[test]

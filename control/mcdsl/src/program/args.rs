@@ -10,27 +10,37 @@ use super::Service;
 
 #[derive(Debug, Parser)]
 #[command(version, subcommand_required = true)]
-pub(super) struct Args<I: clap::Args> {
+pub(super) struct Args<C: Subcommand> {
     #[arg(long, short, value_name = "FILE", global = true)]
     pub(super) config: Option<PathBuf>,
     /// The directory of all data that must not be lost, instead of `[server] root`.
     #[arg(long, value_name = "DIR", global = true)]
     pub(super) root: Option<PathBuf>,
     #[command(subcommand)]
-    pub(super) command: Command<I>,
+    pub(super) command: C,
 }
 
+/// Commands of every service.
 #[derive(Debug, Subcommand)]
-pub(super) enum Command<I: clap::Args> {
+pub(super) enum Command {
     /// Serves until SIGTERM.
     Serve {
         /// Serves one half only: `api` is REST and gRPC, `web` is the pages.
         #[arg(long, value_name = "HALF")]
         only: Option<Half>,
     },
-    Init(I),
-    /// Checks the configuration, the certificate and the database, and changes nothing.
+    /// Checks the configuration, the certificate and what the service keeps, and changes nothing.
     Check,
+    /// Prints the OpenAPI document.
+    Openapi,
+}
+
+/// Commands of a service that stores something.
+#[derive(Debug, Subcommand)]
+pub(super) enum Storing<I: clap::Args> {
+    #[command(flatten)]
+    Any(Command),
+    Init(I),
     /// Copies the database to a new file, consistently, also while the server runs.
     Snapshot {
         /// The copy. It must not exist.
@@ -53,9 +63,11 @@ pub(super) enum Command<I: clap::Args> {
         /// The directory: `/srv/<service>`.
         to: PathBuf,
     },
-    /// Prints the OpenAPI document.
-    Openapi,
 }
+
+/// `init` of a service that has nothing to initialise.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct NoInit {}
 
 /// A half of a service, to be run as a process of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,27 +81,54 @@ pub(super) fn default_config<S: Service>() -> String {
     format!("/srv/{0}/{0}.toml", S::NAME)
 }
 
-impl<I: clap::Args> Args<I> {
-    pub(super) fn parse<S: Service<Init = I>>(
-        args: impl IntoIterator<Item = OsString>,
-    ) -> Result<Self, clap::Error> {
-        let config = format!("The configuration file [default: {}]", default_config::<S>());
-        let command = Self::command()
-            .name(S::NAME)
-            .bin_name(S::NAME)
-            .version(S::VERSION)
-            .about(S::ABOUT)
-            .after_help(help::<S>())
-            .mut_arg("config", |arg| arg.help(config));
-        let mut matches = command.clone().try_get_matches_from(args)?;
-        Self::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command.clone()))
+/// Reads the command line of a service.
+pub(super) fn parse<S: Service>(
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Args<Storing<S::Init>>, clap::Error> {
+    if S::STORES {
+        return parse_as::<S, _>(args);
     }
+    let Args { config, root, command } = parse_as::<S, Command>(args)?;
+    Ok(Args { config, root, command: Storing::Any(command) })
+}
+
+fn parse_as<S: Service, C: Subcommand>(
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Args<C>, clap::Error> {
+    let config = format!("The configuration file [default: {}]", default_config::<S>());
+    let command = Args::<C>::command()
+        .name(S::NAME)
+        .bin_name(S::NAME)
+        .version(S::VERSION)
+        .about(S::ABOUT)
+        .after_help(help::<S>())
+        .mut_arg("config", |arg| arg.help(config));
+    let command = if S::STORES {
+        command
+    } else {
+        let root = "The directory at which relative paths start, instead of `[server] root`";
+        let check =
+            "Checks the configuration, the certificate and the files that they name, and changes nothing";
+        command.mut_arg("root", |arg| arg.help(root)).mut_subcommand("check", |command| command.about(check))
+    };
+    let mut matches = command.clone().try_get_matches_from(args)?;
+    Args::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command.clone()))
 }
 
 fn help<S: Service>() -> String {
+    let name = S::NAME;
+    let (first, more) = if S::STORES {
+        let more = format!("\n  {name} backup --keep 14\n  {name} restore ./{name}.tar.zst /srv/{name}");
+        (String::new(), more)
+    } else {
+        (
+            "It stores nothing: there is nothing to initialise and nothing to back up.\n\n".to_owned(),
+            String::new(),
+        )
+    };
     format!(
         "\
-Signals:
+{first}Signals:
   SIGTERM, SIGINT  stop accepting, finish requests ([server] drain_timeout_ms), then stop
   SIGHUP           read the certificate again
 
@@ -99,10 +138,7 @@ Exit codes:
   2  usage, or the configuration is invalid
 
 Examples:
-  {0} check --config ./{0}.toml
-  {0} serve --config ./{0}.toml --root ./data
-  {0} backup --keep 14
-  {0} restore ./{0}.tar.zst /srv/{0}",
-        S::NAME
+  {name} check --config ./{name}.toml
+  {name} serve --config ./{name}.toml --root ./data{more}"
     )
 }

@@ -47,7 +47,7 @@ impl ConnectionMetrics {
 
     /// Counts a refusal. Whether it is worth a line of the log: the first of its kind, and then each thousandth.
     pub(super) fn refuse(&self, refusal: Refusal) -> bool {
-        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed) % 1000 == 0
+        self.refused[refusal as usize].fetch_add(1, Ordering::Relaxed).is_multiple_of(1000)
     }
 
     /// Writes the counters of a server's listeners.

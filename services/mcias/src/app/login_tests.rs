@@ -40,16 +40,24 @@ impl Mcias {
             ..ExplainPolicyRequest::default()
         };
         // The fields are named as this request names them.
+        // Those of a draft keep theirs.
+        let field = |field: &str| match field {
+            "resource" => "service".to_owned(),
+            field if field.starts_with("draft") => field.to_owned(),
+            field => field.replace("resource_tags", "service_tags"),
+        };
         let named = |mut problem: Problem| {
-            problem.field = problem.field.map(|field| match field.as_str() {
-                "resource" => "service".to_owned(),
-                field => field.replace("resource_tags", "service_tags"),
-            });
+            problem.field = problem.field.as_deref().map(field);
             problem
         };
-        let decision = self.explanation(&permit, question(None)).await.map_err(named)?;
+        let ask = async |draft: Option<PolicyDraft>| {
+            let mut decision = self.explanation(&permit, question(draft)).await.map_err(named)?;
+            decision.warnings.iter_mut().for_each(|warning| warning.field = field(&warning.field));
+            Ok::<_, Problem>(decision)
+        };
+        let decision = ask(None).await?;
         let draft_decision = match draft {
-            Some(draft) => Some(self.explanation(&permit, question(Some(draft))).await.map_err(named)?),
+            Some(draft) => Some(ask(Some(draft)).await?),
             None => None,
         };
         Ok(api::TestLoginResponse {
@@ -77,7 +85,11 @@ impl Mcias {
         // The tester asks for the admin, who must be allowed to ask here as well.
         let audience = vec![self.service().to_string()];
         let identity = Arc::new(Identity { audience, ..(*valid.identity).clone() });
-        let context = RequestContext { principal: Principal::Account(identity), ..permit.context().clone() };
+        let context = RequestContext {
+            principal: Principal::Account(identity),
+            token: None,
+            ..permit.context().clone()
+        };
         let permit = authorize(self, context, Access::from(&CHECK_POLICY), String::new()).await?;
         let PolicyDraft { default, rules } = draft;
         let check = self.check_policy(permit, CheckPolicyRequest { default, rules, revision: None });

@@ -63,7 +63,8 @@ impl LoginBackend for Backend {
 
     async fn logout(&self, context: &RequestContext, token: &Secret) -> Result<(), Problem> {
         let identity = self.0.authenticate(context, token).await?;
-        let context = RequestContext { principal: Principal::Account(identity), ..context.clone() };
+        let context =
+            RequestContext { principal: Principal::Account(identity), token: None, ..context.clone() };
         self.calls(&context).logout(LogoutRequest {}).await.map(drop)
     }
 }

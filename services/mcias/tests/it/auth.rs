@@ -262,7 +262,7 @@ fn registry(mcr: &Mcr, database: &Path) -> Router {
     let name = Name::parse("mcr").unwrap();
     let db = Database::open(database, &SCHEMA, 1).unwrap();
     let db = Arc::new(AuditedDatabase::new(db, mcr.clock.clone(), name.clone(), |_, _, _| Ok(())));
-    let callers = Callers::new(name, mcr.client.clone(), db, Duration::from_secs(900));
+    let callers = Callers::new(name, mcr.client.clone(), Some(db), Duration::from_secs(900));
     let limits = mcdsl::server::Settings::default().limits();
     let mut table = RouteTable::new(Arc::new(Registry { callers }), limits.clone());
     let whoami = |Extension(permit): Extension<Arc<Permit>>| async move {

@@ -55,6 +55,8 @@ fn a_tester_learns_what_is_decided_for_who_is_logged_in_to_it() {
     let told = test(json!({ "service_tags": ["test"], "draft": draft })).body;
     let effects = [&told["decision"]["effect"], &told["draft_decision"]["effect"]];
     assert_eq!(effects, [&json!("allow"), &json!("deny")]);
+    let unknown = test(json!({ "service": "elsewhere" })).body;
+    assert_eq!(unknown["decision"]["warnings"][0]["field"], "service", "{unknown}");
     assert_eq!(test(json!({ "service": "" })).text_of("field"), "service");
     assert_eq!(test(json!({ "service_tags": ["A"] })).text_of("field"), "service_tags[0]");
     let draft = json!({ "default": "perhaps", "rules": [] });

@@ -49,7 +49,7 @@ fn a_browser_covers_all_logins_and_an_admins_tasks() {
         assert_eq!(seen[what], json!([]), "{what}");
     }
     // The rows with long labels and addresses were there, each with something to do.
-    for page in ["sessions", "security", "account-person", "account-service", "policy", "keys"] {
+    for page in ["sessions", "security", "account-service", "policy", "keys"] {
         assert!(seen["rows"][page].as_u64() >= Some(1), "{page}: {}", seen["rows"]);
     }
     assert_eq!(seen["pages"].as_array().unwrap().len(), 48, "{seen:#}");
