@@ -6,6 +6,7 @@
 
 mod accounts;
 mod backend;
+mod deleted;
 mod own;
 mod policy;
 mod site;
@@ -130,9 +131,9 @@ pub(crate) fn add_pages(table: &mut RouteTable<Mcias>, app: &Arc<Mcias>) {
     page(Method::POST, "/accounts/{name}/tokens", Need::Admin, post(tokens::issue_token));
     page(Method::GET, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, get(tokens::ask_revoke));
     page(Method::POST, "/accounts/{name}/tokens/{id}/revoke", Need::Admin, post(tokens::revoke_token));
-    page(Method::GET, "/deleted-accounts", Need::Admin, get(accounts::deleted));
-    page(Method::GET, "/deleted-accounts/{name}/release", Need::Admin, get(accounts::ask_release));
-    page(Method::POST, "/deleted-accounts/{name}/release", Need::Admin, post(accounts::release));
+    page(Method::GET, "/deleted-accounts", Need::Admin, get(deleted::list));
+    page(Method::GET, "/deleted-accounts/{name}/release", Need::Admin, get(deleted::ask_release));
+    page(Method::POST, "/deleted-accounts/{name}/release", Need::Admin, post(deleted::release));
     page(Method::GET, "/policy", Need::Admin, get(policy::page));
     page(Method::GET, "/policy/history", Need::Admin, get(policy::history));
     page(Method::GET, "/policy/diff", Need::Admin, get(policy::diff));

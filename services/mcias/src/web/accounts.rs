@@ -5,9 +5,8 @@ use axum::response::Response;
 use maud::{Markup, html};
 use mc_api::audit::ListAuditRequest;
 use mc_api::mcias::{
-    Account, CreateAccountRequest, DeleteAccountRequest, DeletedAccount, EndAccountSessionRequest,
-    EndAccountSessionsRequest, GetAccountRequest, IssueLinkRequest, ListAccountSessionsRequest,
-    ListAccountsRequest, ListDeletedAccountsRequest, ListTokensRequest, ReleaseNameRequest,
+    Account, CreateAccountRequest, DeleteAccountRequest, EndAccountSessionRequest, EndAccountSessionsRequest,
+    GetAccountRequest, IssueLinkRequest, ListAccountSessionsRequest, ListAccountsRequest, ListTokensRequest,
     ResetFactorsRequest, Session, UpdateAccountRequest,
 };
 use mcdsl::audit::page as audit;
@@ -114,70 +113,6 @@ pub(super) async fn list(visitor: Visitor, Query(search): Query<Search>) -> Answ
         a.btn.main-btn href="/new-account" { (Icon::PLUS.svg()) "New account" }
     };
     Ok(visitor.page_with(StatusCode::OK, |page| Page { actions, lead, ..page }, "Accounts", body))
-}
-
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct After {
-    after: Option<String>,
-}
-
-pub(super) async fn deleted(visitor: Visitor, Query(page): Query<After>) -> Answer {
-    let request = ListDeletedAccountsRequest { limit: Some(50), after: page.after.clone() };
-    let found = visitor.calls.list_deleted_accounts(request).await?;
-    let now = visitor.now();
-    let row = |account: &DeletedAccount| {
-        let release = format!("/deleted-accounts/{}/release", account.name);
-        vec![
-            html! { (account.name) },
-            html! { @if account.account_type == "human" { "Person" } @else { "Service" } },
-            html! { code { (account.id) } },
-            web::ago(now, account.deleted_at),
-            html! { a.bare href=(release) { "Release name…" span.hidden { " " (account.name) } } },
-        ]
-    };
-    let rows: Vec<_> = found.accounts.iter().map(row).collect();
-    let columns = [
-        Column::plain("Name"),
-        Column::plain("Type"),
-        Column::text("Account id").fourth(),
-        Column::text("Deleted"),
-        Column::action(),
-    ];
-    let at = |after: &str| {
-        let query = serde_urlencoded::to_string([("after", after)]).expect("a pair of texts can be written");
-        format!("/deleted-accounts?{query}")
-    };
-    let (first, next) = (page.after.as_ref().map(|_| "/deleted-accounts"), found.next.as_deref().map(at));
-    let body = web::plain_panel(html! {
-        @if rows.is_empty() {
-            (web::empty_state("No names are taken", "Names of deleted accounts stay taken until they are released.", None))
-        } @else {
-            (web::table("Deleted accounts", &columns, &rows))
-            (web::pager(&count(rows.len(), "account"), &[("First", first), ("Next", next.as_deref())]))
-        }
-    });
-    let lead = Some("Their names stay taken, so that nobody inherits what rules and services say of them.");
-    let crumbs = &[ACCOUNTS];
-    Ok(visitor.page_with(StatusCode::OK, |page| Page { lead, crumbs, ..page }, "Deleted accounts", body))
-}
-
-pub(super) async fn ask_release(visitor: Visitor, Path(name): Path<String>) -> Answer {
-    let asked = Confirm {
-        question: &format!("Release the name {name}?"),
-        lost: &["Rules and services that name it apply to the next account of this name".to_owned()],
-        rest: html! { "The deleted account does not come back: the next one has another id." },
-        fields: html! {},
-        action: &format!("/deleted-accounts/{name}/release"),
-        button: "Release name",
-        back: "/deleted-accounts",
-    };
-    Ok(ask(&visitor, &[ACCOUNTS, ("Deleted accounts", "/deleted-accounts")], &name, &asked))
-}
-
-pub(super) async fn release(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {
-    let Posted { sender: visitor, form: NoFields {} } = posted;
-    let released = visitor.calls.release_name(ReleaseNameRequest { name: name.clone() }).await;
-    Ok(visitor.finish("/deleted-accounts", released, &format!("Name {name} released.")))
 }
 
 fn row(now: i64, account: &Account) -> Vec<Markup> {
