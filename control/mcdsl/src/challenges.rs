@@ -1,7 +1,7 @@
 //! Challenges that wait for a response, for a limited time and in a limited number, in total and per source address.
 //!
-//! Anyone may request one without an account. When the limit is reached the oldest is dropped, so that a prompt
-//! response succeeds whatever others do; a source that requests many displaces its own.
+//! Anyone may request one without an account. When the limit is reached the oldest of the source that has most is dropped, so that a prompt
+//! response succeeds whatever others do: many sources with many each displace their own.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -47,9 +47,19 @@ impl<T> Challenges<T> {
         if of_source >= self.limits.max_per_source {
             self.remove_oldest(|pending| pending.source == source);
         } else if self.pending.len() >= self.limits.max {
-            self.remove_oldest(|_| true);
+            let most = self.largest_source();
+            self.remove_oldest(|pending| Some(pending.source) == most);
         }
         self.pending.insert(id, Pending { since: now, source, value });
+    }
+
+    /// The source of which most wait.
+    fn largest_source(&self) -> Option<IpAddr> {
+        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        for pending in self.pending.values() {
+            *counts.entry(pending.source).or_default() += 1;
+        }
+        counts.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
     }
 
     fn remove_oldest(&mut self, filter: impl Fn(&Pending<T>) -> bool) {
@@ -92,6 +102,16 @@ mod tests {
 
     fn at(s: u64) -> Duration {
         Duration::from_secs(s)
+    }
+
+    #[test]
+    fn many_sources_displace_their_own() {
+        let mut challenges = Challenges::new(LIMITS);
+        challenges.insert(at(0), ip(1), "mine".to_owned(), 'm');
+        for number in 0..100_u8 {
+            challenges.insert(at(1), ip(2 + number % 3), format!("{number}"), 'x');
+        }
+        assert_eq!(challenges.take(at(2), "mine"), Some('m'));
     }
 
     #[test]

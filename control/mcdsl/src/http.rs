@@ -6,6 +6,7 @@
 
 pub mod body;
 mod drain;
+mod lines;
 mod metrics;
 mod read;
 #[cfg(test)]
@@ -112,6 +113,7 @@ struct Middleware {
     metrics: Arc<Metrics>,
     clock: Clock,
     dialects: Arc<[Dialect]>,
+    lines: Arc<lines::Lines>,
 }
 
 tokio::task_local! {
@@ -136,7 +138,7 @@ pub fn middleware(
 ) -> Router {
     let mut dialects = dialects.to_vec();
     dialects.sort_by_key(|dialect| std::cmp::Reverse(dialect.prefix.len()));
-    let state = Middleware { limits, metrics, clock, dialects: dialects.into() };
+    let state = Middleware { limits, metrics, clock, dialects: dialects.into(), lines: Arc::default() };
     router
         .fallback(|| async { Problem::not_found("There is nothing at this path.") })
         .method_not_allowed_fallback(|| async {
@@ -193,7 +195,9 @@ async fn handle(State(middleware): State<Middleware>, mut request: Request, next
     middleware.metrics.count(label, &head.method, outcome, took);
     let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let (client, method) = (caller.address, &head.method);
-    if response.status().is_server_error() {
+    if response.status().is_server_error() && !middleware.lines.admits(middleware.clock.elapsed()) {
+        // A flood that is refused must not fill the disk either.
+    } else if response.status().is_server_error() {
         tracing::warn!(target: ACCESS, parent: &span, %client, %method, route, status = outcome, took_us, "answered");
     } else {
         tracing::info!(target: ACCESS, parent: &span, %client, %method, route, status = outcome, took_us, "answered");

@@ -11,7 +11,6 @@ mod rest;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +27,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::context::{Principal, RequestContext};
+use crate::http::body::Sender;
 use crate::http::{Caller, Dialect, Limits};
 use crate::permit::{Access, Authority, Permit, authorize};
 use crate::problem::{Kind, Problem};
@@ -313,9 +313,11 @@ async fn within<T>(
     })
 }
 
-/// The address that a request's body is counted for.
-fn source(parts: &Parts) -> IpAddr {
-    parts.extensions.get::<Caller>().map_or(crate::context::LOCAL.ip(), |caller| caller.address.ip())
+/// Who a request's body is counted for.
+fn sender(parts: &Parts, permit: &Permit) -> Sender {
+    let source =
+        parts.extensions.get::<Caller>().map_or(crate::context::LOCAL.ip(), |caller| caller.address.ip());
+    Sender { source, is_known: permit.identity().is_some() }
 }
 
 /// A path of an operation as axum writes it: `{path*}` is `{*path}`.

@@ -81,6 +81,10 @@ async function walk() {
 
   await go("/");
   await look("overview");
+  // Before the second factor ends all but one.
+  await go("/sessions");
+  await look("sessions");
+  await go("/");
   await go("/security");
   await look("security-without");
   await press("Set up authenticator app…");
@@ -144,7 +148,7 @@ async function walk() {
   seen.recovery_login = true;
 
   await go("/sessions");
-  await look("sessions");
+  await look("sessions-own");
   await go("/new-account");
   await fill("Name", "Not a name");
   await press("Create account");
@@ -154,9 +158,6 @@ async function walk() {
   await press("Create account");
   await arrived("/accounts/bob");
   await look("account-new");
-  await press("Create setup link");
-  const link = await once();
-  await look("link");
   await go(`/accounts/${admin}`);
   await look("account-person");
   await page.getByRole("link", { name: "Edit details" }).click();
@@ -168,12 +169,31 @@ async function walk() {
   await look("account-disabled");
   await press("Enable account");
   await page.getByText("Account enabled.").waitFor();
+  await press("Create setup link");
+  const link = await once();
+  await look("link");
   await go("/accounts/bob/delete");
   await fill("Type bob to confirm", "ada");
   await press("Delete account");
   await page.getByRole("alert").waitFor();
   seen.asked_for_name = new URL(page.url()).pathname === "/accounts/bob/delete";
   await look("account-delete-wrong");
+
+  await go("/new-account");
+  await fill("Name", "gone");
+  await press("Create account");
+  await arrived("/accounts/gone");
+  await go("/accounts/gone/delete");
+  await fill("Type gone to confirm", "gone");
+  await press("Delete account");
+  await arrived("/accounts");
+  await page.getByRole("link", { name: "Deleted accounts" }).click();
+  await look("deleted-accounts");
+  await page.getByRole("link", { name: "Release name… gone" }).click();
+  await look("deleted-account-release");
+  await press("Release name");
+  await arrived("/deleted-accounts");
+  await look("deleted-accounts-none");
 
   await go("/accounts/mcr");
   await page.getByRole("link", { name: "Create token" }).click();
@@ -243,6 +263,9 @@ async function walk() {
 
   await logOut();
   await page.goto(link);
+  // The script takes the secret out of the address.
+  await page.getByLabel("New password").first().waitFor();
+  seen.address_after_link = page.url();
   await look("welcome");
   await fill("New password", "short");
   await fill("Repeat new password", "short");

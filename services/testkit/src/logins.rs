@@ -48,7 +48,7 @@ pub struct Outcome {
 
 /// Adds 10,000 people with the password of `bob` to the database of a server that is stopped: each has logged in from an address of its own.
 pub const FILL: &str = "
-    INSERT INTO accounts (name, kind, roles, enabled, created_at, password, handle)
+    INSERT INTO accounts (name, kind, roles, enabled, created_at, password, uuid)
     WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 9999)
     SELECT 'person-' || i, 0, 2, 1, unixepoch(), (SELECT password FROM accounts WHERE name = 'bob'), randomblob(16) FROM n;
     INSERT INTO familiar (account, source, last_at)

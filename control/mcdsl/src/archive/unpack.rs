@@ -39,6 +39,12 @@ pub fn unpack(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Unpacked, ArchiveError> {
     refuse_occupied(directory)?;
+    // Before it is opened: a pipe would be waited for.
+    let found = fs::metadata(archive).map_err(ArchiveError::io("open", archive))?;
+    if !found.is_file() {
+        let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
+        return Err(ArchiveError::io("open", archive)(error));
+    }
     let file = File::open(archive).map_err(ArchiveError::io("open", archive))?;
     let temporary = sibling_path(directory, ".", ".unpacking");
     let io = |what| ArchiveError::io(what, &temporary);

@@ -6,6 +6,7 @@ use mc_api::audit::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::escape::clean;
 use crate::web::{self, Action, Choice, Field, Kind, Tone};
 
 /// An action in words: `account.create`, `Created account`, `Create account`. Its target follows.
@@ -181,7 +182,7 @@ fn line(entry: &AuditEntry, words: &[Words]) -> Markup {
     let all = [
         ("Entry", html! { "#" (entry.number) }),
         ("Action", mono(&entry.action)),
-        ("Target", mono(&entry.target)),
+        ("Target", mono(&clean(&entry.target))),
         ("Detail", html! { (detail(&entry.detail)) }),
         ("Source", mono(&entry.source)),
         ("Service", mono(&entry.service)),
@@ -193,7 +194,7 @@ fn line(entry: &AuditEntry, words: &[Words]) -> Markup {
         details.entry {
             summary {
                 (web::clock(seconds(entry)))
-                span.who { @if entry.actor == NOBODY { "Unknown" } @else { (entry.actor) } }
+                span.who { @if entry.actor == NOBODY { "Unknown" } @else { (clean(&entry.actor)) } }
                 span.what { (sentence(entry, words)) }
                 (result(entry))
             }
@@ -212,9 +213,9 @@ fn sentence(entry: &AuditEntry, words: &[Words]) -> Markup {
         (verb) " "
         @if is_login {
             b { (entry.service) }
-            @if entry.actor == NOBODY && !entry.target.is_empty() { " as " b { (entry.target) } }
+            @if entry.actor == NOBODY && !entry.target.is_empty() { " as " b { (clean(&entry.target)) } }
         } @else if entry.target != entry.actor {
-            b { (entry.target) }
+            b { (clean(&entry.target)) }
         }
         @if !is_done && !entry.detail.is_empty() { ": " (in_sentence(&detail(&entry.detail))) }
     }
@@ -297,12 +298,13 @@ fn verdict_note(verdict: &VerifyAuditResponse, verify: &str, csrf: &str) -> Mark
 const NOBODY: &str = "-";
 
 /// Actions of every service.
-const SHARED: [Words; 11] = [
+const SHARED: [Words; 12] = [
     Words::new("audit.list", "Listed audit log", "List audit log"),
     Words::new("audit.export", "Exported audit log", "Export audit log"),
     Words::new("audit.verify", "Verified audit log", "Verify audit log"),
     Words::new("policy.get", "Read policy", "Read policy"),
     Words::new("policy.set", "Changed policy", "Change policy"),
+    Words::new("policy.check", "Checked a draft of the policy", "Check a draft of the policy"),
     Words::new("policy.explain", "Explained policy for", "Explain policy for"),
     Words::new("policy.list-revisions", "Listed policy history", "List policy history"),
     Words::new("policy.get-revision", "Read policy revision", "Read policy revision"),

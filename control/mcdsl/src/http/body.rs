@@ -55,6 +55,8 @@ struct Shared {
     bytes: Arc<Quota>,
     drains: Arc<Semaphore>,
     streams: Arc<Quota>,
+    /// Bytes of bodies whose senders are not known: at most half of all, so that the others are read whatever strangers do.
+    strangers: Arc<Quota>,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
@@ -122,8 +124,14 @@ pub(crate) const SOURCES_AT_LEAST: usize = 4;
 /// Refused bodies whose rest is being read at the same time.
 const MAX_DRAINS: usize = 64;
 
-/// Calls of gRPC's own services (health, reflection) at the same time.
+/// Streams of gRPC's own services (health, reflection) at the same time.
 const MAX_STREAMS: usize = 256;
+
+/// Of these, from one source: who watches needs one.
+const MAX_STREAMS_OF_SOURCE: usize = 8;
+
+/// How long such a stream lasts: clients watch again.
+const STREAM_TIME: Duration = Duration::from_secs(600);
 
 impl BodyBudget {
     /// A budget of so many bytes, of which one source gets a quarter.
@@ -132,7 +140,8 @@ impl BodyBudget {
         Self(Arc::new(Shared {
             bytes: Quota::new(max_bytes, max_bytes / SOURCES_AT_LEAST),
             drains: Arc::new(Semaphore::new(MAX_DRAINS)),
-            streams: Quota::new(MAX_STREAMS, MAX_STREAMS / SOURCES_AT_LEAST),
+            streams: Quota::new(MAX_STREAMS, MAX_STREAMS_OF_SOURCE),
+            strangers: Quota::new(max_bytes / 2, max_bytes / 2 / SOURCES_AT_LEAST),
             refused: Default::default(),
         }))
     }
@@ -168,7 +177,8 @@ impl BodyBudget {
 #[derive(Debug)]
 pub struct CountedBytes {
     bytes: Vec<u8>,
-    share: Share,
+    /// Of all bodies; and where the sender is not known, of theirs.
+    shares: Vec<Share>,
 }
 
 impl Deref for CountedBytes {
@@ -195,12 +205,23 @@ impl CountedBytes {
         }
         if needed > capacity {
             let target = needed.max(capacity.saturating_mul(2).min(max_bytes));
-            self.share.grow(target - capacity)?;
+            for share in &mut self.shares {
+                share.grow(target - capacity)?;
+            }
             self.bytes.reserve_exact(target - length);
         }
         self.bytes.extend_from_slice(data);
         Ok(())
     }
+}
+
+/// Who sends a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The address that it is counted for.
+    pub source: IpAddr,
+    /// Whether an account sends it: strangers together have half of the budget.
+    pub is_known: bool,
 }
 
 /// Reads a body to its end.
@@ -211,11 +232,11 @@ impl CountedBytes {
 pub async fn read(
     body: Body,
     headers: &HeaderMap,
-    source: IpAddr,
+    from: Sender,
     limits: &BodyLimits,
     budget: &BodyBudget,
 ) -> Result<CountedBytes, Problem> {
-    collect(body, headers, source, limits, budget).await.map_err(|refusal| {
+    collect(body, headers, from, limits, budget).await.map_err(|refusal| {
         budget.count(refusal);
         refusal.problem(limits)
     })
@@ -224,7 +245,7 @@ pub async fn read(
 async fn collect(
     mut body: Body,
     headers: &HeaderMap,
-    source: IpAddr,
+    from: Sender,
     limits: &BodyLimits,
     budget: &BodyBudget,
 ) -> Result<CountedBytes, Refusal> {
@@ -233,7 +254,11 @@ async fn collect(
     if expected > u64::try_from(limits.max_bytes).unwrap_or(u64::MAX) {
         return Err(Refusal::TooLarge);
     }
-    let mut read = CountedBytes { bytes: Vec::new(), share: budget.0.bytes.take(source, 0)? };
+    let mut shares = vec![budget.0.bytes.take(from.source, 0)?];
+    if !from.is_known {
+        shares.push(budget.0.strangers.take(from.source, 0)?);
+    }
+    let mut read = CountedBytes { bytes: Vec::new(), shares };
     let start = Instant::now();
     let (end, mut idle_end) = (start + limits.total_time, start + limits.idle_time);
     loop {
@@ -252,22 +277,37 @@ async fn collect(
 /// Middleware for the services that come with gRPC (health, reflection), whose messages tonic reads. Their calls may be streams
 /// that last as long as a connection: their number and the bytes of their requests are limited.
 pub(crate) async fn bound_stream(request: Request, next: Next) -> Result<Response, Problem> {
+    // One question and its answer: who monitors gets it, however many watch.
+    if request.uri().path() == "/grpc.health.v1.Health/Check" {
+        return Ok(next
+            .run(request.map(|body| Body::new(Limited::new(body, BodyLimits::SMALL.max_bytes))))
+            .await);
+    }
     let extensions = request.extensions();
     let source = extensions.get::<Caller>().expect("every call passes the middleware").address.ip();
     let budget = extensions.get::<BodyBudget>().expect("every call passes the middleware").clone();
     let share = budget.0.streams.take(source, 1).map_err(|exceeded| {
         let refusal = Refusal::from(exceeded);
         budget.count(refusal);
-        refusal.problem(&BodyLimits::SMALL)
+        Problem {
+            retry_after: Some(Duration::from_secs(10)),
+            ..Problem::new(
+                Kind::Unavailable,
+                "busy",
+                "Too many streams of health and reflection are open. Retry later.",
+            )
+        }
     })?;
     let request = request.map(|body| Body::new(Limited::new(body, BodyLimits::SMALL.max_bytes)));
     let response = next.run(request).await;
-    Ok(response.map(|body| Body::new(Held { body, _share: share })))
+    let end = Box::pin(tokio::time::sleep(STREAM_TIME));
+    Ok(response.map(|body| Body::new(Held { body, end, _share: share })))
 }
 
-/// The body of a response that counts as a stream until it ends.
+/// The body of a response that counts as a stream until it ends, or its time is over.
 struct Held {
     body: Body,
+    end: Pin<Box<tokio::time::Sleep>>,
     _share: Share,
 }
 
@@ -279,6 +319,10 @@ impl hyper::body::Body for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            // Without trailers: clients see a stream that broke, and begin another one.
+            return Poll::Ready(None);
+        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -319,8 +363,12 @@ mod tests {
         Body::from_stream(frames)
     }
 
+    fn known(source: IpAddr) -> Sender {
+        Sender { source, is_known: true }
+    }
+
     async fn check(body: Body, budget: &BodyBudget, expect: Result<usize, (u16, &str)>) {
-        let read = read(body, &HeaderMap::new(), ip(1), &LIMITS, budget).await;
+        let read = read(body, &HeaderMap::new(), known(ip(1)), &LIMITS, budget).await;
         let outcome = read.as_ref().map(|bytes| bytes.len());
         assert_eq!(outcome.map_err(|problem| (problem.status().as_u16(), problem.reason)), expect);
     }
@@ -362,7 +410,7 @@ mod tests {
             panic!("the body is read")
         }));
         let budget = BodyBudget::new(100_000);
-        let problem = read(unread, &headers, ip(1), &LIMITS, &budget).await.unwrap_err();
+        let problem = read(unread, &headers, known(ip(1)), &LIMITS, &budget).await.unwrap_err();
         assert_eq!(problem.status(), 413);
     }
 
@@ -371,7 +419,7 @@ mod tests {
         let budget = BodyBudget::new(2000);
         let read = async |source, size| {
             let body = frames(&[size], Duration::ZERO);
-            let read = read(body, &HeaderMap::new(), ip(source), &LIMITS, &budget).await;
+            let read = read(body, &HeaderMap::new(), known(ip(source)), &LIMITS, &budget).await;
             read.map_err(|problem| (problem.status().as_u16(), problem.reason, problem.retry_after))
         };
         let busy = (503, "busy", Some(Duration::from_secs(1)));
@@ -390,10 +438,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn strangers_leave_half_to_others() {
+        let budget = BodyBudget::new(4000);
+        let read = async |source, is_known| {
+            let body = frames(&[500], Duration::ZERO);
+            let from = Sender { source: ip(source), is_known };
+            read(body, &HeaderMap::new(), from, &LIMITS, &budget).await
+        };
+        let mut held = Vec::new();
+        for source in 1..=4 {
+            held.push(read(source, false).await.unwrap());
+            assert_eq!(read(source, false).await.unwrap_err().reason, "busy", "an eighth for one source");
+        }
+        assert_eq!(read(5, false).await.unwrap_err().reason, "busy");
+        for source in 1..=4 {
+            held.push(read(source, true).await.unwrap());
+        }
+        assert_eq!(budget.bytes_in_flight(), 4000);
+        drop(held);
+        assert_eq!(budget.bytes_in_flight(), 0);
+    }
+
+    #[tokio::test]
     async fn the_whole_buffer_is_counted() {
         let budget = BodyBudget::new(100_000);
         let body = frames(&[300, 1], Duration::ZERO);
-        let held = read(body, &HeaderMap::new(), ip(1), &LIMITS, &budget).await.unwrap();
+        let held = read(body, &HeaderMap::new(), known(ip(1)), &LIMITS, &budget).await.unwrap();
         assert_eq!((held.len(), held.bytes.capacity()), (301, 600));
         assert_eq!(budget.bytes_in_flight(), 600);
     }

@@ -10,7 +10,8 @@ use http::request::Parts;
 use serde::de::DeserializeOwned;
 
 use super::Caller;
-use super::body::{BodyBudget, BodyLimits, CountedBytes};
+use super::body::{BodyBudget, BodyLimits, CountedBytes, Sender};
+use crate::context::RequestContext;
 use crate::problem::{Kind, Problem};
 
 /// A JSON body, read; or an answer as JSON.
@@ -139,5 +140,7 @@ async fn body(request: Request, at_most: usize) -> Result<CountedBytes, Problem>
     let limits: &BodyLimits = extensions.get().expect("every request passes the middleware");
     let budget: &BodyBudget = extensions.get().expect("every request passes the middleware");
     let limits = BodyLimits { max_bytes: limits.max_bytes.min(at_most), ..*limits };
-    super::body::read(body, &parts.headers, caller.address.ip(), &limits, budget).await
+    let is_known = extensions.get::<RequestContext>().is_some_and(|context| context.identity().is_some());
+    let from = Sender { source: caller.address.ip(), is_known };
+    super::body::read(body, &parts.headers, from, &limits, budget).await
 }

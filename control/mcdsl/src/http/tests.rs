@@ -222,3 +222,34 @@ fn a_token_is_one_of_its_scheme() {
     check(&["Bearer a b"], Err(()));
     check(&["Bearer a", "Bearer a"], Err(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn watchers_have_a_number_and_an_end_and_questions_are_answered() {
+    let watch = || async {
+        Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>())
+    };
+    let router = Router::new()
+        .route("/grpc.health.v1.Health/Watch", post(watch))
+        .route("/grpc.health.v1.Health/Check", post(|| async { "SERVING" }))
+        .layer(axum::middleware::from_fn(body::bound_stream));
+    let app = middleware(router, limits(), Arc::default(), Clock::system(), &[]);
+    let call = async |method: &str, last: u8| {
+        let address = SocketAddr::from(([192, 0, 2, last], 1));
+        let call = Request::post(format!("/grpc.health.v1.Health/{method}")).extension(Peer(address));
+        app.clone().oneshot(call.body(Body::empty()).unwrap()).await.unwrap()
+    };
+    let mut open = Vec::new();
+    for source in 1..=32 {
+        for _ in 0..8 {
+            open.push(call("Watch", source).await);
+        }
+        assert_eq!(call("Watch", source).await.status(), 503, "one source has eight");
+    }
+    assert!(open.iter().all(|response| response.status() == 200));
+    assert_eq!(call("Watch", 33).await.status(), 503);
+    assert_eq!(call("Check", 33).await.status(), 200);
+    // A stream ends, whatever its client does; and makes room.
+    let ended = open.pop().unwrap().into_body().collect().await.unwrap();
+    assert!(ended.to_bytes().is_empty());
+    assert_eq!(call("Watch", 33).await.status(), 200);
+}

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic_prost::ProstCodec;
 
-use super::{Message, Shared, admit, is_stale, source, within};
+use super::{Message, Shared, admit, is_stale, sender, within};
 use crate::http::{BodyLimits, CountedBytes, bearer, body, is_grpc};
 use crate::permit::{Access, Authority, Permit};
 use crate::problem::{Kind, Problem};
@@ -39,7 +39,7 @@ where
         Err(problem) => return Status::from(problem).into_http(),
     };
     let answered = within(time, false, async {
-        let (permit, request) = admitted(&shared, request).await?;
+        let (permit, request) = admitted::<_, Req, _, _>(&shared, request).await?;
         let call = Call::new(&shared, permit);
         let service = tower::service_fn(move |request: tonic::Request<Req>| {
             let done = call.start(request.into_inner());
@@ -75,7 +75,7 @@ where
         Err(problem) => return Status::from(problem).into_http(),
     };
     let answered = within(time, false, async {
-        let (permit, request) = admitted(&shared, request).await?;
+        let (permit, request) = admitted::<_, Req, _, _>(&shared, request).await?;
         let call = Call::new(&shared, permit);
         let service = tower::service_fn(move |request: tonic::Request<Req>| {
             let done = call.start(request.into_inner());
@@ -135,7 +135,7 @@ fn client_timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
 }
 
 /// Admits a call, then reads its body: one message.
-async fn admitted<S: Authority, T, U>(
+async fn admitted<S: Authority, Req: Message, T, U>(
     shared: &Shared<S, T, U>,
     request: Request,
 ) -> Result<(Permit, http::Request<Full<Cursor<CountedBytes>>>), Problem> {
@@ -144,14 +144,24 @@ async fn admitted<S: Authority, T, U>(
     let mut permit = admit(&shared.service, access, bearer, &parts, String::new()).await?;
     let limits = BodyLimits { max_bytes: shared.limits.body.max_bytes + PREFIX_BYTES, ..shared.limits.body };
     let began = Instant::now();
-    let bytes = body::read(body, &parts.headers, source(&parts), &limits, &shared.limits.budget).await?;
+    let bytes =
+        body::read(body, &parts.headers, sender(&parts, &permit), &limits, &shared.limits.budget).await?;
     if is_stale(began) {
         permit = admit(&shared.service, access, bearer, &parts, String::new()).await?;
     }
-    let length = bytes.first_chunk().map(|[_, length @ ..]: &[u8; PREFIX_BYTES]| u32::from_be_bytes(*length));
-    if length.is_none_or(|length| bytes.len() - PREFIX_BYTES != length as usize) {
-        let detail = "A call has one message, and it has the length that its prefix states.";
-        return Err(Problem::new(Kind::Invalid, "malformed", detail));
+    let malformed = |detail| Problem::new(Kind::Invalid, "malformed", detail);
+    let Some(([flag, length @ ..], message)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
+        return Err(malformed("A call has one message."));
+    };
+    if u32::from_be_bytes(*length) as usize != message.len() {
+        return Err(malformed("A call has one message, and it has the length that its prefix states."));
+    }
+    if *flag != 0 {
+        return Err(malformed("The message is compressed, which this server does not take."));
+    }
+    // Tonic would call what cannot be read an internal error.
+    if Req::decode(message).is_err() {
+        return Err(malformed("The message is not one of this method's requests."));
     }
     Ok((permit, http::Request::from_parts(parts, Full::new(Cursor::new(bytes)))))
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::json::Fields;
-use super::{Message, Shared, admit, is_stale, source, within};
+use super::{Message, Shared, admit, is_stale, sender, within};
 use crate::http::{bearer, bearer_or_basic, body, is_kind};
 use crate::permit::{Access, Authority, Permit};
 use crate::problem::{Kind, Problem};
@@ -116,9 +116,14 @@ where
     let mut counted = None;
     if rest.body != Form::None {
         let began = Instant::now();
-        let bytes =
-            body::read(body, &parts.headers, source(&parts), &shared.limits.body, &shared.limits.budget)
-                .await?;
+        let bytes = body::read(
+            body,
+            &parts.headers,
+            sender(&parts, &permit),
+            &shared.limits.body,
+            &shared.limits.budget,
+        )
+        .await?;
         if is_stale(began) {
             permit = admit(&shared.service, access, credentials, &parts, target).await?;
         }

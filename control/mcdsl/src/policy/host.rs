@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use mc_api::policy as api;
 use rusqlite::Connection;
+use tokio::sync::Semaphore;
 
 use super::messages::{
     self, change_message, diff_message, explanation_message, policy_message, summary_message,
@@ -407,8 +408,18 @@ impl Draft {
 
 /// Does what takes long where it keeps nobody else waiting.
 async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
+    let place = PLACES.acquire().await.map_err(|error| Problem::internal(&error))?;
+    // The place is kept until the work has ended, even if nobody waits for it any more.
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(place);
+        done
+    });
+    done.await.map_err(|error| Problem::internal(&error))
 }
+
+/// How many compute at the same time: other requests have the rest of the machine.
+static PLACES: Semaphore = Semaphore::const_new(1);
 
 /// Stores a document with its audit entry, and puts it in force in the order in which it was stored.
 async fn store_document<H: PolicyHost + ?Sized>(

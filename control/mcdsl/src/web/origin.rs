@@ -11,6 +11,9 @@ pub fn check_origin(url: &str) -> Result<(), String> {
     match read.map(|read| read.origin().ascii_serialization()) {
         None => Err(format!("`{url}` must be `https://` and a host name, with an optional port")),
         Some(origin) if origin != *url => Err(format!("`{url}` must be written `{origin}`")),
+        Some(_) if url.contains('*') => {
+            Err(format!("`{url}` must be one host name: `*` stands for nothing here"))
+        }
         Some(_) => Ok(()),
     }
 }

@@ -100,7 +100,7 @@ impl Mcias {
         let permit = on_behalf(permit, client_address.as_deref(), client_user_agent)?;
         let ip = permit.context().client.ip();
         let origin = Origin { source: Source::from(ip), stated_by };
-        let (stored, familiar) = self.with_familiarity(&name, ip).await?;
+        let (stored, familiar) = self.with_familiarity(&name, self.familiar_source(ip, &target)).await?;
         let event = login_event(permit, stored.as_ref(), &target);
         let attempt = match self.attempt(name, origin, familiar) {
             Ok(attempt) => attempt,
@@ -212,8 +212,8 @@ impl Mcias {
     }
 
     /// The account, and whether somebody has logged in to it from there.
-    async fn with_familiarity(&self, name: &Name, ip: IpAddr) -> Result<(Option<Stored>, bool), Problem> {
-        let (name, source, since) = (name.clone(), source_of(ip), self.now() - FAMILIAR_S);
+    async fn with_familiarity(&self, name: &Name, source: String) -> Result<(Option<Stored>, bool), Problem> {
+        let (name, since) = (name.clone(), self.now() - FAMILIAR_S);
         self.read(move |db| {
             let stored = store::accounts::by_name(db, name.as_str())?;
             let id = stored.as_ref().map(|stored| stored.id);
@@ -221,6 +221,14 @@ impl Mcias {
             Ok((stored, familiar.unwrap_or(false)))
         })
         .await
+    }
+
+    /// What a login makes familiar: its address; and through a service, which can state any, the address at that service alone. Otherwise a service
+    /// could find out from where somebody logs in elsewhere.
+    fn familiar_source(&self, ip: IpAddr, target: &LoginTarget) -> String {
+        let source = Source::from(ip);
+        let service = &target.service.name;
+        if *service == self.service.name { source.to_string() } else { format!("{source} {service}") }
     }
 
     /// What is logged in to: the service that calls, or MCIAS itself.
@@ -323,7 +331,7 @@ impl Mcias {
         };
         let signed = self.sign(&account, &mut token, &service);
         let session_id = token.id.clone();
-        let source = source_of(ip);
+        let source = self.familiar_source(ip, &target);
         let detail = match token.audience.as_slice() {
             [] => method.as_str().to_owned(),
             services => format!("{}, for {}", method.as_str(), services.join(",")),
@@ -522,11 +530,6 @@ pub(super) fn on_behalf(
     };
     let wrong = |_| Problem::field("client_address", "is not an IP address");
     permit.on_behalf_of(address.parse().map_err(wrong)?, client_user_agent)
-}
-
-/// What an address counts as: itself, or a /64.
-fn source_of(ip: IpAddr) -> String {
-    Source::from(ip).to_string()
 }
 
 pub(super) fn wrong_login() -> Problem {

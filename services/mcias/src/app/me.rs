@@ -17,7 +17,7 @@ use crate::domain::password::Verified;
 use crate::domain::queue::Share;
 use crate::domain::throttle::Origin;
 use crate::domain::totp::{self, TotpRefused, TotpSecret};
-use crate::domain::{Name, recovery};
+use crate::domain::{AccountType, Name, recovery};
 use crate::store;
 use crate::store::accounts::Stored;
 use crate::store::tokens::Kind as TokenKind;
@@ -171,28 +171,36 @@ impl Mcias {
     ) -> Result<api::RecoveryCodes, Problem> {
         let (me, event) = own(permit)?;
         let (code, now, id) = (Secret::from(request.code), self.now(), self.my_account(&me).await?.id);
-        let (secret, step) = {
-            let waiting = locked(&self.enrolments);
+        let (enrolment, step) = {
+            let mut waiting = locked(&self.enrolments);
             let enrolment = waiting.get(&id).filter(|enrolment| enrolment.expires_at > now);
             let detail = "No authenticator app waits to be confirmed: start again.";
-            let enrolment = enrolment.ok_or_else(|| Problem::field("code", detail))?;
+            let missing = || Problem::field("code", detail);
             let wrong = |_refused: TotpRefused| {
                 Problem::field("code", "is not the code that is shown now: check both clocks")
             };
-            let step = totp::check(&enrolment.secret, code.expose(), now, None).map_err(wrong)?;
-            (enrolment.secret.bytes().to_vec(), step)
+            let secret = &enrolment.ok_or_else(missing)?.secret;
+            let step = totp::check(secret, code.expose(), now, None).map_err(wrong)?;
+            // Two who confirm at the same time would get different recovery codes, of which one set is valid.
+            (waiting.remove(&id).ok_or_else(missing)?, step)
         };
+        let secret = enrolment.secret.bytes().to_vec();
         let (codes, digests) = new_codes();
-        self.change(event, move |db, _event| {
+        let confirmed = self.change(event, move |db, _event| {
             let id = own_account(db, &me)?.id;
             store::factors::set_totp(db, id, Some((&secret, step)))?;
             store::factors::set_recovery_codes(db, id, &digests)?;
             store::tokens::revoke_sessions(db, id, Some(&me.token_id), now)?;
             Ok(())
-        })
-        .await?;
-        locked(&self.enrolments).remove(&id);
-        Ok(codes)
+        });
+        match confirmed.await {
+            Ok(()) => Ok(codes),
+            Err(problem) => {
+                // It can be confirmed again.
+                locked(&self.enrolments).entry(id).or_insert(enrolment);
+                Err(problem)
+            }
+        }
     }
 
     /// Turns TOTP off. A password that is too short without it must be replaced by a longer one first.
@@ -308,6 +316,10 @@ impl Mcias {
         _request: api::LogoutRequest,
     ) -> Result<api::Changed, Problem> {
         let ((me, event), now) = (own(permit)?, self.now());
+        if me.account.account_type() == AccountType::System {
+            let detail = "This is a service's token, and no session: an admin revokes it.";
+            return Err(conflict("no-session", detail));
+        }
         self.change(event, move |db, event| {
             let account = own_account(db, &me)?.id;
             let ended = store::tokens::revoke(db, account, TokenKind::Session, &me.token_id, now)?;

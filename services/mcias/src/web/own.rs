@@ -554,7 +554,10 @@ pub(super) fn session_table(now: i64, caption: &str, found: &[Session], at: &str
     };
     let row = |session: &Session| {
         vec![
-            html! { span.mono { (session.source) } },
+            html! {
+                @if session.device.is_empty() { "Unknown device" } @else { (session.device) }
+                small.mono { (session.source) }
+            },
             html! { (session.service) },
             html! { (method_name(&session.method)) },
             web::ago(now, session.created_at),
@@ -565,9 +568,9 @@ pub(super) fn session_table(now: i64, caption: &str, found: &[Session], at: &str
     };
     let rows: Vec<_> = found.iter().map(row).collect();
     let columns = [
-        Column::plain("Source"),
+        Column::plain("Device"),
         Column::plain("Service"),
-        Column::plain("Method"),
+        Column::plain("Method").third(),
         Column::text("Started").fourth(),
         Column::text("Last active").third(),
         Column::text("Expires"),

@@ -3,7 +3,7 @@
 use mcdsl::audit::page::Words;
 
 /// MCIAS's own actions.
-pub(super) const WORDS: [Words; 36] = [
+pub(super) const WORDS: [Words; 40] = [
     Words::new("login", "Logged in to", "Login to"),
     Words::new("login.begin", "Began login", "Begin login"),
     Words::new("logout", "Logged out", "Log out"),
@@ -32,6 +32,8 @@ pub(super) const WORDS: [Words; 36] = [
     Words::new("account.list", "Listed accounts", "List accounts"),
     Words::new("account.update", "Changed account", "Change account"),
     Words::new("account.delete", "Deleted account", "Delete account"),
+    Words::new("account.list-deleted", "Listed deleted accounts", "List deleted accounts"),
+    Words::new("account.release-name", "Released the name", "Release the name"),
     Words::new("factors.reset", "Reset sign-in methods of", "Reset sign-in methods of"),
     Words::new("token.issue", "Created token for", "Create token for"),
     Words::new("token.list", "Listed tokens of", "List tokens of"),
@@ -39,6 +41,8 @@ pub(super) const WORDS: [Words; 36] = [
     Words::new("key.list", "Listed signing keys", "List signing keys"),
     Words::new("key.rotate", "Rotated signing key", "Rotate signing key"),
     Words::new("key.withdraw", "Withdrew signing key", "Withdraw signing key"),
+    Words::new("login.test", "Tested a login to", "Test a login to"),
+    Words::new("policy.test", "Tested a draft of the login policy", "Test a draft of the login policy"),
     Words::new("admin.make", "Made administrator", "Make administrator"),
 ];
 

@@ -362,6 +362,40 @@ fn a_link_dies_with_what_it_was_for() {
 }
 
 #[test]
+fn of_several_confirmations_at_once_one_counts() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let begun = mcias.done("POST", "/v1/me/totp/begin", &admin, &Value::Null);
+    let secret = data_encoding::BASE32_NOPAD.decode(begun["secret"].as_str().unwrap().as_bytes()).unwrap();
+    let secret = mcias::domain::totp::TotpSecret::try_from_slice(&secret).unwrap();
+    let code = secret.code((mcdsl::clock::Clock::system().unix_s() / 30).unsigned_abs());
+    let body = json!({ "code": code.expose() });
+    let confirm = || mcias.ask("POST", "/v1/me/totp/confirm", &admin, &body);
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..6).map(|_| scope.spawn(confirm)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let done: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
+    assert_eq!(done.len(), 1, "{answers:?}");
+    let code = done[0].body["codes"][0].as_str().unwrap();
+    let login = json!({ "username": "ada", "password": PASSWORD, "recovery_code": code });
+    assert_eq!(
+        mcias.ask("POST", "/v1/login", "", &login).status,
+        200,
+        "its recovery codes are the valid ones"
+    );
+}
+
+#[test]
+fn a_service_does_not_log_out() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    let mcr = mcias.service(&admin, "mcr", &[]);
+    let answer = mcias.ask("POST", "/v1/me/logout", &mcr, &Value::Null);
+    assert_eq!((answer.status, answer.text_of("reason")), (409, "no-session".to_owned()));
+}
+
+#[test]
 fn a_session_names_its_device() {
     let mcias = Mcias::start();
     let admin = mcias.login("ada");
@@ -378,6 +412,10 @@ fn a_session_names_its_device() {
         .map(|it| it["device"].as_str().unwrap_or(""))
         .collect();
     assert!(devices.contains("Firefox on Linux"), "{sessions}");
+    // What a service states makes an address familiar at that service alone.
+    let db = rusqlite::Connection::open(mcias.database()).unwrap();
+    let familiar = "SELECT group_concat(source) FROM familiar WHERE source LIKE '192.0.2.7%'";
+    assert_eq!(db.query_row(familiar, [], |row| row.get::<_, String>(0)).unwrap(), "192.0.2.7 mcr");
     assert_eq!(mcias.ask("POST", "/v1/login", "", &body).text_of("field"), "client_address");
     for address in ["0.0.0.0", "::", "224.0.0.1", "255.255.255.255", "ff02::1", "x"] {
         let body = json!({ "username": "ada", "password": PASSWORD, "client_address": address });

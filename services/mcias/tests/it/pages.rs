@@ -42,15 +42,17 @@ fn a_browser_covers_all_logins_and_an_admins_tasks() {
     assert_eq!((&seen["intact"], &seen["bob_may_not"]), (&json!(true), &json!(true)));
     assert_eq!((&seen["recovery_codes"], &seen["token_parts"]), (&json!(10), &json!(3)));
     assert_eq!((&seen["focus_in_login"], &seen["code_keyboard"]), (&json!("username"), &json!("numeric")));
+    let address = seen["address_after_link"].as_str().unwrap_or_default();
+    assert!(address.ends_with("/welcome"), "the link's secret is still in the address: {address}");
     assert_eq!(seen["autocomplete"], "username, current-password, new-password, new-password");
     for what in ["violations", "errors", "wide", "hidden", "styled"] {
         assert_eq!(seen[what], json!([]), "{what}");
     }
     // The rows with long labels and addresses were there, each with something to do.
-    for page in ["sessions", "security", "account-person", "account-service", "policy", "keys"] {
+    for page in ["sessions", "security", "account-service", "policy", "keys"] {
         assert!(seen["rows"][page].as_u64() >= Some(1), "{page}: {}", seen["rows"]);
     }
-    assert_eq!(seen["pages"].as_array().unwrap().len(), 44, "{seen:#}");
+    assert_eq!(seen["pages"].as_array().unwrap().len(), 48, "{seen:#}");
 }
 
 /// The cookie of this name that an answer sets.
@@ -190,6 +192,7 @@ fn the_overview_says_what_needs_a_person() {
     let before = overview(&admin);
     assert!(before.contains("1 thing needs attention") && before.contains("password alone"), "{before}");
     for name in ["eve", "eva", "evi", "evo", "evu"] {
+        mcias.done("POST", "/v1/accounts", &admin, &json!({ "name": name, "account_type": "human" }));
         let body = json!({ "username": name, "password": "a guess" });
         assert_eq!(mcias.ask("POST", "/v1/login", "", &body).status, 401, "{name}");
     }
