@@ -99,3 +99,16 @@ impl Principal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_s_token_is_not_in_debug() {
+        let token = Some(Arc::new(Secret::from("hunter2")));
+        let context = RequestContext { token, ..RequestContext::of_job("test") };
+        let shown = format!("{context:?}");
+        assert!(shown.contains("redacted") && !shown.contains("hunter2"), "{shown}");
+    }
+}

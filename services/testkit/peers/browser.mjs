@@ -130,7 +130,7 @@ export async function browser(hosts, folder) {
     await arrived("/login");
   }
 
-  return { context, page, seen, touch, look, press, fill, arrived, logOut, run };
+  return { context, page, seen, touch, look, keep, press, fill, arrived, logOut, run };
 }
 
 // RFC 6238.

@@ -1,5 +1,8 @@
 //! A certificate authority that nobody has to trust: made at each start, its own key never written down.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -51,8 +54,10 @@ impl Authority {
     pub(crate) fn write(&self, folder: &Path, name: &str) -> Result<()> {
         let (certificate, key) = self.issue(name)?;
         let file = folder.join(format!("{name}.pem"));
+        let text = certificate.pem() + &key.serialize_pem();
         std::fs::create_dir_all(folder)
-            .and_then(|()| std::fs::write(&file, certificate.pem() + &key.serialize_pem()))
+            .and_then(|()| OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&file))
+            .and_then(|mut file| file.write_all(text.as_bytes()))
             .with_context(|| format!("cannot write {}", file.display()))
     }
 
