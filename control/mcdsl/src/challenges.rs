@@ -3,6 +3,7 @@
 //! Anyone may request one without an account. When the limit is reached the oldest of the source that has most is dropped, so that a prompt
 //! response succeeds whatever others do: many sources with many each displace their own.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -53,13 +54,15 @@ impl<T> Challenges<T> {
         self.pending.insert(id, Pending { since: now, source, value });
     }
 
-    /// The source of which most wait.
+    /// The source of which most wait; of several, the one whose oldest has waited longest.
     fn largest_source(&self) -> Option<IpAddr> {
-        let mut counts: HashMap<IpAddr, usize> = HashMap::new();
+        let mut counts: HashMap<IpAddr, (usize, Reverse<Duration>)> = HashMap::new();
         for pending in self.pending.values() {
-            *counts.entry(pending.source).or_default() += 1;
+            let (count, oldest) = counts.entry(pending.source).or_insert((0, Reverse(pending.since)));
+            *count += 1;
+            *oldest = (*oldest).max(Reverse(pending.since));
         }
-        counts.into_iter().max_by_key(|(_, count)| *count).map(|(source, _)| source)
+        counts.into_iter().max_by_key(|(_, rank)| *rank).map(|(source, _)| source)
     }
 
     fn remove_oldest(&mut self, filter: impl Fn(&Pending<T>) -> bool) {
