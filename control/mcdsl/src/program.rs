@@ -25,6 +25,7 @@ mod serve;
 use std::ffi::OsString;
 use std::fmt::Debug;
 use std::future::Future;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -159,8 +160,11 @@ pub fn run_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> Ex
     };
     let done = match args.command {
         Storing::Any(Command::Openapi) => {
-            println!("{:#}", S::openapi());
-            Ok(())
+            // Whoever reads it may have seen enough.
+            match writeln!(std::io::stdout(), "{:#}", S::openapi()) {
+                Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+                _ => Ok(()),
+            }
         }
         Storing::Restore { from, to } => backup::restore(&from, &to),
         command => {

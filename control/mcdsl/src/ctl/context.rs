@@ -12,7 +12,7 @@
 //! mcias = "https://mcias.svc.example.org:9443"
 //! ```
 //!
-//! A context has one token (MCIAS's are valid for all services of a site), in `tokens/contexts/` beside this file.
+//! A context has one token (MCIAS's are valid for the services that a login names), in `tokens/contexts/` beside this file.
 
 use std::collections::BTreeMap;
 use std::io;

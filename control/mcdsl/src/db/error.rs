@@ -28,7 +28,7 @@ pub enum DbError {
     },
     /// A database that is none of this program's.
     #[error(
-        "{path} is a database of another application (application id {id:#010x}): name another file in [server] database; the file was not changed"
+        "{path} is a database of another application (application id {id:#010x}): configure another directory or file; the file was not changed"
     )]
     OtherApplication {
         /// The database.
@@ -38,11 +38,11 @@ pub enum DbError {
     },
     /// No database at all.
     #[error(
-        "{0} is not an SQLite database: name another file in [server] database, or move this one away to start with an empty one; the file was not changed"
+        "{0} is not an SQLite database: configure another directory or file, or move this one away to start with an empty one; the file was not changed"
     )]
     NotSqlite(PathBuf),
     /// Something else than a file.
-    #[error("{0} is not a regular file: name a file in [server] database")]
+    #[error("{0} is not a regular file: configure a file")]
     NotAFile(PathBuf),
     /// Damaged.
     #[error(

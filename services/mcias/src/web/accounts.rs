@@ -622,7 +622,7 @@ async fn delete_page(visitor: &Visitor, name: &str, shown: Shown) -> Answer {
         question: &format!("Delete account {name}?"),
         lost: &lost,
         rest: html! {
-            "The audit log keeps what it did. It cannot be undone: to keep the account, "
+            "Its name stays taken until it is released, and the audit log keeps what it did. It cannot be undone: to keep the account, "
             a href={ (back) "/disable" } { "disable it instead" } "."
         },
         fields: web::field(Field {

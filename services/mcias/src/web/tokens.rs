@@ -92,7 +92,7 @@ async fn token_page(visitor: &Visitor, name: &str, form: &NewTokenForm, shown: S
         }))
         (web::field(Field {
             value: &form.audience,
-            hint: Some("Services that accept it, separated by spaces. Empty: all services."),
+            hint: Some("Services that accept it, separated by spaces. Empty: MCIAS alone, for a service that asks whose a token is."),
             required: false,
             ..Field::new("audience", "Services", Kind::Text).error_from(&errors)
         }))

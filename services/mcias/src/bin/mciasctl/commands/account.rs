@@ -123,7 +123,7 @@ pub(super) async fn run(
         }
         Account::Update(update) => change(ctl, accounts, update).await,
         Account::Delete { name } => {
-            ctl.confirm(&format!("Delete account {name} with its tokens, sessions and passkeys?"))?;
+            ctl.confirm(&format!("Delete account {name} with its tokens, sessions and passkeys? Its name stays taken until it is released."))?;
             let changed = accounts.delete_account(DeleteAccountRequest { name }).await?.into_inner();
             print_changed(ctl, &changed, "Account deleted", "The account was already deleted")
         }

@@ -43,7 +43,7 @@ pub(crate) struct Issue {
     /// What the token is for, or where it is kept
     #[arg(long)]
     label: String,
-    /// Service that the token is valid for; repeat for several [default: all services]
+    /// Service that the token is valid for; repeat for several [default: MCIAS]
     #[arg(long, value_name = "SERVICE")]
     audience: Vec<String>,
     /// Lifetime: 90d, 12h [default: 365d]
