@@ -110,9 +110,10 @@ fn recovery_codes() -> Vec<String> {
 
 /// None has dashes around it: that is left to find.
 fn totp_codes() -> Vec<String> {
-    ["0081804", "0050471", "0266759", "6050471", "5050471", "0000000", "0abcdef", "012345", "0050 471 "]
-        .map(String::from)
-        .into()
+    let codes =
+        ["0081804", "0050471", "0266759", "6050471", "5050471", "0000000", "0abcdef", "012345", "0050 471 "];
+    // The digits of a code, and too many spaces for one.
+    codes.map(String::from).into_iter().chain([format!("00{}50471", "\t".repeat(38))]).collect()
 }
 
 /// None has expired: that is left to find.
