@@ -304,7 +304,7 @@ impl Server {
 
     /// Tokens of some sessions.
     fn sessions(&self) -> anyhow::Result<Vec<String>> {
-        let body = json!({ "username": "bob", "password": PASSWORD });
+        let body = json!({ "username": "bob", "password": PASSWORD, "audience": ["mcias", "mcr"] });
         let mut connection = self.mcias.connection();
         let login = |_| {
             let told = connection.ask("POST", "/v1/login", "", &body)?;
@@ -344,7 +344,7 @@ impl Server {
 
     /// What a login costs, in microseconds of processor time.
     fn log_in(&self, count: u64) -> anyhow::Result<f64> {
-        let body: Value = json!({ "username": "bob", "password": PASSWORD });
+        let body: Value = json!({ "username": "bob", "password": PASSWORD, "audience": ["mcias", "mcr"] });
         let told = self.mcias.ask("POST", "/v1/login", "", &body);
         ensure!(told.status == 200, "no login: {}", told.text);
         let host = format!("x-bench: {NAME}");
