@@ -160,7 +160,7 @@ pub fn run_with_args<S: Service>(args: impl IntoIterator<Item = OsString>) -> Ex
     };
     let done = match args.command {
         Storing::Any(Command::Openapi) => {
-            // Whoever reads it may have seen enough.
+            // The reader of a pipe may close it early (`| head`).
             match writeln!(std::io::stdout(), "{:#}", S::openapi()) {
                 Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
                 _ => Ok(()),

@@ -224,7 +224,7 @@ mod tests {
         recent.not_written(kind, entry("mcr", "ada", "", 1), Duration::ZERO);
         assert!(!refuse(&mut recent, "mcr", "ada", ""));
         let due = recent.take_due(Duration::ZERO, true);
-        // Meanwhile there is another, which begins anew.
+        // Another one in the meantime has a count of its own, from 1.
         assert!(refuse(&mut recent, "mcr", "ada", ""));
         assert!(!refuse(&mut recent, "mcr", "ada", ""));
         recent.count_on(due, Duration::ZERO);

@@ -21,7 +21,7 @@ pub enum Exit {
     Done = 0,
     /// The command failed, and no other code fits.
     Failed = 1,
-    /// The command line, a file that it names or another input is invalid, whoever found that.
+    /// The command line, a file that it names or another input is invalid, whether the command or the server found it.
     Usage = 2,
     /// There is no connection to the server.
     Unreachable = 3,

@@ -246,7 +246,7 @@ impl Mcias {
         Ok(LoginTarget { service, audience })
     }
 
-    /// The services that a token is for: where none is named, MCIAS itself. A token for everything is good for whoever gets it from anybody.
+    /// The services that a token is for: where none is named, MCIAS itself. Without this limit, a service could use the token at all others.
     pub(super) fn audience(&self, words: &[String]) -> Result<Vec<Name>, Problem> {
         let named: Vec<Name> = messages::names("audience", words)?;
         Ok(if named.is_empty() { vec![self.service.name.clone()] } else { named })

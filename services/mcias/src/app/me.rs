@@ -160,7 +160,7 @@ impl Mcias {
         Ok(message)
     }
 
-    /// Turns TOTP on, and ends every other session: whoever else has one has shown no code.
+    /// Turns TOTP on, and ends every other session: they were begun without a code.
     ///
     /// # Errors
     /// See [`Problem`].
