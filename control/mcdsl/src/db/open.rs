@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -13,6 +13,13 @@ use super::{DbError, Schema, fault};
 
 /// How long a statement waits for someone who reads the database from outside.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// How long a lock may outlive its holder: a child process that is being started has its parent's files until it
+/// executes its program, and a program that was killed has them until the kernel has ended it.
+const RELEASED: Duration = Duration::from_secs(1);
+
+/// How often the lock is tried meanwhile.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// Bytes of log that are kept for reuse after a large change.
 const KEPT_LOG: i64 = 4 << 20;
@@ -79,10 +86,14 @@ fn lock(path: &Path) -> Result<File, DbError> {
         .mode(0o600)
         .open(&name)
         .map_err(|error| DbError::io("open", &name, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DbError::InUse(path.to_owned())),
-        Err(TryLockError::Error(error)) => Err(DbError::io("lock", &name, error)),
+    let last = Instant::now() + RELEASED;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < last => std::thread::sleep(RETRY),
+            Err(TryLockError::WouldBlock) => return Err(DbError::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(DbError::io("lock", &name, error)),
+        }
     }
 }
 

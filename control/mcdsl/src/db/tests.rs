@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::mpsc;
 use std::task::Poll;
+use std::time::Duration;
 
 use rusqlite::params;
 use tempfile::TempDir;
@@ -46,6 +47,26 @@ async fn what_is_written_is_read_and_there_when_it_is_opened_again() {
     drop(database);
     let database = Database::open(&path, &SCHEMA, 1).unwrap();
     assert_eq!(database.read(count).await.unwrap(), 1);
+    drop(folder);
+}
+
+/// A process that is being started has the lock with its parent's files, until it executes its program.
+#[test]
+fn a_lock_that_outlives_its_holder_for_a_moment_is_waited_for() {
+    let (folder, database) = open_new();
+    let path = database.path.clone();
+    drop(database);
+    let inherited = File::open(path.with_extension("db.lock")).unwrap();
+    inherited.lock().unwrap();
+    let (opened, is_opened) = mpsc::channel();
+    let opening = std::thread::spawn(move || {
+        let database = Database::open(&path, &SCHEMA, 1);
+        opened.send(()).unwrap();
+        database.map(drop)
+    });
+    assert!(is_opened.recv_timeout(Duration::from_millis(50)).is_err());
+    drop(inherited);
+    opening.join().unwrap().unwrap();
     drop(folder);
 }
 
@@ -249,9 +270,8 @@ async fn what_follows_a_change_follows_it_even_if_nobody_waits() {
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
     go_on.send(()).unwrap();
-    let rows = tokio::task::spawn_blocking(move || {
-        has_followed.recv_timeout(std::time::Duration::from_secs(60)).unwrap()
-    });
+    let rows =
+        tokio::task::spawn_blocking(move || has_followed.recv_timeout(Duration::from_secs(60)).unwrap());
     assert_eq!(rows.await.unwrap(), 1);
     assert_eq!(database.read(count).await.unwrap(), 1);
     // What fails has nothing that follows.

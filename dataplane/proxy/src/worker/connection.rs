@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use mc_core::backend::BackendLive;
@@ -42,6 +43,8 @@ pub(super) struct Connection {
     pub(super) down: Flow,
     /// Set by whoever ends the connection from outside its task.
     pub(super) stop: Cell<Option<Outcome>>,
+    /// The task that must look again when this process begins to stop, where that changes what it says.
+    pub(super) told: RefCell<Option<Waker>>,
     /// The client that it is counted for, where clients' connections are limited.
     pub(super) counted: Cell<Option<IpAddr>>,
     /// Set when the current attempt to connect has taken too long.
@@ -94,6 +97,14 @@ impl Connection {
         self.socket.shutdown(Shutdown::Both);
         if let Some(backend) = &*self.backend_socket.borrow() {
             backend.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Has the task looked at again when this process begins to stop.
+    pub(super) fn tell(&self, waker: &Waker) {
+        match &mut *self.told.borrow_mut() {
+            Some(told) => told.clone_from(waker),
+            none => *none = Some(waker.clone()),
         }
     }
 
@@ -296,6 +307,17 @@ impl Table {
                 *due = connection.leave(outcome, now_ms);
             }
         }
+    }
+
+    /// Lets those look again to whom it matters that this process stops.
+    pub(super) fn tell(&self) {
+        let slots = self.slots.borrow();
+        slots
+            .connections
+            .iter()
+            .flatten()
+            .filter_map(|connection| connection.told.take())
+            .for_each(Waker::wake);
     }
 
     /// Connections that match, at most `limit` (0: all).

@@ -329,7 +329,8 @@ fn a_proxy_that_stops_says_so_and_finishes_what_is_under_way() {
     let site = site("");
     let result = site.part("http2_protocol.py", &format!("stop:{}", site.proxy.pid()));
     let heard: Vec<&str> = result["heard"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    // Perhaps first that nothing more should come; in the end what has.
+    // Perhaps first that nothing more should come, in the end what has: while the request is still under way.
+    assert!(heard[0].starts_with("goaway"), "{heard:?}");
     let goaways: Vec<&str> = heard.iter().copied().filter(|text| text.starts_with("goaway")).collect();
     assert!(goaways.last() == Some(&"goaway 3 0") && goaways.len() <= 2, "{heard:?}");
     assert!(goaways.len() == 1 || goaways[0] == "goaway 2147483647 0", "{heard:?}");

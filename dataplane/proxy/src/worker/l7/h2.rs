@@ -120,7 +120,9 @@ pub(super) async fn serve(session: Rc<Session>, plain: Vec<u8>) -> Outcome {
 impl Client {
     /// Lets the engine work, and begins the streams that it brings.
     fn turn(self: &Rc<Self>, engine: &mut Connection<Wire, Bytes>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        if self.session.is_draining() && !self.told_to_leave.replace(true) {
+        if !self.session.is_draining() {
+            self.session.connection.tell(cx.waker());
+        } else if !self.told_to_leave.replace(true) {
             // What is under way ends in peace; what comes after goes elsewhere (RFC 9113, section 6.8).
             engine.graceful_shutdown();
         }
