@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -14,12 +14,10 @@ use super::{DbError, Schema, fault};
 /// How long a statement waits for someone who reads the database from outside.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// How long a lock may outlive its holder: a child process that is being started has its parent's files until it
-/// executes its program, and a program that was killed has them until the kernel has ended it.
-const RELEASED: Duration = Duration::from_secs(1);
-
-/// How often the lock is tried meanwhile.
-const RETRY: Duration = Duration::from_millis(10);
+/// How often a lock is tried before it counts as somebody's. It may outlive its holder for a moment: a child process that
+/// is being started has its parent's files until it executes its program, and a program that was killed has them until
+/// the kernel has ended it.
+const ATTEMPTS: u32 = 100;
 
 /// Bytes of log that are kept for reuse after a large change.
 const KEPT_LOG: i64 = 4 << 20;
@@ -74,6 +72,15 @@ pub(super) fn create(path: &Path) -> Result<(), DbError> {
         .map_err(|error| DbError::io("write the directory", directory, error))
 }
 
+/// Between two attempts.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "that a file's lock is free is no event that can be waited for within a time"
+)]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
 /// Keeps a second process away. SQLite's own locks would also keep those away who only read.
 fn lock(path: &Path) -> Result<File, DbError> {
     let mut name = path.as_os_str().to_owned();
@@ -86,15 +93,15 @@ fn lock(path: &Path) -> Result<File, DbError> {
         .mode(0o600)
         .open(&name)
         .map_err(|error| DbError::io("open", &name, error))?;
-    let last = Instant::now() + RELEASED;
-    loop {
+    for attempt in 1..=ATTEMPTS {
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) if Instant::now() < last => std::thread::sleep(RETRY),
-            Err(TryLockError::WouldBlock) => return Err(DbError::InUse(path.to_owned())),
+            Err(TryLockError::WouldBlock) if attempt < ATTEMPTS => pause(),
+            Err(TryLockError::WouldBlock) => break,
             Err(TryLockError::Error(error)) => return Err(DbError::io("lock", &name, error)),
         }
     }
+    Err(DbError::InUse(path.to_owned()))
 }
 
 /// Opens what is there and judges whose it is. A database that is refused stays as it is, byte for byte:
