@@ -5,6 +5,8 @@
 //! Nothing outlives its guard: processes are killed on drop (and by the kernel should the test process die),
 //! namespaces live in file descriptors. Failures panic with what was seen, as tests do.
 
+#[cfg(feature = "local")]
+pub mod access;
 pub mod backend;
 pub mod ca;
 pub mod client;
@@ -14,6 +16,8 @@ pub mod flow;
 pub mod header;
 pub mod hello;
 pub mod http;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod logins;
 pub mod machine;
 pub mod mcias;

@@ -58,6 +58,12 @@ pub struct Connection {
 }
 
 impl Answer {
+    /// The reason of the problem document; empty if it is none.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        self.body["reason"].as_str().unwrap_or_default()
+    }
+
     /// A string in the body.
     ///
     /// # Panics

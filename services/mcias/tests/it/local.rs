@@ -1,48 +1,33 @@
 //! MCIAS within the test's process, with a clock that the test sets, and requests without sockets.
 
-use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::body::Body;
+use mc_testkit::local;
+use mc_testkit::service::Answer;
 use mcdsl::clock::Clock;
-use mcdsl::http::{Metrics, Peer, middleware};
-use mcdsl::operation::Route;
-use mcdsl::program::Service;
 use mcias::app::Mcias;
 use mcias::config::Config;
 use mcias::domain::password::Params;
 use mcias::domain::totp::TotpSecret;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tower::ServiceExt as _;
 
 pub(crate) const PASSWORD: &str = "violet gravel umbrella";
 
 /// MCIAS with a first admin, `ada`.
 pub(crate) struct Local {
-    pub(crate) clock: Clock,
+    inner: local::Local,
     app: Arc<Mcias>,
-    router: Router,
-    grpc: Router,
-    /// Everything that it answers.
-    pub(crate) routes: Vec<Route>,
-    runtime: tokio::runtime::Runtime,
     // Dropped after the database.
     folder: TempDir,
 }
 
-/// The response to a request.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: Value,
-}
+impl Deref for Local {
+    type Target = local::Local;
 
-impl Answer {
-    /// The reason of its problem document.
-    pub(crate) fn reason(&self) -> &str {
-        self.body["reason"].as_str().unwrap_or_default()
+    fn deref(&self) -> &local::Local {
+        &self.inner
     }
 }
 
@@ -54,80 +39,17 @@ impl Local {
         config.passwords.argon2 = Params { memory_kib: 64, passes: 1, lanes: 1 };
         let limits = config.server.limits();
         let clock = Clock::system();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = local::runtime();
         let app = Arc::new(runtime.block_on(Mcias::open(config, clock.clone())).unwrap());
         let link = runtime.block_on(app.make_admin("ada")).unwrap();
-        let routes = Service::routes(&app, limits.clone());
-        let wrap = |router| {
-            middleware(router, limits.clone(), Arc::new(Metrics::default()), clock.clone(), &routes.dialects)
-        };
-        let (router, grpc) = (wrap(routes.api.merge(routes.pages)), wrap(routes.grpc));
-        let local = Self { clock, app, router, grpc, routes: routes.routes, runtime, folder };
+        let local = Self { inner: local::Local::new(&app, limits, clock, runtime), app, folder };
         local.redeem(&link.url);
         local
-    }
-
-    /// A request from this address.
-    pub(crate) fn send(&self, from: [u8; 4], request: http::request::Builder, body: String) -> Answer {
-        let mut request = request.body(Body::from(body)).unwrap();
-        request.extensions_mut().insert(Peer(SocketAddr::from((from, 4000))));
-        self.runtime.block_on(async {
-            let response = self.router.clone().oneshot(request).await.unwrap();
-            let status = response.status().as_u16();
-            let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-            Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) }
-        })
-    }
-
-    /// Calls a gRPC method with an empty message. Returns the status code.
-    pub(crate) fn call(&self, path: &str, token: &str) -> i32 {
-        let mut request = http::Request::builder()
-            .method("POST")
-            .uri(path)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        if !token.is_empty() {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let message = Body::from(vec![0; 5]);
-        let request = request.body(message).unwrap();
-        self.runtime.block_on(async {
-            let response = self.grpc.clone().oneshot(request).await.unwrap();
-            let code = |headers: &http::HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
-            if let Some(code) = code(response.headers()) {
-                return code;
-            }
-            let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
-            body.trailers().and_then(code).unwrap()
-        })
     }
 
     /// Runs the periodic jobs once.
     pub(crate) fn sweep(&self) {
         self.runtime.block_on(self.app.sweep());
-    }
-
-    /// Sends a request with a JSON body (null: no body) and a token (empty: no token).
-    pub(crate) fn ask(&self, method: &str, path: &str, token: &str, body: &Value) -> Answer {
-        self.ask_from([192, 0, 2, 1], method, path, token, body)
-    }
-
-    pub(crate) fn ask_from(
-        &self,
-        from: [u8; 4],
-        method: &str,
-        path: &str,
-        token: &str,
-        body: &Value,
-    ) -> Answer {
-        let mut request = http::Request::builder().method(method).uri(path);
-        if !token.is_empty() {
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        if body.is_null() {
-            return self.send(from, request, String::new());
-        }
-        self.send(from, request.header("content-type", "application/json"), body.to_string())
     }
 
     /// Sends a request that succeeds. Returns the body of its response.

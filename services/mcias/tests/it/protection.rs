@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use mc_testkit::mcias::Mcias;
+use mc_testkit::service::Answer;
 use regex::Regex;
 use serde_json::{Value, json};
 
-use crate::local::{Answer, Local, PASSWORD, text};
+use crate::local::{Local, PASSWORD, text};
 
 fn log_in(mcias: &Local, from: [u8; 4], username: &str, password: &str) -> Answer {
     let body = json!({ "username": username, "password": password });
