@@ -107,11 +107,12 @@ impl Error {
         ConnectError::File(file.to_owned(), source).into()
     }
 
-    /// A question could not be asked, or was not answered.
+    /// A question could not be asked, or was not answered: what was called without a terminal needs an option, or more on
+    /// standard input.
     #[must_use]
     #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
     pub fn prompt(error: io::Error) -> Self {
-        Self::new(Exit::Failed, error.to_string())
+        Self::usage(error.to_string())
     }
 
     /// The exit code.

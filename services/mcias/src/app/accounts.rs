@@ -253,8 +253,9 @@ impl Mcias {
         let now = self.now();
         let account = Account::Human { name: admin, roles: [Role::Admin].into_iter().collect() };
         let permit = Permit::for_local_user("init", "admin.make", name);
-        self.change(permit, move |db, _event| {
-            if store::accounts::by_name(db, account.name().as_str())?.is_none() {
+        let existed = self.change(permit, move |db, _event| {
+            let existed = store::accounts::by_name(db, account.name().as_str())?.is_some();
+            if !existed {
                 add(db, &account, None, now)?;
             }
             let stored = person(db, account.name().as_str())?;
@@ -265,9 +266,14 @@ impl Mcias {
             store::factors::set_recovery_codes(db, stored.id, &[])?;
             store::factors::remove_passkeys(db, stored.id, None)?;
             store::tokens::revoke_sessions(db, stored.id, None, now)?;
-            Ok(())
-        })
-        .await?;
+            Ok(existed)
+        });
+        if existed.await? {
+            tracing::warn!(
+                account = name,
+                "the account existed: it is an active admin now, without its password, second factor, passkeys and sessions"
+            );
+        }
         let permit = Permit::for_local_user("init", "link.issue", name);
         self.issue_link(permit, api::IssueLinkRequest { name: name.to_owned() }).await
     }

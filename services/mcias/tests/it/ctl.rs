@@ -111,7 +111,7 @@ fn ctl_covers_a_daily_workflow() {
 
     // Nothing is removed without confirmation, and there is no terminal here.
     if std::fs::File::open("/dev/tty").is_err() {
-        assert!(ctl.run(1, &["token", "revoke", "mcr", &id]).contains("--yes"));
+        assert!(ctl.run(2, &["token", "revoke", "mcr", &id]).contains("--yes"));
     }
     assert_eq!(ctl.run(0, &["--yes", "token", "revoke", "mcr", &id]), "Token revoked\n");
     assert_eq!(ctl.run(0, &["--yes", "token", "revoke", "mcr", &id]), "The token was already revoked\n");

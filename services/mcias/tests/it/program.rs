@@ -146,8 +146,14 @@ fn a_server_that_nobody_can_administer_says_so() {
     service.stop();
     assert!(check(&service).contains(expect));
     // A link is not a password yet.
-    service.run(&["init", "ada"]);
+    let init = || service.command(&["init", "ada"]).output().unwrap();
+    let first = init();
+    assert!(first.status.success() && first.stderr.is_empty(), "{first:?}");
     assert!(check(&service).contains(expect));
+    // Again, it takes away what the account had, and says so beside the link.
+    let again = init();
+    assert!(again.stdout.starts_with(b"https://mcias.test"), "{again:?}");
+    assert!(String::from_utf8_lossy(&again.stderr).contains("the account existed"), "{again:?}");
 }
 
 #[test]
