@@ -110,47 +110,28 @@ pub fn for_backend<'a>(
     }
 }
 
-/// Writes a response's head for an HTTP/1.1 client. `fields`: those of the backend's that go further. `connection`:
-/// what it says besides, `close` or `keep-alive`.
+/// Writes a response's head for an HTTP/1.1 client. `words`: what its status is called, where the backend has said so.
+/// `fields`: those of the backend's that go further. `connection`: what it says besides, `close` or `keep-alive`.
+/// `upgrade`: the protocol that a 101 switches to.
 pub fn write_response<'a>(
     out: &mut Vec<u8>,
-    response: &Response,
-    head: &[u8],
+    status: u16,
+    words: &[u8],
     fields: impl Iterator<Item = (Known, &'a [u8], &'a [u8])>,
     framing: Framing<'_>,
     connection: Option<&[u8]>,
+    upgrade: Option<&[u8]>,
 ) {
-    let words = response.reason.of(head);
-    let words = if words.is_empty() { reason(response.status).as_bytes() } else { words };
-    write_status_line(out, response.status, words);
+    let words = if words.is_empty() { reason(status).as_bytes() } else { words };
+    write_status_line(out, status, words);
     for (_, name, value) in fields {
         put(out, name, value);
     }
-    let upgrade = response.upgrade(head).filter(|_| response.status == 101);
+    write_framing(out, framing);
     if let Some(upgrade) = upgrade {
         put(out, b"Upgrade", upgrade);
-    }
-    end_head(out, framing, if upgrade.is_some() { Some(b"upgrade") } else { connection });
-}
-
-/// As [`write_response`], where the response came in another version of HTTP.
-pub fn write_translated<'a>(
-    out: &mut Vec<u8>,
-    status: u16,
-    fields: impl Iterator<Item = (Known, &'a [u8], &'a [u8])>,
-    framing: Framing<'_>,
-    connection: Option<&[u8]>,
-) {
-    write_status_line(out, status, reason(status).as_bytes());
-    for (_, name, value) in fields {
-        put(out, name, value);
-    }
-    end_head(out, framing, connection);
-}
-
-fn end_head(out: &mut Vec<u8>, framing: Framing<'_>, connection: Option<&[u8]>) {
-    write_framing(out, framing);
-    if let Some(connection) = connection {
+        put(out, b"Connection", b"upgrade");
+    } else if let Some(connection) = connection {
         put(out, b"Connection", connection);
     }
     out.extend_from_slice(b"\r\n");
@@ -322,7 +303,8 @@ mod tests {
         let mut out = Vec::new();
         let fields = response.section.end_to_end(head);
         let framing = response.framing(head, Version::Http11);
-        write_response(&mut out, &response, head, fields, framing, Some(b"close"));
+        let words = response.reason.of(head);
+        write_response(&mut out, response.status, words, fields, framing, Some(b"close"), None);
         let expected =
             "HTTP/1.1 200 OK\r\nETag: \"a\"\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use mc_core::backend::BackendLive;
@@ -43,8 +43,8 @@ pub(super) struct Connection {
     pub(super) down: Flow,
     /// Set by whoever ends the connection from outside its task.
     pub(super) stop: Cell<Option<Outcome>>,
-    /// The task that must look again when this process begins to stop, where that changes what it says.
-    pub(super) told: RefCell<Option<Waker>>,
+    /// The task that must look again when the connection is ended, or when this process begins to stop.
+    pub(super) watching: RefCell<Option<Waker>>,
     /// The client that it is counted for, where clients' connections are limited.
     pub(super) counted: Cell<Option<IpAddr>>,
     /// Set when the current attempt to connect has taken too long.
@@ -98,13 +98,29 @@ impl Connection {
         if let Some(backend) = &*self.backend_socket.borrow() {
             backend.shutdown(Shutdown::Both);
         }
+        self.wake();
     }
 
-    /// Has the task looked at again when this process begins to stop.
-    pub(super) fn tell(&self, waker: &Waker) {
-        match &mut *self.told.borrow_mut() {
-            Some(told) => told.clone_from(waker),
+    /// Has the task wake when the connection is ended, or when this process begins to stop.
+    pub(super) fn watch(&self, waker: &Waker) {
+        match &mut *self.watching.borrow_mut() {
+            Some(watching) => watching.clone_from(waker),
             none => *none = Some(waker.clone()),
+        }
+    }
+
+    /// Whether the connection was ended from outside its task, which wakes when it is.
+    pub(super) fn poll_stopped(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.stop.get().is_some() {
+            return Poll::Ready(());
+        }
+        self.watch(cx.waker());
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        if let Some(watching) = self.watching.take() {
+            watching.wake();
         }
     }
 
@@ -309,15 +325,9 @@ impl Table {
         }
     }
 
-    /// Lets those look again to whom it matters that this process stops.
-    pub(super) fn tell(&self) {
-        let slots = self.slots.borrow();
-        slots
-            .connections
-            .iter()
-            .flatten()
-            .filter_map(|connection| connection.told.take())
-            .for_each(Waker::wake);
+    /// Wakes those to whom it matters that this process stops.
+    pub(super) fn wake(&self) {
+        self.slots.borrow().connections.iter().flatten().for_each(|connection| connection.wake());
     }
 
     /// Connections that match, at most `limit` (0: all).

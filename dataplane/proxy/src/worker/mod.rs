@@ -217,7 +217,7 @@ impl Worker {
                     self.close(listener, None);
                 }
                 self.draining.borrow_mut().push(done);
-                self.connections.tell();
+                self.connections.wake();
             }
         }
     }

@@ -80,7 +80,7 @@ impl Worker {
             up: relay::Flow::default(),
             down: relay::Flow::default(),
             stop: Cell::new(None),
-            told: RefCell::default(),
+            watching: RefCell::default(),
             counted: Cell::new(None),
             attempt_over: Cell::new(false),
             has_keepalive: Cell::new(false),

@@ -48,7 +48,11 @@ fn no_request_of_http_2_is_another_one_over_http_1() {
     }
     // What belongs to another protocol is sent only once the backend speaks it.
     let [refused, early] = ["refused", "early"].map(|case| &results["upgrades"][case]);
-    assert_eq!(refused[0], "status 200 alive");
+    assert_eq!(refused[0], "status 502 alive");
+    // Nor where it speaks something else, or does not prove that it knows the protocol: the client cannot tell.
+    for case in ["missing", "wrong", "other"] {
+        assert_eq!(results["upgrades"][case][0], "status 502 alive", "{case}");
+    }
     let got = refused[1].as_str().unwrap();
     assert!(got.matches("HTTP/1.1").count() == 1 && !got.contains("smuggled"), "{got}");
     assert_eq!(early[0], "early");

@@ -1,29 +1,28 @@
 //! Connections to backends: chosen, opened or taken from the pool, and given back.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
 use foldhash::HashMap;
 use mc_core::backend::BackendLive;
 use mc_core::balance::Tried;
-use mc_core::http1::{Body, Decoder, HeadEnd, Limits, Malformed, Step};
+use mc_core::http1::{HeadEnd, Malformed};
 use mc_core::outcome::RequestOutcome;
 use mc_uring::relay::Shared;
 use mc_uring::{Socket, runtime};
 
-use super::mirror::Copied;
+use super::exchange::Progress;
+use super::fault::Fault;
 use super::mux::{Channel, Mux, MuxPool};
 use super::open::{Key, Opened, Way};
 use super::session::{Note, Session};
 use super::stream::{Came, Stream};
+use super::to_http1::LIMITS;
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::worker::Worker;
@@ -49,14 +48,8 @@ const KEPT: usize = 128;
 /// request rarely meets a connection that is just being closed.
 const KEPT_MS: u64 = 4_000;
 
-/// What a response's head may take. Backends are trusted with more than clients are.
-pub(super) const LIMITS: Limits = Limits { head_bytes: 128 * 1024, target_bytes: 0, fields: 500 };
-
-/// 1xx responses before a response.
-const MAX_INTERIM: u32 = 100;
-
 /// A backend's connection, for one request.
-pub(super) enum Upstream {
+pub(super) enum Chosen {
     /// All of a connection.
     Http1(Lease),
     /// A share of one.
@@ -72,190 +65,6 @@ pub(super) struct Lease {
     /// For whom it may be used after this request; absent where a PROXY header has named the client.
     key: Option<Key>,
     _on_backend: OnBackend,
-}
-
-/// A response that was not passed on, or not all of it.
-pub(super) struct Fault {
-    pub(super) outcome: RequestOutcome,
-    /// The client has got a part of it.
-    pub(super) told: bool,
-    pub(super) detail: String,
-}
-
-/// How far a request's body is, while its response is waited for.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// Bytes that have come.
-    pub(super) bytes: Cell<u64>,
-    /// The backend was sent all of it.
-    pub(super) delivered: Cell<bool>,
-    /// More of it is waited for.
-    pub(super) waits_for_client: Cell<bool>,
-    /// The client has been told the first of the response.
-    pub(super) answering: Cell<bool>,
-}
-
-impl Progress {
-    /// A request is not answered in time: whose time is over.
-    pub(super) fn too_late(&self) -> Fault {
-        if self.waits_for_client.get() {
-            Fault::before(RequestOutcome::ClientTimeout, "no more of the request's body in time")
-        } else {
-            Fault::before(RequestOutcome::BackendTimeout, "no response in time")
-        }
-    }
-}
-
-/// What there is to know while a request's body is passed on.
-pub(super) struct Upload<'a> {
-    /// Bytes that it may have.
-    pub(super) most: u64,
-    pub(super) progress: &'a Progress,
-    /// A copy goes elsewhere, too.
-    pub(super) copied: Option<&'a Copied>,
-}
-
-impl Upload<'_> {
-    /// Counts more bytes. Whether the body may have them.
-    #[must_use]
-    pub(super) fn admits(&self, bytes: usize) -> bool {
-        let count = &self.progress.bytes;
-        count.set(count.get() + bytes as u64);
-        count.get() <= self.most
-    }
-
-    /// Waits for more of the body.
-    pub(super) async fn more<T>(&self, wait: impl Future<Output = T>) -> T {
-        self.progress.waits_for_client.set(true);
-        let more = wait.await;
-        self.progress.waits_for_client.set(false);
-        more
-    }
-}
-
-/// A response's body, read piece by piece as content alone.
-pub(super) struct Source {
-    decoder: Decoder,
-    /// What has come and was not looked at.
-    held: Bytes,
-}
-
-/// Counts a response's 1xx: a backend that has no end of them has nothing to say.
-#[derive(Default)]
-pub(super) struct Interim(u32);
-
-impl Interim {
-    pub(super) fn another(&mut self) -> Result<(), Fault> {
-        self.0 += 1;
-        if self.0 > MAX_INTERIM {
-            return Err(Fault::before(RequestOutcome::BackendMalformed, "it sends 1xx without end"));
-        }
-        Ok(())
-    }
-}
-
-impl Fault {
-    /// The client knows of nothing yet.
-    pub(super) fn before(outcome: RequestOutcome, detail: impl ToString) -> Self {
-        Self { outcome, told: false, detail: detail.to_string() }
-    }
-
-    /// The client has got a part.
-    pub(super) fn amid(outcome: RequestOutcome, detail: impl ToString) -> Self {
-        Self { outcome, told: true, detail: detail.to_string() }
-    }
-
-    /// Whether a request that may be repeated is sent once more: the backend had closed a kept connection, or went down
-    /// with the request. It was not answered, and has no effect, or the same one however often it is sent (RFC 9110,
-    /// section 9.2.2).
-    pub(super) fn may_repeat(&self, reused: bool, repeats: u32, route: &RouteEntry) -> bool {
-        // A kept connection may be found closed whatever the backend's state.
-        self.outcome == RequestOutcome::BackendClosed
-            && repeats < route.spec.retries.max(u32::from(reused && repeats == 0))
-    }
-}
-
-/// Passes the request's body on beside the response, which decides when it is over. `fault`: what it means for the
-/// request that its body failed.
-pub(super) async fn beside<T, E>(
-    mut up: Pin<&mut impl Future<Output = Result<(), E>>>,
-    mut down: Pin<&mut impl Future<Output = Result<T, Fault>>>,
-    fault: impl Fn(E) -> Option<Fault>,
-) -> Result<T, Fault> {
-    let mut sending = true;
-    poll_fn(|cx| {
-        if sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
-            sending = false;
-            if let Some(fault) = end.err().and_then(&fault) {
-                return Poll::Ready(Err(fault));
-            }
-        }
-        down.as_mut().poll(cx)
-    })
-    .await
-}
-
-impl Source {
-    /// A body of which `held` has come with the head.
-    pub(super) fn new(decoder: Decoder, held: Bytes) -> Self {
-        Self { decoder, held }
-    }
-
-    /// Whether all of it was read.
-    pub(super) fn is_done(&self) -> bool {
-        self.decoder.is_done()
-    }
-
-    /// Whether nothing came that does not belong to it.
-    pub(super) fn is_clean(&self) -> bool {
-        self.decoder.is_done() && self.held.is_empty()
-    }
-
-    /// Its trailer fields, once it is done.
-    pub(super) fn trailers(&self) -> &[u8] {
-        self.decoder.trailers()
-    }
-
-    /// The next piece. It is empty only where the body ended without another.
-    pub(super) async fn next(&mut self, lease: &Lease) -> Result<Bytes, Fault> {
-        let cut = |error: io::Error| Fault::amid(RequestOutcome::BackendCut, error);
-        let held = std::mem::take(&mut self.held);
-        let mut content = self.take(held)?;
-        while content.is_empty() && !self.decoder.is_done() {
-            lease.readable().await.map_err(cut)?;
-            match lease.recv(|bytes| self.take(Bytes::copy_from_slice(bytes))).map_err(cut)? {
-                Came::Bytes(more) => content = more?,
-                Came::Nothing => {}
-                Came::End if self.decoder.ends_with_connection() => {
-                    self.decoder = Decoder::new(Body::None, &LIMITS);
-                }
-                Came::End => return Err(Fault::amid(RequestOutcome::BackendCut, "closed within the body")),
-            }
-        }
-        Ok(content)
-    }
-
-    /// The content of these bytes, which is a part of them where it stands in one piece; what follows the body is held.
-    fn take(&mut self, mut bytes: Bytes) -> Result<Bytes, Fault> {
-        let mut content = Vec::new();
-        loop {
-            let step = self.decoder.next(&bytes);
-            match step.map_err(|error| Fault::amid(RequestOutcome::BackendMalformed, error))? {
-                Step::Content(len) => {
-                    let piece = bytes.split_to(len);
-                    if content.is_empty() && (bytes.is_empty() || self.decoder.is_done()) {
-                        self.held = bytes;
-                        return Ok(piece);
-                    }
-                    content.extend_from_slice(&piece);
-                }
-                Step::Framing(len) => bytes.advance(len),
-                Step::NeedMore | Step::End => break,
-            }
-        }
-        self.held = bytes;
-        Ok(content.into())
-    }
 }
 
 impl Pool {
@@ -287,15 +96,15 @@ impl Pool {
         key: &Key,
         is_http2: bool,
         live: &Arc<BackendLive>,
-    ) -> Option<Upstream> {
+    ) -> Option<Chosen> {
         if is_http2 {
             let mux = self.mux.take(key)?;
             let on_backend = OnBackend::acquire(live);
-            return Some(Upstream::Http2(Channel::new(Rc::clone(worker), mux, true, on_backend)));
+            return Some(Chosen::Http2(Channel::new(Rc::clone(worker), mux, true, on_backend)));
         }
         let stream = self.take(key, &worker.shared)?;
         let (worker, key, _on_backend) = (Rc::clone(worker), Some(key.clone()), OnBackend::acquire(live));
-        Some(Upstream::Http1(Lease { worker, stream, reused: true, key, _on_backend }))
+        Some(Chosen::Http1(Lease { worker, stream, reused: true, key, _on_backend }))
     }
 
     /// Closes all that carry nothing.
@@ -346,7 +155,7 @@ impl Lease {
         bytes: &mut Vec<u8>,
     ) -> Result<Range<usize>, Fault> {
         let reading = pin!(self.read_head(bytes));
-        let head = self.worker.deadlines.within(limit_ms, || progress.bytes.get(), reading).await;
+        let head = self.worker.deadlines.within(limit_ms, || progress.bytes(), reading).await;
         head.unwrap_or_else(|| Err(progress.too_late()))
     }
 
@@ -394,7 +203,7 @@ pub(super) async fn lease(
     route: &Arc<RouteEntry>,
     note: &mut Note,
     fresh: bool,
-) -> Result<Upstream, RequestOutcome> {
+) -> Result<Chosen, RequestOutcome> {
     // The coarse clock, here and below: reading the other one for each request shows in a profile.
     let now_ms = &session.worker.shared.now_ms;
     let give_up_ms = now_ms.get() + RESTART_MS.min(route.spec.connect_timeout_ms);
@@ -431,7 +240,7 @@ async fn one_of(
     route: &Arc<RouteEntry>,
     note: &mut Note,
     fresh: bool,
-) -> Result<Upstream, Option<RequestOutcome>> {
+) -> Result<Chosen, Option<RequestOutcome>> {
     let (worker, connection) = (&session.worker, &session.connection);
     let mut tried = note.excluded;
     let (mut is_tried, mut all_refused) = (false, true);
@@ -498,17 +307,17 @@ async fn start(
     is_http2: bool,
     key: Option<Key>,
     on_backend: OnBackend,
-) -> Result<Upstream, h2::Error> {
+) -> Result<Chosen, h2::Error> {
     if !is_http2 {
         let (worker, stream) = (Rc::clone(worker), opened.stream);
-        return Ok(Upstream::Http1(Lease { worker, stream, reused: false, key, _on_backend: on_backend }));
+        return Ok(Chosen::Http1(Lease { worker, stream, reused: false, key, _on_backend: on_backend }));
     }
     // In a box, as the connection was opened.
     let mux = Box::pin(Mux::start(worker, opened)).await?;
     if let Some(key) = key {
         worker.pool.mux.put(key, &mux);
     }
-    Ok(Upstream::Http2(Channel::new(Rc::clone(worker), mux, false, on_backend)))
+    Ok(Chosen::Http2(Channel::new(Rc::clone(worker), mux, false, on_backend)))
 }
 
 /// The backend that the client's cookie names, while it may be used.

@@ -1,6 +1,9 @@
 //! What a field section of HTTP/2 must be like before it is passed on, where the engine lets it through.
 
-use http::header::{self, HeaderMap};
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{self, HeaderMap, HeaderName};
 use mc_core::http1::{Known, content_length};
 
 /// Checks the values (RFC 9113, section 8.2.1): one that begins or ends with white space is one that readers of HTTP/1.1
@@ -31,8 +34,20 @@ pub(super) fn length(headers: &HeaderMap) -> Result<Option<&[u8]>, &'static str>
 /// take trailers for fields of the head.
 pub(super) fn trailers(fields: &HeaderMap) -> Result<HeaderMap, &'static str> {
     values(fields)?;
-    let fit = fields.iter().filter(|(name, _)| Known::of(name.as_str().as_bytes()) == Known::Other);
+    let fit = fields.iter().filter(|(name, _)| is_fit_trailer(name));
     Ok(fit.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+/// Whether a field of this name may be a trailer.
+pub(super) fn is_fit_trailer(name: &HeaderName) -> bool {
+    Known::of(name.as_str().as_bytes()) == Known::Other
+}
+
+/// The `Sec-WebSocket-Accept` that answers a key (RFC 6455, section 4.2.2).
+pub(super) fn accept(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    STANDARD.encode(hash)
 }
 
 #[cfg(test)]
@@ -63,6 +78,12 @@ mod tests {
             assert_eq!(read(&[("content-length", value)]), Err("Content-Length is no number"), "{value:?}");
         }
         assert!(read(&[("content-length", "1"), ("content-length", "1")]).is_err());
+    }
+
+    /// The example of RFC 6455, section 1.3.
+    #[test]
+    fn a_key_has_one_answer() {
+        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use mc_core::content_coding::Coding;
 use mc_core::outcome::RequestOutcome;
 
-use super::backend::Fault;
+use super::fault::Fault;
 
 /// One response's encoder.
 enum Encoder {

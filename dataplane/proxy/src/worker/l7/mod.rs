@@ -3,6 +3,8 @@
 mod backend;
 mod checks;
 mod encode;
+mod exchange;
+mod fault;
 mod h1;
 mod h2;
 mod mirror;
@@ -10,6 +12,8 @@ mod mux;
 mod open;
 mod session;
 mod stream;
+mod to_http1;
+mod to_http2;
 mod wire;
 
 use std::io;

@@ -18,8 +18,9 @@ use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
-use super::backend::{Fault, Progress};
 use super::checks;
+use super::exchange::Progress;
+use super::fault::Fault;
 use super::open::{Key, Opened};
 use super::stream::Stream;
 use super::wire::{self, Wire};
@@ -41,7 +42,7 @@ pub(super) struct Channel {
     mux: Rc<Mux>,
     /// It has carried a request before: it may turn out to be closed.
     pub(super) reused: bool,
-    pub(super) worker: Rc<Worker>,
+    worker: Rc<Worker>,
     _on_backend: OnBackend,
 }
 
@@ -58,8 +59,8 @@ const KEPT_MS: u64 = 30_000;
 /// Bytes that a backend may send on one stream before the client has taken them.
 const WINDOW: u32 = 256 * 1024;
 
-/// The same for all streams of a connection.
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+/// The same for all streams of a connection: as much as all of them together, so that clients that take nothing stop no others.
+const CONNECTION_WINDOW: u32 = WINDOW * STREAMS as u32;
 
 impl MuxPool {
     /// A connection with room for another request.
@@ -179,7 +180,7 @@ impl Channel {
             }
             Pin::new(&mut *response).poll(cx).map_ok(Head::Final)
         });
-        match self.worker.deadlines.within(limit_ms, || progress.bytes.get(), pin!(next)).await {
+        match self.worker.deadlines.within(limit_ms, || progress.bytes(), pin!(next)).await {
             None => Err(progress.too_late()),
             Some(Ok(head)) => checked(head),
             Some(Err(error)) => {
@@ -207,14 +208,13 @@ impl Drop for Channel {
 /// A request's head for a backend of HTTP/2.
 pub(super) fn request<'a>(
     method: &[u8],
-    target: &str,
-    host: &str,
+    target: &[u8],
     trailers: bool,
     facts: &Facts<'_>,
     fields: impl Iterator<Item = (Known, &'a [u8], &'a [u8])>,
 ) -> Result<http::Request<()>, Fault> {
     let malformed = |why: &str| Fault::before(RequestOutcome::Malformed, why);
-    let uri = Uri::builder().scheme("http").authority(host).path_and_query(target).build();
+    let uri = Uri::builder().scheme("http").authority(facts.host).path_and_query(target).build();
     let mut request = http::Request::new(());
     *request.version_mut() = Version::HTTP_2;
     *request.method_mut() =

@@ -1,0 +1,856 @@
+//! One request on its way: from a client to a backend, whatever version of HTTP each of them speaks, and the response back.
+//!
+//! It is written once for all pairs. Who speaks a version brings its side: a client is a [`RequestHead`], a [`RequestBody`] and
+//! a [`Reply`], a backend an [`Upstream`] with a [`Sender`] and a [`Receiver`]. What frames a body, when a stream or a
+//! connection is broken off, and what may be passed on unread are theirs; limits of size and time, upgrades, trailers, coding,
+//! copies for a mirror and a client that is gone are said here alone. The request's body goes to the backend while the response
+//! comes back: either may end first.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::HeaderMap;
+use mc_core::http1::{Facts, Framing, RequestLine, Version};
+use mc_core::outcome::{Outcome, RequestOutcome};
+use mc_core::policy::{Edits, FieldRef};
+
+use super::backend::{Chosen, lease};
+use super::checks;
+use super::encode::Coder;
+use super::fault::Fault;
+use super::mirror::{self, Copied};
+use super::session::{Note, Session};
+use crate::clock;
+use crate::snapshot::RouteEntry;
+
+/// What a client asks for.
+pub(super) trait RequestHead {
+    fn method(&self) -> &[u8];
+
+    /// Path and query, or `*`.
+    fn target(&self) -> &[u8];
+
+    /// How its body is framed for a backend of HTTP/1.1.
+    fn framing(&self) -> Framing<'_>;
+
+    /// The protocol that the client wants to switch to.
+    fn upgrade(&self) -> Option<&[u8]>;
+
+    /// The `Sec-WebSocket-Key` that was made up here, whose answer nobody else judges (RFC 8441, section 5).
+    fn websocket_key(&self) -> Option<&str>;
+
+    /// Whether the client says that it takes trailers.
+    fn takes_trailers(&self) -> bool;
+
+    /// The fields that go further than this connection.
+    fn fields(&self) -> impl Iterator<Item = FieldRef<'_>>;
+}
+
+/// A piece of a body.
+#[derive(Debug)]
+pub(super) enum Part<P> {
+    /// There is more, or may be.
+    More(P),
+    /// The last one.
+    Last(P),
+    /// The body is over, with these trailers.
+    End(HeaderMap),
+}
+
+/// The body of a client's request.
+pub(super) trait RequestBody {
+    /// It can be passed on as it is framed to whom the same is true of.
+    const IS_HTTP1: bool;
+
+    /// Some of it.
+    type Piece: AsRef<[u8]> + Into<Bytes>;
+
+    /// Whether all of it was given.
+    fn is_over(&self) -> bool;
+
+    /// What has come with the head. `raw`: as it is framed, else its content alone.
+    ///
+    /// # Errors
+    /// [`UpError`]
+    fn ready(&mut self, raw: bool) -> Result<Option<Part<Self::Piece>>, UpError>;
+
+    /// Waits for more.
+    ///
+    /// # Errors
+    /// [`UpError`]
+    async fn next(&mut self, raw: bool) -> Result<Part<Self::Piece>, UpError>;
+
+    /// A piece of this many bytes was passed on; `piece`: its memory, where it was not given away.
+    fn took(&mut self, len: usize, piece: Option<Self::Piece>);
+
+    /// Waits for the client to leave, while its response is waited for; what it says meanwhile is kept for later.
+    ///
+    /// # Errors
+    /// It left.
+    async fn watch(&mut self) -> Result<(), UpError>;
+
+    /// From here on the client speaks another protocol.
+    fn switch(&mut self);
+}
+
+/// Where a client gets its response.
+pub(super) trait Reply {
+    /// As of [`RequestBody`].
+    const IS_HTTP1: bool;
+
+    /// The status that says that the protocol was switched.
+    const SWITCHED: u16;
+
+    /// What the client speaks, where HTTP/1.0 is different.
+    fn version(&self) -> Version;
+
+    /// How long nothing may move, in milliseconds, where others on the connection may go on meanwhile; `None`: the
+    /// connection's own limit is enough.
+    fn limit_ms(&self, note: &Note) -> Option<u64>;
+
+    /// Whether the client gave up, or was given up.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Passes on a 1xx.
+    ///
+    /// # Errors
+    /// The client is gone.
+    async fn interim(&mut self, head: &impl ResponseHead) -> Result<(), Gone>;
+
+    /// Begins the response, which may be held until the first of its content, or [`Self::flush`].
+    ///
+    /// # Errors
+    /// The client is gone, or the head cannot be passed on.
+    fn begin(&mut self, head: impl ResponseHead, edits: &Edits<'_>, how: How) -> Result<(), Refused>;
+
+    /// Sends what is held.
+    ///
+    /// # Errors
+    /// The client is gone.
+    async fn flush(&mut self) -> Result<(), Gone>;
+
+    /// What is held, for who sends bytes as they are framed.
+    fn take_held(&mut self) -> Vec<u8>;
+
+    /// Passes content on.
+    ///
+    /// # Errors
+    /// The client is gone.
+    async fn send(&mut self, piece: Bytes, last: bool) -> Result<(), Gone>;
+
+    /// Ends the response.
+    ///
+    /// # Errors
+    /// The client is gone.
+    async fn end(&mut self, trailers: HeaderMap) -> Result<(), Gone>;
+
+    /// Breaks the response off, so that the client does not take what it has for all of it.
+    fn abort(&mut self, fault: &Fault);
+}
+
+/// A backend that is to answer one request.
+pub(super) trait Upstream {
+    /// As of [`RequestBody`].
+    const IS_HTTP1: bool;
+
+    /// Takes the request.
+    type Sender<'a>: Sender
+    where
+        Self: 'a;
+
+    /// Gives the response.
+    type Receiver<'a>: Receiver
+    where
+        Self: 'a;
+
+    /// Whether it has carried a request before: it may turn out to be closed.
+    fn is_reused(&self) -> bool;
+
+    /// Begins the request, which may be held until the first of its body, or [`Sender::flush`]. `raw`: its body comes as it
+    /// is framed. `is_over`: there is none.
+    ///
+    /// # Errors
+    /// The backend cannot be asked.
+    async fn begin<'a, H: RequestHead>(
+        &'a self,
+        session: &Session,
+        note: &Note,
+        head: &H,
+        raw: bool,
+        is_over: bool,
+    ) -> Result<(Self::Sender<'a>, Self::Receiver<'a>), Fault>;
+
+    /// It has answered, and is in order.
+    fn give_back(self, session: &Session);
+}
+
+/// The way of a request to its backend.
+pub(super) trait Sender {
+    /// Sends what is held.
+    ///
+    /// # Errors
+    /// The backend takes no more.
+    async fn flush(&mut self) -> Result<(), Closed>;
+
+    /// Passes some of the body on; gives its memory back where it can.
+    ///
+    /// # Errors
+    /// The backend takes no more.
+    async fn send<P: AsRef<[u8]> + Into<Bytes>>(&mut self, piece: P, last: bool)
+    -> Result<Option<P>, Closed>;
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// The backend takes no more.
+    async fn end(&mut self, trailers: HeaderMap) -> Result<(), Closed>;
+
+    /// Says that no more is sent, in another protocol.
+    fn finish(&mut self);
+
+    /// The backend need not go on.
+    fn cancel(&mut self);
+}
+
+/// The way of a response from its backend.
+pub(super) trait Receiver {
+    /// As of [`RequestBody`].
+    const IS_HTTP1: bool;
+
+    /// Its head.
+    type Head: ResponseHead;
+
+    /// Waits for the next head, which may take `limit_ms` milliseconds from when the request's body last moved.
+    ///
+    /// # Errors
+    /// The backend does not answer, or not in time, or not in order.
+    async fn head(&mut self, limit_ms: u64, progress: &Progress) -> Result<Self::Head, Fault>;
+
+    /// Whether there is no more content.
+    fn is_over(&self) -> bool;
+
+    /// Waits for more content.
+    ///
+    /// # Errors
+    /// It was cut off, or is malformed.
+    async fn next(&mut self) -> Result<Part<Bytes>, Fault>;
+
+    /// So much was passed on.
+    fn took(&mut self, len: usize);
+
+    /// Passes all that is left to a client of the same version as it is framed; `held`: what goes before it.
+    ///
+    /// # Errors
+    /// It was cut off, or is malformed, or the client is gone.
+    async fn relay(&mut self, session: &Session, held: Vec<u8>, note: &mut Note) -> Result<(), Fault>;
+
+    /// From here on the backend speaks another protocol.
+    fn switch(&mut self);
+
+    /// Whether the backend's connection may carry another request.
+    fn is_reusable(&self) -> bool;
+}
+
+/// The head of a backend's response.
+pub(super) trait ResponseHead {
+    fn status(&self) -> u16;
+
+    /// What the backend calls its status; empty where it does not.
+    fn words(&self) -> &[u8];
+
+    /// All fields.
+    fn all(&self) -> impl Iterator<Item = FieldRef<'_>>;
+
+    /// The fields that go further than the backend's connection, without a length.
+    fn fields(&self) -> impl Iterator<Item = FieldRef<'_>>;
+
+    /// How its content is framed for a client of HTTP/1, as it is.
+    fn framing(&self, version: Version) -> Framing<'_>;
+
+    /// Whether it has none, whatever it says of a length.
+    fn has_no_content(&self) -> bool;
+
+    /// The protocol that it switches to.
+    fn upgrade(&self) -> Option<&[u8]>;
+
+    /// The bytes among which values of fields stand, where they can be shared.
+    fn bytes(&self) -> Option<&Bytes>;
+
+    /// The fields as HTTP/2 has them, with the length, where they are there.
+    fn headers(&mut self) -> Option<HeaderMap>;
+}
+
+/// How a response begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    /// Its content is encoded here.
+    pub(super) is_coded: bool,
+    /// It has no content.
+    pub(super) is_over: bool,
+    /// The backend was sent all of the request before it.
+    pub(super) is_delivered: bool,
+}
+
+/// The client takes no more.
+#[derive(Debug)]
+pub(super) struct Gone(pub(super) String);
+
+/// The response cannot be begun.
+#[derive(Debug)]
+pub(super) enum Refused {
+    Gone(Gone),
+    /// What the backend says has no form in the client's version.
+    Malformed(&'static str),
+}
+
+/// The backend takes no more: it may still answer.
+#[derive(Debug)]
+pub(super) struct Closed;
+
+/// Why a request's body was not passed on.
+#[derive(Debug)]
+pub(super) enum UpError {
+    /// The client left, or gave the request up.
+    Client,
+    /// The backend takes no more: it may still answer.
+    Backend,
+    /// Its framing or its trailers are malformed.
+    Malformed(String),
+    /// It is larger than the route allows.
+    TooLarge,
+}
+
+/// How far a request's body is, while its response is waited for.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Bytes that have come.
+    bytes: Cell<u64>,
+    /// The backend was sent all of it.
+    is_delivered: Cell<bool>,
+    /// More of it is waited for.
+    waits_for_client: Cell<bool>,
+    /// The client has been told the first of the response.
+    is_answering: Cell<bool>,
+}
+
+impl Progress {
+    /// Bytes of the body that have come: a backend that still gets some has time to answer.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// A request is not answered in time: whose time is over.
+    pub(super) fn too_late(&self) -> Fault {
+        if self.waits_for_client.get() {
+            Fault::before(RequestOutcome::ClientTimeout, "no more of the request's body in time")
+        } else {
+            Fault::before(RequestOutcome::BackendTimeout, "no response in time")
+        }
+    }
+}
+
+/// A request, and where its response goes.
+pub(super) struct Client<'a, H, B, R> {
+    pub(super) head: &'a H,
+    pub(super) body: &'a mut B,
+    pub(super) reply: &'a mut R,
+    /// A copy goes elsewhere, too.
+    pub(super) copied: Option<&'a Copied>,
+}
+
+/// The methods that may be repeated (RFC 9110, section 9.2.2).
+const IDEMPOTENT: [&[u8]; 6] = [b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"];
+
+/// 1xx responses before a response.
+const MAX_INTERIM: u32 = 100;
+
+/// Begins a copy of the request for another backend, where a policy wants one.
+pub(super) fn mirrored<H: RequestHead>(session: &Session, head: &H, note: &Note) -> Option<Copied> {
+    if note.mirror().is_none() || head.upgrade().is_some() {
+        return None;
+    }
+    let line = RequestLine { method: head.method(), target: head.target() };
+    let edits = note.request_edits();
+    mirror::begin(session, note, line, head.framing(), &facts(session, note), edits.apply(head.fields()))
+}
+
+/// What backends are told of a request besides what it says.
+pub(super) fn facts<'a>(session: &'a Session, note: &'a Note) -> Facts<'a> {
+    Facts {
+        client: session.connection.client.get().ip(),
+        host: &note.host,
+        request_id: &note.id,
+        forwarded: note.http().forwarded,
+        client_cert: session.client_cert(note),
+    }
+}
+
+/// How a response's content is framed for a client of HTTP/1; `coded`: it is encoded here.
+pub(super) fn framing(head: &impl ResponseHead, version: Version, coded: bool) -> Framing<'_> {
+    match (coded, version) {
+        (false, _) => head.framing(version),
+        (true, Version::Http11) => Framing::Chunked,
+        (true, Version::Http10) => Framing::UntilClose,
+    }
+}
+
+/// Finds a backend and has it answer; once more where a kept connection turned out to be closed.
+///
+/// # Errors
+/// No backend answered, or not all of it reached the client. What the client has got is broken off.
+pub(super) async fn exchange<H: RequestHead, B: RequestBody, R: Reply>(
+    session: &Session,
+    route: &Arc<RouteEntry>,
+    mut client: Client<'_, H, B, R>,
+    note: &mut Note,
+) -> Result<RequestOutcome, Fault> {
+    // No body to be lost, and a method that may be repeated.
+    let is_repeatable = client.body.is_over() && IDEMPOTENT.contains(&client.head.method());
+    let mut repeats = 0;
+    loop {
+        let chosen = lease(session, route, note, repeats > 0)
+            .await
+            .map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))?;
+        note.times.connect_us = clock::micros() - note.started_us;
+        let (is_reused, end) = match chosen {
+            Chosen::Http1(lease) => (lease.is_reused(), serve(session, lease, &mut client, note).await),
+            Chosen::Http2(channel) => (channel.is_reused(), serve(session, channel, &mut client, note).await),
+        };
+        match end {
+            Err(fault) if is_repeatable && fault.may_repeat(is_reused, repeats, route) => repeats += 1,
+            Err(fault) => {
+                if fault.told {
+                    client.reply.abort(&fault);
+                }
+                return Err(fault);
+            }
+            Ok(outcome) => return Ok(outcome),
+        }
+    }
+}
+
+/// Has this backend answer.
+async fn serve<H: RequestHead, B: RequestBody, R: Reply, U: Upstream>(
+    session: &Session,
+    upstream: U,
+    client: &mut Client<'_, H, B, R>,
+    note: &mut Note,
+) -> Result<RequestOutcome, Fault> {
+    let Client { head, body, reply, copied } = client;
+    let raw = B::IS_HTTP1 && U::IS_HTTP1;
+    let passing =
+        Passing { session, copied: *copied, raw, most: note.most_bytes(), progress: Progress::default() };
+    let first = body.ready(raw).map_err(|error| passing.failed(error).unwrap_or_else(closed))?;
+    if first.as_ref().is_some_and(|part| passing.is_too_large(part)) {
+        return Err(Fault::before(RequestOutcome::TooLarge, ""));
+    }
+    let is_over = first.is_none() && body.is_over();
+    if let (true, Some(copied)) = (is_over, copied) {
+        copied.finish(raw);
+    }
+    let (mut sender, mut receiver) = upstream.begin(session, note, *head, raw, is_over).await?;
+    let result = {
+        let up = pin!(passing.up(*body, &mut sender, first));
+        let down = pin!(passing.down(*head, &mut receiver, *reply, note));
+        passing.beside(up, down).await
+    };
+    let result = match result {
+        Ok(true) => {
+            passing.tunnel(*body, &mut sender, &mut receiver, *reply, note).await;
+            Ok(RequestOutcome::Upgraded)
+        }
+        result => result.map(|_| RequestOutcome::Completed),
+    };
+    note.bytes_in += passing.progress.bytes.get();
+    if result.is_err() {
+        sender.cancel();
+    }
+    let is_reusable = receiver.is_reusable() && passing.progress.is_delivered.get();
+    drop((sender, receiver));
+    if result.is_ok() && is_reusable {
+        upstream.give_back(session);
+    }
+    result
+}
+
+fn closed() -> Fault {
+    Fault::before(RequestOutcome::BackendClosed, "sending the request failed")
+}
+
+/// What there is to know while a request and its response are passed on.
+struct Passing<'a> {
+    session: &'a Session,
+    copied: Option<&'a Copied>,
+    /// The request's body passes as it is framed.
+    raw: bool,
+    /// Bytes that it may have.
+    most: u64,
+    progress: Progress,
+}
+
+impl Passing<'_> {
+    /// Passes the request's body on beside the response, which decides when it is over.
+    async fn beside<T>(
+        &self,
+        mut up: Pin<&mut impl Future<Output = Result<(), UpError>>>,
+        mut down: Pin<&mut impl Future<Output = Result<T, Fault>>>,
+    ) -> Result<T, Fault> {
+        let mut is_sending = true;
+        poll_fn(|cx| {
+            if is_sending && let Poll::Ready(end) = up.as_mut().poll(cx) {
+                is_sending = false;
+                if let Some(fault) = end.err().and_then(|error| self.failed(error)) {
+                    return Poll::Ready(Err(fault));
+                }
+            }
+            down.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    /// What it means for the request that its body failed. A backend that does not want it may still answer.
+    fn failed(&self, error: UpError) -> Option<Fault> {
+        let (outcome, detail) = match error {
+            UpError::Backend => return None,
+            UpError::Client => return Some(self.gone("the client gave up")),
+            UpError::TooLarge => (RequestOutcome::TooLarge, String::new()),
+            UpError::Malformed(why) => (RequestOutcome::Malformed, why),
+        };
+        Some(Fault { told: self.progress.is_answering.get(), ..Fault::before(outcome, detail) })
+    }
+
+    /// The client is gone, or its connection was ended because nothing moved: then the fault may be the backend's.
+    fn gone(&self, why: impl ToString) -> Fault {
+        let progress = &self.progress;
+        if self.session.connection.stop.get() != Some(Outcome::IdleTimeout) {
+            return Fault::amid(RequestOutcome::ClientGone, why);
+        }
+        let is_clients =
+            !progress.is_delivered.get() || (progress.is_answering.get() && self.session.tls.has_unsent());
+        if is_clients {
+            Fault::amid(RequestOutcome::ClientTimeout, "the client neither sends nor takes anything")
+        } else {
+            Fault::amid(RequestOutcome::BackendTimeout, "no more of the response in time")
+        }
+    }
+
+    /// The client takes no more: it left, or took nothing for so long that its connection was ended.
+    fn takes_no_more(&self, Gone(why): Gone) -> Fault {
+        let was_ended = self.session.connection.stop.get() == Some(Outcome::IdleTimeout);
+        let outcome = if was_ended { RequestOutcome::ClientTimeout } else { RequestOutcome::ClientGone };
+        Fault::amid(outcome, why)
+    }
+
+    /// Whether the body has more bytes with this part than the route allows.
+    fn is_too_large<P: AsRef<[u8]>>(&self, part: &Part<P>) -> bool {
+        let (Part::More(piece) | Part::Last(piece)) = part else { return false };
+        self.progress.bytes.get() + piece.as_ref().len() as u64 > self.most
+    }
+
+    /// Passes the request's body on, then watches whether the client leaves. A response may come before all of it is delivered,
+    /// and end this.
+    async fn up<B: RequestBody>(
+        &self,
+        body: &mut B,
+        sender: &mut impl Sender,
+        first: Option<Part<B::Piece>>,
+    ) -> Result<(), UpError> {
+        let mut is_last = first.is_none() && body.is_over();
+        match first {
+            Some(part) => is_last = self.pass(body, sender, part).await?,
+            None => sender.flush().await?,
+        }
+        while !is_last {
+            self.progress.waits_for_client.set(true);
+            let part = body.next(self.raw).await;
+            self.progress.waits_for_client.set(false);
+            is_last = self.pass(body, sender, part?).await?;
+        }
+        self.progress.is_delivered.set(true);
+        body.watch().await
+    }
+
+    /// Passes a part of the request's body on. Whether it was the last one.
+    async fn pass<B: RequestBody>(
+        &self,
+        body: &mut B,
+        sender: &mut impl Sender,
+        part: Part<B::Piece>,
+    ) -> Result<bool, UpError> {
+        if self.is_too_large(&part) {
+            return Err(UpError::TooLarge);
+        }
+        let (piece, is_last) = match part {
+            Part::More(piece) => (piece, false),
+            Part::Last(piece) => (piece, true),
+            Part::End(trailers) => {
+                if let Some(copied) = self.copied {
+                    copied.finish(self.raw);
+                }
+                sender.end(trailers).await?;
+                return Ok(true);
+            }
+        };
+        let len = piece.as_ref().len();
+        self.progress.bytes.set(self.progress.bytes.get() + len as u64);
+        if let Some(copied) = self.copied {
+            if self.raw {
+                copied.raw(piece.as_ref());
+            } else {
+                copied.content(piece.as_ref());
+            }
+            if is_last {
+                copied.finish(self.raw);
+            }
+        }
+        let piece = sender.send(piece, is_last).await?;
+        body.took(len, piece);
+        Ok(is_last)
+    }
+
+    /// Passes the response on: any number of 1xx, and the response itself. Whether another protocol is spoken from here on.
+    async fn down<V: Receiver, R: Reply>(
+        &self,
+        asked: &impl RequestHead,
+        receiver: &mut V,
+        reply: &mut R,
+        note: &mut Note,
+    ) -> Result<bool, Fault> {
+        let head = self.final_head(receiver, reply, note).await?;
+        note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
+        note.status = head.status();
+        let is_switched = is_switched(asked, &head, R::SWITCHED)
+            .map_err(|why| Fault::before(RequestOutcome::BackendMalformed, why))?;
+        if is_switched {
+            note.status = R::SWITCHED;
+        }
+        let coded = note.coding(note.to_head || is_switched || head.has_no_content(), head.all());
+        let coding = coded.as_ref().and_then(|(_, coding)| *coding);
+        let coder = Coder::new(coding)?;
+        let is_coded = coding.is_some();
+        let is_over = receiver.is_over() && !is_coded && !is_switched;
+        let how = How { is_coded, is_over, is_delivered: self.progress.is_delivered.get() };
+        // A response in chunks to a client of HTTP/1.0 loses its framing.
+        let is_raw = V::IS_HTTP1
+            && R::IS_HTTP1
+            && !is_coded
+            && head.framing(Version::Http11) == head.framing(reply.version());
+        {
+            let edits = note.response_edits().with_coding(coded);
+            note.tap_response(edits.apply(head.fields()));
+            reply.begin(head, &edits, how).map_err(|refused| match refused {
+                Refused::Gone(gone) => self.takes_no_more(gone),
+                Refused::Malformed(why) => Fault::before(RequestOutcome::BackendMalformed, why),
+            })?;
+        }
+        self.progress.is_answering.set(true);
+        if is_switched || is_over {
+            reply.flush().await.map_err(|gone| self.takes_no_more(gone))?;
+            return Ok(is_switched);
+        }
+        self.content(receiver, reply, coder, is_raw, note).await.map(|()| false)
+    }
+
+    /// Waits for the response's head, and passes on the 1xx before it: a client that is not interested ignores them.
+    async fn final_head<V: Receiver>(
+        &self,
+        receiver: &mut V,
+        reply: &mut impl Reply,
+        note: &Note,
+    ) -> Result<V::Head, Fault> {
+        let limit_ms = note.http().response_timeout_ms;
+        for number in 0.. {
+            let head = self.unless_gone(reply, receiver.head(limit_ms, &self.progress)).await?;
+            if !(100..200).contains(&head.status()) || head.status() == 101 {
+                return Ok(head);
+            }
+            if number == MAX_INTERIM {
+                break;
+            }
+            reply.interim(&head).await.map_err(|gone| self.takes_no_more(gone))?;
+        }
+        Err(Fault::before(RequestOutcome::BackendMalformed, "it sends 1xx without end"))
+    }
+
+    /// Passes content on until it is over.
+    async fn content(
+        &self,
+        receiver: &mut impl Receiver,
+        reply: &mut impl Reply,
+        mut coder: Coder,
+        is_raw: bool,
+        note: &mut Note,
+    ) -> Result<(), Fault> {
+        if is_raw {
+            let held = reply.take_held();
+            let relayed = self.unless_gone(reply, receiver.relay(self.session, held, note)).await;
+            return relayed.map_err(|fault| match fault.outcome {
+                RequestOutcome::ClientGone => self.takes_no_more(Gone(fault.detail)),
+                _ => fault,
+            });
+        }
+        loop {
+            let (piece, end) = match self.part(receiver, reply, note).await? {
+                Part::More(piece) => (piece, None),
+                Part::Last(piece) => (piece, Some(HeaderMap::new())),
+                Part::End(trailers) => (Bytes::new(), Some(trailers)),
+            };
+            let len = piece.len();
+            let piece = coder.pass(piece, end.is_some())?;
+            note.bytes_out += piece.len() as u64;
+            let is_last = end.as_ref().is_some_and(HeaderMap::is_empty);
+            let sent = self.within(reply.limit_ms(note), pin!(reply.send(piece, is_last))).await;
+            match sent {
+                Some(sent) => sent.map_err(|gone| self.takes_no_more(gone))?,
+                None => {
+                    let why = "the client takes no more of the response";
+                    return Err(Fault::amid(RequestOutcome::ClientTimeout, why));
+                }
+            }
+            receiver.took(len);
+            if let Some(trailers) = end {
+                if !is_last {
+                    reply.end(trailers).await.map_err(|gone| self.takes_no_more(gone))?;
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for the next part of a response. What is here already goes along with what is held for the client; nothing is held
+    /// while a backend is waited for.
+    async fn part(
+        &self,
+        receiver: &mut impl Receiver,
+        reply: &mut impl Reply,
+        note: &Note,
+    ) -> Result<Part<Bytes>, Fault> {
+        let mut next = pin!(receiver.next());
+        if let Poll::Ready(part) = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
+            return part;
+        }
+        reply.flush().await.map_err(|gone| self.takes_no_more(gone))?;
+        let limit_ms = reply.limit_ms(note);
+        let part = self.within(limit_ms, pin!(self.unless_gone(reply, next))).await;
+        part.unwrap_or_else(|| {
+            Err(Fault::amid(RequestOutcome::BackendTimeout, "no more of the response in time"))
+        })
+    }
+
+    /// Passes bytes both ways until both sides have finished: what an upgrade leads to is not HTTP. The backend's end is the
+    /// end: a client that has finished may still listen, the other way round nothing is left to be said.
+    async fn tunnel(
+        &self,
+        body: &mut impl RequestBody,
+        sender: &mut impl Sender,
+        receiver: &mut impl Receiver,
+        reply: &mut impl Reply,
+        note: &mut Note,
+    ) {
+        body.switch();
+        receiver.switch();
+        let is_raw = self.raw;
+        let up = pin!(async {
+            loop {
+                let (piece, is_last) = match body.next(true).await? {
+                    Part::More(piece) => (piece, false),
+                    Part::Last(piece) => (piece, true),
+                    Part::End(_) => break,
+                };
+                let len = piece.as_ref().len();
+                self.progress.bytes.set(self.progress.bytes.get() + len as u64);
+                let piece = sender.send(piece, false).await?;
+                body.took(len, piece);
+                if is_last {
+                    break;
+                }
+            }
+            sender.finish();
+            Ok(())
+        });
+        let end = {
+            let down = pin!(async {
+                let coder = Coder::new(None)?;
+                self.content(receiver, reply, coder, is_raw, note).await
+            });
+            self.beside(up, down).await
+        };
+        if let Err(fault) = end {
+            // RFC 8441, section 5: CANCEL stands for TCP's RST.
+            reply.abort(&Fault { reset: Some(h2::Reason::CANCEL), ..fault });
+        }
+    }
+
+    /// Waits, as long as the client is there.
+    async fn unless_gone<T>(
+        &self,
+        reply: &mut impl Reply,
+        waiting: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let mut waiting = pin!(waiting);
+        poll_fn(|cx| match waiting.as_mut().poll(cx) {
+            Poll::Pending => reply.poll_gone(cx).map(|()| Err(self.gone("the client gave up"))),
+            ready => ready,
+        })
+        .await
+    }
+
+    /// Waits no longer than `limit_ms` without a byte from the client.
+    async fn within<F: Future>(&self, limit_ms: Option<u64>, future: Pin<&mut F>) -> Option<F::Output> {
+        match limit_ms {
+            None => Some(future.await),
+            Some(limit_ms) => {
+                let deadlines = &self.session.worker.deadlines;
+                deadlines.within(limit_ms, || self.progress.bytes.get(), future).await
+            }
+        }
+    }
+}
+
+impl From<Closed> for UpError {
+    fn from(_: Closed) -> Self {
+        Self::Backend
+    }
+}
+
+/// Whether the response switches protocols as the client has asked; `switched`: the status that tells it so.
+///
+/// # Errors
+/// It switches to something else, or would be taken for a switch and is none.
+fn is_switched(
+    asked: &impl RequestHead,
+    head: &impl ResponseHead,
+    switched: u16,
+) -> Result<bool, &'static str> {
+    let Some(wanted) = asked.upgrade() else {
+        return if head.status() == 101 {
+            Err("101 to a request that did not ask for it")
+        } else {
+            Ok(false)
+        };
+    };
+    if head.status() != 101 {
+        // To an extended CONNECT any success says that the other protocol is spoken (RFC 8441, section 4).
+        let is_misread = switched != 101 && (200..300).contains(&head.status());
+        return if is_misread { Err("it does not switch protocols") } else { Ok(false) };
+    }
+    let is_wanted = |name: &[u8]| {
+        wanted.split(|byte| *byte == b',').any(|wanted| wanted.trim_ascii().eq_ignore_ascii_case(name))
+    };
+    if !head.upgrade().is_some_and(is_wanted) {
+        return Err("101 to another protocol than the client asked for");
+    }
+    if let Some(key) = asked.websocket_key() {
+        let mut answers =
+            head.all().filter(|(_, name, _)| name.eq_ignore_ascii_case(b"sec-websocket-accept"));
+        let is_right = answers.next().is_some_and(|(_, _, value)| value == checks::accept(key).as_bytes());
+        if !is_right || answers.next().is_some() {
+            return Err("its Sec-WebSocket-Accept does not fit the key");
+        }
+    }
+    Ok(true)
+}
