@@ -13,9 +13,11 @@ use mc_testkit::process::Process;
 use mc_testkit::proxy::{Config, Proxy};
 use mc_testkit::{clock, heavy, requires};
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 
 use super::common::{assert_alive, greet, hello, open};
 use super::http1::{NAME, OK};
+use super::http2::site;
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: www.example.org\r\n\r\n";
 
@@ -33,9 +35,9 @@ fn knock(to: SocketAddr, over: &AtomicBool, served: &AtomicU64) -> io::Result<()
 }
 
 /// Clients that ask without a pause, on connections that they keep.
-fn load(version: &str, to: SocketAddr) -> Child {
+fn load(to: SocketAddr) -> Child {
     let mut load = Command::new("h2load");
-    load.args([version, "-D", "4", "-c", "4", "-t", "1", &format!("--connect-to={to}")]);
+    load.args(["--h1", "-D", "4", "-c", "4", "-t", "1", &format!("--connect-to={to}")]);
     load.arg(format!("https://{NAME}:{}/", to.port())).stdout(Stdio::piped()).spawn().unwrap()
 }
 
@@ -86,18 +88,16 @@ fn requests_on_kept_connections_all_have_their_answers() {
     let config = Config::new().listener("web").certificate("www", &ca.issue(&[NAME]));
     let mut proxy = Proxy::start(config.route_with(NAME, &[origin.address()], "mode = \"l7\""));
     let web = proxy.web();
-    let loads = ["--h1", "--npn-list=h2"].map(|version| load(version, web));
+    let load = load(web);
     let mut old = Vec::new();
     for _ in 0..3 {
         clock::sleep_ms(300);
         old.push(proxy.take_over());
     }
-    for load in loads {
-        let output = load.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains(" 0 failed, 0 errored, 0 timeout"), "{text}");
-        assert!(text.contains(" 0 4xx, 0 5xx"), "{text}");
-    }
+    let output = load.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(" 0 failed, 0 errored, 0 timeout"), "{text}");
+    assert!(text.contains(" 0 4xx, 0 5xx"), "{text}");
     // A client that waits with an open connection is not sent away: it is told with its next answer.
     let mut client = Client::on(Request::new(&ca, web, NAME).open().unwrap());
     assert_eq!(client.ask(GET).status(), 200);
@@ -105,6 +105,23 @@ fn requests_on_kept_connections_all_have_their_answers() {
     old.push(before);
     let told = client.ask(GET);
     assert_eq!((told.status(), told.values("connection")), (200, vec!["close"]));
+}
+
+/// h2load does not come back after GOAWAY; this client does.
+#[test]
+fn requests_of_http_2_all_have_their_answers() {
+    let _alone = heavy();
+    let mut site = site("");
+    let client = site.command("http2_protocol.py", "kept:4").stdout(Stdio::piped()).spawn().unwrap();
+    let mut old = Vec::new();
+    for _ in 0..3 {
+        clock::sleep_ms(900);
+        old.push(site.proxy.take_over());
+    }
+    let output = client.wait_with_output().unwrap();
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result["lost"], json!([]), "{result}");
+    assert!(result["connections"].as_u64() > Some(3) && result["answered"].as_u64() > Some(100), "{result}");
 }
 
 #[test]

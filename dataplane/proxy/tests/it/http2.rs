@@ -50,21 +50,25 @@ fn site_of(backend_lines: &str, lines: &str, tls: bool) -> Site {
 }
 
 impl Site {
-    /// Runs a Python program of the fixtures, in the order of arguments that all of them have.
-    #[expect(clippy::unwrap_used, reason = "a test's helper")]
-    fn run(&self, program: &str, part: &str) -> String {
+    /// A Python program of the fixtures, in the order of arguments that all of them have.
+    pub(crate) fn command(&self, program: &str, part: &str) -> Command {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(program);
         let (proxy, backend) = (self.proxy.web(), self.backend);
-        let output = Command::new(venv().join("bin/python"))
+        let mut command = Command::new(venv().join("bin/python"));
+        command
             .arg(path)
             .args([proxy.ip().to_string(), proxy.port().to_string()])
             .args([backend.ip().to_string(), backend.port().to_string()])
             .arg(&self.ca)
             .arg(NAME)
             .args((!part.is_empty()).then_some(part))
-            .args(&self.backend_tls)
-            .output()
-            .unwrap();
+            .args(&self.backend_tls);
+        command
+    }
+
+    #[expect(clippy::unwrap_used, reason = "a test's helper")]
+    fn run(&self, program: &str, part: &str) -> String {
+        let output = self.command(program, part).output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program}: {errors}\n{}", self.proxy.errors());
         String::from_utf8(output.stdout).unwrap()
