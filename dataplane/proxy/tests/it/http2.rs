@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use mc_testkit::ca::Ca;
 use mc_testkit::proxy::{Config, Proxy};
@@ -226,23 +226,43 @@ fn websockets_pass() {
     assert_eq!(tls.run("websocket_echo.py", "").trim(), "ok");
 }
 
+/// A backend of HTTP/2 that gives a page.
+#[expect(clippy::unwrap_used, reason = "a test's helper")]
+fn nghttpd(site: &Site, page: &[u8]) -> Child {
+    let folder = site.proxy.root().join("pages");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("page"), page).unwrap();
+    let server = Command::new("nghttpd")
+        .args(["--no-tls", "--address", &site.backend.ip().to_string(), "--htdocs"])
+        .arg(&folder)
+        .arg(site.backend.port().to_string())
+        .spawn()
+        .unwrap();
+    mc_testkit::clock::wait_until("nghttpd listens", || std::net::TcpStream::connect(site.backend).is_ok());
+    server
+}
+
+#[test]
+fn a_client_that_takes_nothing_stops_nobody_on_its_backends_connection() {
+    mc_testkit::requires!("nghttpd");
+    let site = site(", protocol = \"h2c\"");
+    let mut server = nghttpd(&site, &vec![b'p'; 1 << 20]);
+    let result = site.json("http2_stalled.py");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    for who in ["others", "own"] {
+        let ends = result[who].as_array().unwrap();
+        assert!(!ends.is_empty() && ends.iter().all(|end| end == "status 200"), "{who}: {result}");
+    }
+}
+
 #[test]
 fn debian_clients_load_a_page_over_http_2() {
     mc_testkit::requires!("nghttpd", "nghttp", "h2load", "curl");
     let site = site(", protocol = \"h2c\"");
-    let folder = site.proxy.root().join("pages");
-    std::fs::create_dir(&folder).unwrap();
     let page = vec![b'p'; 300_000];
-    std::fs::write(folder.join("page"), &page).unwrap();
-    let (proxy, backend) = (site.proxy.web(), site.backend);
-    let port = backend.port().to_string();
-    let mut server = Command::new("nghttpd")
-        .args(["--no-tls", "--address", &backend.ip().to_string(), "--htdocs"])
-        .arg(&folder)
-        .arg(&port)
-        .spawn()
-        .unwrap();
-    mc_testkit::clock::wait_until("nghttpd listens", || std::net::TcpStream::connect(backend).is_ok());
+    let mut server = nghttpd(&site, &page);
+    let (proxy, folder) = (site.proxy.web(), site.proxy.root().join("pages"));
     let ca = site.ca.display().to_string();
     let url = format!("https://{NAME}/page");
     let to = format!("{NAME}:443:{}:{}", proxy.ip(), proxy.port());

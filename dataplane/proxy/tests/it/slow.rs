@@ -32,7 +32,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let origin = Origin::start(|exchange| {
-            match exchange.target() {
+            match exchange.target().split('?').next().unwrap_or_default() {
                 "/never" => {}
                 "/half-head" => {
                     exchange.say("HTTP/1.1 200 OK\r\nContent-Le")?;
@@ -160,6 +160,20 @@ fn every_phase_of_http_1_comes_to_an_end() {
             assert!(got.ends_with(b"the first half"), "{}", String::from_utf8_lossy(&got));
             assert_eq!(end, TlsEnd::Cut, "a part must not look like all of it");
             site.wait_request("/half", "backend_timeout");
+        },
+        // The same to a client that has said that it will say no more, and to one that has said more than is read ahead: nobody
+        // reads what they say, and yet their time is over.
+        &|| {
+            let mut client = site.client();
+            client.send(get("/half?finished")).finish();
+            assert_eq!(client.read_to_end().1, TlsEnd::Cut);
+            site.wait_request("/half?finished", "backend_timeout");
+        },
+        &|| {
+            let mut client = site.client();
+            client.send(get("/half?pipelined")).send(get("/").repeat(2_000));
+            assert_eq!(client.read_to_end().1, TlsEnd::Cut);
+            site.wait_request("/half?pipelined", "backend_timeout");
         },
         // A client that does not take its response.
         &|| {

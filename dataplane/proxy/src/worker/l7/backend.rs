@@ -16,11 +16,11 @@ use mc_core::outcome::RequestOutcome;
 use mc_uring::relay::Shared;
 use mc_uring::{Socket, runtime};
 
-use super::exchange::Progress;
 use super::fault::Fault;
 use super::mux::{Channel, Mux, MuxPool};
 use super::open::{Key, Opened, Way};
 use super::session::{Note, Session};
+use super::sides::Progress;
 use super::stream::{Came, Stream};
 use super::to_http1::LIMITS;
 use crate::clock;
@@ -155,7 +155,7 @@ impl Lease {
         bytes: &mut Vec<u8>,
     ) -> Result<Range<usize>, Fault> {
         let reading = pin!(self.read_head(bytes));
-        let head = self.worker.deadlines.within(limit_ms, || progress.bytes(), reading).await;
+        let head = self.worker.deadlines.within(limit_ms, || progress.bytes.get(), reading).await;
         head.unwrap_or_else(|| Err(progress.too_late()))
     }
 

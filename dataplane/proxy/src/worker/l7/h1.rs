@@ -1,8 +1,7 @@
 //! A client that speaks HTTP/1.1: its requests, one after the other.
 //!
-//! Bodies pass in the
-//! framing that they came in, piece by piece, and each piece is looked at before it is passed on: what the next
-//! message is can then not be two opinions.
+//! A body is looked at piece by piece before it is passed on, also where it passes as it is framed: what the next message is
+//! can then not be two opinions.
 
 mod downstream;
 
@@ -15,9 +14,10 @@ use mc_core::policy::Seen;
 use mc_uring::tls::Received;
 
 use self::downstream::{Answer, Asked, Body};
-use super::exchange::{Client, RequestBody as _, exchange, mirrored};
+use super::exchange::{Client, exchange, mirrored};
 use super::fault::Fault;
 use super::session::{Note, Said, Session};
+use super::sides::RequestBody as _;
 use crate::worker::connection::Phase;
 use crate::worker::serve::enter_relay;
 

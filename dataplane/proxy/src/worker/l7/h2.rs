@@ -24,10 +24,11 @@ use mc_core::policy::Seen;
 use mc_uring::runtime;
 
 use self::downstream::{Answer, Asked, Body};
-use super::exchange::{self, RequestHead as _, exchange, mirrored};
+use super::exchange::{self, exchange, mirrored};
 use super::fault::Fault;
 use super::mirror::Copied;
 use super::session::{Note, Said, Session};
+use super::sides::RequestHead as _;
 use super::wire::{self, Wire};
 use crate::worker::connection::Phase;
 use crate::worker::serve::enter_relay;

@@ -11,6 +11,7 @@ mod mirror;
 mod mux;
 mod open;
 mod session;
+mod sides;
 mod stream;
 mod to_http1;
 mod to_http2;

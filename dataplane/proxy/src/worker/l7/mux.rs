@@ -19,9 +19,9 @@ use mc_core::policy::FieldRef;
 use mc_uring::runtime;
 
 use super::checks;
-use super::exchange::Progress;
 use super::fault::Fault;
 use super::open::{Key, Opened};
+use super::sides::Progress;
 use super::stream::Stream;
 use super::wire::{self, Wire};
 use crate::worker::Worker;
@@ -51,7 +51,7 @@ pub(super) struct Channel {
 pub(super) struct MuxPool(RefCell<HashMap<Key, Vec<Rc<Mux>>>>);
 
 /// Requests at the same time on one connection, unless the backend allows fewer.
-const STREAMS: usize = 100;
+const STREAMS: u32 = 100;
 
 /// How long a connection without requests is kept, in milliseconds.
 const KEPT_MS: u64 = 30_000;
@@ -60,7 +60,7 @@ const KEPT_MS: u64 = 30_000;
 const WINDOW: u32 = 256 * 1024;
 
 /// The same for all streams of a connection: as much as all of them together, so that clients that take nothing stop no others.
-const CONNECTION_WINDOW: u32 = WINDOW * STREAMS as u32;
+const CONNECTION_WINDOW: u32 = WINDOW * STREAMS;
 
 impl MuxPool {
     /// A connection with room for another request.
@@ -139,7 +139,7 @@ impl Mux {
         if let Poll::Ready(Err(_)) = self.sender.clone().poll_ready(&mut context) {
             self.gone.set(true);
         }
-        let allowed = self.sender.current_max_send_streams().min(STREAMS);
+        let allowed = self.sender.current_max_send_streams().min(STREAMS as usize);
         !self.gone.get() && self.active.get() < allowed.max(1)
     }
 }
@@ -180,7 +180,7 @@ impl Channel {
             }
             Pin::new(&mut *response).poll(cx).map_ok(Head::Final)
         });
-        match self.worker.deadlines.within(limit_ms, || progress.bytes(), pin!(next)).await {
+        match self.worker.deadlines.within(limit_ms, || progress.bytes.get(), pin!(next)).await {
             None => Err(progress.too_late()),
             Some(Ok(head)) => checked(head),
             Some(Err(error)) => {

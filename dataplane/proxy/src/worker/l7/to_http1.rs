@@ -15,10 +15,10 @@ use mc_uring::tls::Spliced;
 
 use super::backend::Lease;
 use super::checks;
-use super::exchange::{Closed, Part, Progress, Receiver, RequestHead, ResponseHead, Sender, Upstream, facts};
 use super::fault::Fault;
 use super::mux::write_trailers;
 use super::session::{Note, Session};
+use super::sides::{Closed, Part, Progress, Receiver, RequestHead, ResponseHead, Sender, Upstream, facts};
 use super::stream::Came;
 
 /// What a response's head may take. Backends are trusted with more than clients are.

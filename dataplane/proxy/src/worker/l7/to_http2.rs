@@ -12,10 +12,10 @@ use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 
 use super::checks;
-use super::exchange::{Closed, Part, Progress, Receiver, RequestHead, ResponseHead, Sender, Upstream, facts};
 use super::fault::Fault;
 use super::mux::{self, Channel, pairs};
 use super::session::{Note, Session};
+use super::sides::{Closed, Part, Progress, Receiver, RequestHead, ResponseHead, Sender, Upstream, facts};
 
 /// Takes a request.
 pub(super) struct ToHttp2(SendStream<Bytes>);

@@ -10,12 +10,12 @@ use mc_core::policy::{Edits, FieldRef};
 use mc_uring::tls::Received;
 
 use super::LIMITS;
-use crate::worker::l7::exchange::{
-    Gone, How, Part, Refused, Reply, RequestBody, RequestHead, ResponseHead, UpError, framing,
-};
 use crate::worker::l7::fault::Fault;
 use crate::worker::l7::mux::write_trailers;
 use crate::worker::l7::session::{Note, Session};
+use crate::worker::l7::sides::{
+    Gone, How, Part, Refused, Reply, RequestBody, RequestHead, ResponseHead, UpError, framing,
+};
 use crate::worker::l7::to_http1::{measure, put, trailers};
 
 /// Bytes of further requests that are read before the response to the current one is over.

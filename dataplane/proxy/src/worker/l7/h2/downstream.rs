@@ -16,12 +16,12 @@ use mc_core::outcome::RequestOutcome;
 use mc_core::policy::{Edits, FieldRef};
 
 use crate::worker::l7::checks;
-use crate::worker::l7::exchange::{
-    Gone, How, Part, Refused, Reply, RequestBody, RequestHead, ResponseHead, UpError,
-};
 use crate::worker::l7::fault::Fault;
 use crate::worker::l7::mux;
 use crate::worker::l7::session::Note;
+use crate::worker::l7::sides::{
+    Gone, How, Part, Refused, Reply, RequestBody, RequestHead, ResponseHead, UpError,
+};
 
 /// A request, as a backend of either version will see it.
 pub(super) struct Asked<'a> {
