@@ -24,7 +24,7 @@ pub use chain::{Broken, Checkpoint, Entry, Hash, START};
 pub use store::TABLE;
 
 use crate::clock::Clock;
-use crate::context::RequestContext;
+use crate::context::{NOBODY, RequestContext};
 use crate::db::{Database, DbError, WriteError};
 use crate::identity::Name;
 use crate::permit::Permit;
@@ -311,7 +311,7 @@ fn refusal(mut event: Event, problem: &Problem, service: &Name, at_ms: i64) -> (
     };
     let entry = event.entry(service, at_ms, Outcome::Refused);
     // Where the caller is not known, it is about its target: whose token was used, who logs in.
-    let account = if entry.actor == "-" { &entry.target } else { &entry.actor };
+    let account = if entry.actor == NOBODY { &entry.target } else { &entry.actor };
     let kind = Refusal { account: account.clone(), action: event.action, reason: problem.reason };
     (kind, entry)
 }

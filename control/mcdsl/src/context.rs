@@ -46,6 +46,9 @@ pub enum Principal {
     Job(&'static str),
 }
 
+/// The name of who is not known, in the audit log and of changes.
+pub const NOBODY: &str = "-";
+
 /// The address of what happens on the server itself.
 pub const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
@@ -88,11 +91,11 @@ impl RequestContext {
 }
 
 impl Principal {
-    /// Its name in the audit log; `-` where it is not known.
+    /// Its name in the audit log; [`NOBODY`] where it is not known.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Self::Public => "-".to_owned(),
+            Self::Public => NOBODY.to_owned(),
             Self::Account(identity) | Self::Key { identity, .. } => identity.account.name().to_string(),
             Self::LocalUser { uid } => format!("uid {uid}"),
             Self::Job(name) => format!("job {name}"),

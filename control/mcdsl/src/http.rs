@@ -34,6 +34,7 @@ pub use read::{Form, Json, Path, Query};
 
 use crate::clock::Clock;
 use crate::context::LOCAL;
+use crate::identity::Identity;
 use crate::log::ACCESS;
 use crate::problem::{Kind, Problem};
 use crate::secret::Secret;
@@ -105,6 +106,8 @@ pub struct RequestHead {
     pub uri: Uri,
     /// Its headers.
     pub headers: HeaderMap,
+    /// Its sender, where the route knows: pages about problems have the navigation of who sees them.
+    pub identity: Option<Arc<Identity>>,
 }
 
 #[derive(Clone, Debug)]
@@ -159,10 +162,11 @@ async fn handle(State(middleware): State<Middleware>, mut request: Request, next
     // The pattern, not the path: paths hold what clients send, and sometimes secrets.
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let route = matched.as_ref().map_or("-", MatchedPath::as_str);
-    let head = RequestHead {
+    let mut head = RequestHead {
         method: request.method().clone(),
         uri: request.uri().clone(),
         headers: request.headers().clone(),
+        identity: None,
     };
     let is_grpc = is_grpc(&head.headers);
     let path = head.uri.path();
@@ -185,6 +189,7 @@ async fn handle(State(middleware): State<Middleware>, mut request: Request, next
         }
     };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        head.identity = response.extensions_mut().remove();
         response = in_dialect(response, problem, is_grpc, matched.is_some(), dialect, &head);
     }
     response.headers_mut().insert(REQUEST_ID, id);

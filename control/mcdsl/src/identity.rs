@@ -168,6 +168,16 @@ impl Role {
             Self::Guest => "guest",
         }
     }
+
+    /// What pages call it.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Admin => "Administrator",
+            Self::User => "User",
+            Self::Guest => "Guest",
+        }
+    }
 }
 
 impl std::str::FromStr for Role {
@@ -223,10 +233,7 @@ impl Name {
         }
         let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         if !text.chars().all(|c| is_word(c) || BETWEEN.contains(&c)) {
-            return wrong(
-                "has other characters than lowercase letters, digits and `-`, `_`, `.` or `@` between them"
-                    .to_owned(),
-            );
+            return wrong("use lowercase letters, digits and - _ . @ only".to_owned());
         }
         if !text.starts_with(is_word) || !text.ends_with(is_word) {
             return wrong("must begin and end with a lowercase letter or a digit".to_owned());
@@ -277,10 +284,10 @@ mod tests {
         for (bad, expect) in [
             ("", "1 to 63"),
             (&*"x".repeat(64), "1 to 63"),
-            ("Ada", "other characters"),
-            ("a b", "other characters"),
-            ("a\n", "other characters"),
-            ("ä", "other characters"),
+            ("Ada", "use lowercase letters"),
+            ("a b", "use lowercase letters"),
+            ("a\n", "use lowercase letters"),
+            ("ä", "use lowercase letters"),
             ("-a", "begin and end"),
             ("a.", "begin and end"),
         ] {

@@ -226,10 +226,12 @@ impl<S: Authority> RouteTable<S> {
             let service = Arc::clone(&service);
             async move {
                 let is_read = request.method().is_safe();
+                let mut identity = None;
                 let answered = within(time, is_read, async {
                     let (mut parts, body) = request.into_parts();
-                    let permit = admit(&service, access, credentials, &parts, String::new()).await?;
-                    let context = permit.context().clone();
+                    let context = identify(&service, access, credentials, &parts).await?;
+                    identity = context.identity().cloned();
+                    let permit = authorize(&*service, context.clone(), access, String::new()).await?;
                     parts.extensions.insert(context.clone());
                     parts.extensions.insert(Arc::new(permit));
                     let response = next.run(Request::from_parts(parts, body)).await;
@@ -244,7 +246,12 @@ impl<S: Authority> RouteTable<S> {
                         _ => Ok(response),
                     }
                 });
-                answered.await.unwrap_or_else(Problem::into_response)
+                let mut response = answered.await.unwrap_or_else(Problem::into_response);
+                // For the page that a problem becomes.
+                if let Some(identity) = identity {
+                    response.extensions_mut().insert(identity);
+                }
+                response
             }
         }))
     }
@@ -272,6 +279,17 @@ async fn admit<S: Authority>(
     parts: &Parts,
     target: String,
 ) -> Result<Permit, Problem> {
+    let context = identify(service, access, credentials, parts).await?;
+    authorize(&**service, context, access, target).await
+}
+
+/// The request with its caller, whom the token names where the route needs one.
+async fn identify<S: Authority>(
+    service: &Arc<S>,
+    access: Access,
+    credentials: Credentials,
+    parts: &Parts,
+) -> Result<RequestContext, Problem> {
     let caller = parts.extensions.get::<Caller>().expect("the middleware gives each request its caller");
     let mut context = RequestContext {
         client: caller.address,
@@ -288,7 +306,7 @@ async fn admit<S: Authority>(
         context.principal = Principal::Account(identity);
         context.token = Some(Arc::new(token));
     }
-    authorize(&**service, context, access, target).await
+    Ok(context)
 }
 
 /// Whether a body took so long to arrive that its caller is looked at again: meanwhile their token may have been revoked, or a policy may deny

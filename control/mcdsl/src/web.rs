@@ -30,7 +30,7 @@ pub use csrf::{CSRF_FIELD, Csrf, Refused, check_form, same_origin};
 pub use flash::Flash;
 pub use form::{
     Action, Choice, Field, FieldError, Kind, button, error_summary, field, fieldset, filters, form,
-    link_button, search_form, username_for_managers,
+    link_button, search_form, sentence, username_for_managers,
 };
 pub use headers::{secure, security_headers};
 pub use icon::Icon;
@@ -39,8 +39,8 @@ pub use origin::check_origin;
 pub use page::{Layout, NavGroup, NavItem, Page, Site, User};
 pub use parts::{
     Attention, Confirm, Danger, Once, Tone, attention, chips, code_block, confirm, copy, danger_zone,
-    diff_block, empty_state, facts, item, note, once, padded, pager, panel, pill, plain_panel, qr, split,
-    split_wide, state, tag, tags,
+    diff_block, empty_state, facts, item, note, nothing_matches, once, padded, pager, panel, pill,
+    plain_panel, qr, split, split_wide, state, tag, tags,
 };
 pub use table::{Column, table};
 pub use when::{ago, ago_or, clock, day, when};

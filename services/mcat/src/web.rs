@@ -188,16 +188,35 @@ fn error_of(problem: &Problem) -> FieldError {
         ("draft", "draft"),
     ];
     let field = fields.into_iter().find(|(begin, _)| path.starts_with(begin)).map_or("", |(_, field)| field);
-    // Of a draft, the path within it says what is meant.
-    let is_whole = matches!(field, "" | "draft") && path != "draft";
-    FieldError { field, text: if is_whole { problem.to_string() } else { problem.detail.clone() } }
+    let text = match path.strip_prefix("draft") {
+        Some("") => place_in_words(&problem.detail),
+        // Of a draft, the path within it says what is meant.
+        Some(within) => format!("`{}`: {}", within.trim_start_matches('.'), problem.detail),
+        None if field.is_empty() => problem.to_string(),
+        None => problem.detail.clone(),
+    };
+    FieldError { field, text: web::sentence(&text) }
+}
+
+/// What is wrong with the text of a draft: `draft:6:9: is …`, as compilers write it, becomes `Line 6, column 9: is …`.
+fn place_in_words(detail: &str) -> String {
+    let rest = detail.strip_prefix("draft:").unwrap_or(detail);
+    let mut parts = rest.splitn(3, ':');
+    match [parts.next(), parts.next(), parts.next()] {
+        [Some(line), Some(column), Some(what)]
+            if [line, column].iter().all(|it| it.parse::<u32>().is_ok()) =>
+        {
+            format!("Line {line}, column {column}:{what}")
+        }
+        _ => rest.trim_start().to_owned(),
+    }
 }
 
 /// The form; beside it where there is room, and otherwise above it, the answer.
 fn page(visitor: &Visitor, question: &Question, shown: &Shown, answer: Option<&Answer>) -> Response {
     let errors = &shown.errors;
     let form = web::form("/", &visitor.csrf(), fields(question, errors));
-    let form = web::panel("A login", "", html! {}, web::padded(form));
+    let form = web::panel("Login to test", "", html! {}, web::padded(form));
     let (layout, body) = match answer {
         Some(answer) => (Layout::Wide, web::split_wide(result(question, answer), form)),
         None => (Layout::Text, form),
@@ -210,23 +229,23 @@ fn fields(question: &Question, errors: &[FieldError]) -> Markup {
     let text = |name, label, value, hint, required| {
         web::field(Field { value, hint, required, ..Field::new(name, label, Kind::Text).error_from(errors) })
     };
-    let untagged = |name, value: &Option<String>| {
+    let untagged = |name, label, value: &Option<String>| {
         let kind = Kind::Checkbox { checked: value.is_some() };
-        web::field(Field { required: false, ..Field::new(name, "It has no tags", kind) })
+        web::field(Field { required: false, ..Field::new(name, label, kind) })
     };
-    let tags_hint = Some("Empty: those that it is registered with.");
+    let tags_hint = Some("Empty: the tags that the service is registered with.");
     html! {
         (text("service", "Service", question.service.as_str(), Some("The name of the service that you would log in to."), true))
         (text("tags", "Service tags", &question.tags, tags_hint, false))
-        (untagged("untagged", &question.untagged))
-        (web::fieldset("Another login, to compare with", html! {
-            (text("other", "Other service", &question.other, Some("The same one under other tags, or another one."), false))
+        (untagged("untagged", "Ignore registered tags", &question.untagged))
+        (web::fieldset("Compare with another login", html! {
+            (text("other", "Other service", &question.other, Some("The same service with other tags, or another service."), false))
             (text("other_tags", "Tags of the other service", &question.other_tags, tags_hint, false))
-            (untagged("other_untagged", &question.other_untagged))
+            (untagged("other_untagged", "Ignore the other service's registered tags", &question.other_untagged))
         }))
         (web::field(Field {
             value: &question.draft,
-            hint: Some("A policy that is not in force: TOML, as mciasctl policy export prints it, or JSON. Up to 64 KiB."),
+            hint: Some("Policy to test: TOML from “mciasctl policy export”, or JSON. Up to 64 KiB."),
             required: false,
             ..Field::new("draft", "Draft", Kind::TextArea { rows: 10 }).error_from(errors)
         }))
@@ -259,8 +278,7 @@ fn result(question: &Question, answer: &Answer) -> Markup {
         @if all.len() > 1 { (comparison(&logins)) }
         @for (title, decision, link) in &all {
             (web::panel(title, "", html! {}, html! {
-                @if !decision.warnings.is_empty() { (web::padded(parts::cautions(&decision.warnings))) }
-                (parts::explanation(decision, link))
+                (parts::explanation(decision, NOUN, link))
             }))
         }
         @if let Some(check) = &answer.check {
@@ -304,4 +322,25 @@ fn comparison(logins: &[(String, &Decisions)]) -> Markup {
 fn pretty(claims: &str) -> String {
     let read: Option<serde_json::Value> = serde_json::from_str(claims).ok();
     read.map_or_else(|| claims.to_owned(), |read| format!("{read:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_at_its_field_and_says_where() {
+        for (path, detail, field, text) in [
+            ("service_tags[0]", "use lowercase letters", "tags", "Use lowercase letters."),
+            ("other.service_tags[1]", "is empty", "other_tags", "Is empty."),
+            ("draft", "draft:6:9: `a` is no number: 7", "draft", "Line 6, column 9: “a” is no number: 7."),
+            ("draft", "draft: EOF at line 1", "draft", "EOF at line 1."),
+            ("draft", "draft:6: x", "draft", "6: x."),
+            ("draft.rules[0].roles[0]", "is not a role", "draft", "“rules[0].roles[0]”: is not a role."),
+            ("limit", "is too large", "", "Limit: is too large."),
+        ] {
+            let error = error_of(&Problem::field(path, detail));
+            assert_eq!((error.field, error.text.as_str()), (field, text));
+        }
+    }
 }

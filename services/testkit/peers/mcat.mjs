@@ -70,18 +70,20 @@ await run(async () => {
   await look("empty");
   await fill("Service", "elsewhere");
   await press("Test");
-  seen.unknown_service_is_warned_of = await has("there is no service of this name");
+  seen.unknown_service_is_warned_of = (await page.getByText("There is no service “elsewhere”.").count()) === 1;
   await look("service-unknown");
   await fill("Service", "mcr");
   await fill("Service tags", "Not-A-Tag");
   await press("Test");
   await page.getByRole("alert").first().waitFor();
+  seen.wrong_tag_is_explained = await has("Use lowercase letters, digits and - _ . @ only.");
   await look("tags-wrong");
 
   await fill("Service tags", "");
   await fill("Draft", draft(rule("nobody", "roles = \"admin\"")));
   await press("Test");
   await page.getByRole("alert").first().waitFor();
+  seen.wrong_draft_has_a_place = await has("Line 6, column 9: ");
   await look("draft-wrong");
   await fill("Other service", "mcr");
   await fill("Tags of the other service", "test");

@@ -212,6 +212,7 @@ async function walk() {
   await look("overview-needs");
   await go("/accounts/mcr");
   await page.getByRole("link", { name: `Revoke… ${LONG}` }).click();
+  seen.names_token = (await page.getByRole("heading", { name: `Revoke token ${LONG} of mcr?` }).count()) === 1;
   await look("confirm");
   await press("Revoke token");
   await arrived("/accounts/mcr");
@@ -236,7 +237,7 @@ async function walk() {
   await look("policy-default");
   await go("/policy/history");
   await look("policy-history");
-  await page.getByRole("link", { name: "2", exact: true }).click();
+  await page.getByRole("link", { name: "Revision 2", exact: true }).click();
   await page.getByText("no-bob").first().waitFor();
   await look("policy-diff");
   await go("/audit");

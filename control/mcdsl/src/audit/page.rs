@@ -6,6 +6,7 @@ use mc_api::audit::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::context::NOBODY;
 use crate::escape::clean;
 use crate::web::{self, Action, Choice, Field, Kind, Tone};
 
@@ -18,13 +19,21 @@ pub struct Words {
     pub done: &'static str,
     /// What an entry of one that was refused says, before the reason.
     pub tried: &'static str,
+    /// The beginning of the detail of entries that these words are for.
+    detail: &'static str,
 }
 
 impl Words {
     /// An action in words.
     #[must_use]
     pub const fn new(action: &'static str, done: &'static str, tried: &'static str) -> Self {
-        Self { action, done, tried }
+        Self { action, done, tried, detail: "" }
+    }
+
+    /// What an entry of one that was done says, where its detail begins so. Must come before the general words of the action.
+    #[must_use]
+    pub const fn where_detail(action: &'static str, detail: &'static str, done: &'static str) -> Self {
+        Self { action, done, tried: "", detail }
     }
 }
 
@@ -119,8 +128,8 @@ pub fn page(
     let next = found.next.clone().map(|next| Search { before: Some(next), ..search.clone() }.link(path));
     let first = search.before.as_ref().map(|_| Search { before: None, ..search.clone() }.link(path));
     let mut actions = vec![Choice { value: "", label: "All actions" }];
-    actions
-        .extend(words.iter().chain(&SHARED).map(|words| Choice { value: words.action, label: words.tried }));
+    let general = words.iter().chain(&SHARED).filter(|words| words.detail.is_empty());
+    actions.extend(general.map(|words| Choice { value: words.action, label: words.tried }));
     let chips = search.chips(path, &actions);
     let select =
         |name, label, value, choices| Field { value, required: false, ..Field::new(name, label, choices) };
@@ -135,14 +144,16 @@ pub fn page(
         }))
         (web::chips(&chips, path))
         (web::plain_panel(html! {
-            @if found.entries.is_empty() {
-                (web::empty_state("Nothing matches", "No entry of the audit log is like this.", None))
+            @if let (Some(newest), Some(oldest)) = (found.entries.first(), found.entries.last()) {
+                @for day in found.entries.chunk_by(|one, next| day_of(one) == day_of(next)) {
+                    h2.day { (web::day(now, seconds(&day[0]))) }
+                    @for entry in day { (line(entry, words)) }
+                }
+                @let range = format!("{}–{}, newest first", newest.number, oldest.number);
+                (web::pager(&range, &[("Newest", first.as_deref()), ("Older", next.as_deref())]))
+            } @else {
+                (web::nothing_matches("No entry matches these filters.", path))
             }
-            @for day in found.entries.chunk_by(|one, next| day_of(one) == day_of(next)) {
-                h2.day { (web::day(now, seconds(&day[0]))) }
-                @for entry in day { (line(entry, words)) }
-            }
-            (web::pager(&range(&found.entries), &[("Newest", first.as_deref()), ("Older", next.as_deref())]))
         }))
     }
 }
@@ -157,14 +168,6 @@ pub fn recent(now: i64, words: &[Words], entries: &[AuditEntry]) -> Markup {
                 (result(entry))
             }
         }
-    }
-}
-
-/// `535–486, newest first`.
-fn range(entries: &[AuditEntry]) -> String {
-    match (entries.first(), entries.last()) {
-        (Some(first), Some(last)) => format!("{}–{}, newest first", first.number, last.number),
-        _ => String::new(),
     }
 }
 
@@ -183,7 +186,7 @@ fn line(entry: &AuditEntry, words: &[Words]) -> Markup {
         ("Entry", html! { "#" (entry.number) }),
         ("Action", mono(&entry.action)),
         ("Target", mono(&clean(&entry.target))),
-        ("Detail", html! { (detail(&entry.detail)) }),
+        ("Detail", detail_markup(&entry.detail)),
         ("Source", mono(&entry.source)),
         ("Service", mono(&entry.service)),
         ("Request", mono(&entry.request_id)),
@@ -206,7 +209,9 @@ fn line(entry: &AuditEntry, words: &[Words]) -> Markup {
 /// What an entry says: `Created account lin`, `Login to mcr: wrong code`.
 fn sentence(entry: &AuditEntry, words: &[Words]) -> Markup {
     let is_done = entry.outcome == "done";
-    let known = words.iter().chain(&SHARED).find(|words| words.action == entry.action);
+    // What was refused has its reason at the beginning of its detail.
+    let is_about = |words: &&Words| words.action == entry.action && entry.detail.starts_with(words.detail);
+    let known = words.iter().chain(&SHARED).find(is_about);
     let verb = known.map_or(entry.action.as_str(), |words| if is_done { words.done } else { words.tried });
     let is_login = entry.action == "login";
     html! {
@@ -253,6 +258,17 @@ fn detail(text: &str) -> String {
     }
 }
 
+/// The same, with what only machines compare in their letters.
+fn detail_markup(text: &str) -> Markup {
+    let is_digest = |word: &str| word.len() >= 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    html! {
+        @for (at, word) in detail(text).split(' ').enumerate() {
+            @if at > 0 { " " }
+            @if is_digest(word) || word.contains('=') { span.mono { (word) } } @else { (word) }
+        }
+    }
+}
+
 /// Reasons, which are words for programs, as sentences.
 fn reason_words(text: &str) -> &str {
     match text {
@@ -294,9 +310,6 @@ fn verdict_note(verdict: &VerifyAuditResponse, verify: &str, csrf: &str) -> Mark
     )
 }
 
-/// The actor of an entry where it is not known who it was.
-const NOBODY: &str = "-";
-
 /// Actions of every service.
 const SHARED: [Words; 12] = [
     Words::new("audit.list", "Listed audit log", "List audit log"),
@@ -332,7 +345,9 @@ mod tests {
     use super::*;
 
     const NOW: i64 = 1_796_063_380;
-    const WORDS: [Words; 2] = [
+    const WORDS: [Words; 4] = [
+        Words::where_detail("account.update", "enabled=false", "Disabled account"),
+        Words::new("account.update", "Changed account", "Change account"),
         Words::new("account.create", "Created account", "Create account"),
         Words::new("login", "Logged in to", "Log in to"),
     ];
@@ -365,7 +380,8 @@ mod tests {
     #[test]
     fn filters_stay_while_the_pages_are_turned() {
         let search = Search { account: "bob & co".to_owned(), hours: "24".to_owned(), ..Search::default() };
-        let found = ListAuditResponse { next: Some("51".to_owned()), ..ListAuditResponse::default() };
+        let entries = vec![AuditEntry { number: 51, at_ms: NOW * 1000, ..AuditEntry::default() }];
+        let found = ListAuditResponse { entries, next: Some("51".to_owned()) };
         let shown = show(&search, &found, None);
         for part in [
             "/audit?account=bob+%26+co&amp;hours=24&amp;before=51",
@@ -401,6 +417,12 @@ mod tests {
                 entry("gus", "account.create", "lin", "refused", "forbidden"),
                 "Create account lin: not permitted",
             ),
+            (entry("ada", "account.update", "lin", "done", "enabled=false tags="), "Disabled account lin"),
+            (entry("ada", "account.update", "lin", "done", "tags="), "Changed account lin"),
+            (
+                entry("gus", "account.update", "lin", "refused", "forbidden"),
+                "Change account lin: not permitted",
+            ),
             (entry("ada", "login", "ada", "done", ""), "Logged in to mcr"),
             (entry("ada", "login", "ada", "refused", "wrong-code"), "Log in to mcr: wrong code"),
             (
@@ -411,6 +433,26 @@ mod tests {
         ] {
             assert_eq!(text(&sentence(&entry, &WORDS)).trim_end(), expect);
         }
+    }
+
+    #[test]
+    fn words_of_machines_are_in_their_letters() {
+        let digest = "0123456789abcdef".repeat(4);
+        let shown = detail_markup(&format!("1 rule, SHA-256 {digest}")).0;
+        assert_eq!(shown, format!("1 rule, SHA-256 <span class=\"mono\">{digest}</span>"));
+        assert_eq!(detail_markup("type=<a>").0, "<span class=\"mono\">type=&lt;a&gt;</span>");
+        assert_eq!(detail_markup("wrong-code").0, "Wrong code");
+        assert_eq!(detail_markup("").0, "");
+    }
+
+    #[test]
+    fn what_no_entry_matches_leads_back_to_all() {
+        let search = Search { account: "nobody".to_owned(), ..Search::default() };
+        let shown = show(&search, &ListAuditResponse::default(), None);
+        assert!(shown.contains(r#"<a class="btn" href="/audit">Clear filters</a>"#), "{shown}");
+        assert!(!shown.contains("class=\"foot\""), "{shown}");
+        // An action with several words is one choice.
+        assert_eq!(shown.matches("value=\"account.update\"").count(), 1, "{shown}");
     }
 
     #[test]

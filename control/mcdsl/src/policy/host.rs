@@ -431,7 +431,11 @@ async fn store_document<H: PolicyHost + ?Sized>(
 ) -> Result<Arc<Current>, Problem> {
     let (created_at, actor) = (host.policy_clock().unix_s(), permit.context().principal.name());
     let text = serde_json::to_vec(&document).expect("a policy can be written as JSON");
-    let detail = format!("{} rules, SHA-256 {}", document.rules.len(), hex(digest(&SHA256, &text).as_ref()));
+    let rules = match document.rules.len() {
+        1 => "1 rule".to_owned(),
+        several => format!("{several} rules"),
+    };
+    let detail = format!("{rules}, SHA-256 {}", hex(digest(&SHA256, &text).as_ref()));
     let event = Event::from(permit).with_detail(detail);
     let work = move |db: &Connection, event: &mut Event| match store::set(
         db, expected, &document, created_at, &actor,
@@ -493,9 +497,7 @@ async fn explain<H: PolicyHost + ?Sized>(
     let warning = registered_tags.is_none().then(|| api::Warning {
         field: "resource".to_owned(),
         value: request.resource.clone(),
-        message: format!(
-            "there is no {noun} of this name: it is taken to have no tags but those of the request"
-        ),
+        message: format!("there is no {noun} `{}`. Only the tags given here are used", request.resource),
     });
     let registered_tags = registered_tags.unwrap_or_default();
     let use_registered = given.is_empty() && request.registered_tags.unwrap_or(true);

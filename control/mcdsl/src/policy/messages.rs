@@ -186,7 +186,7 @@ mod tests {
     fn an_invalid_value_is_named_with_its_path() {
         let words = |list: &[&str]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
         for (rules, expected) in [
-            (message(|rule| rule.name = "A".to_owned()), "rules[1].name: has other characters"),
+            (message(|rule| rule.name = "A".to_owned()), "rules[1].name: use lowercase letters"),
             (
                 message(|rule| rule.effect = "no".to_owned()),
                 "rules[1].effect: is not an effect; expected `allow` or `deny`",
@@ -201,7 +201,7 @@ mod tests {
             ),
             (
                 message(|rule| rule.accounts = words(&["a", "b", "?"])),
-                "rules[1].accounts[2]: has other characters",
+                "rules[1].accounts[2]: use lowercase letters",
             ),
             (
                 message(|rule| rule.resources = words(&["{user}"])),

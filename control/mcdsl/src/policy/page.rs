@@ -5,7 +5,8 @@ use maud::{Markup, html};
 use mc_api::policy as api;
 
 use super::Noun;
-use crate::web::{self, Column, Tone};
+use crate::context::NOBODY;
+use crate::web::{self, Column, Icon, Tone};
 
 /// Where a page's links lead.
 #[derive(Clone, Copy, Debug)]
@@ -73,22 +74,26 @@ pub fn sentence(rule: &api::Rule, noun: Noun) -> Markup {
 /// The answer to a question: the decision, every rule that was examined with the reason, and what else matches. `link` leads to the same
 /// answer again; empty: nothing does.
 #[must_use]
-pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
-    let is_allowed = answer.effect == "allow";
-    let (tone, verdict) = if is_allowed { (Tone::Good, "Allowed") } else { (Tone::Bad, "Denied") };
+pub fn explanation(answer: &api::ExplainPolicyResponse, noun: Noun, link: &str) -> Markup {
+    let (tone, icon, verdict) = if answer.effect == "allow" {
+        (Tone::Good, Icon::ALLOWED, "Allowed")
+    } else {
+        (Tone::Bad, Icon::DENIED, "Denied")
+    };
     let hidden = answer.examined.len().saturating_sub(MAX_EXAMINED);
+    let not_reached = not_reached(answer);
     html! {
-        @for warning in &answer.warnings { (web::note(Tone::Warning, html! { p { (capitalized(&warning.message)) "." } })) }
+        @for warning in &answer.warnings {
+            (web::padded(web::note(Tone::Warning, html! { p { (web::sentence(&warning.message)) } })))
+        }
         div class={ "verdict " (tone.class()) } role="status" {
-            strong { (verdict) }
-            p { (decided_by(answer)) }
+            (icon.svg())
+            div { strong { (verdict) } p { (decided_by(answer)) } }
         }
-        @if !answer.resource_tags.is_empty() || hidden > 0 {
-            p.under.hint {
-                @if !answer.resource_tags.is_empty() { "Tags: " (alternatives(&answer.resource_tags, "and")) ". " }
-                @if hidden > 0 { (hidden) " rules before these were passed over." }
-            }
+        @if !answer.resource_tags.is_empty() {
+            p.under.hint { (capitalized(noun.one)) " tags: " (alternatives(&answer.resource_tags, "and")) }
         }
+        @if hidden > 0 { p.under.hint { (hidden) " rules before these were passed over." } }
         ol class={ "examined " (tone.class()) } {
             @for rule in answer.examined.iter().skip(hidden) {
                 li.decides[rule.matches] {
@@ -101,17 +106,19 @@ pub fn explanation(answer: &api::ExplainPolicyResponse, link: &str) -> Markup {
                 }
             }
         }
-        p.under.hint {
-            @if let Some(text) = not_reached(answer) { (text) " " }
-            @if !answer.other_matches.is_empty() {
-                "Also matching: "
-                @for (index, rule) in answer.other_matches.iter().enumerate() {
-                    @if index > 0 { ", " }
-                    (rule.priority) " " (rule.name) " (" (effect_word(&rule.effect)) ")"
+        @if not_reached.is_some() || !answer.other_matches.is_empty() || !link.is_empty() {
+            p.under.hint {
+                @if let Some(text) = not_reached { (text) " " }
+                @if !answer.other_matches.is_empty() {
+                    "Also matching: "
+                    @for (index, rule) in answer.other_matches.iter().enumerate() {
+                        @if index > 0 { ", " }
+                        (rule.priority) " " (rule.name) " (" (effect_word(&rule.effect)) ")"
+                    }
+                    ". "
                 }
-                ". "
+                @if !link.is_empty() { a href=(link) { "Link to this answer" } }
             }
-            @if !link.is_empty() { a href=(link) { "Link to this answer" } }
         }
     }
 }
@@ -151,16 +158,6 @@ pub fn warnings(warnings: &[api::Warning]) -> Markup {
                 p { "Rules that may not do what they were written for:" }
                 ul { @for warning in warnings { li { code { (warning.field) } ": " (warning.message) } } }
             }))
-        }
-    }
-}
-
-/// What in a question is probably a mistake; nothing where there is nothing.
-#[must_use]
-pub fn cautions(warnings: &[api::Warning]) -> Markup {
-    html! {
-        @for warning in warnings {
-            (web::note(Tone::Warning, html! { p { strong { (warning.value) } ": " (warning.message) } }))
         }
     }
 }
@@ -210,11 +207,16 @@ pub fn revisions(now: i64, list: &api::ListPolicyRevisionsResponse, diff_href: &
     let row = |revision: &api::PolicyRevision| {
         let number = revision.revision;
         vec![
-            html! { @if number > 1 { a href={ (diff_href) (number) } { (number) } } @else { (number) } },
+            html! {
+                @if number > 1 { a href={ (diff_href) (number) } { "Revision " (number) } } @else { "Revision " (number) }
+            },
             web::ago(now, revision.created_at),
-            html! { (revision.actor) },
+            html! { @if revision.actor != NOBODY { (revision.actor) } },
             html! { (revision.rules) },
-            effect(&revision.default),
+            web::state(
+                effect_tone(&revision.default),
+                &format!("{} by default", effect_word(&revision.default)),
+            ),
         ]
     };
     let rows: Vec<_> = list.revisions.iter().map(row).collect();
@@ -278,8 +280,11 @@ fn field_lines(indent: &str, change: &api::FieldChange) -> Vec<String> {
 }
 
 fn effect(word: &str) -> Markup {
-    let tone = if word == "deny" { Tone::Bad } else { Tone::Good };
-    web::state(tone, effect_word(word))
+    web::state(effect_tone(word), effect_word(word))
+}
+
+fn effect_tone(word: &str) -> Tone {
+    if word == "deny" { Tone::Bad } else { Tone::Good }
 }
 
 fn effect_word(word: &str) -> &'static str {
@@ -391,14 +396,19 @@ mod tests {
             ],
             other_matches: vec![rule("c", |_| ())],
             not_reached: 2,
-            resource_tags: Vec::new(),
-            warnings: Vec::new(),
+            resource_tags: words(&["prod", "eu"]),
+            warnings: vec![api::Warning {
+                message: "there is no service `mcr`. Only the tags given here are used".to_owned(),
+                ..Default::default()
+            }],
         };
-        let page = explanation(&answer, "/policy?account=bob&service=mcr");
+        let page = explanation(&answer, NOUN, "/policy?account=bob&service=mcr");
         let shown = text(&page);
         let expected = [
+            "There is no service “mcr”. Only the tags given here are used.",
             "Denied",
             "by rule 7, b",
+            "Service tags: prod and eu",
             "7 a",
             "bob has role user, not guest",
             "7 b decides",
@@ -416,7 +426,9 @@ mod tests {
             decided_by: "default".to_owned(),
             ..Default::default()
         };
-        assert!(text(&explanation(&none, "/")).contains("by the default: no rule matches"));
+        let page = explanation(&none, NOUN, "");
+        assert!(text(&page).contains("by the default: no rule matches"));
+        assert!(!page.0.contains("under"), "what there is nothing to say about has no room: {}", page.0);
     }
 
     #[test]

@@ -300,6 +300,22 @@ pub fn error_summary(errors: &[FieldError]) -> Markup {
     }
 }
 
+/// What is wrong, as people read it: with a capital letter and a full stop, and with quotation marks for what is literal.
+#[must_use]
+pub fn sentence(detail: &str) -> String {
+    let mut text = String::new();
+    for (at, part) in detail.split('`').enumerate() {
+        if at > 0 {
+            text.push(if at % 2 == 1 { '“' } else { '”' });
+        }
+        text.push_str(part);
+    }
+    let mut characters = text.chars();
+    let Some(first) = characters.next() else { return text };
+    let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    first.to_uppercase().collect::<String>() + characters.as_str() + end
+}
+
 /// The account's name in a form for a new password: for password managers, which store the password under it.
 #[must_use]
 pub fn username_for_managers(name: &str) -> Markup {
@@ -333,6 +349,18 @@ mod tests {
         );
         assert_eq!(name.error_from(&[]).error, None);
         assert!(error_summary(&errors).0.contains(r##"<a href="#name">Name: &lt;b&gt; is no name</a>"##));
+    }
+
+    #[test]
+    fn an_error_is_a_sentence() {
+        for (detail, expect) in [
+            ("is empty", "Is empty."),
+            ("Try again.", "Try again."),
+            ("`Ä b` is no name: use `a`", "“Ä b” is no name: use “a”."),
+            ("", ""),
+        ] {
+            assert_eq!(sentence(detail), expect);
+        }
     }
 
     #[test]

@@ -11,6 +11,10 @@ impl Icon {
     pub const ACCOUNTS: Self = Self(
         "M6 8a2.5 2.5 0 100-5 2.5 2.5 0 000 5zM1.5 13c0-5 9-5 9 0M11 3.3a2.5 2.5 0 010 4.4M12 10c1.6.4 2.5 1.4 2.5 3",
     );
+    /// A circle with a tick.
+    pub const ALLOWED: Self = Self("M8 14A6 6 0 108 2a6 6 0 000 12zM5.2 8.2l2 2 3.6-4.2");
+    /// A circle that is crossed out.
+    pub const DENIED: Self = Self("M8 14A6 6 0 108 2a6 6 0 000 12zM3.8 3.8l8.4 8.4");
     /// Opens something below it.
     pub const DOWN: Self = Self("M4 6.5l4 4 4-4");
     /// A sheet with lines: the audit log.

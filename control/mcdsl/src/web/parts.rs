@@ -178,6 +178,12 @@ pub fn empty_state(title: &str, text: &str, action: Option<Markup>) -> Markup {
     }
 }
 
+/// Shown where nothing of a list matches its filters. `clear` is the address without them.
+#[must_use]
+pub fn nothing_matches(text: &str, clear: &str) -> Markup {
+    empty_state("Nothing matches", text, Some(link_button(clear, "Clear filters", Action::Secondary)))
+}
+
 /// The properties of a thing.
 #[must_use]
 pub fn facts(facts: &[(&str, Markup)]) -> Markup {
@@ -260,7 +266,7 @@ pub fn copy(id: &str, label: &str, text: &str) -> Markup {
 pub struct Once<'a> {
     /// What it is: `Token`.
     pub label: &'a str,
-    /// The secret.
+    /// The secret; several have a line each.
     pub text: &'a str,
     /// Where it goes, in a sentence.
     pub what: &'a str,
@@ -274,9 +280,14 @@ pub struct Once<'a> {
 #[must_use]
 pub fn once(once: Once<'_>) -> Markup {
     let Once { label, text, what, file, done } = once;
+    let (copy_now, rest) = if text.contains('\n') {
+        ("Copy them now. ", "They are shown this once and cannot be read again.")
+    } else {
+        ("Copy it now. ", "It is shown this once and cannot be read again.")
+    };
     plain_panel(padded(html! {
         (note(Tone::Warning, html! {
-            p { strong { "Copy it now. " } "It is shown this once and cannot be read again." }
+            p { strong { (copy_now) } (rest) }
         }))
         (copy("once", label, text))
         p.hint { (what) }
@@ -381,6 +392,13 @@ mod tests {
         let pages = pager("", &[("First", None), ("Next", Some("/accounts?after=a&b"))]).0;
         assert!(pages.contains(r#"<a href="/accounts?after=a&amp;b">Next</a>"#), "{pages}");
         assert!(!pages.contains("First"), "{pages}");
+    }
+
+    #[test]
+    fn secrets_are_shown_once_each() {
+        let shown = |text| once(Once { label: "Token", text, what: "", file: None, done: "/" }).0;
+        assert!(shown("a").contains("Copy it now. </strong>It is shown this once"), "{}", shown("a"));
+        assert!(shown("a\nb").contains("Copy them now. </strong>They are shown this once"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ use mc_api::operation::Need;
 
 use super::csrf::Csrf;
 use super::icon::Icon;
-use super::page::{NavGroup, NavItem, Site};
+use super::page::{NavGroup, NavItem, Site, User};
 use crate::clock::Clock;
 use crate::http::Dialect;
 use crate::identity::{Identity, Role};
@@ -135,6 +135,7 @@ impl Pages {
         super::local_path(referer.strip_prefix(self.0.origin.as_str())?).map(str::to_owned)
     }
 
+    /// The navigation of a person at `path`.
     fn navigation(&self, identity: &Identity, path: &str) -> Vec<NavGroup<'static>> {
         let is_admin = identity.account.roles().has(Role::Admin);
         let shown: Vec<_> = self.0.navigation.iter().filter(|entry| is_admin || !entry.for_admins).collect();
@@ -149,6 +150,13 @@ impl Pages {
             .map(|group| NavGroup { label: group[0].group, items: group.iter().map(item).collect() })
             .collect()
     }
+}
+
+/// A person who is logged in, with the role that allows most.
+fn user(identity: &Identity) -> User<'_> {
+    let roles = identity.account.roles();
+    let role = Role::ALL.into_iter().find(|role| roles.has(*role));
+    User { name: identity.account.name().as_str(), about: role.map_or("", Role::title) }
 }
 
 /// Pages read the token from a cookie.

@@ -68,19 +68,27 @@ fn format(unix_s: i64, format: Format) -> String {
 fn distance(now: i64, unix_s: i64) -> String {
     let seconds = unix_s.abs_diff(now);
     let is_past = unix_s <= now;
-    let span = match seconds {
-        0..10 => return "now".to_owned(),
-        10..60 => format!("{seconds} s"),
-        60..HOUR_S => format!("{} min", seconds / 60),
-        HOUR_S..86_400 => format!("{} h", seconds / HOUR_S),
-        86_400..172_800 => return if is_past { "yesterday" } else { "tomorrow" }.to_owned(),
-        172_800..2_592_000 => format!("{} days", seconds / 86_400),
-        _ => return format(unix_s, DATE),
+    // Whole units that have passed, but the nearest unit ahead: a session of 12 hours begins with `in 12 h`.
+    let units = |unit: u64| if is_past { seconds / unit } else { seconds.saturating_add(unit / 2) / unit };
+    let (minutes, hours, days) = (units(60), units(3600), units(24 * 3600));
+    let span = if seconds < 10 {
+        return "now".to_owned();
+    } else if seconds < 60 {
+        format!("{seconds} s")
+    } else if minutes < 60 {
+        format!("{minutes} min")
+    } else if hours < 24 {
+        format!("{hours} h")
+    } else if days < 2 {
+        return if is_past { "yesterday" } else { "tomorrow" }.to_owned();
+    } else if days < 30 {
+        format!("{days} days")
+    } else {
+        return format(unix_s, DATE);
     };
     if is_past { format!("{span} ago") } else { format!("in {span}") }
 }
 
-const HOUR_S: u64 = 3600;
 const DAY_S: i64 = 24 * 3600;
 
 #[cfg(test)]
@@ -121,9 +129,24 @@ mod tests {
         for (ahead, text) in [
             (9, "now"),
             (12, "in 12 s"),
+            (59, "in 59 s"),
+            (60, "in 1 min"),
+            (89, "in 1 min"),
+            (90, "in 2 min"),
+            (3569, "in 59 min"),
+            // What rounds to a whole larger unit is said in that.
+            (3570, "in 1 h"),
+            (43_199, "in 12 h"),
             (43_200, "in 12 h"),
-            (86_400, "tomorrow"),
+            (84_599, "in 23 h"),
+            (84_600, "tomorrow"),
+            (86_399, "tomorrow"),
+            (129_599, "tomorrow"),
+            (129_600, "in 2 days"),
+            (259_190, "in 3 days"),
             (518_400, "in 6 days"),
+            (2_548_799, "in 29 days"),
+            (2_548_800, "30 Dec 2026"),
             (2_592_000, "30 Dec 2026"),
         ] {
             assert_eq!(distance(now, now + ahead), text, "{ahead}");

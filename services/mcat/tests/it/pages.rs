@@ -34,6 +34,8 @@ fn a_browser_logs_in_by_each_means_and_sees_what_a_draft_changes() {
         "denied_login_names_its_rule",
         "denied_by_rule",
         "unknown_service_is_warned_of",
+        "wrong_tag_is_explained",
+        "wrong_draft_has_a_place",
         "draft_denies",
         "totp_login",
         "passkey_login",

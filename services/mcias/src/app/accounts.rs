@@ -146,6 +146,10 @@ impl Mcias {
                 keep_an_admin(db, &stored, &mcias)?;
             }
             store::accounts::update(db, stored.id, enabled, roles, service.as_ref(), &tags)?;
+            if stored.enabled != enabled {
+                // The settings alone do not say that this is what changed.
+                event.detail = format!("was_enabled={} {}", stored.enabled, event.detail);
+            }
             if !enabled {
                 store::tokens::revoke_sessions(db, stored.id, None, now)?;
                 store::factors::remove_link(db, stored.id)?;

@@ -177,7 +177,8 @@ impl Mcias {
             let detail = "No authenticator app waits to be confirmed: start again.";
             let missing = || Problem::field("code", detail);
             let wrong = |_refused: TotpRefused| {
-                Problem::field("code", "is not the code that is shown now: check both clocks")
+                let detail = "Wrong code. Enter the current one; if it fails again, check the phone's clock.";
+                Problem::field("code", detail)
             };
             let secret = &enrolment.ok_or_else(missing)?.secret;
             let step = totp::check(secret, code.expose(), now, None).map_err(wrong)?;

@@ -100,11 +100,11 @@ pub(super) async fn list(visitor: Visitor, Query(search): Query<Search>) -> Answ
         }
         (web::plain_panel(html! {
             @if rows.is_empty() {
-                (web::empty_state("Nothing matches", "No account has this name and type.", None))
+                (web::nothing_matches("No account has this name and type.", "/accounts"))
             } @else {
                 (web::table("Accounts", &columns, &rows))
+                (web::pager(&shown, &[("First", first.as_deref()), ("Next", next.as_deref())]))
             }
-            (web::pager(&shown, &[("First", first.as_deref()), ("Next", next.as_deref())]))
         }))
     };
     let lead = Some("People and services that can log in.");
@@ -290,12 +290,11 @@ pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
     };
     let enable = html! {
         input type="hidden" name="revision" value=(account.revision);
-        (web::button("Enable account", Action::Secondary))
+        (web::button("Enable account", Action::Primary))
     };
-    let actions = html! {
-        @if !account.enabled { (web::form(&format!("/accounts/{name}/enable"), &csrf, enable)) }
-        (action)
-    };
+    let enable = web::form(&format!("/accounts/{name}/enable"), &csrf, enable);
+    // While it is disabled there are no links, and tokens are of no use.
+    let actions = if account.enabled { action } else { enable };
     let recent = ListAuditRequest {
         limit: Some(5),
         account: Some(account.name.clone()),
@@ -362,17 +361,31 @@ fn person(account: &Account, sessions: &[Session], now: i64, csrf: &str) -> Mark
     }
 }
 
+/// How many sessions of a person are active, or how many tokens of a service are valid.
+async fn uses(visitor: &Visitor, account: &Account) -> Result<usize, Problem> {
+    let name = account.name.clone();
+    Ok(if is_person(account) {
+        visitor.calls.list_account_sessions(ListAccountSessionsRequest { name }).await?.sessions.len()
+    } else {
+        let tokens = visitor.calls.list_tokens(ListTokensRequest { name }).await?.tokens;
+        tokens.iter().filter(|token| is_valid(token, visitor.now())).count()
+    })
+}
+
+/// What ending all of a person's sessions does, where there are any.
+fn ends_sessions(sessions: usize) -> Option<String> {
+    (sessions > 0).then(|| format!("Ends {} at once", count(sessions, "session")))
+}
+
 fn person_danger(account: &Account, sessions: usize) -> Vec<Danger<'static>> {
     let mut list = Vec::new();
-    if account.has_totp || account.passkeys > 0 {
-        let what = format!("{}. {} then needs the password alone.", reset_lost(account), account.name);
+    if let Some(lost) = reset_lost(account) {
+        let what = format!("{lost}. {} then needs the password alone.", account.name);
         list.push(danger(account, "Reset sign-in methods", what, "reset-factors"));
     }
     if account.enabled {
-        let what = format!(
-            "Ends {} at once. Nothing is lost; enable it again at any time.",
-            count(sessions, "session")
-        );
+        let ends = ends_sessions(sessions).map_or(String::new(), |ends| format!("{ends}. "));
+        let what = format!("{ends}Nothing is lost; enable it again at any time.");
         list.push(danger(account, "Disable account", what, "disable"));
     }
     let what = "Deletes the account, its sessions and passkeys. The audit log keeps what it did.".to_owned();
@@ -384,24 +397,29 @@ fn danger(account: &Account, name: &'static str, consequence: String, page: &str
     Danger { name, consequence, href: Some(format!("/accounts/{}/{page}", account.name)) }
 }
 
-fn reset_lost(account: &Account) -> String {
+fn reset_lost(account: &Account) -> Option<String> {
     let passkeys = count(account.passkeys as usize, "passkey");
     match (account.has_totp, account.passkeys) {
-        (true, 0) => "Removes the authenticator app and its recovery codes".to_owned(),
-        (true, _) => format!("Removes {passkeys}, the authenticator app and its recovery codes"),
-        (false, _) => format!("Removes {passkeys}"),
+        (true, 0) => Some("Removes the authenticator app and its recovery codes".to_owned()),
+        (true, _) => Some(format!("Removes {passkeys}, the authenticator app and its recovery codes")),
+        (false, 0) => None,
+        (false, _) => Some(format!("Removes {passkeys}")),
     }
 }
 
+/// `its tokens`, with their number where there are any that are valid.
+fn its_tokens(valid: usize) -> String {
+    if valid == 0 { "its tokens".to_owned() } else { format!("its {}", count(valid, "valid token")) }
+}
+
 fn service_danger(account: &Account, tokens: usize) -> Vec<Danger<'static>> {
-    let tokens = count(tokens, "valid token");
+    let tokens = its_tokens(tokens);
     let mut list = Vec::new();
     if account.enabled {
-        let what =
-            format!("No service accepts its {tokens} while it is disabled; enable it again at any time.");
+        let what = format!("No service accepts {tokens} while it is disabled; enable it again at any time.");
         list.push(danger(account, "Disable account", what, "disable"));
     }
-    let what = format!("Deletes the account and its {tokens}. The audit log keeps what it did.");
+    let what = format!("Deletes the account and {tokens}. The audit log keeps what it did.");
     list.push(danger(account, "Delete account", what, "delete"));
     list
 }
@@ -516,15 +534,16 @@ pub(super) async fn enable(Path(name): Path<String>, posted: Posted<Revision>) -
 
 pub(super) async fn ask_disable(visitor: Visitor, Path(name): Path<String>) -> Answer {
     let account = account(&visitor, &name).await?;
-    let what = if is_person(&account) {
-        "All its sessions end at once"
+    let uses = uses(&visitor, &account).await?;
+    let lost = if is_person(&account) {
+        ends_sessions(uses)
     } else {
-        "No service accepts its tokens any more"
+        Some(format!("No service accepts {} any more", its_tokens(uses)))
     };
     let asked = Confirm {
         question: &format!("Disable account {name}?"),
-        lost: &[what.to_owned()],
-        rest: html! { "Nothing else is lost. Enable it again at any time." },
+        lost: lost.as_slice(),
+        rest: html! { @if lost.is_some() { "Nothing else is lost." } @else { "Nothing is lost." } " Enable it again at any time." },
         fields: html! { input type="hidden" name="revision" value=(account.revision); },
         action: &format!("/accounts/{name}/disable"),
         button: "Disable account",
@@ -565,9 +584,11 @@ pub(super) async fn link(Path(name): Path<String>, posted: Posted<NoFields>) -> 
 pub(super) async fn ask_reset(visitor: Visitor, Path(name): Path<String>) -> Answer {
     let name = named(&name)?;
     let account = account(&visitor, name.as_str()).await?;
+    let ends = ends_sessions(uses(&visitor, &account).await?);
+    let lost: Vec<_> = reset_lost(&account).into_iter().chain(ends).collect();
     let asked = Confirm {
         question: &format!("Reset the sign-in methods of {name}?"),
-        lost: &[reset_lost(&account), "Ends all sessions".to_owned()],
+        lost: &lost,
         rest: html! { "For an owner who has lost them. The password alone is then enough to log in." },
         fields: html! {},
         action: &format!("/accounts/{name}/reset-factors"),
@@ -606,16 +627,12 @@ async fn delete_page(visitor: &Visitor, name: &str, shown: Shown) -> Answer {
     let name = named(name)?;
     let account = account(visitor, name.as_str()).await?;
     let mut lost = vec!["Deletes the account".to_owned()];
+    let uses = uses(visitor, &account).await?;
     if is_person(&account) {
-        let request = ListAccountSessionsRequest { name: account.name.clone() };
-        let sessions = visitor.calls.list_account_sessions(request).await?.sessions.len();
-        lost.push(format!("Removes its {}", count(account.passkeys as usize, "passkey")));
-        lost.push(format!("Ends {} at once", count(sessions, "session")));
-    } else {
-        let tokens =
-            visitor.calls.list_tokens(ListTokensRequest { name: account.name.clone() }).await?.tokens;
-        let valid = tokens.iter().filter(|token| is_valid(token, visitor.now())).count();
-        lost.push(format!("Locks out who uses its {}", count(valid, "valid token")));
+        lost.extend(reset_lost(&account));
+        lost.extend(ends_sessions(uses));
+    } else if uses > 0 {
+        lost.push(format!("Locks out who uses {}", its_tokens(uses)));
     }
     let back = format!("/accounts/{name}");
     let asked = Confirm {

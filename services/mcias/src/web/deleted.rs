@@ -36,7 +36,7 @@ pub(super) async fn list(visitor: Visitor, Query(page): Query<After>) -> Answer 
     let columns = [
         Column::plain("Name"),
         Column::plain("Type"),
-        Column::text("Account id").fourth(),
+        Column::text("Account ID").fourth(),
         Column::text("Deleted"),
         Column::action(),
     ];
@@ -47,7 +47,7 @@ pub(super) async fn list(visitor: Visitor, Query(page): Query<After>) -> Answer 
     let (first, next) = (page.after.as_ref().map(|_| "/deleted-accounts"), found.next.as_deref().map(at));
     let body = web::plain_panel(html! {
         @if rows.is_empty() {
-            (web::empty_state("No names are taken", "Names of deleted accounts stay taken until they are released.", None))
+            (web::empty_state("No deleted accounts", "Names of deleted accounts stay taken until they are released.", None))
         } @else {
             (web::table("Deleted accounts", &columns, &rows))
             (web::pager(&count(rows.len(), "account"), &[("First", first), ("Next", next.as_deref())]))
@@ -61,14 +61,16 @@ pub(super) async fn list(visitor: Visitor, Query(page): Query<After>) -> Answer 
 pub(super) async fn ask_release(visitor: Visitor, Path(name): Path<String>) -> Answer {
     let asked = Confirm {
         question: &format!("Release the name {name}?"),
-        lost: &["Rules and services that name it apply to the next account of this name".to_owned()],
-        rest: html! { "The deleted account does not come back: the next one has another id." },
+        lost: &[format!(
+            "Policy rules and services that mention {name} will apply to the next account named {name}"
+        )],
+        rest: html! { "The deleted account does not come back: the next one has another ID." },
         fields: html! {},
         action: &format!("/deleted-accounts/{name}/release"),
         button: "Release name",
         back: "/deleted-accounts",
     };
-    Ok(ask(&visitor, &[ACCOUNTS, ("Deleted accounts", "/deleted-accounts")], &name, &asked))
+    Ok(ask(&visitor, &[ACCOUNTS, ("Deleted accounts", "/deleted-accounts")], "Release name", &asked))
 }
 
 pub(super) async fn release(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {

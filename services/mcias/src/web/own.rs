@@ -23,6 +23,7 @@ use serde::Deserialize;
 
 use super::visitor::{Posted, Submission, Visitor};
 use super::{Answer, challenge, count, differing_passwords};
+use crate::domain::Role;
 
 /// The page above those about ways to log in.
 const SECURITY: [(&str, &str); 1] = [("Sign-in methods", "/security")];
@@ -132,12 +133,8 @@ const MAX_FAILURES: u32 = 100;
 
 /// The roles of an account in words.
 pub(super) fn role_names(account: &Account) -> String {
-    let name = |role: &String| match role.as_str() {
-        "admin" => "Administrator",
-        "user" => "User",
-        _ => "Guest",
-    };
-    account.roles.iter().map(name).collect::<Vec<_>>().join(", ")
+    let known = Role::ALL.into_iter().filter(|role| account.roles.iter().any(|word| word == role.as_str()));
+    known.map(Role::title).collect::<Vec<_>>().join(", ")
 }
 
 /// What an account logs in with, as rows of a panel.
@@ -398,10 +395,7 @@ pub(super) async fn ask_remove_totp(visitor: Visitor) -> Answer {
     let me = visitor.calls.get_me(GetMeRequest {}).await?;
     let asked = Confirm {
         question: "Remove the authenticator app?",
-        lost: &[
-            "Your password alone is then enough to log in".to_owned(),
-            format!("{} become invalid", count(me.recovery_codes as usize, "recovery code")),
-        ],
+        lost: &[vec!["Your password alone is then enough to log in".to_owned()], invalid_codes(&me)].concat(),
         rest: html! { "For a new phone, move the app instead: " a href="/security" { "Sign-in methods" } "." },
         fields: html! {},
         action: "/security/totp/remove",
@@ -409,6 +403,13 @@ pub(super) async fn ask_remove_totp(visitor: Visitor) -> Answer {
         back: "/security",
     };
     Ok(ask(&visitor, &SECURITY, "Authenticator app", &asked))
+}
+
+/// What becomes of the recovery codes that are left, if any are.
+fn invalid_codes(me: &Account) -> Vec<String> {
+    let left = me.recovery_codes as usize;
+    let text = || format!("Makes {} invalid", count(left, "recovery code"));
+    (left > 0).then(text).into_iter().collect()
 }
 
 pub(super) async fn remove_totp(posted: Posted<NoFields>) -> Answer {
@@ -421,10 +422,7 @@ pub(super) async fn ask_recovery_codes(visitor: Visitor) -> Answer {
     let me = visitor.calls.get_me(GetMeRequest {}).await?;
     let asked = Confirm {
         question: "Create new recovery codes?",
-        lost: &[format!(
-            "The {} that you have become invalid",
-            count(me.recovery_codes as usize, "recovery code")
-        )],
+        lost: &invalid_codes(&me),
         rest: html! {},
         fields: html! {},
         action: "/security/recovery-codes",
@@ -561,7 +559,12 @@ pub(super) fn session_table(now: i64, caption: &str, found: &[Session], at: &str
             html! { (session.service) },
             html! { (method_name(&session.method)) },
             web::ago(now, session.created_at),
-            web::ago_or(now, session.last_used_at, ""),
+            // This page is the latest use of the current one, which is recorded from time to time.
+            if session.current {
+                html! { "now" }
+            } else {
+                web::ago_or(now, session.last_used_at, "")
+            },
             web::ago(now, session.expires_at),
             end(session),
         ]

@@ -11,7 +11,7 @@ use mcdsl::http::Query;
 use mcdsl::policy::page::{self as parts, Links};
 use mcdsl::problem::Problem;
 use mcdsl::web::session::Shown;
-use mcdsl::web::{self, Action, Choice, Confirm, Danger, Field, FieldError, Kind, Layout, Page};
+use mcdsl::web::{self, Action, Choice, Confirm, Danger, Field, FieldError, Icon, Kind, Layout, Page};
 use serde::Deserialize;
 
 use super::own::ask;
@@ -52,13 +52,13 @@ pub(super) async fn page(visitor: Visitor, Query(question): Query<Question>) -> 
             parts::rules(&policy, SPEC.resource_noun, LINKS),
             web::panel("Explain a login", "", html! {}, html! {
                 (web::padded(question_form(&question, &errors)))
-                @if let Some(Ok(explained)) = &answer { (parts::explanation(explained, &link(&question))) }
+                @if let Some(Ok(explained)) = &answer { (parts::explanation(explained, SPEC.resource_noun, &link(&question))) }
             }),
         ))
     };
     let actions = html! {
         (web::link_button("/policy/history", "History", Action::Secondary))
-        (web::link_button("/policy/rule", "New rule", Action::Primary))
+        a.btn.main-btn href="/policy/rule" { (Icon::PLUS.svg()) "New rule" }
     };
     let change =
         |page| Page { actions, errors: &errors, lead: Some("Who may log in to which service."), ..page };
@@ -133,8 +133,8 @@ pub(super) async fn history(visitor: Visitor, Query(older): Query<Older>) -> Ans
         (parts::revisions(visitor.now(), &list, "/policy/diff?to="))
         (web::pager("Newest first", &[("Newest", first), ("Older", next.as_deref())]))
     });
-    let change = |page| Page { crumbs: &POLICY, ..page };
-    Ok(visitor.page_with(StatusCode::OK, change, "History", body))
+    let lead = Some("Every change of the login policy.");
+    Ok(visitor.page_with(StatusCode::OK, |page| Page { crumbs: &POLICY, lead, ..page }, "History", body))
 }
 
 #[derive(Debug, Deserialize)]
@@ -281,12 +281,15 @@ impl RuleForm {
 
 /// A rule's conditions, each a list of words.
 const LISTS: [(&str, &str, &str); 5] = [
-    ("roles", "Roles", "The account has one of these: admin, user, guest. System accounts have none."),
-    ("account_types", "Types", "The account is one of these: human, system."),
+    ("roles", "Roles", "The account has one of these: admin, user, guest. Services have none."),
+    ("account_types", "Types", "The account is one of these: human (person), system (service)."),
     ("accounts", "Accounts", "The account has one of these names."),
-    ("resources", "Services", "The service has one of these names; `*` stands for any characters."),
+    ("resources", "Services", "The service has one of these names; * stands for any characters."),
     ("resource_tags", "Service tags", "The service has all of these tags."),
 ];
+
+/// What comes of deleting a rule.
+const DELETED: &str = "The rules after it, or the default, then decide these logins";
 
 fn rule_page(visitor: &Visitor, form: &RuleForm, shown: &Shown) -> Response {
     let Shown { status, errors } = shown;
@@ -334,7 +337,7 @@ fn rule_page(visitor: &Visitor, form: &RuleForm, shown: &Shown) -> Response {
         @if !form.old.is_empty() {
             (web::danger_zone(&[Danger {
                 name: "Delete rule",
-                consequence: "Logins that it decides are decided by the rules after it.".to_owned(),
+                consequence: format!("{DELETED}."),
                 href: Some(delete),
             }]))
         }
@@ -374,7 +377,7 @@ pub(super) async fn ask_delete_rule(visitor: Visitor, Query(which): Query<Which>
     let back = format!("/policy/rule?{query}");
     let asked = Confirm {
         question: &format!("Delete rule {name}?"),
-        lost: &["Logins that it decides are decided by the rules after it, or by the default".to_owned()],
+        lost: &[DELETED.to_owned()],
         rest: html! { (parts::sentence(rule, SPEC.resource_noun)) ": " (rule.effect) },
         fields: html! {
             input type="hidden" name="name" value=(name);

@@ -50,7 +50,7 @@ pub(super) async fn keys(visitor: Visitor) -> Answer {
         vec![
             html! { code title=(key.id) { (short(&key.id)) } },
             web::ago(now, key.active_from),
-            web::when(key.verify_until),
+            web::ago(now, key.verify_until),
             state,
             html! { a.bare href=(withdraw) { "Withdraw…" span.hidden { " key " (short(&key.id)) } } },
         ]
@@ -65,10 +65,7 @@ pub(super) async fn keys(visitor: Visitor) -> Answer {
     ];
     let body = web::plain_panel(web::table("Signing keys", &columns, &rows));
     let minutes = visitor.app().config().tokens.key_overlap_s / 60;
-    let lead = format!(
-        "Keys that sign tokens, and that services verify them with. A new key is published at once and signs after {minutes} minutes, when all \
-         services have fetched it; the old one is kept for the tokens that it signed.",
-    );
+    let lead = format!("A new key signs after {minutes} minutes; the old one stays until its tokens expire.");
     let actions = web::form("/keys", &visitor.csrf(), web::button("Rotate key", Action::Primary));
     let change = |page| Page { lead: Some(&lead), actions, ..page };
     Ok(visitor.page_with(StatusCode::OK, change, "Signing keys", body))

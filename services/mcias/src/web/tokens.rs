@@ -1,13 +1,12 @@
 //! Pages for admins: the tokens of services.
 
 use maud::{Markup, html};
-use mc_api::mcias::{Account, IssueTokenRequest, RevokeTokenRequest, Token};
+use mc_api::mcias::{Account, IssueTokenRequest, ListTokensRequest, RevokeTokenRequest, Token};
 use mcdsl::http::Path;
 use mcdsl::problem::Problem;
 use mcdsl::web::session::{NoFields, Shown};
 use mcdsl::web::{self, Action, Column, Confirm, Field, Kind, Layout, Once, Page, Tone};
 use serde::Deserialize;
-use uuid::Uuid;
 
 use super::accounts::{ACCOUNTS, account, ask_about, named};
 use super::own::once;
@@ -92,7 +91,7 @@ async fn token_page(visitor: &Visitor, name: &str, form: &NewTokenForm, shown: S
         }))
         (web::field(Field {
             value: &form.audience,
-            hint: Some("Services that accept it, separated by spaces. Empty: MCIAS alone, for a service that asks whose a token is."),
+            hint: Some("Services that accept it, separated by spaces. Empty: only MCIAS, for a service that looks up tokens there."),
             required: false,
             ..Field::new("audience", "Services", Kind::Text).error_from(&errors)
         }))
@@ -147,9 +146,11 @@ pub(super) async fn issue_token(Path(name): Path<String>, submission: Submission
 
 pub(super) async fn ask_revoke(visitor: Visitor, Path((name, id)): Path<(String, String)>) -> Answer {
     let name = named(&name)?;
-    let id = Uuid::parse_str(&id).map_err(|_error| Problem::not_found("There is no such token."))?;
+    let tokens = visitor.calls.list_tokens(ListTokensRequest { name: name.to_string() }).await?.tokens;
+    let token = tokens.iter().find(|token| token.id == id);
+    let token = token.ok_or_else(|| Problem::not_found("There is no such token."))?;
     let asked = Confirm {
-        question: &format!("Revoke this token of {name}?"),
+        question: &format!("Revoke token {} of {name}?", token.label),
         lost: &["Within 30 seconds no service accepts it any more".to_owned()],
         rest: html! { "It cannot be undone." },
         fields: html! {},

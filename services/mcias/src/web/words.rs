@@ -3,7 +3,7 @@
 use mcdsl::audit::page::Words;
 
 /// MCIAS's own actions.
-pub(super) const WORDS: [Words; 40] = [
+pub(super) const WORDS: [Words; 42] = [
     Words::new("login", "Logged in to", "Login to"),
     Words::new("login.begin", "Began login", "Begin login"),
     Words::new("logout", "Logged out", "Log out"),
@@ -30,6 +30,8 @@ pub(super) const WORDS: [Words; 40] = [
     Words::new("account.create", "Created account", "Create account"),
     Words::new("account.get", "Read account", "Read account"),
     Words::new("account.list", "Listed accounts", "List accounts"),
+    Words::where_detail("account.update", "was_enabled=true ", "Disabled account"),
+    Words::where_detail("account.update", "was_enabled=false ", "Enabled account"),
     Words::new("account.update", "Changed account", "Change account"),
     Words::new("account.delete", "Deleted account", "Delete account"),
     Words::new("account.list-deleted", "Listed deleted accounts", "List deleted accounts"),
@@ -43,7 +45,7 @@ pub(super) const WORDS: [Words; 40] = [
     Words::new("key.withdraw", "Withdrew signing key", "Withdraw signing key"),
     Words::new("login.test", "Tested a login to", "Test a login to"),
     Words::new("policy.test", "Tested a draft of the login policy", "Test a draft of the login policy"),
-    Words::new("admin.make", "Made administrator", "Make administrator"),
+    Words::new("admin.make", "Created administrator", "Create administrator"),
 ];
 
 #[cfg(test)]

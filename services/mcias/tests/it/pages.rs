@@ -34,6 +34,7 @@ fn a_browser_covers_all_logins_and_an_admins_tasks() {
         "kept_what_was_typed",
         "asked_for_name",
         "warned",
+        "names_token",
         "menu",
         "menu_closes",
     ] {
@@ -210,6 +211,40 @@ fn the_overview_says_what_needs_a_person() {
 }
 
 #[test]
+fn a_page_that_asks_has_names_and_real_counts() {
+    let mcias = Mcias::start();
+    let admin = mcias.login("ada");
+    mcias.person(&admin, "bob", &["user"]);
+    let look = |path: &str| get(&mcias, path, &format!("__Host-session={admin}")).text;
+    let has = |path: &str, part: &str| {
+        let page = look(path);
+        assert!(page.contains(part), "{path}: {part} is not in {page}");
+    };
+    let disable = "/accounts/bob/disable";
+    assert!(!look(disable).contains("Ends "), "there are no sessions: {}", look(disable));
+    let _bob = mcias.login("bob");
+    for path in ["/accounts/bob", disable, "/accounts/bob/reset-factors", "/accounts/bob/delete"] {
+        has(path, "Ends 1 session at once");
+    }
+    assert!(!look("/accounts/bob/delete").contains("Removes "), "bob has no passkeys");
+    // A disabled account can be enabled, and nothing else.
+    let account = mcias.done("GET", "/v1/accounts/bob", &admin, &Value::Null);
+    let mut change =
+        json!({ "enabled": false, "roles": ["user"], "tags": [], "revision": account["revision"] });
+    let account = mcias.done("PUT", "/v1/accounts/bob", &admin, &change);
+    let page = look("/accounts/bob");
+    assert!(page.contains("Enable account") && !page.contains("Create setup link"), "{page}");
+    (change["tags"], change["revision"]) = (json!(["lab"]), account["revision"].clone());
+    let account = mcias.done("PUT", "/v1/accounts/bob", &admin, &change);
+    (change["enabled"], change["revision"]) = (json!(true), account["revision"].clone());
+    mcias.done("PUT", "/v1/accounts/bob", &admin, &change);
+    let page = look("/audit");
+    let order = ["Enabled account <b>bob", "Changed account <b>bob", "Disabled account <b>bob"];
+    let found = order.map(|words| page.find(words).unwrap_or_else(|| panic!("{words} is not in {page}")));
+    assert!(found.is_sorted(), "{page}");
+}
+
+#[test]
 fn browsers_get_pages_and_programs_problem_documents() {
     let mcias = Mcias::start();
     let page = get(&mcias, "/nothing", "");
@@ -303,6 +338,8 @@ fn every_page_is_refused_to_who_may_not_see_it() {
     for path in admins {
         assert_eq!((look(path, &admin), look(path, &bob)), (200, 403), "{path}");
     }
+    let refused = get(&mcias, "/accounts", &format!("__Host-session={bob}")).text;
+    assert!(refused.contains("href=\"/sessions\"") && refused.contains("Log out"), "{refused}");
     // A later policy rule applies to existing sessions.
     let rule = json!({ "name": "no-bob", "priority": 1, "effect": "deny", "accounts": ["bob"] });
     assert_eq!(mcias.set_policy(&admin, "allow", &json!([rule])).status, 200);

@@ -11,12 +11,12 @@ use maud::Markup;
 
 use super::super::cookies::{anonymous, anonymous_of, session_cookie, session_of};
 use super::super::flash::Flash;
-use super::super::form::FieldError;
+use super::super::form::{FieldError, sentence};
 use super::super::local::redirect;
-use super::super::page::{Layout, Page, User};
+use super::super::page::{Layout, Page};
 use super::super::parts::Tone;
 use super::backend::LoggedIn;
-use super::{PASSKEY_SCRIPT, Pages, login_path};
+use super::{PASSKEY_SCRIPT, Pages, login_path, user};
 use crate::context::RequestContext;
 use crate::identity::{Identity, Role};
 use crate::problem::{Kind, Problem};
@@ -198,11 +198,9 @@ impl Visitor {
     ) -> Response {
         let pages = &self.browser.pages;
         let navigation = pages.navigation(&self.identity, &self.path);
-        let about = if self.is_admin() { "Administrator" } else { "" };
-        let user = Some(User { name: self.name(), about });
         let (csrf, script) = (self.csrf(), pages.script());
         let page = change(Page {
-            user,
+            user: Some(user(&self.identity)),
             flash: self.browser.flash.as_ref(),
             ..Page::new(&pages.0.site, title, body)
         });
@@ -222,7 +220,7 @@ impl Visitor {
         if problem.reason == FRESH {
             return self.browser.pages.confirm_login(to);
         }
-        self.browser.redirect(to, Tone::Bad, problem.to_string())
+        self.browser.redirect(to, Tone::Bad, sentence(&problem.to_string()))
     }
 
     /// Redirects to a page, which says what was done, or what failed.

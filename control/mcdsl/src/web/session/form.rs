@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::super::csrf::{CSRF_FIELD, Refused, check_form};
-use super::super::form::FieldError;
+use super::super::form::{FieldError, sentence};
 use super::browser::{Browser, Visitor};
 use super::{Pages, problems};
 use crate::http::Form;
@@ -64,21 +64,6 @@ impl Shown {
         let text = sentence(&if field.is_empty() { problem.to_string() } else { problem.detail.clone() });
         Self { status: problem.status(), errors: vec![FieldError { field, text }] }
     }
-}
-
-/// What is wrong, as people read it: with a capital letter and a full stop, and with quotation marks for what is literal.
-fn sentence(detail: &str) -> String {
-    let mut text = String::new();
-    for (at, part) in detail.split('`').enumerate() {
-        if at > 0 {
-            text.push(if at % 2 == 1 { '“' } else { '”' });
-        }
-        text.push_str(part);
-    }
-    let mut characters = text.chars();
-    let Some(first) = characters.next() else { return text };
-    let end = if text.ends_with(['.', '!', '?']) { "" } else { "." };
-    first.to_uppercase().collect::<String>() + characters.as_str() + end
 }
 
 impl<V, T> Submission<V, T> {
@@ -202,18 +187,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_is_a_sentence() {
-        for (detail, expect) in [
-            ("is empty", "Is empty."),
-            ("Try again.", "Try again."),
-            ("`Ä b` is no name: use `a`", "“Ä b” is no name: use “a”."),
-            ("", ""),
-        ] {
-            assert_eq!(sentence(detail), expect);
-        }
-    }
 
     #[test]
     fn an_error_is_at_the_field_that_it_is_about() {

@@ -5,12 +5,13 @@ use axum::response::Response;
 use maud::{Markup, html};
 
 use super::super::cookies::{clear_session, session_of};
+use super::super::form::sentence;
 use super::super::headers::security_headers;
 use super::super::local::redirect;
 use super::super::page::{Layout, Page};
 use super::super::parts::{Tone, note, padded, plain_panel};
 use super::browser::{FRESH, with_cookie};
-use super::{Pages, login_path};
+use super::{Pages, login_path, user};
 use crate::http::RequestHead;
 use crate::problem::{Kind, Problem};
 
@@ -24,7 +25,7 @@ pub(super) fn write(pages: &Pages, problem: &Problem, request: &RequestHead) -> 
     let mut response = match problem.kind {
         Kind::Unauthenticated => from.without_session(pages, problem),
         _ if problem.reason == FRESH => pages.confirm_login(&from.back),
-        _ => problem_page(pages, problem, &from.back),
+        _ => problem_page(pages, problem, &from.back, request),
     };
     for (name, value) in security_headers() {
         response.headers_mut().insert(name, value);
@@ -75,7 +76,7 @@ impl Origin {
                 p { a href=(login_path(&self.back)) { "Log in and start again" } }
             }));
             let page =
-                Page { layout: Layout::Text, ..Page::new(&pages.0.site, "Your session has ended", body) };
+                Page { layout: Layout::Gate, ..Page::new(&pages.0.site, "Your session has ended", body) };
             page.respond(problem.status())
         };
         // A link from another site brings no cookie, and the browser has one all the same.
@@ -99,7 +100,8 @@ fn from_form(pages: &Pages, headers: &HeaderMap) -> String {
     pages.local_referer(headers).unwrap_or_else(|| pages.0.site.home.to_owned())
 }
 
-fn problem_page(pages: &Pages, problem: &Problem, back: &str) -> Response {
+/// A problem as a page: with the navigation of a visitor whom the path's route knows, and alone otherwise.
+fn problem_page(pages: &Pages, problem: &Problem, back: &str, request: &RequestHead) -> Response {
     let title = match problem.kind {
         _ if problem.reason == EXPIRED => "This form has expired",
         Kind::NotFound => "Page not found",
@@ -116,10 +118,17 @@ fn problem_page(pages: &Pages, problem: &Problem, back: &str) -> Response {
         Kind::Invalid | Kind::MediaType | Kind::Unauthenticated => "Invalid request",
     };
     let body = html! {
-        (note(Tone::Bad, html! { p { (problem.to_string()) } }))
+        (note(Tone::Bad, html! { p { (sentence(&problem.to_string())) } }))
         p.actions { (links(pages, problem, back)) }
     };
-    Page { layout: Layout::Text, ..Page::new(&pages.0.site, title, body) }.respond(problem.status())
+    let page = Page { layout: Layout::Gate, ..Page::new(&pages.0.site, title, body) };
+    let (Some(identity), Some(token)) = (&request.identity, session_of(&request.headers)) else {
+        return page.respond(problem.status());
+    };
+    let nav = pages.navigation(identity, request.uri.path());
+    let csrf = pages.csrf().token(&token);
+    Page { layout: Layout::Text, user: Some(user(identity)), nav: &nav, csrf: &csrf, ..page }
+        .respond(problem.status())
 }
 
 fn links(pages: &Pages, problem: &Problem, back: &str) -> Markup {

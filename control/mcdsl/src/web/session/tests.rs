@@ -98,7 +98,7 @@ impl Authority for Fake {
             return Err(Problem::unauthenticated("The token is invalid."));
         }
         let name = token.expose().split('-').next().unwrap_or_default();
-        let roles = (name == "ada").then_some(Role::Admin).into_iter().collect();
+        let roles = [if name == "ada" { Role::Admin } else { Role::Guest }].into_iter().collect();
         Ok(Arc::new(Identity {
             account: Account::Human { name: Name::parse(name).unwrap(), roles },
             tags: std::collections::BTreeSet::new(),
@@ -540,15 +540,21 @@ async fn browsers_get_pages_and_programs_problem_documents() {
     drop(client.log_in("grace", "right", "/").await);
     drop(client.log_in("ada", "right", "/").await);
     let page = client.get("/zones/missing").await;
-    page.has(404, "There is no zone `x`.");
+    page.has(404, "There is no zone “x”.");
+    // The navigation is still there, and works: where the path's route knows the visitor.
+    page.has(404, "href=\"/policy\"");
+    let csrf = page.field("csrf");
     for name in [header::CONTENT_SECURITY_POLICY, header::HeaderName::from_static("x-request-id")] {
         assert!(page.headers.contains_key(&name), "{name}");
     }
-    client.get("/nowhere").await.has(404, "<h1>Page not found</h1>");
+    let nowhere = client.get("/nowhere").await;
+    nowhere.has(404, "<h1>Page not found</h1>");
+    nowhere.has(404, "<div class=\"gate\">");
     for (path, accept) in [("/nowhere", "*/*"), ("/v1/nowhere", "text/html")] {
         let answer = client.send("GET", path, &[("accept", accept)], String::new()).await;
         assert_eq!(answer.headers[header::CONTENT_TYPE], "application/problem+json");
     }
+    assert_eq!(client.post("/logout", &[("csrf", &csrf)]).await.location(), "/login");
 }
 
 #[tokio::test]
@@ -558,4 +564,5 @@ async fn navigation_is_for_the_visitor() {
     client.cookies.push(("__Host-session".to_owned(), "bob-1".to_owned()));
     let page = client.get("/zones/new").await;
     assert!(page.text.contains(">Zones<") && !page.text.contains(">Policy<"), "{}", page.text);
+    page.has(200, "<b>bob</b><small>Guest</small>");
 }
