@@ -53,6 +53,12 @@ export async function browser(hosts, folder) {
   // Whether somebody is there to touch the authenticator.
   const touch = (enabled) => cdp.send("WebAuthn.setAutomaticPresenceSimulation", { authenticatorId, enabled });
 
+  // From now on pages do not find that the browser offers passkeys in a field: somebody who is there would take one before a button
+  // is pressed.
+  const withoutOffer = () => context.addInitScript(() => {
+    PublicKeyCredential.isConditionalMediationAvailable = async () => false;
+  });
+
   // From a small phone to a large screen, on both sides of each width at which the layout changes.
   const WIDTHS = [320, 390, 600, 767, 959, 960, 1087, 1088, 1280, 1920];
 
@@ -130,7 +136,7 @@ export async function browser(hosts, folder) {
     await arrived("/login");
   }
 
-  return { context, page, seen, touch, look, keep, press, fill, arrived, logOut, run };
+  return { context, page, seen, touch, withoutOffer, look, keep, press, fill, arrived, logOut, run };
 }
 
 // RFC 6238.

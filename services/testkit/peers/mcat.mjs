@@ -7,7 +7,7 @@ import { browser, code } from "./browser.mjs";
 
 const at = JSON.parse(process.argv[2]);
 const hosts = { [at.mcat.name]: at.mcat.ip, [at.mcias.name]: at.mcias.ip };
-const { page, seen, touch, look, press, fill, arrived, logOut, run } = await browser(hosts, at.folder);
+const { page, seen, touch, withoutOffer, look, press, fill, arrived, logOut, run } = await browser(hosts, at.folder);
 const has = async (text) => (await page.getByText(text).count()) > 0;
 const go = (path) => page.goto(at.mcat.origin + path);
 
@@ -105,6 +105,7 @@ await run(async () => {
   await go("/?service=mcr");
   seen.denied_by_rule = await has("guests-stay-out decides");
   await look("denied");
+  await withoutOffer();
   await logOut();
 
   await page.getByRole("button", { name: "Continue with a passkey" }).waitFor();

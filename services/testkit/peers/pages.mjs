@@ -6,7 +6,7 @@
 import { browser, code } from "./browser.mjs";
 
 const [origin, ip, admin, password, folder] = process.argv.slice(2);
-const { context, page, seen, touch, look, keep, press, fill, arrived, logOut, run } = await browser({ [new URL(origin).hostname]: ip }, folder);
+const { context, page, seen, touch, withoutOffer, look, keep, press, fill, arrived, logOut, run } = await browser({ [new URL(origin).hostname]: ip }, folder);
 
 const go = (path) => page.goto(origin + path);
 // As long as a label can be.
@@ -120,6 +120,7 @@ async function walk() {
   await arrived("/");
   seen.passkey_in_field = true;
   await touch(false);
+  await withoutOffer();
   await logOut();
   await page.getByRole("button", { name: "Continue with a passkey" }).waitFor();
   await touch(true);

@@ -264,7 +264,7 @@ impl RuleForm {
     }
 
     fn rule(&self) -> Result<Rule, Problem> {
-        let wrong = |_| Problem::field("priority", format!("`{}` is not a whole number.", self.priority));
+        let wrong = |_| Problem::field("priority", "Use a whole number.");
         Ok(Rule {
             name: self.name.trim().to_owned(),
             priority: self.priority.trim().parse().map_err(wrong)?,

@@ -123,7 +123,7 @@ pub(super) async fn issue_token(Path(name): Path<String>, submission: Submission
         async |visitor: &Visitor, form: &NewTokenForm, shown| token_page(visitor, &name, form, shown).await;
     let act = async |visitor: &Visitor, form: &NewTokenForm| {
         let days = form.days.trim().parse::<u32>();
-        let wrong = |_| Problem::field("days", format!("`{}` is not a whole number of days.", form.days));
+        let wrong = |_| Problem::field("days", "Use a whole number of days.");
         let request = IssueTokenRequest {
             name: name.clone(),
             label: form.label.clone(),
