@@ -316,7 +316,7 @@ fn without_a_bpffs_it_works_and_ends_with_the_process() {
     let mut proxy = Proxy::start(site.config_of(&xdp));
     let (state, detail) = capability(&proxy, &format!("xdp:{}", site.interface));
     assert_eq!(state, "native");
-    assert!(detail.contains("ends with this process") && detail.contains("is no bpffs"), "{detail}");
+    assert!(detail.contains("ends with this process") && detail.contains("is not a bpffs"), "{detail}");
     drop(proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]));
     site.silent(BAD, PROXY);
     proxy.process().signal(Signal::SIGKILL);

@@ -46,11 +46,16 @@ pub(super) fn capabilities(admin: &Admin) -> api::Capabilities {
     };
     // Without it nobody would answer.
     let mut capabilities = vec![capability("io_uring", "on", String::new())];
-    capabilities.push(match (report.problem.as_str(), report.interfaces.is_empty()) {
-        ("", true) => capability("xdp", "off", "no interface is named in [xdp] interfaces".to_owned()),
-        ("", false) => capability("xdp", "on", format!("last change of policy took {} us", report.policy_us)),
-        (problem, _) => capability("xdp", "off", problem.to_owned()),
-    });
+    let off: Vec<&str> =
+        report.interfaces.iter().filter(|(_, how)| how.is_err()).map(|(name, _)| name.as_str()).collect();
+    let (state, detail) = match report.problem.as_str() {
+        "" if report.interfaces.is_empty() => ("off", "no interface is named in [xdp] interfaces".to_owned()),
+        "" if off.len() == report.interfaces.len() => ("off", format!("not on {}", off.join(", "))),
+        "" if off.is_empty() => ("on", format!("last change of policy took {} us", report.policy_us)),
+        "" => ("on", format!("but not on {}", off.join(", "))),
+        problem => ("off", problem.to_owned()),
+    };
+    capabilities.push(capability("xdp", state, detail));
     capabilities.push(match admin.workers().policy.tls.kernel() {
         Ok(_) => capability("kernel_tls", "on", String::new()),
         Err(problem) => capability("kernel_tls", "off", problem.to_owned()),
