@@ -200,6 +200,7 @@ async fn operate(
             )
         }
     };
+    admin.stop();
     tracing::info!(most_ms, handed_over = !hurry, "draining");
     let left = tokio::select! {
         left = workers.drain(Duration::from_millis(most_ms), hurry) => left,

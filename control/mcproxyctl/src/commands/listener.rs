@@ -66,14 +66,14 @@ async fn list(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Erro
     for state in reply.listeners {
         let listener = state.listener.context("the proxy answered without the listener")?;
         let listener = Model::try_from(listener).context("the proxy's answer is of a newer version")?;
-        listeners.push((listener, state.accepted, state.routes));
+        listeners.push((listener, state.accepted, state.routes, state.problem));
     }
     let json = || {
-        let one = |(listener, accepted, routes): &(Model, u64, u64)| json!({ "listener": listener, "accepted": accepted, "routes": routes });
+        let one = |(listener, accepted, routes, problem): &(Model, u64, u64, String)| json!({ "listener": listener, "accepted": accepted, "routes": routes, "problem": problem });
         listeners.iter().map(one).collect()
     };
     let text = || {
-        let rows = listeners.iter().map(|(listener, accepted, routes)| {
+        let rows = listeners.iter().map(|(listener, accepted, routes, problem)| {
             let trusted: Vec<String> = listener.trusted.iter().map(ToString::to_string).collect();
             let form = match listener.proxy_protocol {
                 ProxyIn::Off => "off",
@@ -87,9 +87,11 @@ async fn list(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Erro
                 or_dash(&trusted.join(" ")),
                 routes.to_string(),
                 accepted.to_string(),
+                or_dash(problem),
             ]
         });
-        table(&["NAME", "ADDRESS", "PROXY", "TRUSTED", "ROUTES#", "ACCEPTED#"], &rows.collect::<Vec<_>>())
+        let columns = ["NAME", "ADDRESS", "PROXY", "TRUSTED", "ROUTES#", "ACCEPTED#", "PROBLEM"];
+        table(&columns, &rows.collect::<Vec<_>>())
     };
     Ok(printer.print(json, text)?)
 }

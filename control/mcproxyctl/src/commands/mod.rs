@@ -71,7 +71,7 @@ async fn status(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
     let status = client.get_status(GetStatusRequest {}).await?.into_inner();
     let database = |text: &str| if text.is_empty() { "none configured".to_owned() } else { text.to_owned() };
     let table = || {
-        list(&[
+        let mut rows = vec![
             ("version", status.version.clone()),
             ("up", duration(status.uptime_ms)),
             ("revision", status.revision.to_string()),
@@ -81,7 +81,9 @@ async fn status(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
             ("connections", status.connections.to_string()),
             ("countries", database(&status.country_database)),
             ("ASNs", database(&status.asn_database)),
-        ])
+        ];
+        rows.extend(status.problems.iter().map(|problem| ("PROBLEM", problem.clone())));
+        list(&rows)
     };
     Ok(printer.print(|| json!(status), table)?)
 }

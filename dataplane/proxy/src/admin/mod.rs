@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -60,6 +61,7 @@ pub struct Admin {
     checks: Arc<std::sync::Mutex<Checks>>,
     check_errors: CheckErrors,
     started_ms: u64,
+    is_stopping: Arc<AtomicBool>,
 }
 
 /// The admin side, ready to be served: everything is open.
@@ -163,6 +165,7 @@ impl Admin {
             check_errors: health.errors(),
             checks: Arc::new(std::sync::Mutex::new(health)),
             started_ms: clock::millis(),
+            is_stopping: Arc::default(),
         };
         admin.sync_checks(checks);
         admin
@@ -353,6 +356,35 @@ impl Admin {
         self.view.read().listing.count(listener)
     }
 
+    /// Connections end now, and nothing is opened any more.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether connections end now.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    /// Why this listener does not accept; `None`: it does.
+    #[must_use]
+    pub fn closed(&self, listener: &str) -> Option<String> {
+        self.view.read().closed.get(listener).cloned()
+    }
+
+    /// Why listeners do not accept, of those that do not.
+    #[must_use]
+    pub fn closed_listeners(&self) -> Vec<String> {
+        self.view.read().closed.values().cloned().collect()
+    }
+
+    /// What an operator has to see to, a sentence each; empty: nothing.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        self.closed_listeners()
+    }
+
     /// Backends that routes lead to or that drain, in order of their addresses.
     #[must_use]
     pub fn backends(&self) -> Vec<BackendUse> {
@@ -462,15 +494,22 @@ impl Admin {
             self.events.tick();
             let mut state = Arc::clone(&self.state).lock_owned().await;
             let looks = self.kernel.is_loaded();
-            if looks || state.can_reap() {
+            let retries = state.has_closed() && !state.is_over() && !self.is_stopping();
+            if looks || retries || state.can_reap() {
                 let work = move || {
                     state.reap();
+                    let opened = if retries { state.retry_closed() } else { Vec::new() };
                     if looks {
                         state.look_at_interfaces();
                     }
+                    (state, opened)
                 };
                 // A panic there is not this task's to handle.
-                tokio::task::spawn_blocking(work).await.unwrap_or(());
+                let Ok((state, opened)) = tokio::task::spawn_blocking(work).await else { continue };
+                for (listener, sockets) in opened {
+                    self.workers.open(listener, sockets).await;
+                }
+                drop(state);
             }
         }
     }

@@ -33,6 +33,7 @@ pub(super) fn status(admin: &Admin) -> api::Status {
         uptime_ms: admin.uptime_ms(),
         country_database,
         asn_database,
+        problems: admin.problems(),
     }
 }
 
@@ -88,6 +89,7 @@ pub(super) fn listeners(admin: &Admin) -> api::ListListenersReply {
         listener: Some((&listener.spec).into()),
         accepted: listener.accepted.load(Ordering::Relaxed),
         routes: admin.routes_of(&listener.spec.name),
+        problem: admin.closed(&listener.spec.name).unwrap_or_default(),
     };
     api::ListListenersReply { listeners: admin.snapshot().listeners.iter().map(state).collect() }
 }

@@ -7,7 +7,7 @@ use mc_core::model::{
 };
 use serde_json::json;
 
-use super::{After, Done, State, check_room};
+use super::{After, Done, State, View, check_room};
 use crate::admin::build;
 use crate::admin::error::ChangeError;
 use crate::admin::events::Kind;
@@ -140,7 +140,12 @@ impl State {
         let Change::ReplaceRoutes(routes) = change else { unreachable!("it was made above") };
         let built = build::all(routes, old, &self.listeners, &self.view.read().backends, authorities)
             .expect("listeners and backends were checked before the change was stored");
-        let before = std::mem::replace(&mut *self.view.write(), built.view);
+        let before = {
+            let mut view = self.view.write();
+            // Which listeners are closed is not the routes' to say.
+            let closed = std::mem::take(&mut view.closed);
+            std::mem::replace(&mut *view, View { closed, ..built.view })
+        };
         let after = retire(&gone, kill);
         self.publish(built.table);
         drop(before);
