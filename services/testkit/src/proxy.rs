@@ -342,7 +342,7 @@ impl Proxy {
     #[must_use]
     pub fn ctl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("mcproxyctl"));
-        command.arg("--socket").arg(self.socket()).args(arguments);
+        command.arg("--yes").arg("--socket").arg(self.socket()).args(arguments);
         command
     }
 

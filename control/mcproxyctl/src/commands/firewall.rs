@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_stream::StreamExt as _;
 
-use super::read_toml;
+use super::{Asks, read_toml};
 use crate::cli::Firewall;
 use crate::error::Error;
 use crate::parse::subject_text;
@@ -28,6 +28,7 @@ pub(super) async fn run(
     command: Firewall,
     client: &mut Client,
     printer: &mut Printer<'_>,
+    asks: Asks,
 ) -> Result<(), Error> {
     let change = match command {
         Firewall::Show => return show(client, printer).await,
@@ -64,8 +65,9 @@ pub(super) async fn run(
             client.set_rate(SetRateRequest { rate: Some((&rate).into()) }).await?.into_inner()
         }
         Firewall::Set { file, expect_revision } => {
-            let file: File = read_toml(&file)?;
-            set(client, &file.firewall, expect_revision).await?
+            let File { firewall } = read_toml(&file)?;
+            asks.confirm(&format!("Replace rules, default and rate by those of {}?", file.display()))?;
+            set(client, &firewall, expect_revision).await?
         }
     };
     Ok(printer.print(|| json!(change), || format!("live at revision {}\n", change.revision))?)

@@ -43,7 +43,7 @@ pub use backends::BackendUse;
 pub use error::ChangeError;
 pub use events::Events;
 pub use listen::ListenError;
-pub use state::{ListenerPut, RoutePut, RoutesReplaced, StartError};
+pub use state::{Existing, ListenerPut, RoutePut, RoutesReplaced, StartError};
 
 use backends::Wanted;
 use events::Kind;
@@ -171,20 +171,12 @@ impl Admin {
         admin
     }
 
-    /// Adds a route or replaces the one with its key.
+    /// Puts a route in the place of what may be there.
     ///
     /// # Errors
     /// See [`ChangeError`]; so for all changes.
-    pub async fn add_route(&self, route: Route) -> Result<RoutePut, ChangeError> {
-        self.change(move |state| state.put_route(route, None)).await.map(|(put, _)| put)
-    }
-
-    /// Replaces a route that exists, and where `expected` is given is this one.
-    ///
-    /// # Errors
-    /// [`ChangeError::NoRoute`] where it does not exist, [`ChangeError::OtherRoute`] where it is another.
-    pub async fn update_route(&self, route: Route, expected: Option<Route>) -> Result<RoutePut, ChangeError> {
-        self.change(move |state| state.put_route(route, Some(expected))).await.map(|(put, _)| put)
+    pub async fn put_route(&self, route: Route, existing: Existing<Route>) -> Result<RoutePut, ChangeError> {
+        self.change(move |state| state.put_route(route, existing)).await.map(|(put, _)| put)
     }
 
     /// Removes a route; `kill` closes its connections. Says at which revision it is gone, whether it existed,
@@ -211,12 +203,16 @@ impl Admin {
         self.change(move |state| state.replace_routes(routes, expected, kill)).await.map(|(result, _)| result)
     }
 
-    /// Adds a listener or replaces the one with its name.
+    /// Puts a listener in the place of what may be there.
     ///
     /// # Errors
     /// See [`ChangeError`].
-    pub async fn add_listener(&self, listener: Listener) -> Result<ListenerPut, ChangeError> {
-        self.change(move |state| state.put_listener(listener)).await.map(|(put, _)| put)
+    pub async fn put_listener(
+        &self,
+        listener: Listener,
+        existing: Existing<Listener>,
+    ) -> Result<ListenerPut, ChangeError> {
+        self.change(move |state| state.put_listener(listener, existing)).await.map(|(put, _)| put)
     }
 
     /// Removes a listener, its routes too where `with_routes`; `kill` closes its connections.

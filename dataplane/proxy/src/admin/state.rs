@@ -114,6 +114,17 @@ pub(crate) struct After {
     pub(crate) kill: Option<ConnectionFilter>,
 }
 
+/// What may be there already where a route or listener is put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Existing<T> {
+    /// Anything, or nothing: what is there is replaced.
+    Any,
+    /// Nothing.
+    None,
+    /// Something; this one where it is said.
+    Some(Option<T>),
+}
+
 /// A change that was made.
 #[derive(Debug)]
 pub(crate) struct Done<T> {

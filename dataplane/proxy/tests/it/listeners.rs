@@ -59,7 +59,7 @@ fn a_port_that_another_program_took_holds_nobody_up_and_is_opened_when_it_is_fre
     // Its routes are there, and can be changed meanwhile; so can it itself, but not to what cannot be had either.
     let route = ["route", "add", "--listener", "more", "--name", "a.example.org", "--backend"];
     drop(proxy.ctl(&[&route[..], &[&origin.address().to_string()]].concat()));
-    assert!(!proxy.ctl_output(&["listener", "add", "more", &address.to_string()]).status.success());
+    assert!(!proxy.ctl_output(&["listener", "update", "more", "--hello-timeout-ms", "5"]).status.success());
     let routes = proxy.root().join("routes.toml");
     let exported = proxy.ctl_text(&["route", "export"]);
     std::fs::write(&routes, exported.replace("a.example.org", "b.example.org")).unwrap();
@@ -103,9 +103,10 @@ fn an_address_that_the_machine_lost_holds_nobody_up_and_is_opened_when_it_is_bac
     let text = problem(&proxy, "more");
     assert!(text.contains("10.65.5.2 is not an address of this machine"), "{text}");
     // It can be removed, and moved to where it can be.
-    drop(proxy.ctl(&["listener", "add", "more", "10.65.5.1:8443"]));
+    drop(proxy.ctl(&["listener", "update", "more", "10.65.5.1:8443"]));
     assert_eq!(problem(&proxy, "more"), "");
     host.ip("address add 10.65.5.2/32 dev lo");
+    drop(proxy.ctl(&["listener", "remove", "more", "--with-routes"]));
     stored(&mut proxy, "10.65.5.2:443".parse().unwrap());
     host.ip("address delete 10.65.5.2/32 dev lo");
     proxy.restart();

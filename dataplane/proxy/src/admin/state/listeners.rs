@@ -9,7 +9,7 @@ use mc_core::model::{Listener, normalize_listener};
 use serde_json::json;
 
 use super::routes::retire;
-use super::{After, Done, Opening, State, check_room};
+use super::{After, Done, Existing, Opening, State, check_room};
 use crate::admin::error::ChangeError;
 use crate::admin::events::Kind;
 use crate::snapshot::ListenerEntry;
@@ -29,11 +29,26 @@ pub struct ListenerPut {
 }
 
 impl State {
-    /// Adds a listener or replaces the one with its name. Where the address stays, so do the sockets.
-    pub(crate) fn put_listener(&mut self, listener: Listener) -> Result<Done<ListenerPut>, ChangeError> {
+    /// Puts a listener in the place of what may be there. Where the address stays, so do the sockets.
+    pub(crate) fn put_listener(
+        &mut self,
+        listener: Listener,
+        existing: Existing<Listener>,
+    ) -> Result<Done<ListenerPut>, ChangeError> {
         let listener = normalize_listener(listener)?;
         let name = listener.name.clone();
         let old = self.listeners.get(&name).cloned();
+        match (existing, &old) {
+            (Existing::None, Some(_)) => return Err(ChangeError::ListenerExists(name)),
+            (Existing::Some(_), None) => return Err(ChangeError::NoListener(name)),
+            // Whoever has listed it knows the port that was chosen for it.
+            (Existing::Some(Some(expected)), Some(old))
+                if old.spec != normalize_listener(expected.clone())? =>
+            {
+                return Err(ChangeError::OtherListener(name));
+            }
+            _ => {}
+        }
         let is_closed = self.is_closed(&name);
         if let Some(old) = &old
             && !is_closed
@@ -43,7 +58,8 @@ impl State {
             return Ok(Done::only(put));
         }
         self.check_address(&listener)?;
-        let same = self.configured.get(&name).is_some_and(|before| before.address == listener.address);
+        let known = [self.configured.get(&name), old.as_ref().map(|old| &old.spec)];
+        let same = known.into_iter().flatten().any(|before| before.address == listener.address);
         let stays = same && !is_closed;
         let mut after = After::default();
         let entry = match &old {
