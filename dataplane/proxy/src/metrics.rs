@@ -133,6 +133,9 @@ fn render(exporter: &Exporter) -> String {
     page.one("mcproxy_routes", "gauge", "Routes.", snapshot.route_count);
     page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", log.lost());
     page.process();
+    let help = "Firewall rules that do nothing, as there is no database for them.";
+    let count = snapshot.firewall.rules_without_database() as u64;
+    page.one("mcproxy_firewall_rules_without_database", "gauge", help, count);
     budgets(&mut page, &admin.workers().policy.budgets);
     kernel(&mut page, admin.kernel());
     certificates(&mut page, &admin.workers().policy.tls);

@@ -184,7 +184,8 @@ impl AdminApi for Api {
     async fn get_firewall(&self, _request: Request<api::GetFirewallRequest>) -> Reply<api::FirewallState> {
         let snapshot = self.admin.snapshot();
         let firewall = Some((&snapshot.firewall.spec).into());
-        Ok(Response::new(api::FirewallState { firewall, revision: snapshot.revision }))
+        let problems = snapshot.firewall.problems();
+        Ok(Response::new(api::FirewallState { firewall, revision: snapshot.revision, problems }))
     }
 
     async fn set_firewall(&self, request: Request<api::SetFirewallRequest>) -> Reply<api::Change> {

@@ -378,7 +378,9 @@ impl Admin {
     /// What an operator has to see to, a sentence each; empty: nothing.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
-        self.closed_listeners()
+        let mut problems = self.closed_listeners();
+        problems.extend(self.snapshot().firewall.problems());
+        problems
     }
 
     /// Backends that routes lead to or that drain, in order of their addresses.

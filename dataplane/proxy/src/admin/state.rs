@@ -158,6 +158,9 @@ pub enum StartError {
     /// A listener or route that cannot be.
     #[error("the stored configuration cannot be used: {0}")]
     Stored(Invalid),
+    /// What was to fill the database would do nothing.
+    #[error("the file's configuration cannot be used: {0}")]
+    Seed(Invalid),
     /// A listener's address cannot be had.
     #[error(transparent)]
     Bind(ChangeError),
@@ -260,6 +263,10 @@ impl State {
         if use_seed {
             what = seed;
         }
+        if use_seed {
+            firewall::check_databases(&what.firewall.rules, &[], &shell.geo)
+                .map_err(|invalid| StartError::Seed(invalid.within("firewall")))?;
+        }
         let ids = ListenerIds::default();
         let mut listeners = BTreeMap::new();
         let mut bound = Vec::new();
@@ -327,6 +334,9 @@ impl State {
         };
         if let Err(error) = state.steer(None) {
             tracing::error!("connections to steered addresses are refused: {}", chain(&error));
+        }
+        for problem in state.firewall.problems() {
+            tracing::error!("{problem}");
         }
         state.publish(built.table);
         Ok((state, bound))

@@ -201,12 +201,16 @@ fn firewall() {
     let proxy = Proxy::start(Config::new().listener("web"));
     check(&proxy, "firewall deny 198.51.100.0/24 --comment scanner", &[]);
     check(&proxy, "firewall allow 198.51.100.7/32", &[]);
-    check(&proxy, "firewall deny country:XX", &[]);
+    check(&proxy, "firewall deny 192.0.2.0/24", &[]);
     check(&proxy, "firewall rate --per-address 20 --address-burst 100", &[]);
-    check(&proxy, "firewall show", &["198.51.100.0/24", "scanner", "198.51.100.7/32", "XX", "20", "100"]);
+    check(
+        &proxy,
+        "firewall show",
+        &["198.51.100.0/24", "scanner", "198.51.100.7/32", "192.0.2.0/24", "20", "100"],
+    );
     check(&proxy, "firewall test 198.51.100.8", &["denied_cidr"]);
     check(&proxy, "firewall test 198.51.100.7", &["198.51.100.7/32"]);
-    check_twice(&proxy, "firewall remove deny 198.51.100.0/24", "firewall remove deny country:XX");
+    check_twice(&proxy, "firewall remove deny 198.51.100.0/24", "firewall remove deny 192.0.2.0/24");
     check(&proxy, "firewall default deny", &[]);
     check(&proxy, "firewall test 203.0.113.1", &["denied_default"]);
     let file = proxy.root().join("firewall.toml");
@@ -214,6 +218,10 @@ fn firewall() {
         .unwrap();
     check(&proxy, &format!("firewall set {}", file.display()), &[]);
     check(&proxy, "firewall show", &["203.0.113.0/24"]);
+    check_refused(&proxy, "firewall deny country:DE", 1, &["do nothing", "[geoip] country_database"]);
+    check_refused(&proxy, "firewall allow asn:64500", 1, &["do nothing", "[geoip] asn_database"]);
+    std::fs::write(&file, "[firewall]\nrules = [{ action = \"deny\", country = \"DE\" }]\n").unwrap();
+    check_refused(&proxy, &format!("firewall set {}", file.display()), 1, &["firewall.rules[0].country"]);
     check_refused(&proxy, "firewall deny 198.51.100.0/33", 2, &["198.51.100.0/33"]);
     check_refused(&proxy, "firewall remove allow 198.51.100.7/32", 4, &[]);
 }
