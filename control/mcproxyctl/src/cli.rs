@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use mc_core::model::Steered;
 use mcdsl::ctl::Output;
 
-use crate::parse::{BackendArg, CustomTlvArg, IdArg, RuleArg, SubjectArg};
+use crate::parse::{BackendArg, CustomTlvArg, IdArg, NoneOr, RuleArg, SubjectArg};
 
 /// Operates MC-Proxy.
 ///
@@ -21,6 +21,9 @@ pub(crate) struct Cli {
     /// How data is printed: a table, or JSON (one document; one object a line for what goes on).
     #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
+    /// Does not ask before what cannot be taken back.
+    #[arg(long, short = 'y', global = true)]
+    pub(crate) yes: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -32,7 +35,9 @@ Exit codes:
   2  usage
   3  the proxy cannot be reached
   4  there is no such thing
-  5  the configuration has another revision than expected
+  5  conflict: it exists, or it changed meanwhile
+
+What cannot be taken back is asked about first, on the terminal; --yes answers.
 
 Examples:
   mcproxyctl status
@@ -251,15 +256,19 @@ pub(crate) enum Route {
     /// One route with all its settings.
     #[command(after_help = "Example:\n  mcproxyctl route show --listener web --name app.example.org")]
     Show(Key),
-    /// Adds a route, or replaces the one with this listener, name and ALPN.
+    /// Adds a route. Refuses where there is one with this listener, name and ALPN, unless it is to be replaced.
     #[command(after_help = "Examples:
   mcproxyctl route add --listener web --name app.example.org --backend 10.0.0.2:8443
   mcproxyctl route add --listener web --name '*.example.org' --any-depth \\
       --backend 10.0.0.2:8443,weight=3 --backend 10.0.0.3:8443,proxy_protocol=v2 \\
-      --tlv authority,crc32c --check tls --balance random-of-two")]
+      --tlv authority,crc32c --check tls --balance random-of-two
+  mcproxyctl route add --listener web --name app.example.org --backend 10.0.0.4:8443 --replace")]
     Add {
         #[command(flatten)]
         key: Key,
+        /// Replaces the route that is there, and shows what changes: what is not given takes its default.
+        #[arg(long)]
+        replace: bool,
         #[command(flatten)]
         settings: Settings,
     },
@@ -308,7 +317,7 @@ pub(crate) enum Policy {
     /// A route's policies in their order, and how often each applied.
     #[command(after_help = "Example:\n  mcproxyctl policy list --listener web --name app.example.org")]
     List(Key),
-    /// Adds a policy at the end, or replaces the one with its name where it stands.
+    /// Adds a policy at the end. Refuses where the route has one of this name, unless it is to be replaced where it stands.
     #[command(after_help = "Examples:
   mcproxyctl policy add --listener web --name app.example.org only-read --rule 'methods=[\"GET\",\"HEAD\"]'
   mcproxyctl policy add --listener web --name app.example.org logins --path /login --dry-run \\
@@ -338,6 +347,9 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
         /// Puts it before this one.
         #[arg(long, value_name = "POLICY")]
         before: Option<String>,
+        /// Replaces the policy of this name.
+        #[arg(long)]
+        replace: bool,
     },
     /// Removes a policy.
     #[command(
@@ -381,35 +393,57 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     },
 }
 
+/// A listener's settings; those that are not given keep their value, or take the default.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ListenerSettings {
+    /// Whether connections start with a PROXY header.
+    #[arg(long, value_parser = ["off", "required", "optional"])]
+    pub(crate) proxy_protocol: Option<String>,
+    /// A network whose header is believed; once for each. `none` for no network.
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) trusted: Vec<NoneOr<IpNet>>,
+    /// Addresses and ports besides its own whose connections it gets; once for each. `none` for none.
+    #[arg(long, value_name = "CIDR:PORTS")]
+    pub(crate) steer: Vec<NoneOr<Steered>>,
+    /// Time for the PROXY header and the ClientHello, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub(crate) hello_timeout_ms: Option<u64>,
+    /// Largest ClientHello, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_hello_bytes: Option<u32>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Listener {
     /// All listeners.
     #[command(after_help = "Example:\n  mcproxyctl listener list")]
     List,
-    /// Adds a listener, or replaces the one with this name.
+    /// Adds a listener. Refuses where there is one of this name, unless it is to be replaced.
     #[command(
-        after_help = "Example:\n  mcproxyctl listener add web 0.0.0.0:443 --proxy-protocol optional --trusted 10.0.0.0/8"
+        after_help = "Examples:\n  mcproxyctl listener add web 0.0.0.0:443 --proxy-protocol optional --trusted 10.0.0.0/8\n  mcproxyctl listener add web 0.0.0.0:443 --replace"
     )]
     Add {
         /// Its name.
         name: String,
         /// Where it listens.
         address: SocketAddr,
-        /// Whether connections start with a PROXY header.
-        #[arg(long, value_parser = ["off", "required", "optional"])]
-        proxy_protocol: Option<String>,
-        /// A network whose header is believed; once for each.
-        #[arg(long, value_name = "CIDR")]
-        trusted: Vec<IpNet>,
-        /// Addresses and ports besides its own whose connections it gets; once for each.
-        #[arg(long, value_name = "CIDR:PORTS")]
-        steer: Vec<Steered>,
-        /// Time for the PROXY header and the ClientHello, in milliseconds.
-        #[arg(long, value_name = "MS")]
-        hello_timeout_ms: Option<u64>,
-        /// Largest ClientHello, in bytes.
-        #[arg(long, value_name = "BYTES")]
-        max_hello_bytes: Option<u32>,
+        #[command(flatten)]
+        settings: ListenerSettings,
+        /// Replaces the listener that is there, and shows what changes: what is not given takes its default.
+        #[arg(long)]
+        replace: bool,
+    },
+    /// Changes the settings that are given, of a listener that exists.
+    #[command(
+        after_help = "Examples:\n  mcproxyctl listener update web --hello-timeout-ms 5000\n  mcproxyctl listener update web 192.0.2.1:443"
+    )]
+    Update {
+        /// Its name.
+        name: String,
+        /// Where it listens from now on.
+        address: Option<SocketAddr>,
+        #[command(flatten)]
+        settings: ListenerSettings,
     },
     /// Removes a listener.
     #[command(after_help = "Example:\n  mcproxyctl listener remove web --with-routes")]

@@ -19,6 +19,12 @@ pub(crate) enum Error {
     /// No such thing.
     #[error("{0}")]
     NotFound(String),
+    /// There is one, and it is not to be replaced.
+    #[error("{0}")]
+    Exists(String),
+    /// The answer to a question was no.
+    #[error("nothing was changed")]
+    Declined,
     /// A file or the terminal.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -43,12 +49,13 @@ impl Failure for Error {
             Self::NotFound(_) => 4,
             Self::Refused(status) => match status.code() {
                 Code::NotFound => 4,
-                Code::Aborted => 5,
+                Code::Aborted | Code::AlreadyExists => 5,
                 // The proxy went away in the middle of the call; what it says itself has no source here.
                 Code::Unavailable if std::error::Error::source(status).is_some() => 3,
                 _ => 1,
             },
-            Self::Other(_) | Self::Output(_) => 1,
+            Self::Exists(_) => 5,
+            Self::Declined | Self::Other(_) | Self::Output(_) => 1,
         }
     }
 
@@ -69,5 +76,7 @@ mod tests {
         check(ConnectError::NoSocket("x".into()).into(), 3);
         check(Status::not_found("x").into(), 4);
         check(Status::aborted("x").into(), 5);
+        check(Error::Exists("x".into()), 5);
+        check(Error::Declined, 1);
     }
 }

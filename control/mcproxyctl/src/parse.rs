@@ -139,6 +139,25 @@ pub(crate) fn subject_text(subject: &Subject) -> String {
     }
 }
 
+/// One of several values, or `none`, which says that there is no value.
+#[derive(Clone, Debug)]
+pub(crate) struct NoneOr<T>(Option<T>);
+
+impl<T: FromStr> FromStr for NoneOr<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(|value| Self(Some(value))) }
+    }
+}
+
+impl<T: Clone> NoneOr<T> {
+    /// The values; `None`: nothing was given.
+    pub(crate) fn values(given: &[Self]) -> Option<Vec<T>> {
+        (!given.is_empty()).then(|| given.iter().filter_map(|it| it.0.clone()).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -256,13 +256,32 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or the first thing in it that is wrong.
     pub fn load(path: &Path, root: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(path, root, Self::check_files)
+    }
+
+    /// The same, and checks files too without which the proxy runs.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn check(path: &Path, root: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(path, root, |config| {
+            config.check_files()?;
+            config.check_databases()
+        })
+    }
+
+    fn load_with(
+        path: &Path,
+        root: Option<&Path>,
+        check: impl FnOnce(&Self) -> Result<(), Invalid>,
+    ) -> Result<Self, ConfigError> {
         let text = mcdsl::config::text(path)?;
         let name = path.display().to_string();
         let mut config = Self::parse(&text, &name)?;
         if let Some(root) = root {
             root.clone_into(&mut config.server.root);
         }
-        config.check_files().map_err(|invalid| refused(&text, &name, invalid))?;
+        check(&config).map_err(|invalid| refused(&text, &name, invalid))?;
         Ok(config)
     }
 
@@ -366,6 +385,11 @@ impl Config {
             self.check_file("admin.tcp.key", &tcp.key, "put the private key there (PEM, mode 0600)")?;
             self.check_file("admin.tcp.token_file", &tcp.token_file, "put a token there (mode 0600)")?;
         }
+        Ok(())
+    }
+
+    /// Checks that the GeoIP databases can be read. Without one the proxy runs, and says which rules do nothing.
+    fn check_databases(&self) -> Result<(), Invalid> {
         let remedy = "fetch it (see docs/mc-proxy.md) or remove the key";
         if let Some(path) = &self.geoip.country_database {
             self.check_file("geoip.country_database", path, remedy)?;

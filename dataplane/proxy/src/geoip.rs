@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use maxminddb::{LookupResult, MaxMindDbError, Reader, Within, WithinOptions};
 use mc_core::firewall::Geo;
 use mc_core::firewall::tables::{Places, Steps};
+use mc_core::model::Subject;
+use mcdsl::chain;
 use serde::Deserialize;
 
 use crate::access_log::date_text;
@@ -25,6 +27,9 @@ use crate::access_log::date_text;
 pub struct GeoIp {
     country: Option<Database>,
     asn: Option<Database>,
+    /// Why one that is configured is not there; empty: it is, or none is configured.
+    country_problem: String,
+    asn_problem: String,
 }
 
 /// Why a database cannot be used.
@@ -77,6 +82,33 @@ struct Kind<T> {
     read: Read<T>,
 }
 
+/// A database that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing<'a> {
+    wanted: &'static str,
+    setting: &'static str,
+    problem: &'a str,
+}
+
+impl<T> Kind<T> {
+    const fn missing<'a>(&self, problem: &'a str) -> Missing<'a> {
+        Missing { wanted: self.wanted, setting: self.setting, problem }
+    }
+}
+
+impl fmt::Display for Missing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { wanted, setting, problem } = self;
+        match *problem {
+            "" => write!(
+                f,
+                "there is no database of {wanted}: name one in [geoip] {setting} and restart mc-proxy"
+            ),
+            problem => write!(f, "there is no database of {wanted}: {problem}, then send SIGHUP"),
+        }
+    }
+}
+
 /// Takes what is wanted from a record; `None` where it says nothing of it.
 type Read<T> = fn(LookupResult<'_, Vec<u8>>) -> Result<Option<T>, MaxMindDbError>;
 
@@ -115,7 +147,36 @@ impl GeoIp {
         Ok(Self {
             country: country.map(|path| Database::open(path, &COUNTRY)).transpose()?,
             asn: asn.map(|path| Database::open(path, &ASN)).transpose()?,
+            ..Self::default()
         })
+    }
+
+    /// Reads what can be read of the databases that are configured. What cannot is in the log, and in [`Self::describe`].
+    #[must_use]
+    pub fn open_available(country: Option<&Path>, asn: Option<&Path>) -> Self {
+        fn open<T>(path: Option<&Path>, kind: &Kind<T>) -> (Option<Database>, String) {
+            match path.map(|path| Database::open(path, kind)).transpose() {
+                Ok(database) => (database, String::new()),
+                Err(error) => {
+                    let problem = chain(&error);
+                    tracing::error!("{problem}; then send SIGHUP");
+                    (None, problem)
+                }
+            }
+        }
+        let (country, country_problem) = open(country, &COUNTRY);
+        let (asn, asn_problem) = open(asn, &ASN);
+        Self { country, asn, country_problem, asn_problem }
+    }
+
+    /// What is missing to judge by this subject; `None`: nothing.
+    #[must_use]
+    pub fn lacks(&self, subject: &Subject) -> Option<Missing<'_>> {
+        match subject {
+            Subject::Country(_) if self.country.is_none() => Some(COUNTRY.missing(&self.country_problem)),
+            Subject::Asn(_) if self.asn.is_none() => Some(ASN.missing(&self.asn_problem)),
+            _ => None,
+        }
     }
 
     /// What the databases say of an address. IPv4 inside IPv6 is looked up as IPv4.
@@ -142,12 +203,13 @@ impl GeoIp {
     }
 
     /// The databases of countries and of autonomous systems in words (path, type, build date), for the status;
-    /// empty where there is none.
+    /// why there is none where one is configured, else empty.
     #[must_use]
     pub fn describe(&self) -> (String, String) {
-        let words =
-            |database: &Option<Database>| database.as_ref().map_or_else(String::new, Database::describe);
-        (words(&self.country), words(&self.asn))
+        let words = |database: &Option<Database>, problem: &str| {
+            database.as_ref().map_or_else(|| problem.to_owned(), Database::describe)
+        };
+        (words(&self.country, &self.country_problem), words(&self.asn, &self.asn_problem))
     }
 }
 

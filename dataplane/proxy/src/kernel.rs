@@ -61,7 +61,7 @@ pub struct Covered(BTreeSet<IpAddr>);
 pub struct Report {
     /// Interfaces, and how it is there, or why not.
     pub interfaces: BTreeMap<String, Result<Attached, String>>,
-    /// Why there is nothing in the kernel at all; empty: there is, or none was asked for.
+    /// Why nothing is judged in the kernel at all; empty: there is, or none was asked for.
     pub problem: String,
     /// Whether it outlives this process until the next one takes over.
     pub pinned: bool,
@@ -200,7 +200,10 @@ impl Kernel {
         self.with(|loaded| {
             loaded.listeners = listeners.cloned().collect();
             loaded.told.clear();
-            loaded.tell(&mc_xdp::interfaces().unwrap_or_default());
+            // Where they cannot be listed, `look` says so, and does this once they can.
+            if let Ok(interfaces) = mc_xdp::interfaces() {
+                loaded.tell(&interfaces);
+            }
         });
     }
 
@@ -209,7 +212,10 @@ impl Kernel {
     pub fn look(&self) -> bool {
         let mut changed = false;
         self.with(|loaded| {
-            let Ok(interfaces) = mc_xdp::interfaces() else { return };
+            let interfaces = match mc_xdp::interfaces() {
+                Ok(interfaces) => interfaces,
+                Err(error) => return loaded.cannot_list(&self.wanted, &error),
+            };
             for name in &self.wanted {
                 loaded.keep(name, interfaces.get(name), self.ask, self.pins.as_deref());
             }
@@ -279,7 +285,11 @@ impl Kernel {
         let mut report = Report { steering, ..Report::default() };
         match &*self.lock() {
             State::Off => {}
-            State::Unavailable(problem) => report.problem.clone_from(problem),
+            State::Unavailable(problem) => {
+                report.problem.clone_from(problem);
+                report.interfaces =
+                    self.wanted.iter().map(|name| (name.clone(), Err(problem.clone()))).collect();
+            }
             State::Loaded(loaded) => {
                 report.interfaces.clone_from(&loaded.interfaces);
                 report.problem.clone_from(&loaded.aside);
@@ -430,6 +440,20 @@ impl Loaded {
             }
         }
         self.interfaces.insert(name.to_owned(), now);
+    }
+
+    /// Says of each interface that the firewall is not on that the machine's interfaces cannot be listed.
+    fn cannot_list(&mut self, wanted: &[String], error: &std::io::Error) {
+        let problem = format!(
+            "the machine's interfaces cannot be listed: {error}; a systemd unit needs AF_NETLINK in RestrictAddressFamilies"
+        );
+        for name in wanted.iter().filter(|name| !self.indices.contains_key(*name)) {
+            let now = Err(problem.clone());
+            if self.interfaces.get(name) != Some(&now) {
+                tracing::warn!(interface = name, "the firewall is in user space alone: {problem}");
+                self.interfaces.insert(name.clone(), now);
+            }
+        }
     }
 
     /// Tells the kernel where we listen, where that is another place than before. Whether what is covered is another.

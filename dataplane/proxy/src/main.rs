@@ -71,7 +71,8 @@ Examples:
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let config = match Config::load(&args.config, args.root.as_deref()) {
+    let load = if args.check { Config::check } else { Config::load };
+    let config = match load(&args.config, args.root.as_deref()) {
         Ok(config) => config,
         Err(error) => {
             complain(&error.into());
@@ -102,7 +103,8 @@ fn complain(error: &anyhow::Error) {
 /// Runs until a signal says to stop.
 fn run(config: &Config, take_over: bool) -> anyhow::Result<()> {
     let connections = most_connections(config, raise_descriptor_limit());
-    let geo = Arc::new(open_geo(config)?);
+    let (country, asn) = geo_paths(config);
+    let geo = Arc::new(GeoIp::open_available(country.as_deref(), asn.as_deref()));
     let tls = Arc::new(open_tls(config)?);
     let log = open_access_log(config)?;
     let events = Events::default();
@@ -200,6 +202,7 @@ async fn operate(
             )
         }
     };
+    admin.stop();
     tracing::info!(most_ms, handed_over = !hurry, "draining");
     let left = tokio::select! {
         left = workers.drain(Duration::from_millis(most_ms), hurry) => left,
@@ -327,9 +330,14 @@ async fn keep_tls(tls: Arc<Tls>) {
 /// How often the folder of certificates is looked at.
 const CERTIFICATES_LOOK: Duration = Duration::from_secs(2);
 
-fn open_geo(config: &Config) -> anyhow::Result<GeoIp> {
+/// Where the databases are.
+fn geo_paths(config: &Config) -> (Option<PathBuf>, Option<PathBuf>) {
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| config.resolve(path));
-    let (country, asn) = (path(&config.geoip.country_database), path(&config.geoip.asn_database));
+    (path(&config.geoip.country_database), path(&config.geoip.asn_database))
+}
+
+fn open_geo(config: &Config) -> anyhow::Result<GeoIp> {
+    let (country, asn) = geo_paths(config);
     Ok(GeoIp::open(country.as_deref(), asn.as_deref())?)
 }
 

@@ -101,11 +101,16 @@ async fn answer(request: Request<Incoming>, exporter: Arc<Exporter>) -> Result<R
         }
         (&Method::GET | &Method::HEAD, "/healthz") => plain(StatusCode::OK, "ok\n"),
         (&Method::GET | &Method::HEAD, "/readyz") => {
-            let open = exporter.source.admin.snapshot().listeners.len();
-            if open > 0 {
-                plain(StatusCode::OK, "ok\n")
-            } else {
+            let admin = &exporter.source.admin;
+            let (listeners, closed) = (admin.snapshot().listeners.len(), admin.closed_listeners());
+            if admin.is_stopping() {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+            } else if listeners == 0 {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "no listener: add one with mcproxyctl listener add\n")
+            } else if !closed.is_empty() {
+                plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", closed.join("\n")))
+            } else {
+                plain(StatusCode::OK, "ok\n")
             }
         }
         _ => plain(StatusCode::NOT_FOUND, "/metrics, /healthz and /readyz are here\n"),
@@ -128,11 +133,14 @@ fn render(exporter: &Exporter) -> String {
     page.one("mcproxy_routes", "gauge", "Routes.", snapshot.route_count);
     page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", log.lost());
     page.process();
+    let help = "Firewall rules that do nothing, as there is no database for them.";
+    let count = snapshot.firewall.rules_without_database() as u64;
+    page.one("mcproxy_firewall_rules_without_database", "gauge", help, count);
     budgets(&mut page, &admin.workers().policy.budgets);
     kernel(&mut page, admin.kernel());
     certificates(&mut page, &admin.workers().policy.tls);
     workers(&mut page, &admin.workers().stats);
-    listeners(&mut page, &snapshot);
+    listeners(&mut page, &snapshot, admin);
     let mut others = exporter.others.lock().unwrap_or_else(PoisonError::into_inner);
     routes(&mut page, &snapshot, &mut others);
     drop(others);
@@ -267,7 +275,17 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
     }
 }
 
-fn listeners(page: &mut Page, snapshot: &Snapshot) {
+fn listeners(page: &mut Page, snapshot: &Snapshot, admin: &Admin) {
+    let name = "mcproxy_listener_open";
+    page.family(
+        name,
+        "gauge",
+        "Whether a listener accepts; where it does not, it is tried again each second.",
+    );
+    for listener in &snapshot.listeners {
+        let is_open = admin.closed(&listener.spec.name).is_none();
+        page.sample(name, &[("listener", &*listener.spec.name)], u64::from(is_open));
+    }
     page.family("mcproxy_listener_accepted_total", "counter", "Connections accepted, by listener.");
     for listener in &snapshot.listeners {
         let labels = [("listener", &*listener.spec.name)];

@@ -4,11 +4,12 @@
 //! Workers load it once for each connection and never wait. What outlives a snapshot (counters, health,
 //! open connections) hangs in `Arc`s that the next snapshot carries on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use mc_core::backend::BackendLive;
-use mc_core::model::{Backend, Firewall, Listener, Route};
+use mc_core::model::{Action, Backend, Firewall, Listener, Route, Subject};
 use mc_core::table::RouteTable;
 
 use crate::geoip::GeoIp;
@@ -71,6 +72,42 @@ pub struct FirewallEntry {
     /// Databases for countries and ASNs, where configured.
     pub geo: Arc<GeoIp>,
 }
+
+impl FirewallEntry {
+    /// How many rules do nothing, as the database is missing in which their subject would be looked up.
+    #[must_use]
+    pub fn rules_without_database(&self) -> usize {
+        self.spec.rules.iter().filter(|rule| self.geo.lacks(&rule.subject).is_some()).count()
+    }
+
+    /// What is wrong with rules that do nothing: a sentence for each missing database.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for rule in &self.spec.rules {
+            let Some(missing) = self.geo.lacks(&rule.subject) else { continue };
+            let action = if rule.action == Action::Allow { "allow" } else { "deny" };
+            let text = match &rule.subject {
+                Subject::Cidr(network) => format!("{action} {network}"),
+                Subject::Country(code) => format!("{action} country:{code}"),
+                Subject::Asn(number) => format!("{action} asn:{number}"),
+            };
+            by_reason.entry(missing.to_string()).or_default().push(text);
+        }
+        let sentence = |(reason, rules): (String, Vec<String>)| {
+            let some = rules[..rules.len().min(RULES_NAMED)].join(", ");
+            let more = match rules.len().saturating_sub(RULES_NAMED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("firewall rules that do nothing: {some}{more}; {reason}")
+        };
+        by_reason.into_iter().map(sentence).collect()
+    }
+}
+
+/// Rules that a problem names.
+const RULES_NAMED: usize = 10;
 
 impl Snapshot {
     /// The snapshot of a proxy with nothing configured.

@@ -316,7 +316,7 @@ fn without_a_bpffs_it_works_and_ends_with_the_process() {
     let mut proxy = Proxy::start(site.config_of(&xdp));
     let (state, detail) = capability(&proxy, &format!("xdp:{}", site.interface));
     assert_eq!(state, "native");
-    assert!(detail.contains("ends with this process") && detail.contains("is no bpffs"), "{detail}");
+    assert!(detail.contains("ends with this process") && detail.contains("is not a bpffs"), "{detail}");
     drop(proxy.ctl(&["firewall", "deny", &format!("{BAD}/32")]));
     site.silent(BAD, PROXY);
     proxy.process().signal(Signal::SIGKILL);
@@ -534,18 +534,10 @@ fn connections_to_other_addresses_are_steered_to_a_listener() {
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{to}: {error}");
     };
     refused("198.51.100.7:8443");
-    let add = [
-        "listener",
-        "add",
-        "web",
-        "0.0.0.0:443",
-        "--steer",
-        "198.51.100.0/25:8000-8999",
-        "--steer",
-        "198.51.100.200:1",
-    ];
-    drop(proxy.ctl(&add));
-    drop(proxy.ctl(&["listener", "add", "web6", "[::]:443", "--steer", "[2001:db8:5::/64]:1-65535"]));
+    let update =
+        ["listener", "update", "web", "--steer", "198.51.100.0/25:8000-8999", "--steer", "198.51.100.200:1"];
+    drop(proxy.ctl(&update));
+    drop(proxy.ctl(&["listener", "update", "web6", "--steer", "[2001:db8:5::/64]:1-65535"]));
     assert_eq!(capability(&proxy, "steering").0, "on");
     let reached = |proxy: &Proxy| {
         for (from, to) in [
@@ -570,7 +562,7 @@ fn connections_to_other_addresses_are_steered_to_a_listener() {
     assert!(old.wait(PATIENCE).success());
     reached(&proxy);
     // Less is steered, and then nothing.
-    drop(proxy.ctl(&["listener", "add", "web", "0.0.0.0:443"]));
+    drop(proxy.ctl(&["listener", "update", "web", "--steer", "none"]));
     refused("198.51.100.7:8443");
     site.open(GOOD6, "[2001:db8:5::1234]:1");
     drop(proxy.ctl(&["listener", "remove", "web6", "--with-routes"]));
@@ -578,7 +570,7 @@ fn connections_to_other_addresses_are_steered_to_a_listener() {
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "{error}");
     // Too many are refused as a whole.
     let many: Vec<String> = (1..=65).map(|port| format!("--steer=198.51.100.7:{port}")).collect();
-    let mut words = vec!["listener", "add", "web", "0.0.0.0:443"];
+    let mut words = vec!["listener", "update", "web"];
     words.extend(many.iter().map(String::as_str));
     let output = proxy.ctl_output(&words);
     assert!(!output.status.success());

@@ -17,6 +17,23 @@ pub fn without(what: &str) -> [&str; 3] {
     ["python3", concat!(env!("CARGO_MANIFEST_DIR"), "/peers/without.py"), what]
 }
 
+/// What a program is run under to be restricted as by a systemd unit of `deploy/` and these drop-ins: see `peers/unit.py`.
+#[must_use]
+pub fn unit(name: &str, drop_ins: &[&Path]) -> [String; 3] {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name);
+    let files: Vec<String> = std::iter::once(unit.as_path())
+        .chain(drop_ins.iter().copied())
+        .map(|it| it.display().to_string())
+        .collect();
+    ["python3".to_owned(), folder().join("unit.py").display().to_string(), files.join(",")]
+}
+
+/// A drop-in of `deploy/`.
+#[must_use]
+pub fn drop_in(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(path)
+}
+
 /// A running haproxy or nginx: ended on drop.
 #[derive(Debug)]
 pub struct Peer {

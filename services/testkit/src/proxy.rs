@@ -342,7 +342,7 @@ impl Proxy {
     #[must_use]
     pub fn ctl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("mcproxyctl"));
-        command.arg("--socket").arg(self.socket()).args(arguments);
+        command.arg("--yes").arg("--socket").arg(self.socket()).args(arguments);
         command
     }
 
@@ -419,13 +419,23 @@ impl Proxy {
     /// When it serves none.
     #[must_use]
     pub fn metrics(&self) -> String {
+        let text = self.ops("/metrics");
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        text
+    }
+
+    /// What is answered at this path where metrics are served, with its head.
+    ///
+    /// # Panics
+    /// When nothing is.
+    #[must_use]
+    pub fn ops(&self, path: &str) -> String {
         let address = self.config.metrics_address(self.root.path());
         let mut stream = self.on_host(|| TcpStream::connect(address)).expect("mc-proxy serves metrics");
-        write!(stream, "GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")
             .expect("mc-proxy reads requests");
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("metrics are text");
-        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
         text
     }
 

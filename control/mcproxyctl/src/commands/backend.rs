@@ -6,6 +6,7 @@ use mcdsl::ctl::{Printer, duration, table};
 use mcdsl::terminal::or_dash;
 use serde_json::{Value, json};
 
+use super::Asks;
 use crate::cli::Backend;
 use crate::error::Error;
 
@@ -13,6 +14,7 @@ pub(super) async fn run(
     command: Backend,
     client: &mut Client,
     printer: &mut Printer<'_>,
+    asks: Asks,
 ) -> Result<(), Error> {
     let request = match command {
         Backend::List => {
@@ -21,6 +23,9 @@ pub(super) async fn run(
             return Ok(printer.print(json, || backends_table(&backends))?);
         }
         Backend::Drain { address, kill } => {
+            if kill {
+                asks.confirm(&format!("Close all connections to {address}?"))?;
+            }
             DrainBackendRequest { address: address.to_string(), drain: true, kill }
         }
         Backend::Undrain { address } => {

@@ -7,7 +7,7 @@ use mcdsl::terminal::or_dash;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 
-use super::moved;
+use super::{Asks, moved};
 use crate::cli::{Connection, Filter};
 use crate::error::Error;
 
@@ -15,6 +15,7 @@ pub(super) async fn run(
     command: Connection,
     client: &mut Client,
     printer: &mut Printer<'_>,
+    asks: Asks,
 ) -> Result<(), Error> {
     match command {
         Connection::List { filter, limit } => {
@@ -29,6 +30,10 @@ pub(super) async fn run(
         }
         Connection::Kill { ids, filter, all } => {
             let ids: Vec<u64> = ids.into_iter().map(|id| id.0).collect();
+            if ids.is_empty() {
+                let which = if all { "all connections" } else { "all connections that match" };
+                asks.confirm(&format!("Close {which}?"))?;
+            }
             let request = KillConnectionsRequest { filter: Some(message(filter, ids)), all };
             let reply = client.kill_connections(request).await?.into_inner();
             Ok(printer.print(|| json!(reply), || format!("{} connections closed\n", reply.killed))?)

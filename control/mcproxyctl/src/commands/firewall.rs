@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_stream::StreamExt as _;
 
-use super::read_toml;
+use super::{Asks, read_toml};
 use crate::cli::Firewall;
 use crate::error::Error;
 use crate::parse::subject_text;
@@ -28,6 +28,7 @@ pub(super) async fn run(
     command: Firewall,
     client: &mut Client,
     printer: &mut Printer<'_>,
+    asks: Asks,
 ) -> Result<(), Error> {
     let change = match command {
         Firewall::Show => return show(client, printer).await,
@@ -55,7 +56,7 @@ pub(super) async fn run(
         }
         Firewall::Default { action } => {
             // The rest stays as it is: a change in between is noticed by the revision.
-            let (mut firewall, revision) = get(client).await?;
+            let (mut firewall, revision, _) = get(client).await?;
             firewall.default = action_of(&action);
             set(client, &firewall, Some(revision)).await?
         }
@@ -64,8 +65,9 @@ pub(super) async fn run(
             client.set_rate(SetRateRequest { rate: Some((&rate).into()) }).await?.into_inner()
         }
         Firewall::Set { file, expect_revision } => {
-            let file: File = read_toml(&file)?;
-            set(client, &file.firewall, expect_revision).await?
+            let File { firewall } = read_toml(&file)?;
+            asks.confirm(&format!("Replace rules, default and rate by those of {}?", file.display()))?;
+            set(client, &firewall, expect_revision).await?
         }
     };
     Ok(printer.print(|| json!(change), || format!("live at revision {}\n", change.revision))?)
@@ -82,10 +84,11 @@ async fn add(
     Ok(client.add_firewall_rule(request).await?.into_inner())
 }
 
-async fn get(client: &mut Client) -> Result<(Model, u64), Error> {
+/// The firewall, the revision, and what is wrong with its rules.
+async fn get(client: &mut Client) -> Result<(Model, u64, Vec<String>), Error> {
     let state = client.get_firewall(GetFirewallRequest {}).await?.into_inner();
     let firewall = Model::try_from(state.firewall.unwrap_or_default());
-    Ok((firewall.context("the proxy's answer is of a newer version")?, state.revision))
+    Ok((firewall.context("the proxy's answer is of a newer version")?, state.revision, state.problems))
 }
 
 async fn set(client: &mut Client, firewall: &Model, expected_revision: Option<u64>) -> Result<Change, Error> {
@@ -94,7 +97,7 @@ async fn set(client: &mut Client, firewall: &Model, expected_revision: Option<u6
 }
 
 async fn show(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
-    let (firewall, revision) = get(client).await?;
+    let (firewall, revision, problems) = get(client).await?;
     let text = || {
         let rows = firewall.rules.iter().map(|rule| {
             vec![word(rule.action).to_owned(), subject_text(&rule.subject), or_dash(&rule.comment)]
@@ -105,14 +108,16 @@ async fn show(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Erro
             (rate, burst) => format!("{rate}/s, burst {burst}"),
         };
         let rate = &firewall.rate;
-        let rest = list(&[
+        let mut rows_below = vec![
             ("default", word(firewall.default).to_owned()),
             ("per address", limit(rate.per_address, rate.address_burst)),
             ("per prefix", limit(rate.per_prefix, rate.prefix_burst)),
-        ]);
+        ];
+        rows_below.extend(problems.iter().map(|problem| ("PROBLEM", problem.clone())));
+        let rest = list(&rows_below);
         format!("{}\n{rest}", table(&["ACTION", "SUBJECT", "COMMENT"], &rows.collect::<Vec<_>>()))
     };
-    Ok(printer.print(|| json!({ "revision": revision, "firewall": firewall }), text)?)
+    Ok(printer.print(|| json!({ "revision": revision, "firewall": firewall, "problems": problems }), text)?)
 }
 
 async fn watch(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {

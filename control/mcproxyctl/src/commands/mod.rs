@@ -10,6 +10,7 @@ mod route;
 mod stats;
 mod tap;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -19,8 +20,10 @@ use mc_api::mcproxy::client::{self, Client, Target};
 use mc_api::mcproxy::{Disposition, Event, GetCapabilitiesRequest, GetStatusRequest, WatchEventsRequest};
 use mcdsl::ctl::{Printer, duration, list, table};
 use mcdsl::terminal::{bytes, or_dash};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
+use tonic::{Code, Status};
 
 use crate::cli::{Cli, Command, Reach};
 use crate::error::Error;
@@ -37,18 +40,19 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
         clap_complete::generate(shell, &mut Cli::command(), "mcproxyctl", &mut script);
         return Ok(out.write_all(&script)?);
     }
+    let asks = Asks { yes: cli.yes };
     let mut client = client::connect(&target(&cli.reach)?).await?;
     let mut printer = Printer::new(out, cli.output);
     match cli.command {
         Command::Status => status(&mut client, &mut printer).await,
-        Command::Route(command) => route::run(command, &mut client, &mut printer).await,
-        Command::Policy(command) => policy::run(command, &mut client, &mut printer).await,
-        Command::Listener(command) => listener::run(command, &mut client, &mut printer).await,
-        Command::Firewall(command) => firewall::run(command, &mut client, &mut printer).await,
+        Command::Route(command) => route::run(command, &mut client, &mut printer, asks).await,
+        Command::Policy(command) => policy::run(command, &mut client, &mut printer, asks).await,
+        Command::Listener(command) => listener::run(command, &mut client, &mut printer, asks).await,
+        Command::Firewall(command) => firewall::run(command, &mut client, &mut printer, asks).await,
         Command::Capabilities => capabilities(&mut client, &mut printer).await,
         Command::Certificate(command) => certificate::run(command, &mut client, &mut printer).await,
-        Command::Backend(command) => backend::run(command, &mut client, &mut printer).await,
-        Command::Connection(command) => connection::run(command, &mut client, &mut printer).await,
+        Command::Backend(command) => backend::run(command, &mut client, &mut printer, asks).await,
+        Command::Connection(command) => connection::run(command, &mut client, &mut printer, asks).await,
         Command::Stats { top } => stats::run(top, &mut client, &mut printer).await,
         Command::Events => events(&mut client, &mut printer).await,
         Command::Tap(key) => tap::run(&key, &mut client, &mut printer).await,
@@ -71,7 +75,7 @@ async fn status(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
     let status = client.get_status(GetStatusRequest {}).await?.into_inner();
     let database = |text: &str| if text.is_empty() { "none configured".to_owned() } else { text.to_owned() };
     let table = || {
-        list(&[
+        let mut rows = vec![
             ("version", status.version.clone()),
             ("up", duration(status.uptime_ms)),
             ("revision", status.revision.to_string()),
@@ -81,7 +85,9 @@ async fn status(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
             ("connections", status.connections.to_string()),
             ("countries", database(&status.country_database)),
             ("ASNs", database(&status.asn_database)),
-        ])
+        ];
+        rows.extend(status.problems.iter().map(|problem| ("PROBLEM", problem.clone())));
+        list(&rows)
     };
     Ok(printer.print(|| json!(status), table)?)
 }
@@ -99,7 +105,7 @@ async fn events(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
     let mut events = client.watch_events(WatchEventsRequest {}).await?.into_inner();
     while let Some(event) = events.next().await {
         let event: Event = event?;
-        let detail = || serde_json::from_str(&event.detail).unwrap_or(serde_json::Value::Null);
+        let detail = || serde_json::from_str(&event.detail).unwrap_or(Value::Null);
         let json = || {
             json!({
                 "unix_ms": event.unix_ms, "revision": event.revision, "kind": event.kind,
@@ -110,6 +116,77 @@ async fn events(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
         printer.line(json, text)?;
     }
     Ok(())
+}
+
+/// Asks before what cannot be taken back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asks {
+    /// Whether `--yes` was given.
+    yes: bool,
+}
+
+impl Asks {
+    /// Asks, unless `--yes` was given.
+    fn confirm(self, question: &str) -> Result<(), Error> {
+        if self.yes || mcdsl::terminal::confirm(question).map_err(anyhow::Error::from)? {
+            return Ok(());
+        }
+        Err(Error::Declined)
+    }
+}
+
+/// What a refusal to replace says here: where `what` exists, it is changed by another command.
+fn exists(status: Status, what: &str, update: &str) -> Error {
+    match status.code() {
+        Code::AlreadyExists => Error::Exists(format!(
+            "{what} exists: change it with {update}, or replace it as a whole with --replace"
+        )),
+        _ => status.into(),
+    }
+}
+
+/// A setting that is another than before.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Difference {
+    setting: String,
+    /// JSON; `None`: it was not set.
+    before: Option<Value>,
+    after: Option<Value>,
+}
+
+/// In what two settings of the same kind differ.
+fn differences<T: Serialize>(before: &T, after: &T) -> Vec<Difference> {
+    fn collect(at: &str, before: Option<&Value>, after: Option<&Value>, found: &mut Vec<Difference>) {
+        if before == after {
+            return;
+        }
+        let none = serde_json::Map::new();
+        let (left, right) = match (before, after) {
+            (Some(Value::Object(left)), Some(Value::Object(right))) => (left, right),
+            (Some(Value::Object(left)), None) => (left, &none),
+            (None, Some(Value::Object(right))) => (&none, right),
+            _ => {
+                let setting = at.to_owned();
+                found.push(Difference { setting, before: before.cloned(), after: after.cloned() });
+                return;
+            }
+        };
+        let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+        for key in keys {
+            let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+            collect(&at, left.get(key), right.get(key), found);
+        }
+    }
+    let mut found = Vec::new();
+    collect("", Some(&json!(before)), Some(&json!(after)), &mut found);
+    found
+}
+
+/// A line for each.
+fn difference_lines(changes: &[Difference]) -> String {
+    let word = |value: &Option<Value>| value.as_ref().map_or("default".to_owned(), ToString::to_string);
+    let line = |it: &Difference| format!("  {}: {} -> {}\n", it.setting, word(&it.before), word(&it.after));
+    changes.iter().map(line).collect()
 }
 
 /// What becomes of connections.

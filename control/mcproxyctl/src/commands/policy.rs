@@ -8,8 +8,8 @@ use mcdsl::ctl::{Printer, table};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::read_toml;
 use super::route::{changed, edit, message_key, text_key};
+use super::{Asks, read_toml};
 use crate::cli::{Key, Policy};
 use crate::error::Error;
 
@@ -24,15 +24,26 @@ pub(super) async fn run(
     command: Policy,
     client: &mut Client,
     printer: &mut Printer<'_>,
+    asks: Asks,
 ) -> Result<(), Error> {
     match command {
         Policy::List(key) => list(client, printer, &key).await,
-        Policy::Add { key, policy, rule, path, dry_run, before } => {
+        Policy::Add { key, policy, rule, path, dry_run, before, replace } => {
             let path = path.unwrap_or_else(|| Model::PATH.to_owned());
             let policy = Model { name: policy, dry_run, path, rule: rule.0 };
-            change(client, printer, &key, |policies| add(policies, policy.clone(), before.as_deref())).await
+            change(client, printer, &key, |policies| {
+                if !replace && policies.iter().any(|other| other.name == policy.name) {
+                    let name = &policy.name;
+                    return Err(Error::Exists(format!(
+                        "policy {name} exists: replace it where it stands with --replace, or see `policy enforce` and `policy dry-run`"
+                    )));
+                }
+                add(policies, policy.clone(), before.as_deref())
+            })
+            .await
         }
         Policy::Remove { key, policy } => {
+            asks.confirm(&format!("Remove policy {policy} of route {}?", text_key(&key)))?;
             change(client, printer, &key, |policies| {
                 let at = place(policies, &policy)?;
                 policies.remove(at);
@@ -44,6 +55,8 @@ pub(super) async fn run(
         Policy::DryRun { key, policy } => set_dry_run(client, printer, &key, &policy, true).await,
         Policy::Replace { key, file } => {
             let file: File = read_toml(&file)?;
+            let count = file.policies.len();
+            asks.confirm(&format!("Replace all policies of route {} by these {count}?", text_key(&key)))?;
             change(client, printer, &key, |policies| {
                 policies.clone_from(&file.policies);
                 Ok(())

@@ -1,7 +1,5 @@
 //! Routes.
 
-use std::path::Path;
-
 use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{
@@ -16,7 +14,7 @@ use serde_json::json;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 
-use super::{disposition, read_toml, say};
+use super::{Asks, difference_lines, differences, disposition, exists, read_toml, say};
 use crate::cli::{Key, Route, Settings};
 use crate::error::Error;
 
@@ -33,7 +31,12 @@ struct File {
     routes: Vec<Model>,
 }
 
-pub(super) async fn run(command: Route, client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+pub(super) async fn run(
+    command: Route,
+    client: &mut Client,
+    printer: &mut Printer<'_>,
+    asks: Asks,
+) -> Result<(), Error> {
     match command {
         Route::List { listener, contains } => {
             let routes = routes(client, listener.unwrap_or_default(), contains.unwrap_or_default()).await?;
@@ -44,16 +47,31 @@ pub(super) async fn run(command: Route, client: &mut Client, printer: &mut Print
             let toml = toml::to_string(&route).context("a route is TOML")?;
             Ok(printer.print(|| json!(route), || toml)?)
         }
-        Route::Add { key, settings } => {
+        Route::Add { key, replace, settings } => {
             let mut route = new_route(&key)?;
             apply(&settings, &mut route)?;
-            let request = AddRouteRequest { route: Some((&route).into()) };
-            changed(client.add_route(request).await?.into_inner(), printer)
+            if replace {
+                let whole = |old: &mut Model| {
+                    old.clone_from(&route);
+                    Ok(())
+                };
+                match edit(client, &key, whole).await {
+                    Err(Error::NotFound(_)) => {}
+                    edited => return changed(edited?, printer),
+                }
+            }
+            let request = AddRouteRequest { route: Some((&route).into()), only_new: true };
+            let added = client.add_route(request).await;
+            let added = added
+                .map_err(|status| exists(status, &format!("route {}", text_key(&key)), "`route update`"))?;
+            changed(Edited { before: None, change: added.into_inner() }, printer)
         }
         Route::Update { key, settings } => {
             changed(edit(client, &key, |route| apply(&settings, route)).await?, printer)
         }
         Route::Remove { key, kill } => {
+            let kill_too = if kill { ", and close its connections" } else { "" };
+            asks.confirm(&format!("Remove route {}{kill_too}?", text_key(&key)))?;
             let request = RemoveRouteRequest { key: Some(message_key(&key)), connections: disposition(kill) };
             let reply = client.remove_route(request).await?.into_inner();
             if !reply.existed {
@@ -64,7 +82,14 @@ pub(super) async fn run(command: Route, client: &mut Client, printer: &mut Print
             Ok(printer.print(|| json!(reply), text)?)
         }
         Route::Replace { file, expect_revision, kill } => {
-            replace(client, printer, &file, expect_revision, kill).await
+            let read: File = read_toml(&file)?;
+            let question = format!(
+                "Replace all routes by the {} of {}? Those that are not in it are removed.",
+                read.routes.len(),
+                file.display()
+            );
+            asks.confirm(&question)?;
+            replace(client, printer, read, expect_revision, kill).await
         }
         Route::Export => {
             let routes = routes(client, String::new(), String::new()).await?;
@@ -92,12 +117,18 @@ pub(super) async fn find(client: &mut Client, key: &Key) -> Result<Model, Error>
     found.ok_or_else(|| Error::NotFound(format!("there is no route {}: see `route list`", text_key(key))))
 }
 
+/// A route that was put, and what it was before.
+pub(super) struct Edited {
+    before: Option<Model>,
+    change: RouteChange,
+}
+
 /// Reads a route, changes it and puts it back; again where somebody else has changed it in between.
 pub(super) async fn edit(
     client: &mut Client,
     key: &Key,
     mut change: impl FnMut(&mut Model) -> Result<(), Error>,
-) -> Result<RouteChange, Error> {
+) -> Result<Edited, Error> {
     let mut attempt = 1;
     loop {
         let before = find(client, key).await?;
@@ -106,7 +137,7 @@ pub(super) async fn edit(
         let request = UpdateRouteRequest { route: Some((&route).into()), expected: Some((&before).into()) };
         match client.update_route(request).await {
             Err(status) if status.code() == Code::Aborted && attempt < EDITS => attempt += 1,
-            reply => return Ok(reply?.into_inner()),
+            reply => return Ok(Edited { before: Some(before), change: reply?.into_inner() }),
         }
     }
 }
@@ -114,11 +145,10 @@ pub(super) async fn edit(
 async fn replace(
     client: &mut Client,
     printer: &mut Printer<'_>,
-    path: &Path,
+    file: File,
     expected_revision: Option<u64>,
     kill: bool,
 ) -> Result<(), Error> {
-    let file: File = read_toml(path)?;
     let total = file.routes.len();
     let first =
         ReplaceRoutesRequest { expected_revision, connections: disposition(kill), routes: Vec::new() };
@@ -144,12 +174,15 @@ async fn replace(
     Ok(printer.print(|| json!(reply), text)?)
 }
 
-pub(super) fn changed(change: RouteChange, printer: &mut Printer<'_>) -> Result<(), Error> {
+pub(super) fn changed(edited: Edited, printer: &mut Printer<'_>) -> Result<(), Error> {
+    let Edited { before, change } = edited;
     let route = change.route.context("the proxy answered without the route")?;
     let route = Model::try_from(route).context("the proxy's answer is of a newer version")?;
+    let changes = before.map(|before| differences(&before, &route)).unwrap_or_default();
     let json = || {
         json!({
             "revision": change.revision, "created": change.created, "changed": change.changed, "route": route,
+            "changes": changes,
         })
     };
     let text = || {
@@ -158,7 +191,7 @@ pub(super) fn changed(change: RouteChange, printer: &mut Printer<'_>) -> Result<
             (false, true) => "changed",
             (false, false) => "already so",
         };
-        format!("{} {what} at revision {}\n", route.key(), change.revision)
+        format!("{} {what} at revision {}\n", route.key(), change.revision) + &difference_lines(&changes)
     };
     Ok(printer.print(json, text)?)
 }

@@ -66,7 +66,7 @@ pub(crate) fn all(
         }));
         (table, listing.join().expect("building a listing does not panic"))
     });
-    Ok(Built { table, view: View { listing, backends } })
+    Ok(Built { table, view: View { listing, backends, ..View::default() } })
 }
 
 /// A route's entry: the old one where nothing has changed, else one that carries its counters on.

@@ -19,6 +19,12 @@ pub enum ChangeError {
     /// There is no such listener.
     #[error("there is no listener `{0}`: see ListListeners, or add it with AddListener")]
     NoListener(String),
+    /// There is such a route, and it is not to be replaced.
+    #[error("route {0} exists: change it with UpdateRoute, or leave out only_new")]
+    RouteExists(RouteKey),
+    /// There is such a listener, and it is not to be replaced.
+    #[error("listener `{0}` exists: say which one is expected, or leave out only_new")]
+    ListenerExists(String),
     /// There is no such firewall rule.
     #[error("there is no such firewall rule: see GetFirewall")]
     NoRule,
@@ -36,6 +42,9 @@ pub enum ChangeError {
     /// Somebody else changed the route in between.
     #[error("route {0} is not the one that was expected: read it again, then repeat the change")]
     OtherRoute(RouteKey),
+    /// Somebody else changed the listener in between.
+    #[error("listener `{0}` is not the one that was expected: read it again, then repeat the change")]
+    OtherListener(String),
     /// Routes refer to the listener.
     #[error("{routes} routes refer to listener `{name}`: remove them first, or set with_routes")]
     HasRoutes {

@@ -46,6 +46,8 @@ pub enum Kind {
     RoutesReplaced,
     /// A listener is new or has changed.
     ListenerAdded,
+    /// A listener whose address could not be had is open.
+    ListenerOpened,
     /// A listener is gone.
     ListenerRemoved,
     /// The firewall has changed.
@@ -233,6 +235,7 @@ impl Kind {
             Self::RouteRemoved => "route_removed",
             Self::RoutesReplaced => "routes_replaced",
             Self::ListenerAdded => "listener_added",
+            Self::ListenerOpened => "listener_opened",
             Self::ListenerRemoved => "listener_removed",
             Self::FirewallChanged => "firewall_changed",
             Self::BackendUp => "backend_up",

@@ -23,7 +23,7 @@ use super::Admin;
 use super::auth::TokenFile;
 use super::error::ChangeError;
 use super::events::MAX_WATCHERS;
-use super::state::{MAX_ROUTES, RoutePut};
+use super::state::{Existing, MAX_ROUTES, RoutePut};
 use crate::stats::TapGuard;
 use mcdsl::chain;
 
@@ -74,15 +74,17 @@ impl AdminApi for Api {
     }
 
     async fn add_route(&self, request: Request<api::AddRouteRequest>) -> Reply<api::RouteChange> {
-        let route: Route = read(required("route", request.into_inner().route)?)?;
-        route_change(self.admin.add_route(route).await)
+        let api::AddRouteRequest { route, only_new } = request.into_inner();
+        let route: Route = read(required("route", route)?)?;
+        let existing = if only_new { Existing::None } else { Existing::Any };
+        route_change(self.admin.put_route(route, existing).await)
     }
 
     async fn update_route(&self, request: Request<api::UpdateRouteRequest>) -> Reply<api::RouteChange> {
         let request = request.into_inner();
         let route: Route = read(required("route", request.route)?)?;
         let expected: Option<Route> = request.expected.map(read).transpose()?;
-        route_change(self.admin.update_route(route, expected).await)
+        route_change(self.admin.put_route(route, Existing::Some(expected)).await)
     }
 
     async fn remove_route(&self, request: Request<api::RemoveRouteRequest>) -> Reply<api::RemoveRouteReply> {
@@ -151,8 +153,17 @@ impl AdminApi for Api {
     }
 
     async fn add_listener(&self, request: Request<api::AddListenerRequest>) -> Reply<api::ListenerChange> {
-        let listener: Listener = read(required("listener", request.into_inner().listener)?)?;
-        let put = self.admin.add_listener(listener).await.map_err(refused)?;
+        let api::AddListenerRequest { listener, only_new, expected } = request.into_inner();
+        let listener: Listener = read(required("listener", listener)?)?;
+        let existing = match (only_new, expected) {
+            (true, Some(_)) => {
+                return Err(missing("only_new", "does not go with expected: leave out one of them"));
+            }
+            (true, None) => Existing::None,
+            (false, Some(expected)) => Existing::Some(Some(read(expected)?)),
+            (false, None) => Existing::Any,
+        };
+        let put = self.admin.put_listener(listener, existing).await.map_err(refused)?;
         let listener = Some((&put.listener).into());
         Ok(Response::new(api::ListenerChange { revision: put.revision, created: put.created, listener }))
     }
@@ -173,7 +184,8 @@ impl AdminApi for Api {
     async fn get_firewall(&self, _request: Request<api::GetFirewallRequest>) -> Reply<api::FirewallState> {
         let snapshot = self.admin.snapshot();
         let firewall = Some((&snapshot.firewall.spec).into());
-        Ok(Response::new(api::FirewallState { firewall, revision: snapshot.revision }))
+        let problems = snapshot.firewall.problems();
+        Ok(Response::new(api::FirewallState { firewall, revision: snapshot.revision, problems }))
     }
 
     async fn set_firewall(&self, request: Request<api::SetFirewallRequest>) -> Reply<api::Change> {
@@ -461,9 +473,12 @@ fn refused(error: ChangeError) -> Status {
         ChangeError::Invalid(wrong) => (Code::InvalidArgument, Some(wrong.field.as_str())),
         ChangeError::NoRoute(_) => (Code::NotFound, Some("route")),
         ChangeError::NoListener(_) => (Code::NotFound, Some("name")),
+        ChangeError::RouteExists(_) | ChangeError::ListenerExists(_) => {
+            (Code::AlreadyExists, Some("only_new"))
+        }
         ChangeError::NoRule => (Code::NotFound, Some("rule")),
         ChangeError::NoBackend(_) => (Code::NotFound, Some("address")),
-        ChangeError::OtherRoute(_) => (Code::Aborted, Some("expected")),
+        ChangeError::OtherRoute(_) | ChangeError::OtherListener(_) => (Code::Aborted, Some("expected")),
         ChangeError::Revision { .. } => (Code::Aborted, Some("expected_revision")),
         ChangeError::HasRoutes { .. } => (Code::FailedPrecondition, Some("with_routes")),
         ChangeError::AddressTaken { .. } | ChangeError::Bind { .. } => {

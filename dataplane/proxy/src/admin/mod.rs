@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ pub use backends::BackendUse;
 pub use error::ChangeError;
 pub use events::Events;
 pub use listen::ListenError;
-pub use state::{ListenerPut, RoutePut, RoutesReplaced, StartError};
+pub use state::{Existing, ListenerPut, RoutePut, RoutesReplaced, StartError};
 
 use backends::Wanted;
 use events::Kind;
@@ -60,6 +61,7 @@ pub struct Admin {
     checks: Arc<std::sync::Mutex<Checks>>,
     check_errors: CheckErrors,
     started_ms: u64,
+    is_stopping: Arc<AtomicBool>,
 }
 
 /// The admin side, ready to be served: everything is open.
@@ -163,25 +165,18 @@ impl Admin {
             check_errors: health.errors(),
             checks: Arc::new(std::sync::Mutex::new(health)),
             started_ms: clock::millis(),
+            is_stopping: Arc::default(),
         };
         admin.sync_checks(checks);
         admin
     }
 
-    /// Adds a route or replaces the one with its key.
+    /// Puts a route in the place of what may be there.
     ///
     /// # Errors
     /// See [`ChangeError`]; so for all changes.
-    pub async fn add_route(&self, route: Route) -> Result<RoutePut, ChangeError> {
-        self.change(move |state| state.put_route(route, None)).await.map(|(put, _)| put)
-    }
-
-    /// Replaces a route that exists, and where `expected` is given is this one.
-    ///
-    /// # Errors
-    /// [`ChangeError::NoRoute`] where it does not exist, [`ChangeError::OtherRoute`] where it is another.
-    pub async fn update_route(&self, route: Route, expected: Option<Route>) -> Result<RoutePut, ChangeError> {
-        self.change(move |state| state.put_route(route, Some(expected))).await.map(|(put, _)| put)
+    pub async fn put_route(&self, route: Route, existing: Existing<Route>) -> Result<RoutePut, ChangeError> {
+        self.change(move |state| state.put_route(route, existing)).await.map(|(put, _)| put)
     }
 
     /// Removes a route; `kill` closes its connections. Says at which revision it is gone, whether it existed,
@@ -208,12 +203,16 @@ impl Admin {
         self.change(move |state| state.replace_routes(routes, expected, kill)).await.map(|(result, _)| result)
     }
 
-    /// Adds a listener or replaces the one with its name.
+    /// Puts a listener in the place of what may be there.
     ///
     /// # Errors
     /// See [`ChangeError`].
-    pub async fn add_listener(&self, listener: Listener) -> Result<ListenerPut, ChangeError> {
-        self.change(move |state| state.put_listener(listener)).await.map(|(put, _)| put)
+    pub async fn put_listener(
+        &self,
+        listener: Listener,
+        existing: Existing<Listener>,
+    ) -> Result<ListenerPut, ChangeError> {
+        self.change(move |state| state.put_listener(listener, existing)).await.map(|(put, _)| put)
     }
 
     /// Removes a listener, its routes too where `with_routes`; `kill` closes its connections.
@@ -353,6 +352,37 @@ impl Admin {
         self.view.read().listing.count(listener)
     }
 
+    /// Connections end now, and nothing is opened any more.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether connections end now.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    /// Why this listener does not accept; `None`: it does.
+    #[must_use]
+    pub fn closed(&self, listener: &str) -> Option<String> {
+        self.view.read().closed.get(listener).cloned()
+    }
+
+    /// Why listeners do not accept, of those that do not.
+    #[must_use]
+    pub fn closed_listeners(&self) -> Vec<String> {
+        self.view.read().closed.values().cloned().collect()
+    }
+
+    /// What an operator has to see to, a sentence each; empty: nothing.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.closed_listeners();
+        problems.extend(self.snapshot().firewall.problems());
+        problems
+    }
+
     /// Backends that routes lead to or that drain, in order of their addresses.
     #[must_use]
     pub fn backends(&self) -> Vec<BackendUse> {
@@ -462,15 +492,22 @@ impl Admin {
             self.events.tick();
             let mut state = Arc::clone(&self.state).lock_owned().await;
             let looks = self.kernel.is_loaded();
-            if looks || state.can_reap() {
+            let retries = state.has_closed() && !state.is_over() && !self.is_stopping();
+            if looks || retries || state.can_reap() {
                 let work = move || {
                     state.reap();
+                    let opened = if retries { state.retry_closed() } else { Vec::new() };
                     if looks {
                         state.look_at_interfaces();
                     }
+                    (state, opened)
                 };
                 // A panic there is not this task's to handle.
-                tokio::task::spawn_blocking(work).await.unwrap_or(());
+                let Ok((state, opened)) = tokio::task::spawn_blocking(work).await else { continue };
+                for (listener, sockets) in opened {
+                    self.workers.open(listener, sockets).await;
+                }
+                drop(state);
             }
         }
     }

@@ -70,6 +70,8 @@ impl Commit for Store {
 pub(crate) struct View {
     pub(crate) listing: Listing,
     pub(crate) backends: Backends,
+    /// Listeners whose sockets cannot be had now, by name, and why. They are tried again each second.
+    pub(crate) closed: BTreeMap<String, String>,
 }
 
 /// A [`View`] that one writes, for an instant at a time, and many read.
@@ -112,6 +114,17 @@ pub(crate) struct After {
     pub(crate) kill: Option<ConnectionFilter>,
 }
 
+/// What may be there already where a route or listener is put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Existing<T> {
+    /// Anything, or nothing: what is there is replaced.
+    Any,
+    /// Nothing.
+    None,
+    /// Something; this one where it is said.
+    Some(Option<T>),
+}
+
 /// A change that was made.
 #[derive(Debug)]
 pub(crate) struct Done<T> {
@@ -145,6 +158,9 @@ pub enum StartError {
     /// A listener or route that cannot be.
     #[error("the stored configuration cannot be used: {0}")]
     Stored(Invalid),
+    /// What was to fill the database would do nothing.
+    #[error("the file's configuration cannot be used: {0}")]
+    Seed(Invalid),
     /// A listener's address cannot be had.
     #[error(transparent)]
     Bind(ChangeError),
@@ -179,12 +195,13 @@ impl Seed {
 }
 
 /// Binds a listener. A process that was killed leaves its sockets to the kernel, which gives up those of an
-/// io_uring a moment after the process: whoever starts in its place waits for that.
+/// io_uring a moment after the process: whoever starts in its place waits for that, until `give_up_ms`.
 fn bind_at_start(
     workers: &Workers,
     listener: &Listener,
     id: u32,
     handed: &mut Vec<HandedListener>,
+    give_up_ms: u64,
 ) -> Result<Opening, ChangeError> {
     let is_same = |it: &HandedListener| {
         let port = listener.address.port();
@@ -196,7 +213,6 @@ fn bind_at_start(
         let HandedListener { address, sockets, .. } = handed.swap_remove(at);
         return adopt(workers, listener, id, address, sockets);
     }
-    let give_up_ms = clock::millis() + IN_USE_MS;
     loop {
         match bind(workers, listener, id, 0) {
             Err(ChangeError::Bind { source: BindError::InUse(_), .. }) if clock::millis() < give_up_ms => {
@@ -224,7 +240,8 @@ const IN_USE_MS: u64 = 2_000;
 
 impl State {
     /// Brings up what is stored, or where nothing ever was, the seed: binds every listener, then stores, then
-    /// publishes. The listeners are still to be opened.
+    /// publishes. The listeners are still to be opened. A stored listener whose address cannot be had holds nobody up:
+    /// it is tried again ([`Self::retry_closed`]). One of the seed does, and nothing is stored.
     pub(crate) fn start(
         mut store: Box<dyn Commit>,
         loaded: Loaded,
@@ -246,14 +263,31 @@ impl State {
         if use_seed {
             what = seed;
         }
+        if use_seed {
+            firewall::check_databases(&what.firewall.rules, &[], &shell.geo)
+                .map_err(|invalid| StartError::Seed(invalid.within("firewall")))?;
+        }
         let ids = ListenerIds::default();
         let mut listeners = BTreeMap::new();
         let mut bound = Vec::new();
+        let mut closed = BTreeMap::new();
+        let give_up_ms = clock::millis() + IN_USE_MS;
         for listener in &what.listeners {
-            let (entry, sockets) =
-                bind_at_start(&shell.workers, listener, ids.next(), &mut handed).map_err(StartError::Bind)?;
-            listeners.insert(listener.name.clone(), Arc::clone(&entry));
-            bound.push((entry, sockets));
+            let id = ids.next();
+            let entry = match bind_at_start(&shell.workers, listener, id, &mut handed, give_up_ms) {
+                Ok((entry, sockets)) => {
+                    bound.push((Arc::clone(&entry), sockets));
+                    entry
+                }
+                Err(error) if use_seed => return Err(StartError::Bind(error)),
+                Err(error) => {
+                    let problem = chain(&error);
+                    tracing::error!("{problem}; it is tried again each second");
+                    closed.insert(listener.name.clone(), problem);
+                    Arc::new(ListenerEntry { id, spec: listener.clone(), accepted: 0.into() })
+                }
+            };
+            listeners.insert(listener.name.clone(), entry);
         }
         if use_seed {
             let Seed { listeners, routes, firewall } = what;
@@ -272,11 +306,13 @@ impl State {
         let compiled = Compiled::new(&what.firewall);
         // All that the kernel's half is to say, before it says anything.
         shell.kernel.set_policy(&compiled, &shell.geo);
-        shell.kernel.set_listeners(listeners.values().map(|listener| &listener.spec));
+        shell.kernel.set_listeners(bound.iter().map(|(listener, _)| &listener.spec));
         shell.kernel.look();
         let sockets = bound
             .iter()
             .filter_map(|(entry, bound): &Opening| Some((entry.spec.name.clone(), bound.sockets().ok()?)));
+        let mut view = built.view;
+        view.closed = closed;
         let mut state = Self {
             sockets: sockets.collect(),
             is_over: false,
@@ -288,7 +324,7 @@ impl State {
                 .map(|listener| (listener.name.clone(), listener))
                 .collect(),
             listeners,
-            view: SharedView(Arc::new(RwLock::new(built.view))),
+            view: SharedView(Arc::new(RwLock::new(view))),
             firewall: Arc::new(FirewallEntry { spec: what.firewall, compiled, geo: shell.geo }),
             ids,
             workers: shell.workers,
@@ -298,6 +334,9 @@ impl State {
         };
         if let Err(error) = state.steer(None) {
             tracing::error!("connections to steered addresses are refused: {}", chain(&error));
+        }
+        for problem in state.firewall.problems() {
+            tracing::error!("{problem}");
         }
         state.publish(built.table);
         Ok((state, bound))
@@ -345,8 +384,9 @@ impl State {
     pub(crate) fn hand_over(&self) -> io::Result<(OwnedFd, Vec<HandedListener>)> {
         let mut handed = Vec::with_capacity(self.listeners.len());
         for (name, entry) in &self.listeners {
-            let sockets = self.sockets.get(name).into_iter().flatten();
-            let sockets = sockets.map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
+            // One that is closed has none: the other process tries for itself.
+            let Some(sockets) = self.sockets.get(name) else { continue };
+            let sockets = sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
             handed.push(HandedListener { name: name.clone(), address: entry.spec.address, sockets });
         }
         Ok((self.store.lock()?, handed))

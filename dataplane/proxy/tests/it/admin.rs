@@ -121,7 +121,7 @@ fn listeners_come_and_go_while_it_runs() {
     let address = fresh_address();
     let listener = api::Listener { name: "extra".into(), address: address.to_string(), ..Default::default() };
     let add = |listener: api::Listener| {
-        let request = api::AddListenerRequest { listener: Some(listener) };
+        let request = api::AddListenerRequest { listener: Some(listener), ..Default::default() };
         client.call(|mut client| async move { client.add_listener(request).await })
     };
     let remove = |name: &str, with_routes, connections| {
@@ -265,7 +265,7 @@ fn a_refused_change_leaves_everything_as_it_was() {
     refused(rule("everyone"), wrong, &["cidr", "everyone"]);
     let listener = |address: &str| {
         let listener = api::Listener { name: "new".into(), address: address.into(), ..Default::default() };
-        let request = api::AddListenerRequest { listener: Some(listener) };
+        let request = api::AddListenerRequest { listener: Some(listener), ..Default::default() };
         client.call(|mut client| async move { client.add_listener(request).await })
     };
     refused(listener("localhost:443"), wrong, &["address", "localhost:443"]);

@@ -10,7 +10,8 @@ use mc_testkit::client::Raw;
 use mc_testkit::clock::PATIENCE;
 use mc_testkit::header::v2;
 use mc_testkit::proxy::{Config, Proxy};
-use mc_testkit::{fresh_ip, venv};
+use mc_testkit::{clock, fresh_ip, venv};
+use nix::sys::signal::Signal;
 
 use crate::common::{hello, wait_counted};
 use crate::grpc::Grpc;
@@ -113,6 +114,55 @@ fn countries_are_denied_by_the_database() {
     assert_eq!((test.allowed, test.country.as_str()), (false, "CN"), "{test:?}");
 }
 
+/// A database that has gone is no reason not to start. Its rules do nothing then, and that is said wherever somebody looks.
+#[test]
+fn a_database_that_goes_away_is_told_of_until_it_is_back() {
+    let (database, _) = made_databases();
+    let origin = Backend::named("origin");
+    let tables = "[geoip]\ncountry_database = \"country.mmdb\"";
+    let config = Config::new()
+        .listener_with("web", "proxy_protocol = \"required\"")
+        .route("*", origin.address())
+        .toml(tables);
+    let root = tempfile::Builder::new().prefix("mc").tempdir().unwrap();
+    let there = root.path().join("country.mmdb");
+    std::fs::copy(&database, &there).unwrap();
+    let mut proxy = Proxy::try_start_in(root, config).unwrap();
+    drop(proxy.ctl(&["firewall", "deny", "country:CN"]));
+    check(&proxy, "203.0.113.5", "denied_country");
+    let rules = |proxy: &Proxy| proxy.metric("mcproxy_firewall_rules_without_database", &[]);
+    assert!(rules(&proxy) < 1.0);
+    proxy.process().kill9();
+    std::fs::remove_file(&there).unwrap();
+    proxy.restart();
+    check(&proxy, "203.0.113.6", "completed");
+    assert!((rules(&proxy) - 1.0).abs() < 0.1);
+    let says = |text: &str| {
+        ["deny country:CN", "do nothing", "country.mmdb", "SIGHUP"].iter().all(|word| text.contains(word))
+    };
+    for command in [&["status"][..], &["firewall", "show"]] {
+        let (text, json) = (proxy.ctl_text(command), proxy.ctl(command)["problems"].to_string());
+        assert!(says(&text) && says(&json), "{text}\n{json}");
+    }
+    assert!(proxy.errors().lines().any(says), "{}", proxy.errors());
+    // What is about something else can be changed, and rules can be removed; there is no new one that does nothing.
+    drop(proxy.ctl(&["firewall", "deny", "192.0.2.0/24"]));
+    assert!(!proxy.ctl_output(&["firewall", "deny", "country:US"]).status.success());
+    std::fs::copy(&database, &there).unwrap();
+    proxy.process().signal(Signal::SIGHUP);
+    clock::wait_until("the database to be read", || rules(&proxy) < 1.0);
+    check(&proxy, "203.0.113.7", "denied_country");
+    assert_eq!(proxy.ctl(&["status"])["problems"], serde_json::json!([]));
+}
+
+/// A seed with a rule that would do nothing is refused, and nothing is stored.
+#[test]
+fn a_seed_with_a_rule_that_would_do_nothing_is_refused() {
+    let rules = "[firewall]\nrules = [{ action = \"deny\", country = \"CN\" }]";
+    let failed = Proxy::try_start(Config::new().listener("web").toml(rules)).unwrap_err();
+    assert!(failed.errors.contains("firewall.rules[0].country"), "{}", failed.errors);
+}
+
 #[test]
 fn autonomous_systems_are_denied_by_the_database() {
     let database = std::env::var_os("MC_ASN_MMDB").map_or_else(|| made_databases().1, PathBuf::from);
@@ -189,7 +239,7 @@ fn tokens_come_back_with_time() {
     let origin = Backend::named("origin");
     let proxy = guarded(&origin, "[firewall]\nrate = { per_address = 5, address_burst = 5 }");
     while visit(&proxy, "192.0.2.1") == "origin" {}
-    mc_testkit::clock::sleep_ms(1_100);
+    clock::sleep_ms(1_100);
     assert_eq!(visit(&proxy, "192.0.2.1"), "origin");
 }
 

@@ -40,7 +40,7 @@ impl Grpc {
 
     /// Adds a route.
     pub(crate) fn add_route(&self, route: api::Route) -> Result<api::RouteChange, Status> {
-        let request = api::AddRouteRequest { route: Some(route) };
+        let request = api::AddRouteRequest { route: Some(route), only_new: false };
         self.call(|mut client| async move { client.add_route(request).await })
     }
 

@@ -23,6 +23,7 @@ mod http2_floods;
 mod http2_smuggling;
 mod lifecycle;
 mod limits;
+mod listeners;
 mod mcproxyctl;
 mod names;
 mod policy;

@@ -1,15 +1,16 @@
 //! mcproxyctl: every command once for people and once for programs, its exit codes, and the way in over TCP.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use mc_testkit::backend::Backend;
 use mc_testkit::ca::Ca;
 use mc_testkit::client::{End, Raw};
 use mc_testkit::process::Process;
 use mc_testkit::proxy::{Config, Proxy, binary};
-use mc_testkit::{clock, fresh_address};
+use mc_testkit::{clock, fresh_address, requires};
 
 use crate::common::{assert_alive, open, to};
 use crate::grpc::{Grpc, route};
@@ -50,7 +51,9 @@ fn routes() {
     let key = "--listener web --name app.example.org";
     check(
         &proxy,
-        &format!("route add {key} --backend 192.0.2.1:443,weight=3 --check tls --idle-timeout-ms 5000"),
+        &format!(
+            "route add {key} --backend 192.0.2.1:443,weight=3 --check tls --idle-timeout-ms 5000 --replace"
+        ),
         &["app.example.org"],
     );
     check(&proxy, "route list", &["app.example.org", "192.0.2.1:443"]);
@@ -70,7 +73,7 @@ fn routes() {
     );
     check(&proxy, &format!("route replace {file}"), &[]);
     check(&proxy, "route list --contains app", &["192.0.2.9:443"]);
-    check(&proxy, "route add --listener web --name other.example.org --backend 192.0.2.1:443", &[]);
+    check(&proxy, "route add --listener web --name other.example.org --backend 192.0.2.1:443 --replace", &[]);
     let other = "route remove --listener web --name other.example.org --kill";
     check_twice(&proxy, &format!("route remove {key}"), other);
     check_refused(&proxy, &format!("route show {key}"), 4, &["app.example.org"]);
@@ -90,14 +93,107 @@ fn listeners() {
     let address = fresh_address();
     check(
         &proxy,
-        &format!("listener add extra {address} --proxy-protocol optional --trusted 10.0.0.0/8"),
+        &format!("listener add extra {address} --proxy-protocol optional --trusted 10.0.0.0/8 --replace"),
         &["extra"],
     );
     check(&proxy, "listener list", &["extra", &address.to_string(), "optional"]);
     check_refused(&proxy, &format!("listener add other {address}"), 1, &["extra", &address.to_string()]);
-    check(&proxy, &format!("listener add more {}", fresh_address()), &["more"]);
+    check(&proxy, &format!("listener add more {} --replace", fresh_address()), &["more"]);
+    check(&proxy, "listener update extra --hello-timeout-ms 5000", &["extra"]);
+    let listener = || proxy.ctl(&["listener", "list"])[0]["listener"].clone();
+    assert_eq!(listener()["hello_timeout_ms"], 5000);
+    assert_eq!(listener()["trusted"][0], "10.0.0.0/8", "what is not given stays");
+    check(&proxy, "listener update extra --proxy-protocol off --trusted none", &[]);
+    assert_eq!(listener()["trusted"], serde_json::json!([]));
+    check_refused(&proxy, "listener update nobody --hello-timeout-ms 5", 4, &["nobody", "listener list"]);
     check_twice(&proxy, "listener remove extra --with-routes --kill", "listener remove more");
     check_refused(&proxy, "listener remove extra", 4, &["extra"]);
+}
+
+/// What exists is never replaced by accident: not a route, not a listener, not a policy.
+#[test]
+fn add_refuses_what_exists_and_replace_shows_what_changes() {
+    let proxy = Proxy::start(Config::new());
+    let address = fresh_address();
+    let route = "--listener web --name app.example.org";
+    let policy = format!("policy add {route} p");
+    let adds = [
+        (format!("listener add web {address}"), "--hello-timeout-ms 5000", "hello_timeout_ms"),
+        (format!("route add {route} --mode l7 --backend 192.0.2.1:443"), "--retries 7", "retries"),
+        (policy, "--path /x --rule methods=[\"GET\"]", "path"),
+    ];
+    for (add, more, setting) in &adds {
+        let what = add.split(' ').next().unwrap();
+        drop(proxy.ctl(&format!("{add} {more}").split(' ').collect::<Vec<_>>()));
+        let revision = Grpc::connect(&proxy.socket()).revision();
+        let again = if what == "policy" { format!("{add} --rule methods=[\"PUT\"]") } else { add.clone() };
+        check_refused(&proxy, &again, 5, &[what, "exists", "--replace"]);
+        assert_eq!(Grpc::connect(&proxy.socket()).revision(), revision, "nothing was changed");
+        let replace = format!("{again} --replace");
+        let text = proxy.ctl_text(&replace.split(' ').collect::<Vec<_>>());
+        assert!(text.contains("changed") && text.contains(setting) && text.contains("->"), "{text}");
+        let same = proxy.ctl(&replace.split(' ').collect::<Vec<_>>());
+        assert_eq!(same["changes"], serde_json::json!([]), "the same again is no change");
+    }
+    // A program may do both in one call, as ever: AddRoute is an upsert.
+    let client = Grpc::connect(&proxy.socket());
+    let changed = client.add_route(self::route("app.example.org", "192.0.2.9:443")).unwrap();
+    assert!(!changed.created && changed.changed);
+}
+
+/// What cannot be taken back is asked about on the terminal; without one, and without --yes, it is not done.
+#[test]
+fn what_destroys_is_asked_about() {
+    requires!("script", "setsid");
+    let backend = Backend::named("origin");
+    let proxy = to(backend.address());
+    let (mut client, _) = open(&proxy);
+    drop(proxy.ctl(&["listener", "add", "more", &fresh_address().to_string()]));
+    let routes = proxy.root().join("routes.toml");
+    std::fs::write(&routes, "routes = []\n").unwrap();
+    let firewall = proxy.root().join("firewall.toml");
+    std::fs::write(&firewall, "[firewall]\ndefault = \"deny\"\n").unwrap();
+    let commands = [
+        "route remove --listener web --name *".to_owned(),
+        format!("route replace {}", routes.display()),
+        "listener remove web --with-routes --kill".to_owned(),
+        format!("firewall set {}", firewall.display()),
+        "connection kill --all".to_owned(),
+        "connection kill --listener web".to_owned(),
+        format!("backend drain {} --kill", backend.address()),
+    ];
+    let revision = || Grpc::connect(&proxy.socket()).revision();
+    let before = revision();
+    let line = |command: &str| {
+        let ctl = binary("mcproxyctl");
+        format!("{} --socket {} {}", ctl.display(), proxy.socket().display(), command.replace('*', "'*'"))
+    };
+    for command in &commands {
+        let output = Command::new("setsid").args(["-w", "sh", "-c", &line(command)]).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{command}: {errors}");
+        assert!(errors.contains("--yes") && errors.contains("terminal"), "{command}: {errors}");
+        assert_eq!(answer(&line(command), "n\n"), (Some(1), true), "{command}");
+        assert_eq!(revision(), before, "{command}");
+    }
+    assert_alive(&mut client);
+    assert_eq!(answer(&line("listener remove more"), "y\n"), (Some(0), true));
+    assert!(revision() > before);
+    assert_eq!(answer(&format!("{} --yes", line("connection kill --all")), ""), (Some(0), false));
+    assert_ne!(client.read_to_end(clock::PATIENCE).1, End::Silence);
+}
+
+/// Runs a line of a shell on a terminal where this is typed. How it ended, and whether there was a question.
+fn answer(line: &str, typed: &str) -> (Option<i32>, bool) {
+    let mut script = Command::new("script");
+    script
+        .args(["--quiet", "--return", "--command", line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut script = script.spawn().unwrap();
+    script.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    let output = script.wait_with_output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).contains("[y/N]"))
 }
 
 #[test]
@@ -105,12 +201,16 @@ fn firewall() {
     let proxy = Proxy::start(Config::new().listener("web"));
     check(&proxy, "firewall deny 198.51.100.0/24 --comment scanner", &[]);
     check(&proxy, "firewall allow 198.51.100.7/32", &[]);
-    check(&proxy, "firewall deny country:XX", &[]);
+    check(&proxy, "firewall deny 192.0.2.0/24", &[]);
     check(&proxy, "firewall rate --per-address 20 --address-burst 100", &[]);
-    check(&proxy, "firewall show", &["198.51.100.0/24", "scanner", "198.51.100.7/32", "XX", "20", "100"]);
+    check(
+        &proxy,
+        "firewall show",
+        &["198.51.100.0/24", "scanner", "198.51.100.7/32", "192.0.2.0/24", "20", "100"],
+    );
     check(&proxy, "firewall test 198.51.100.8", &["denied_cidr"]);
     check(&proxy, "firewall test 198.51.100.7", &["198.51.100.7/32"]);
-    check_twice(&proxy, "firewall remove deny 198.51.100.0/24", "firewall remove deny country:XX");
+    check_twice(&proxy, "firewall remove deny 198.51.100.0/24", "firewall remove deny 192.0.2.0/24");
     check(&proxy, "firewall default deny", &[]);
     check(&proxy, "firewall test 203.0.113.1", &["denied_default"]);
     let file = proxy.root().join("firewall.toml");
@@ -118,6 +218,10 @@ fn firewall() {
         .unwrap();
     check(&proxy, &format!("firewall set {}", file.display()), &[]);
     check(&proxy, "firewall show", &["203.0.113.0/24"]);
+    check_refused(&proxy, "firewall deny country:DE", 1, &["do nothing", "[geoip] country_database"]);
+    check_refused(&proxy, "firewall allow asn:64500", 1, &["do nothing", "[geoip] asn_database"]);
+    std::fs::write(&file, "[firewall]\nrules = [{ action = \"deny\", country = \"DE\" }]\n").unwrap();
+    check_refused(&proxy, &format!("firewall set {}", file.display()), 1, &["firewall.rules[0].country"]);
     check_refused(&proxy, "firewall deny 198.51.100.0/33", 2, &["198.51.100.0/33"]);
     check_refused(&proxy, "firewall remove allow 198.51.100.7/32", 4, &[]);
 }

@@ -442,8 +442,18 @@ fn a_share_of_the_requests_goes_to_a_mirror_too() {
     drop(mirror);
     let way = ways().next().unwrap();
     let gone = format!("mirror={{to=\"{}\",percent=100}}", fresh_address());
-    let _done =
-        site.proxy.ctl(&["policy", "add", "--listener", "web", "--name", way.name, "copy", "--rule", &gone]);
+    let _done = site.proxy.ctl(&[
+        "policy",
+        "add",
+        "--listener",
+        "web",
+        "--name",
+        way.name,
+        "copy",
+        "--replace",
+        "--rule",
+        &gone,
+    ]);
     assert_eq!(site.ask(way, "/", &[]).status, 200);
     site.proxy.wait_metric("mcproxy_mirrored_requests_total", &["state=\"given_up\""], 1.0);
 }

@@ -213,13 +213,30 @@ const BPFFS: u64 = 0xcafe_4a11;
 /// Makes the folder, where it is on a file system that can hold what is pinned.
 fn make_pins(pins: &Path) -> Result<(), String> {
     let parent = pins.parent().unwrap_or(pins);
-    let remedy = "mount one: `mount -t bpf bpf /sys/fs/bpf`";
     match rustix::fs::statfs(parent) {
         Ok(found) if u64::try_from(found.f_type).is_ok_and(|kind| kind == BPFFS) => {}
-        Ok(_) => return Err(format!("{} is no bpffs: {remedy}", parent.display())),
-        Err(error) => return Err(format!("{}: {error}: {remedy}", parent.display())),
+        Ok(_) => {
+            let remedy = "mount one there (`mount -t bpf bpf FOLDER`), or name another in [xdp] pins";
+            return Err(format!("{} is not a bpffs: {remedy}", parent.display()));
+        }
+        Err(error) => return Err(cannot_use(parent, error.into())),
     }
-    std::fs::create_dir_all(pins).map_err(|error| format!("cannot make {}: {error}", pins.display()))
+    std::fs::create_dir_all(pins).map_err(|error| cannot_use(pins, error))
+}
+
+/// What is wrong with a folder for pins, and the remedy.
+fn cannot_use(folder: &Path, error: std::io::Error) -> String {
+    let remedy = match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            ": /sys/fs/bpf is mostly root's alone; name in [xdp] pins a bpffs that belongs to this process's user, \
+             such as mc-proxy.service.d/xdp.conf mounts"
+        }
+        std::io::ErrorKind::NotFound => {
+            ": mount a bpffs there (`mount -t bpf bpf FOLDER`), or name another in [xdp] pins"
+        }
+        _ => "",
+    };
+    format!("cannot use {}: {error}{remedy}", folder.display())
 }
 
 fn unpin(interface: &str, pins: &Path) {

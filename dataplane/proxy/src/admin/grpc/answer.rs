@@ -33,6 +33,7 @@ pub(super) fn status(admin: &Admin) -> api::Status {
         uptime_ms: admin.uptime_ms(),
         country_database,
         asn_database,
+        problems: admin.problems(),
     }
 }
 
@@ -46,11 +47,16 @@ pub(super) fn capabilities(admin: &Admin) -> api::Capabilities {
     };
     // Without it nobody would answer.
     let mut capabilities = vec![capability("io_uring", "on", String::new())];
-    capabilities.push(match (report.problem.as_str(), report.interfaces.is_empty()) {
-        ("", true) => capability("xdp", "off", "no interface is named in [xdp] interfaces".to_owned()),
-        ("", false) => capability("xdp", "on", format!("last change of policy took {} us", report.policy_us)),
-        (problem, _) => capability("xdp", "off", problem.to_owned()),
-    });
+    let off: Vec<&str> =
+        report.interfaces.iter().filter(|(_, how)| how.is_err()).map(|(name, _)| name.as_str()).collect();
+    let (state, detail) = match report.problem.as_str() {
+        "" if report.interfaces.is_empty() => ("off", "no interface is named in [xdp] interfaces".to_owned()),
+        "" if off.len() == report.interfaces.len() => ("off", format!("not on {}", off.join(", "))),
+        "" if off.is_empty() => ("on", format!("last change of policy took {} us", report.policy_us)),
+        "" => ("on", format!("but not on {}", off.join(", "))),
+        problem => ("off", problem.to_owned()),
+    };
+    capabilities.push(capability("xdp", state, detail));
     capabilities.push(match admin.workers().policy.tls.kernel() {
         Ok(_) => capability("kernel_tls", "on", String::new()),
         Err(problem) => capability("kernel_tls", "off", problem.to_owned()),
@@ -83,6 +89,7 @@ pub(super) fn listeners(admin: &Admin) -> api::ListListenersReply {
         listener: Some((&listener.spec).into()),
         accepted: listener.accepted.load(Ordering::Relaxed),
         routes: admin.routes_of(&listener.spec.name),
+        problem: admin.closed(&listener.spec.name).unwrap_or_default(),
     };
     api::ListListenersReply { listeners: admin.snapshot().listeners.iter().map(state).collect() }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mc_core::firewall::Compiled;
-use mc_core::model::{Firewall, FirewallRule, Rate, normalize_firewall, normalize_rule};
+use mc_core::model::{Firewall, FirewallRule, Invalid, Rate, Subject, normalize_firewall, normalize_rule};
 use serde_json::json;
 
 use super::{Done, State};
@@ -25,6 +25,9 @@ impl State {
         if firewall == self.firewall.spec {
             return Ok(Done::only(self.revision));
         }
+        let known = &self.firewall.spec.rules;
+        check_databases(&firewall.rules, known, &self.firewall.geo)
+            .map_err(|invalid| invalid.within("firewall"))?;
         let compiled = Compiled::new(&firewall);
         self.commit(&Change::SetFirewall(firewall.clone()))?;
         let detail =
@@ -43,6 +46,9 @@ impl State {
         let compiled = Compiled::new(&spec);
         self.kernel.set_policy(&compiled, &geo);
         self.firewall = Arc::new(FirewallEntry { spec, compiled, geo });
+        for problem in self.firewall.problems() {
+            tracing::error!("{problem}");
+        }
         self.publish(self.table());
     }
 
@@ -50,6 +56,12 @@ impl State {
     pub(crate) fn add_rule(&mut self, rule: FirewallRule) -> Result<Done<u64>, ChangeError> {
         let rule = normalize_rule(rule)?;
         let mut firewall = self.firewall.spec.clone();
+        check_databases(std::slice::from_ref(&rule), &firewall.rules, &self.firewall.geo).map_err(
+            |invalid| {
+                let Invalid { field, problem } = invalid;
+                Invalid { field: field.replace("rules[0]", "rule"), problem }
+            },
+        )?;
         match firewall.rules.iter_mut().find(|known| same_rule(known, &rule)) {
             Some(known) => *known = rule,
             None => firewall.rules.push(rule),
@@ -72,6 +84,24 @@ impl State {
     pub(crate) fn set_rate(&mut self, rate: Rate) -> Result<Done<u64>, ChangeError> {
         self.set_firewall(Firewall { rate, ..self.firewall.spec.clone() }, None)
     }
+}
+
+/// Refuses rules that would do nothing, as there is no database to look their subject up in. Those that are there
+/// already stay: the database may come back.
+pub(super) fn check_databases(
+    rules: &[FirewallRule],
+    known: &[FirewallRule],
+    geo: &GeoIp,
+) -> Result<(), Invalid> {
+    for (index, rule) in rules.iter().enumerate() {
+        let Some(missing) = geo.lacks(&rule.subject) else { continue };
+        if !known.iter().any(|known| same_rule(known, rule)) {
+            let kind = if matches!(rule.subject, Subject::Asn(_)) { "asn" } else { "country" };
+            let problem = format!("the rule would do nothing: {missing}");
+            return Err(Invalid { field: format!("rules[{index}].{kind}"), problem });
+        }
+    }
+    Ok(())
 }
 
 /// Whether two rules say the same of the same subject.

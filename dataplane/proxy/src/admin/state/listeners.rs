@@ -9,12 +9,13 @@ use mc_core::model::{Listener, normalize_listener};
 use serde_json::json;
 
 use super::routes::retire;
-use super::{After, Done, Opening, State, check_room};
+use super::{After, Done, Existing, Opening, State, check_room};
 use crate::admin::error::ChangeError;
 use crate::admin::events::Kind;
 use crate::snapshot::ListenerEntry;
 use crate::store::Change;
 use crate::workers::{BindError, ConnectionFilter, Workers};
+use mcdsl::chain;
 
 /// Result of adding or replacing a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,19 +29,38 @@ pub struct ListenerPut {
 }
 
 impl State {
-    /// Adds a listener or replaces the one with its name. Where the address stays, so do the sockets.
-    pub(crate) fn put_listener(&mut self, listener: Listener) -> Result<Done<ListenerPut>, ChangeError> {
+    /// Puts a listener in the place of what may be there. Where the address stays, so do the sockets.
+    pub(crate) fn put_listener(
+        &mut self,
+        listener: Listener,
+        existing: Existing<Listener>,
+    ) -> Result<Done<ListenerPut>, ChangeError> {
         let listener = normalize_listener(listener)?;
         let name = listener.name.clone();
         let old = self.listeners.get(&name).cloned();
+        match (existing, &old) {
+            (Existing::None, Some(_)) => return Err(ChangeError::ListenerExists(name)),
+            (Existing::Some(_), None) => return Err(ChangeError::NoListener(name)),
+            // Whoever has listed it knows the port that was chosen for it.
+            (Existing::Some(Some(expected)), Some(old))
+                if old.spec != normalize_listener(expected.clone())? =>
+            {
+                return Err(ChangeError::OtherListener(name));
+            }
+            _ => {}
+        }
+        let is_closed = self.is_closed(&name);
         if let Some(old) = &old
+            && !is_closed
             && self.configured.get(&name) == Some(&listener)
         {
             let put = ListenerPut { revision: self.revision, created: false, listener: old.spec.clone() };
             return Ok(Done::only(put));
         }
         self.check_address(&listener)?;
-        let stays = self.configured.get(&name).is_some_and(|before| before.address == listener.address);
+        let known = [self.configured.get(&name), old.as_ref().map(|old| &old.spec)];
+        let same = known.into_iter().flatten().any(|before| before.address == listener.address);
+        let stays = same && !is_closed;
         let mut after = After::default();
         let entry = match &old {
             Some(old) if stays => renewed(old, listener.clone()),
@@ -76,7 +96,8 @@ impl State {
         }
         self.configured.insert(name.clone(), listener);
         self.listeners.insert(name.clone(), Arc::clone(&entry));
-        self.kernel.set_listeners(self.listeners.values().map(|listener| &listener.spec));
+        self.view.write().closed.remove(&name);
+        self.tell_kernel();
         self.publish(self.table());
         let listener = entry.spec.clone();
         self.events.announce(Kind::ListenerAdded, name, &json!(listener));
@@ -113,9 +134,10 @@ impl State {
         self.listeners.remove(name);
         self.configured.remove(name);
         self.sockets.remove(name);
+        self.view.write().closed.remove(name);
         // It can only become less, which there is room for.
         self.steer(None).unwrap_or(());
-        self.kernel.set_listeners(self.listeners.values().map(|listener| &listener.spec));
+        self.tell_kernel();
         self.publish(table);
         after.close = Some(listener.id);
         if kill {
@@ -124,6 +146,66 @@ impl State {
         let detail = json!({ "routes": gone.len(), "kill": kill });
         self.events.announce(Kind::ListenerRemoved, name, &detail);
         Ok(Done { value: self.revision, after })
+    }
+
+    /// Whether a listener is there whose sockets could not be had.
+    fn is_closed(&self, name: &str) -> bool {
+        self.view.read().closed.contains_key(name)
+    }
+
+    /// Whether [`Self::retry_closed`] has work.
+    pub(crate) fn has_closed(&self) -> bool {
+        !self.view.read().closed.is_empty()
+    }
+
+    /// Tries again to open the listeners whose sockets could not be had; those that now can are still to be opened.
+    pub(crate) fn retry_closed(&mut self) -> Vec<Opening> {
+        let closed: Vec<String> = self.view.read().closed.keys().cloned().collect();
+        let mut opened = Vec::new();
+        for name in closed {
+            let (Some(listener), Some(old)) = (self.configured.get(&name), self.listeners.get(&name)) else {
+                continue;
+            };
+            let bound = bind(&self.workers, listener, old.id, accepted(old)).and_then(|(entry, bound)| {
+                let sockets = bound.sockets().map_err(|error| ChangeError::Bind {
+                    name: name.clone(),
+                    source: BindError::Other(bound.address, error),
+                })?;
+                Ok((entry, bound, sockets))
+            });
+            match bound {
+                Ok((entry, bound, sockets)) => {
+                    tracing::info!(listener = name, address = %entry.spec.address, "listening, after it could not");
+                    self.events.announce(Kind::ListenerOpened, &*name, &json!(entry.spec));
+                    self.view.write().closed.remove(&name);
+                    self.sockets.insert(name.clone(), sockets);
+                    self.listeners.insert(name, Arc::clone(&entry));
+                    opened.push((entry, bound));
+                }
+                Err(error) => {
+                    let problem = chain(&error);
+                    let mut view = self.view.write();
+                    if view.closed.get(&name) != Some(&problem) {
+                        tracing::error!("{problem}; it is tried again each second");
+                        view.closed.insert(name, problem);
+                    }
+                }
+            }
+        }
+        if !opened.is_empty() {
+            if let Err(error) = self.steer(None) {
+                tracing::error!("connections to steered addresses are refused: {}", chain(&error));
+            }
+            self.tell_kernel();
+            self.publish(self.table());
+        }
+        opened
+    }
+
+    /// Has the kernel's half guard the listeners that are open.
+    fn tell_kernel(&self) {
+        let open = self.listeners.iter().filter(|(name, _)| self.sockets.contains_key(*name));
+        self.kernel.set_listeners(open.map(|(_, listener)| &listener.spec));
     }
 
     /// Refuses an address that another listener has.

@@ -7,7 +7,7 @@ use mc_core::model::{
 };
 use serde_json::json;
 
-use super::{After, Done, State, check_room};
+use super::{After, Done, Existing, State, View, check_room};
 use crate::admin::build;
 use crate::admin::error::ChangeError;
 use crate::admin::events::Kind;
@@ -45,15 +45,14 @@ pub struct RoutesReplaced {
 }
 
 impl State {
-    /// Adds a route or replaces the one with its key; with `update` only the latter, and where that says which, only that
-    /// one. The same again is no change.
+    /// Puts a route in the place of what may be there. The same again is no change.
     pub(crate) fn put_route(
         &mut self,
         route: Route,
-        update: Option<Option<Route>>,
+        existing: Existing<Route>,
     ) -> Result<Done<RoutePut>, ChangeError> {
-        let expected = match &update {
-            Some(Some(expected)) => Some(normalize_route(expected.clone())?),
+        let expected = match &existing {
+            Existing::Some(Some(expected)) => Some(normalize_route(expected.clone())?),
             _ => None,
         };
         let route = normalize_route(route)?;
@@ -61,7 +60,8 @@ impl State {
         let key = route.key();
         let old = self.view.read().listing.get(&key).cloned();
         match &old {
-            None if update.is_some() => return Err(ChangeError::NoRoute(key)),
+            Some(_) if existing == Existing::None => return Err(ChangeError::RouteExists(key)),
+            None if matches!(existing, Existing::Some(_)) => return Err(ChangeError::NoRoute(key)),
             Some(old) if expected.is_some_and(|expected| old.spec != expected) => {
                 return Err(ChangeError::OtherRoute(key));
             }
@@ -140,7 +140,12 @@ impl State {
         let Change::ReplaceRoutes(routes) = change else { unreachable!("it was made above") };
         let built = build::all(routes, old, &self.listeners, &self.view.read().backends, authorities)
             .expect("listeners and backends were checked before the change was stored");
-        let before = std::mem::replace(&mut *self.view.write(), built.view);
+        let before = {
+            let mut view = self.view.write();
+            // Which listeners are closed is not the routes' to say.
+            let closed = std::mem::take(&mut view.closed);
+            std::mem::replace(&mut *view, View { closed, ..built.view })
+        };
         let after = retire(&gone, kill);
         self.publish(built.table);
         drop(before);

@@ -70,7 +70,7 @@ fn route(name: &str, backend: &str) -> api::Route {
 }
 
 fn add(route: api::Route) -> api::AddRouteRequest {
-    api::AddRouteRequest { route: Some(route) }
+    api::AddRouteRequest { route: Some(route), only_new: false }
 }
 
 const WEB: &str = "[[listeners]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n";
@@ -141,7 +141,7 @@ async fn a_route_that_makes_no_sense_is_refused_with_its_field() {
     let mut heavy = good();
     heavy.backends[0].weight = Some(0);
     refused(heavy, "backends[0].weight", "backends[0].weight: 0 is out of range").await;
-    let none = client.add_route(api::AddRouteRequest { route: None }).await;
+    let none = client.add_route(api::AddRouteRequest::default()).await;
     check(none, Code::InvalidArgument, "route", "route: is missing");
     assert_eq!(admin.snapshot().revision, 1);
 }
@@ -152,7 +152,7 @@ async fn routes_are_listed_in_order_whatever_their_number() {
     let mut client = site.client.clone();
     let api =
         api::Listener { name: "api".to_owned(), address: "127.0.0.1:0".to_owned(), ..Default::default() };
-    client.add_listener(api::AddListenerRequest { listener: Some(api) }).await.unwrap();
+    client.add_listener(api::AddListenerRequest { listener: Some(api), ..Default::default() }).await.unwrap();
     let many = |range: std::ops::Range<u32>| api::ReplaceRoutesRequest {
         expected_revision: Some(2),
         routes: range.map(|number| route(&format!("r{number:04}.example.org"), "192.0.2.1:443")).collect(),
@@ -198,7 +198,7 @@ async fn listeners() {
     let mut add = async |name: &str, address: &str| {
         let listener =
             api::Listener { name: name.to_owned(), address: address.to_owned(), ..Default::default() };
-        client.add_listener(api::AddListenerRequest { listener: Some(listener) }).await
+        client.add_listener(api::AddListenerRequest { listener: Some(listener), ..Default::default() }).await
     };
     assert!(add("api", "127.0.0.1:0").await.unwrap().into_inner().created);
     check(add("A", "127.0.0.1:0").await, Code::InvalidArgument, "name", "name: ");

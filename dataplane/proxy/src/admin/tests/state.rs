@@ -8,12 +8,12 @@ use mcdsl::chain;
 #[tokio::test]
 async fn the_same_route_again_is_no_change() {
     let site = Site::new(&[]).await;
-    let put = site.admin.add_route(route("A.example.org.", "192.0.2.1:443")).await.unwrap();
+    let put = site.admin.put_route(route("A.example.org.", "192.0.2.1:443"), Existing::Any).await.unwrap();
     assert_eq!((put.revision, put.created, put.changed), (2, true, true));
     assert_eq!(put.route, route("a.example.org", "192.0.2.1:443"));
-    let again = site.admin.add_route(route("a.example.org", "192.0.2.1:443")).await.unwrap();
+    let again = site.admin.put_route(route("a.example.org", "192.0.2.1:443"), Existing::Any).await.unwrap();
     assert_eq!(again, RoutePut { created: false, changed: false, ..put });
-    let other = site.admin.add_route(route("a.example.org", "192.0.2.2:443")).await.unwrap();
+    let other = site.admin.put_route(route("a.example.org", "192.0.2.2:443"), Existing::Any).await.unwrap();
     assert_eq!((other.revision, other.created, other.changed), (3, false, true));
     assert_eq!(site.revision(), 3);
     assert_eq!(site.lookup("a.example.org").unwrap().spec, other.route);
@@ -24,11 +24,15 @@ async fn what_a_route_has_counted_survives_its_update() {
     let site = Site::new(&["a.example.org", "b.example.org"]).await;
     let before = site.lookup("a.example.org").unwrap();
     before.live.counters().begun();
-    site.admin.update_route(route("a.example.org", "192.0.2.2:443"), None).await.unwrap();
+    site.admin.put_route(route("a.example.org", "192.0.2.2:443"), Existing::Some(None)).await.unwrap();
     let after = site.lookup("a.example.org").unwrap();
     assert!(Arc::ptr_eq(&before.live, &after.live));
     assert!(!after.live.is_removed());
-    let error = site.admin.update_route(route("c.example.org", "192.0.2.2:443"), None).await.unwrap_err();
+    let error = site
+        .admin
+        .put_route(route("c.example.org", "192.0.2.2:443"), Existing::Some(None))
+        .await
+        .unwrap_err();
     assert!(matches!(error, ChangeError::NoRoute(unknown) if unknown == key("c.example.org")));
 }
 
@@ -41,7 +45,7 @@ async fn backends_are_shared_and_go_with_their_last_route() {
         site.admin.backends().iter().map(|used| (used.address.to_string(), used.routes)).collect::<Vec<_>>()
     };
     assert_eq!(used(), [("192.0.2.1:443".to_owned(), 2)]);
-    site.admin.update_route(route("a.example.org", "192.0.2.2:443"), None).await.unwrap();
+    site.admin.put_route(route("a.example.org", "192.0.2.2:443"), Existing::Some(None)).await.unwrap();
     assert_eq!(used(), [("192.0.2.1:443".to_owned(), 1), ("192.0.2.2:443".to_owned(), 1)]);
     site.admin.remove_route(key("a.example.org"), false).await.unwrap();
     site.admin.replace_routes(vec![route("b.example.org", "192.0.2.3:443")], None, false).await.unwrap();
@@ -60,7 +64,7 @@ async fn a_drain_survives_restarts_and_the_backends_routes() {
     assert!(site.lookup("a.example.org").unwrap().backends[0].draining());
     site.admin.remove_route(key("a.example.org"), false).await.unwrap();
     assert_eq!(site.admin.backends().len(), 1);
-    site.admin.add_route(route("b.example.org", "192.0.2.1:443")).await.unwrap();
+    site.admin.put_route(route("b.example.org", "192.0.2.1:443"), Existing::Any).await.unwrap();
     assert!(site.lookup("b.example.org").unwrap().backends[0].draining());
     site.admin.drain_backend(backend, false, false).await.unwrap();
     assert!(!site.lookup("b.example.org").unwrap().backends[0].draining());
@@ -114,9 +118,9 @@ async fn all_routes_are_replaced_at_once() {
 #[tokio::test]
 async fn a_listener_with_routes_goes_only_together_with_them() {
     let site = Site::new(&["a.example.org", "b.example.org"]).await;
-    site.admin.add_listener(listener("api", "127.0.0.1:0")).await.unwrap();
+    site.admin.put_listener(listener("api", "127.0.0.1:0"), Existing::Any).await.unwrap();
     let other = Route { listener: "api".to_owned(), ..route("a.example.org", "192.0.2.7:1") };
-    site.admin.add_route(other.clone()).await.unwrap();
+    site.admin.put_route(other.clone(), Existing::Any).await.unwrap();
     let address = site.address("web");
     assert!(TcpStream::connect(address).await.is_ok());
     let error = site.admin.remove_listener("web".to_owned(), false, false).await.unwrap_err();
@@ -137,13 +141,17 @@ async fn a_listener_keeps_its_sockets_while_its_address_stays() {
     let id = |site: &Site| site.admin.snapshot().listeners[0].id;
     let before = id(&site);
     let slower = Listener { hello_timeout_ms: 5, ..listener("web", "127.0.0.1:0") };
-    let put = site.admin.add_listener(slower.clone()).await.unwrap();
+    let put = site.admin.put_listener(slower.clone(), Existing::Any).await.unwrap();
     assert_eq!((put.created, put.listener.address, id(&site)), (false, address, before));
     assert_eq!(site.admin.snapshot().listeners[0].spec.hello_timeout_ms, 5);
-    assert_eq!(site.admin.add_listener(slower.clone()).await.unwrap().revision, put.revision, "no change");
+    assert_eq!(
+        site.admin.put_listener(slower.clone(), Existing::Any).await.unwrap().revision,
+        put.revision,
+        "no change"
+    );
 
     let free = TcpListener::bind("127.0.0.2:0").await.unwrap().local_addr().unwrap();
-    site.admin.add_listener(Listener { address: free, ..slower }).await.unwrap();
+    site.admin.put_listener(Listener { address: free, ..slower }, Existing::Any).await.unwrap();
     assert_eq!((site.address("web"), id(&site)), (free, before));
     assert!(TcpStream::connect(free).await.is_ok());
     assert!(TcpStream::connect(address).await.is_err());
@@ -156,8 +164,12 @@ async fn an_address_that_cannot_be_had_changes_nothing() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut errors = Vec::new();
     for address in [taken.local_addr().unwrap().to_string(), "192.0.2.1:443".to_owned()] {
-        errors.push(chain(&site.admin.add_listener(listener("api", &address)).await.unwrap_err()));
-        errors.push(chain(&site.admin.add_listener(listener("web", &address)).await.unwrap_err()));
+        errors.push(chain(
+            &site.admin.put_listener(listener("api", &address), Existing::Any).await.unwrap_err(),
+        ));
+        errors.push(chain(
+            &site.admin.put_listener(listener("web", &address), Existing::Any).await.unwrap_err(),
+        ));
     }
     assert!(
         errors[0].starts_with("listener `api` cannot be opened: 127.0.0.1:")
@@ -165,10 +177,10 @@ async fn an_address_that_cannot_be_had_changes_nothing() {
         "{errors:?}"
     );
     assert!(errors[2].contains("192.0.2.1 is not an address of this machine"), "{errors:?}");
-    let other = site.admin.add_listener(listener("b", "127.0.0.3:0")).await.unwrap();
+    let other = site.admin.put_listener(listener("b", "127.0.0.3:0"), Existing::Any).await.unwrap();
     let address = TcpListener::bind("127.0.0.3:0").await.unwrap().local_addr().unwrap().to_string();
-    site.admin.add_listener(listener("c", &address)).await.unwrap();
-    let same = site.admin.add_listener(listener("d", &address)).await.unwrap_err();
+    site.admin.put_listener(listener("c", &address), Existing::Any).await.unwrap();
+    let same = site.admin.put_listener(listener("d", &address), Existing::Any).await.unwrap_err();
     assert!(matches!(same, ChangeError::AddressTaken { name, .. } if name == "c"));
     assert_eq!(site.revision(), other.revision + 1);
 }
@@ -183,12 +195,12 @@ async fn what_cannot_be_stored_is_not_done() {
     let backend = "192.0.2.1:443".parse().unwrap();
     let moved = listener("web", &free.to_string());
     let errors = [
-        admin.add_route(route("b.example.org", "192.0.2.2:1")).await.map(drop),
-        admin.update_route(route("a.example.org", "192.0.2.2:1"), None).await.map(drop),
+        admin.put_route(route("b.example.org", "192.0.2.2:1"), Existing::Any).await.map(drop),
+        admin.put_route(route("a.example.org", "192.0.2.2:1"), Existing::Some(None)).await.map(drop),
         admin.remove_route(key("a.example.org"), true).await.map(drop),
         admin.replace_routes(vec![], None, true).await.map(drop),
-        admin.add_listener(listener("api", &free.to_string())).await.map(drop),
-        admin.add_listener(moved).await.map(drop),
+        admin.put_listener(listener("api", &free.to_string()), Existing::Any).await.map(drop),
+        admin.put_listener(moved, Existing::Any).await.map(drop),
         admin.remove_listener("web".to_owned(), true, true).await.map(drop),
         admin
             .set_firewall(Firewall { default: mc_core::model::Action::Deny, ..Default::default() }, None)
@@ -212,7 +224,10 @@ async fn what_cannot_be_stored_is_not_done() {
     assert!(TcpListener::bind(free).await.is_ok(), "the sockets are closed again");
     TcpStream::connect(site.address("web")).await.unwrap();
     site.broken.store(false, Ordering::Relaxed);
-    assert_eq!(site.admin.add_route(route("b.example.org", "192.0.2.2:1")).await.unwrap().revision, 2);
+    assert_eq!(
+        site.admin.put_route(route("b.example.org", "192.0.2.2:1"), Existing::Any).await.unwrap().revision,
+        2
+    );
 }
 
 #[tokio::test]
@@ -272,7 +287,7 @@ async fn changes_from_many_sides_are_all_made() {
         tokio::spawn(async move {
             for number in 0..10 {
                 let name = format!("r{number}.s{side}.example.org");
-                admin.add_route(route(&name, "192.0.2.1:443")).await.unwrap();
+                admin.put_route(route(&name, "192.0.2.1:443"), Existing::Any).await.unwrap();
             }
         })
     });
@@ -292,11 +307,11 @@ async fn a_change_is_finished_though_its_caller_has_gone() {
     let site = Site::new(&[]).await;
     tokio::select! {
         biased;
-        _ = site.admin.add_route(route("a.example.org", "192.0.2.1:443")) => panic!("it waits for a disk"),
+        _ = site.admin.put_route(route("a.example.org", "192.0.2.1:443"), Existing::Any) => panic!("it waits for a disk"),
         () = std::future::ready(()) => {}
     }
     // The next change waits for it.
-    let put = site.admin.add_route(route("b.example.org", "192.0.2.1:443")).await.unwrap();
+    let put = site.admin.put_route(route("b.example.org", "192.0.2.1:443"), Existing::Any).await.unwrap();
     assert_eq!((put.revision, site.names().len()), (3, 2));
 }
 
@@ -304,8 +319,8 @@ async fn a_change_is_finished_though_its_caller_has_gone() {
 async fn changes_are_announced_with_their_revision() {
     let site = Site::new(&["a.example.org"]).await;
     let mut watch = site.admin.events().watch().unwrap();
-    site.admin.add_route(route("b.example.org", "192.0.2.1:443")).await.unwrap();
-    site.admin.update_route(route("b.example.org", "192.0.2.2:443"), None).await.unwrap();
+    site.admin.put_route(route("b.example.org", "192.0.2.1:443"), Existing::Any).await.unwrap();
+    site.admin.put_route(route("b.example.org", "192.0.2.2:443"), Existing::Some(None)).await.unwrap();
     site.admin.remove_route(key("b.example.org"), false).await.unwrap();
     site.admin.drain_backend("192.0.2.1:443".parse().unwrap(), true, false).await.unwrap();
     let mut seen = Vec::new();
