@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use mc_testkit::ca::Ca;
 use mc_testkit::proxy::{Config, Proxy};
 use mc_testkit::{fresh_address, venv};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const NAME: &str = "www.example.org";
 
@@ -221,9 +221,19 @@ fn grpc(site: &Site) {
 
 #[test]
 fn websockets_pass() {
-    assert_eq!(site("").run("websocket_echo.py", "").trim(), "ok");
+    // What they carry is no body: no limit of a body's size cuts it.
+    let small = site_with("", "http = { max_body_bytes = 1 }");
+    assert_eq!(small.run("websocket_echo.py", "").trim(), "ok");
     let tls = site_of(", protocol = \"https\"", "", true);
     assert_eq!(tls.run("websocket_echo.py", "").trim(), "ok");
+}
+
+#[test]
+fn trailers_of_http_1_arrive_at_a_backend_of_http_2() {
+    let result = site(", protocol = \"h2c\"").json("http1_trailers.py");
+    assert_eq!(result["answers"], json!(["HTTP/1.1 200 OK", "HTTP/1.1 200 OK", "HTTP/1.1 200 OK"]));
+    let got = json!([7, "abcdefg", [["x-sum", "7"]]]);
+    assert_eq!(result["got"], json!([got, got, got]));
 }
 
 /// A backend of HTTP/2 that gives a page.
