@@ -249,8 +249,11 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         "counter",
         "Copies of requests for mirrors, by what became of them.",
     );
-    let mirrored =
-        [("answered", sum(|stats| &stats.mirrored)), ("given_up", sum(|stats| &stats.mirror_failed))];
+    let mirrored = [
+        ("answered", sum(|stats| &stats.mirrored)),
+        ("given_up", sum(|stats| &stats.mirror_failed)),
+        ("dropped", sum(|stats| &stats.mirror_dropped)),
+    ];
     for (word, count) in mirrored {
         page.sample("mcproxy_mirrored_requests_total", &[("state", word)], count);
     }

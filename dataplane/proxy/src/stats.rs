@@ -44,6 +44,8 @@ pub struct WorkerStats {
     pub mirrored: Counter,
     /// Copies that were given up.
     pub mirror_failed: Counter,
+    /// Copies that were not begun, because too many were on their way.
+    pub mirror_dropped: Counter,
     /// From a request's complete head to its backend's connection.
     pub request_connect_time: Histogram,
     /// From that to the head of the response.
@@ -167,6 +169,7 @@ impl Default for WorkerStats {
             request_outcomes: std::array::from_fn(|_| Counter::default()),
             mirrored: Counter::default(),
             mirror_failed: Counter::default(),
+            mirror_dropped: Counter::default(),
             request_connect_time: Histogram::default(),
             request_response_time: Histogram::default(),
             request_time: Histogram::default(),

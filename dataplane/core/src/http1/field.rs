@@ -102,6 +102,20 @@ impl Span {
     }
 }
 
+/// Bytes of the longest name in [`Known`].
+const LONGEST: usize = 17;
+
+/// Whether two names are one to applications that read fields as variables of CGI (RFC 3875, section 4.1.18): case does not
+/// count, and `_` is `-`.
+#[must_use]
+pub fn is_same_variable(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| fold(*one) == fold(*other))
+}
+
+const fn fold(byte: u8) -> u8 {
+    if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
+}
+
 impl Known {
     /// Which field has this name, in any case.
     #[must_use]
@@ -127,6 +141,19 @@ impl Known {
         };
         let found = all.iter().find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
         found.map_or(Self::Other, |(_, known)| *known)
+    }
+
+    /// Which field an application takes one of this name for that reads fields as variables of CGI (RFC 3875, section
+    /// 4.1.18), where `Client_Cert` and `Client-Cert` are one. Never a field of this name itself.
+    #[must_use]
+    pub fn disguised(name: &[u8]) -> Self {
+        let mut folded = [0; LONGEST];
+        if name.len() > LONGEST || memchr::memchr(b'_', name).is_none() {
+            return Self::Other;
+        }
+        let folded = &mut folded[..name.len()];
+        folded.iter_mut().zip(name).for_each(|(to, from)| *to = fold(*from));
+        Self::of(folded)
     }
 
     /// Whether it is for this connection alone and never forwarded as it is (RFC 9110, section 7.6.1).

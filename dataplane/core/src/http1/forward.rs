@@ -100,6 +100,8 @@ pub fn for_backend<'a>(
             Known::XForwardedHost => before.host = before.host.or(Some(value)),
             Known::XForwardedProto => before.proto = before.proto.or(Some(value)),
             known if known.is_hop_by_hop() => {}
+            // To some applications these are the fields above.
+            Known::Other if Known::disguised(name) != Known::Other => {}
             _ => put(name, value),
         }
     }
@@ -280,6 +282,34 @@ mod tests {
              forwarded: for=192.0.2.1;proto=https;host=\"a.example\"\r\nx-request-id: ours\r\n\
              Content-Length: 0\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn what_applications_take_for_our_fields_is_left_out() {
+        let facts = Facts {
+            client: "192.0.2.1".parse().unwrap(),
+            host: b"a.example",
+            request_id: "ours",
+            forwarded: Forwarded::Append,
+            client_cert: None,
+        };
+        let names = [
+            "Client_Cert",
+            "client_cert-chain",
+            "X_Forwarded_For",
+            "x-forwarded_proto",
+            "X_Request_ID",
+            "Content_Length",
+            "Transfer_Encoding",
+            "FORWARDED_",
+            "X_Other",
+            "_",
+        ];
+        let fields = names.iter().map(|name| (Known::of(name.as_bytes()), name.as_bytes(), b"1".as_slice()));
+        let mut passed = Vec::new();
+        for_backend(fields, &facts, |name, _value| passed.push(String::from_utf8_lossy(name).into_owned()));
+        let kept: Vec<_> = passed.iter().filter(|name| name.contains('_')).collect();
+        assert_eq!(kept, ["FORWARDED_", "X_Other", "_"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::Set;
 use crate::content_coding::{Coding, Compressible};
-use crate::http1::Known;
+use crate::http1::{Known, is_same_variable};
 use crate::model::{EditFields, Hsts, Policy, Rule};
 
 /// What becomes of a message's fields.
@@ -77,7 +77,7 @@ impl<'p> Edits<'p> {
     /// Whether a field stays as it is.
     #[must_use]
     pub fn keeps(&self, name: &[u8]) -> bool {
-        let is = |other: &str| other.as_bytes().eq_ignore_ascii_case(name);
+        let is = |other: &str| is_same_variable(other.as_bytes(), name);
         let mut edited = self.edits.iter().flat_map(|edit| edit.remove.iter().chain(edit.set.keys()));
         let coded = match &self.coded {
             None => false,

@@ -17,6 +17,7 @@ use std::net::IpAddr;
 pub use edit::{Edits, FieldRef};
 pub use path::{AmbiguousPath, canonical, is_within};
 
+use crate::http1::is_same_variable;
 use crate::model::{Backend, Compress, ErrorPage, Mirror, Policy, Redirect, RequestRate, Rule};
 
 /// Most policies of a route.
@@ -104,8 +105,14 @@ where
                 continue;
             }
         };
-        if policy.path != "/" && !is_within(&path, &policy.path) {
-            continue;
+        match is_within(&path, &policy.path) {
+            _ if policy.path == "/" => {}
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(why) => {
+                decision.end = Some(End::Ambiguous(why));
+                continue;
+            }
         }
         let Some(effect) = effect(&policy.rule, seen, target, &path, |rate| allowed(index, rate)) else {
             continue;
@@ -143,20 +150,30 @@ where
     F: Fn() -> I,
     I: Iterator<Item = FieldRef<'a>>,
 {
-    let has = |name: &str, contains: &str| {
-        (seen.fields)().any(|(_, other, value)| {
-            other.eq_ignore_ascii_case(name.as_bytes()) && contains_ignoring_case(value, contains)
-        })
+    let any = |is_it: fn(&[u8], &[u8]) -> bool, name: &str, contains: &str| {
+        (seen.fields)()
+            .any(|(_, other, value)| is_it(other, name.as_bytes()) && contains_ignoring_case(value, contains))
     };
+    // What an application takes for the field is not what was required, and is what was not wanted.
+    let has = |name: &str, contains: &str| any(is_same_variable, name, contains);
     let end = match rule {
-        Rule::RequireHeader(wanted) => (!has(&wanted.name, &wanted.contains)).then_some(End::Denied),
+        Rule::RequireHeader(wanted) => {
+            (!any(<[u8]>::eq_ignore_ascii_case, &wanted.name, &wanted.contains)).then_some(End::Denied)
+        }
         Rule::BlockHeader(unwanted) => has(&unwanted.name, &unwanted.contains).then_some(End::Denied),
         Rule::BlockUserAgent(text) => has("user-agent", text).then_some(End::Denied),
         Rule::Methods(methods) => {
             let fits = methods.iter().any(|method| method.as_bytes() == seen.method);
             (!fits).then(|| End::Method { allow: methods.join(", ") })
         }
-        Rule::Paths(paths) => (!paths.iter().any(|prefix| is_within(path, prefix))).then_some(End::NotFound),
+        Rule::Paths(paths) => {
+            let mut within = paths.iter().map(|prefix| is_within(path, prefix));
+            match within.find(|within| *within != Ok(false)) {
+                Some(Ok(_)) => None,
+                Some(Err(why)) => Some(End::Ambiguous(why)),
+                None => Some(End::NotFound),
+            }
+        }
         Rule::Rate(rate) => {
             (!allowed(rate)).then(|| End::Rate { retry_after_s: rate.per_s.div_ceil(rate.requests.max(1)) })
         }
@@ -165,9 +182,11 @@ where
             location: location(redirect, seen.host, seen.target),
         }),
         Rule::Rewrite(rewrite) => {
-            let within = is_within(path, &rewrite.prefix);
             let replaced = || path::replace_prefix(target, path, &rewrite.prefix, &rewrite.to);
-            return within.then(|| Effect::Target(replaced()));
+            return match is_within(path, &rewrite.prefix) {
+                Ok(within) => within.then(|| Effect::Target(replaced())),
+                Err(why) => Some(Effect::End(End::Ambiguous(why))),
+            };
         }
         _ => return Some(Effect::Counts),
     };
@@ -289,9 +308,13 @@ pub fn backend_path<'a>(backends: &'a [Backend], target: &[u8]) -> Result<Option
         return Ok(Some(""));
     }
     let path = canonical(target)?;
-    let fitting =
-        backends.iter().map(|backend| backend.path.as_str()).filter(|prefix| is_within(&path, prefix));
-    Ok(fitting.max_by_key(|prefix| prefix.len()))
+    let mut longest: Option<&str> = None;
+    for prefix in backends.iter().map(|backend| backend.path.as_str()) {
+        if is_within(&path, prefix)? && longest.is_none_or(|longest| prefix.len() >= longest.len()) {
+            longest = Some(prefix);
+        }
+    }
+    Ok(longest)
 }
 
 /// A client as rates know it: an address of IPv4, a /64 of IPv6.

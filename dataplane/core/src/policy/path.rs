@@ -2,7 +2,8 @@
 //!
 //! `/admin`, `//admin` and `/%61dmin` are one path to most backends. What a policy says of one of them it must say of
 //! all, so paths are compared decoded and with single slashes; what backends read differently from each other
-//! (`/./`, `/../`, an encoded slash or backslash, `..;`) is refused where a route decides by path.
+//! (`/./`, `/../`, an encoded slash or backslash, `..;`, and parameters of segments where they make a difference) is refused
+//! where a route decides by path.
 
 use std::borrow::Cow;
 
@@ -15,6 +16,9 @@ pub enum AmbiguousPath {
     /// `%2F`, `%5C`, a backslash or a NUL.
     #[error("the path has an encoded slash, a backslash or a NUL, which backends read differently")]
     Separator,
+    /// Segments with parameters (`/admin;x`), without which the path is another one to what is decided.
+    #[error("the path has a segment with parameters (;), which some backends leave out")]
+    Parameters,
     /// `%` without two hexadecimal digits.
     #[error("the path has a % that no two hexadecimal digits follow")]
     Percent,
@@ -70,10 +74,28 @@ fn hex(bytes: &[u8]) -> Option<(u8, &[u8])> {
 }
 
 /// Whether a path is `prefix` or below it. A prefix that ends with a slash is only for what is below.
-#[must_use]
-pub fn is_within(path: &[u8], prefix: &str) -> bool {
+///
+/// # Errors
+/// It is one with its parameters (RFC 3986, section 3.3) and not without, or the other way round: some backends leave them
+/// out of the path.
+pub fn is_within(path: &[u8], prefix: &str) -> Result<bool, AmbiguousPath> {
+    let is_within = is_below(path, prefix);
+    let is_plain = memchr::memchr(b';', path).is_none() || prefix.contains(';');
+    if is_plain || is_below(&without_parameters(path), prefix) == is_within {
+        return Ok(is_within);
+    }
+    Err(AmbiguousPath::Parameters)
+}
+
+fn is_below(path: &[u8], prefix: &str) -> bool {
     let Some(rest) = path.strip_prefix(prefix.as_bytes()) else { return false };
     rest.is_empty() || rest[0] == b'/' || prefix.ends_with('/') || prefix.is_empty()
+}
+
+fn without_parameters(path: &[u8]) -> Vec<u8> {
+    let segments = path.split(|byte| *byte == b'/');
+    let names = segments.map(|segment| segment.split(|byte| *byte == b';').next().unwrap_or_default());
+    names.collect::<Vec<_>>().join(&b'/')
 }
 
 /// The target with `prefix`, which its canonical path lies within, replaced by `to`. The query stays as it is.
@@ -140,7 +162,7 @@ mod tests {
     #[test]
     fn a_prefix_ends_where_a_segment_does() {
         let check = |path: &str, prefix, expect| {
-            assert_eq!(is_within(path.as_bytes(), prefix), expect, "{path} {prefix}");
+            assert_eq!(is_within(path.as_bytes(), prefix), Ok(expect), "{path} {prefix}");
         };
         check("/api", "/api", true);
         check("/api/users", "/api", true);

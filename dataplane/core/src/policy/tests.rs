@@ -66,8 +66,13 @@ fn a_path_cannot_be_dodged() {
         let expect = (target != "/admin%3Fx/.x").then_some(End::Denied);
         assert_eq!(end(&admin, "GET", target, &fields), expect, "{target}");
     }
-    for target in ["/x/../admin", "/x/..;/admin", "/x%2fadmin"] {
+    for target in ["/x/../admin", "/x/..;/admin", "/x%2fadmin", "/admin;x", "/admin%3bx", "/admin;x/y"] {
         assert!(matches!(end(&admin, "GET", target, &fields), Some(End::Ambiguous(_))), "{target}");
+    }
+    // Parameters that make no difference to what is decided are nobody's business here.
+    for target in ["/shop;a=1", "/admin/x;a=1", "/x/admin;a"] {
+        let expect = target.starts_with("/admin/").then_some(End::Denied);
+        assert_eq!(end(&admin, "GET", target, &fields), expect, "{target}");
     }
     // Where nothing depends on the path, it is the backend's business.
     let everywhere = policy("block_header = { name = 'y' }");

@@ -72,6 +72,8 @@ struct Worker {
     /// Limits of waits for backends.
     deadlines: Deadlines,
     random: RefCell<fastrand::Rng>,
+    /// Copies of requests that are on their way to mirrors.
+    copies: Cell<usize>,
     listeners: RefCell<HashMap<u32, Vec<Rc<Accepting>>>>,
     log: serve::Log,
     pool: l7::Pool,
@@ -134,6 +136,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             shared: relay::Shared::new(BUFFER),
             deadlines: Deadlines::default(),
             random: RefCell::new(fastrand::Rng::new()),
+            copies: Cell::new(0),
             listeners: RefCell::default(),
             log: serve::Log::new(setup.log),
             pool: l7::Pool::default(),

@@ -731,6 +731,35 @@ fn a_kept_connection_that_is_dead_costs_no_request_and_repeats_none_that_might_c
     }
 }
 
+/// Some backends know who it is by the connection (NTLM, Negotiate): nobody else's request goes there.
+#[test]
+fn a_connection_that_its_backend_has_authenticated_is_nobody_elses() {
+    let origin = Origin::start(|exchange| {
+        if exchange.target() == "/asks" {
+            let ask = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic\r\nWWW-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n";
+            return exchange.say(ask);
+        }
+        exchange.say(OK)
+    });
+    let site = site(&[origin.address()]);
+    let mut client = site.client();
+    let log_in =
+        |scheme: &str| format!("GET / HTTP/1.1\r\nHost: {NAME}\r\nAuthorization: {scheme} abc\r\n\r\n");
+    for (request, is_bound) in [
+        (get("/"), false),
+        (log_in("Bearer"), false),
+        (log_in("Negotiate"), true),
+        (log_in("nTlm"), true),
+        (get("/asks"), true),
+        (get("/"), false),
+    ] {
+        client.ask(&request);
+        let accepted = origin.accepted();
+        client.ask(get("/"));
+        assert_eq!(origin.accepted() > accepted, is_bound, "{request}");
+    }
+}
+
 #[test]
 fn a_connection_that_the_backend_has_closed_is_not_used_again() {
     let origin = Origin::start(|exchange| {

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use mc_testkit::ca::Ca;
+use mc_testkit::client::Request;
 use mc_testkit::fresh_address;
-use mc_testkit::http::{Origin, Then};
+use mc_testkit::http::{Client, Origin, Then};
 use mc_testkit::peer::Peer;
 use mc_testkit::proxy::{Config, Proxy};
+
+use super::http1::{NAME, OK, get};
 
 /// Names of routes whose backends speak HTTP/1.1 and HTTP/2.
 const NAMES: [&str; 2] = ["http1.example.org", "http2.example.org"];
@@ -525,6 +528,25 @@ fn what_makes_no_sense_is_refused_with_its_field() {
     check("compress={types=[\"a*b\"]}", "compress.types");
     check("mirror={to=\"127.0.0.1:0\"}", "mirror.to");
     check("mirror={to=\"127.0.0.1:80\",percent=0}", "mirror.percent");
+}
+
+#[test]
+fn a_mirror_that_never_answers_takes_a_few_descriptors_and_no_more() {
+    let mirror = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("{{ name = \"copy\", mirror = {{ to = \"{}\" }} }}", mirror.local_addr().unwrap());
+    let origin = Origin::saying(OK, Then::Keep);
+    let ca = Ca::new();
+    let lines = format!("mode = \"l7\"\nhttp = {{ policies = [{to}] }}");
+    let config = Config::new().server("workers = 1").listener("web").certificate("www", &ca.issue(&[NAME]));
+    let proxy = Proxy::start(config.route_with(NAME, &[origin.address()], &lines));
+    let mut client = Client::on(Request::new(&ca, proxy.web(), NAME).alpn(&["http/1.1"]).open().unwrap());
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
+    let before = descriptors();
+    for _ in 0..300 {
+        assert_eq!(client.ask(get("/")).status(), 200);
+    }
+    assert!(descriptors() < before + 80, "{} and {before} descriptors", descriptors());
+    proxy.wait_metric("mcproxy_mirrored_requests_total", &["state=\"dropped\""], 300.0 - 64.0);
 }
 
 #[test]

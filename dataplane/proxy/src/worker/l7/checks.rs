@@ -40,7 +40,8 @@ pub(super) fn trailers(fields: &HeaderMap) -> Result<HeaderMap, &'static str> {
 
 /// Whether a field of this name may be a trailer.
 pub(super) fn is_fit_trailer(name: &HeaderName) -> bool {
-    Known::of(name.as_str().as_bytes()) == Known::Other
+    let name = name.as_str().as_bytes();
+    Known::of(name) == Known::Other && Known::disguised(name) == Known::Other
 }
 
 /// The `Sec-WebSocket-Accept` that answers a key (RFC 6455, section 4.2.2).

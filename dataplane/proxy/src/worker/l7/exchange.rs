@@ -6,6 +6,7 @@
 //! copies for a mirror and a client that is gone are said here alone. The request's body goes to the backend while the response
 //! comes back: either may end first.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use http::header::HeaderMap;
 use mc_core::http1::{RequestLine, Version};
 use mc_core::outcome::{Outcome, RequestOutcome};
+use mc_core::policy::FieldRef;
 
 use super::backend::{Chosen, lease};
 use super::checks;
@@ -98,8 +100,14 @@ async fn serve<H: RequestHead, B: RequestBody, R: Reply, U: Upstream>(
 ) -> Result<RequestOutcome, Fault> {
     let Client { head, body, reply, copied } = client;
     let raw = B::IS_HTTP1 && U::IS_HTTP1;
-    let passing =
-        Passing { session, copied: *copied, raw, most: note.most_bytes(), progress: Progress::default() };
+    let passing = Passing {
+        session,
+        copied: *copied,
+        raw,
+        most: note.most_bytes(),
+        progress: Progress::default(),
+        is_bound: Cell::new(false),
+    };
     let first = body.ready(raw).map_err(|error| passing.failed(error).unwrap_or_else(closed))?;
     if first.as_ref().is_some_and(|part| passing.is_too_large(part)) {
         return Err(Fault::before(RequestOutcome::TooLarge, ""));
@@ -125,7 +133,8 @@ async fn serve<H: RequestHead, B: RequestBody, R: Reply, U: Upstream>(
     if result.is_err() {
         sender.cancel();
     }
-    let is_reusable = receiver.is_reusable() && passing.progress.is_delivered.get();
+    let is_reusable =
+        receiver.is_reusable() && passing.progress.is_delivered.get() && !passing.is_bound.get();
     drop((sender, receiver));
     if result.is_ok() && is_reusable {
         upstream.give_back(session);
@@ -146,6 +155,8 @@ struct Passing<'a> {
     /// Bytes that it may have.
     most: u64,
     progress: Progress,
+    /// The backend may have authenticated its connection for this client.
+    is_bound: Cell<bool>,
 }
 
 impl Passing<'_> {
@@ -279,6 +290,7 @@ impl Passing<'_> {
         let head = self.final_head(receiver, reply, note).await?;
         note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
         note.status = head.status();
+        self.is_bound.set(authenticates_connection(asked, &head));
         let is_switched = is_switched(asked, &head, R::SWITCHED)
             .map_err(|why| Fault::before(RequestOutcome::BackendMalformed, why))?;
         if is_switched {
@@ -465,6 +477,20 @@ impl Passing<'_> {
             }
         }
     }
+}
+
+/// Whether a backend may take what comes next on its connection for this client's: NTLM and Negotiate authenticate
+/// connections (RFC 4559, section 6). Such a connection carries nobody else's requests.
+fn authenticates_connection(asked: &impl RequestHead, head: &impl ResponseHead) -> bool {
+    let is_bound = |value: &[u8]| {
+        ["ntlm", "negotiate"].iter().any(|scheme| {
+            value.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme.as_bytes()))
+        })
+    };
+    let has =
+        |(_, name, value): FieldRef<'_>, wanted: &[u8]| name.eq_ignore_ascii_case(wanted) && is_bound(value);
+    asked.fields().any(|field| has(field, b"authorization"))
+        || (head.status() == 401 && head.all().any(|field| has(field, b"www-authenticate")))
 }
 
 /// Whether the response switches protocols as the client has asked; `switched`: the status that tells it so.

@@ -1,8 +1,8 @@
 //! A copy of a request for another backend, whose answer nobody sees.
 //!
 //! The copy goes its own way: it never slows the request down and never fails it. Where the mirror falls behind by
-//! more than [`MOST`] bytes, is not there, or takes too long, the copy is given up. Each has a connection of its own,
-//! so that no answer can be taken for another's.
+//! more than [`MOST`] bytes, is not there, or takes too long, the copy is given up; where [`COPIES`] are on their way,
+//! others are not begun. Each has a connection of its own, so that no answer can be taken for another's.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -41,6 +41,9 @@ struct Queue {
 /// Bytes that wait for a mirror.
 const MOST: usize = 1024 * 1024;
 
+/// Copies of a worker that are on their way at the same time: each takes a descriptor, and up to [`MOST`] bytes.
+const COPIES: usize = 64;
+
 /// How long a copy and its answer may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -58,6 +61,10 @@ pub(super) fn begin<'a>(
     if session.worker.random.borrow_mut().u8(0..100) >= mirror.percent {
         return None;
     }
+    let Some(place) = Place::take(&session.worker) else {
+        session.worker.stats.mirror_dropped.add(1);
+        return None;
+    };
     let chunked = framing == Framing::Chunked;
     let left = match framing {
         Framing::Length(digits) => str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
@@ -68,7 +75,7 @@ pub(super) fn begin<'a>(
     let close = (Known::Other, b"connection".as_slice(), b"close".as_slice());
     let line = RequestLine { target: note.target(line.target), ..line };
     write_request(&mut queue.bytes.borrow_mut(), line, framing, None, facts, fields.chain([close]));
-    runtime::spawn(carry(Rc::clone(&session.worker), mirror.to, Rc::clone(&queue)));
+    runtime::spawn(carry(place, mirror.to, Rc::clone(&queue)));
     Some(Copied(queue))
 }
 
@@ -159,8 +166,28 @@ impl Drop for Copied {
     }
 }
 
-async fn carry(worker: Rc<Worker>, to: SocketAddr, queue: Rc<Queue>) {
-    let carried = runtime::timeout(LIMIT, pin!(send(&worker, to, &queue))).await;
+/// One of the copies that may be on their way.
+struct Place(Rc<Worker>);
+
+impl Place {
+    fn take(worker: &Rc<Worker>) -> Option<Self> {
+        if worker.copies.get() >= COPIES {
+            return None;
+        }
+        worker.copies.set(worker.copies.get() + 1);
+        Some(Self(Rc::clone(worker)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.copies.set(self.0.copies.get() - 1);
+    }
+}
+
+async fn carry(place: Place, to: SocketAddr, queue: Rc<Queue>) {
+    let worker = &place.0;
+    let carried = runtime::timeout(LIMIT, pin!(send(worker, to, &queue))).await;
     queue.is_lost.set(true);
     match carried {
         Some(Ok(())) => worker.stats.mirrored.add(1),
