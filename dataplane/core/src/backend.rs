@@ -102,10 +102,20 @@ impl BackendLive {
         debug_assert!(released.is_ok(), "{} released more often than acquired", self.address);
     }
 
-    /// A connect succeeded: proof that ends an ejection, and forgives earlier ones once it has stayed well for
-    /// as long as the latest of them lasted.
+    /// A connect succeeded, and that is all that is asked of the backend.
     pub fn connect_ok(&self, now_ms: u64) {
+        self.connected();
+        self.works(now_ms);
+    }
+
+    /// A connect succeeded: whether the backend works is seen by what comes.
+    pub fn connected(&self) {
         self.total.fetch_add(1, Relaxed);
+    }
+
+    /// The backend did what was asked: proof that ends an ejection, and forgives earlier ones once it has stayed well for
+    /// as long as the latest of them lasted.
+    pub fn works(&self, now_ms: u64) {
         if self.failed_in_a_row.load(Relaxed) > 0 {
             self.failed_in_a_row.store(0, Relaxed);
         }
@@ -119,7 +129,7 @@ impl BackendLive {
         }
     }
 
-    /// A connect failed. Ejects after `eject_after` failures in a row (0: never) for `eject_ms`, and for twice,
+    /// A connect failed, or the backend took a request and closed. Ejects after `eject_after` failures in a row (0: never) for `eject_ms`, and for twice,
     /// three times, up to ten times as long where it fails again soon: after an ejection one failure is enough.
     /// Returns whether it was ejected just now.
     pub fn connect_failed(&self, now_ms: u64, eject_after: u32, eject_ms: u64) -> bool {

@@ -80,6 +80,18 @@ impl Tried {
         }
     }
 
+    /// Those, and these.
+    #[must_use]
+    pub fn and(self, these: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at] | these.0[at]))
+    }
+
+    /// Whether none was tried.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == [0; 4]
+    }
+
     /// Whether it was tried.
     #[must_use]
     pub fn contains(&self, index: usize) -> bool {

@@ -731,6 +731,21 @@ fn a_kept_connection_that_is_dead_costs_no_request_and_repeats_none_that_might_c
     }
 }
 
+#[test]
+fn a_request_is_sent_again_to_another_backend_than_the_one_that_closed() {
+    let closing = Origin::start(|exchange| {
+        exchange.body()?;
+        Ok(Then::Close)
+    });
+    let origin = Origin::saying(OK, Then::Keep);
+    let site = site(&[closing.address(), origin.address()]);
+    for number in 0..100 {
+        assert_eq!(site.client().ask(get("/")).status(), 200, "{number}");
+    }
+    // It is asked less and less: it fails each time that it is.
+    assert!((1..40).contains(&closing.accepted()), "{} times", closing.accepted());
+}
+
 /// Some backends know who it is by the connection (NTLM, Negotiate): nobody else's request goes there.
 #[test]
 fn a_connection_that_its_backend_has_authenticated_is_nobody_elses() {

@@ -242,17 +242,19 @@ async fn one_of(
     fresh: bool,
 ) -> Result<Chosen, Option<RequestOutcome>> {
     let (worker, connection) = (&session.worker, &session.connection);
-    let mut tried = note.excluded;
+    // Those that have failed with it come last.
+    let mut tried = note.excluded.and(note.failed);
+    if !note.failed.is_empty() && choose(session, route, note, &tried).is_none() {
+        tried = note.excluded;
+    }
     let (mut is_tried, mut all_refused) = (false, true);
     for _ in 0..=route.spec.retries {
         let now_ms = worker.shared.now_ms.get();
-        let chosen = by_cookie(note, route, &tried, now_ms);
-        let chosen = chosen.or_else(|| pick(worker, connection, route, &tried, now_ms));
-        let Some(index) = chosen else { break };
+        let Some(index) = choose(session, route, note, &tried) else { break };
         let live = &route.backends[index];
         note.stick(live.hash);
         let address = live.address;
-        note.backend = Some(address);
+        (note.backend, note.index) = (Some(address), Some(index));
         let header = header(connection, route, index, session.incoming.as_deref());
         let way = Way::to(route, index);
         let key = way.key();
@@ -270,7 +272,7 @@ async fn one_of(
         match opened {
             Some(Ok(opened)) => match start(worker, opened, way.is_http2(), key, on_backend).await {
                 Ok(upstream) => {
-                    live.connect_ok(now_ms);
+                    live.connected();
                     return Ok(upstream);
                 }
                 Err(error) => (note.detail, all_refused) = (format!("{address}: {error}"), false),
@@ -288,9 +290,7 @@ async fn one_of(
             None => (note.detail, all_refused) = (format!("{address}: connecting took too long"), false),
         }
         is_tried = true;
-        if live.connect_failed(clock::millis(), route.spec.eject_after, route.spec.eject_ms) {
-            (worker.policy.on_ejected)(address);
-        }
+        failed(worker, route, index);
         tried.insert(index);
     }
     match (is_tried, all_refused) {
@@ -318,6 +318,21 @@ async fn start(
         worker.pool.mux.put(key, &mux);
     }
     Ok(Chosen::Http2(Channel::new(Rc::clone(worker), mux, false, on_backend)))
+}
+
+/// A backend for the request, of those that were not tried.
+fn choose(session: &Session, route: &Arc<RouteEntry>, note: &Note, tried: &Tried) -> Option<usize> {
+    let now_ms = session.worker.shared.now_ms.get();
+    by_cookie(note, route, tried, now_ms)
+        .or_else(|| pick(&session.worker, &session.connection, route, tried, now_ms))
+}
+
+/// Counts a failure of a backend: it is ejected where it has had too many.
+pub(super) fn failed(worker: &Worker, route: &RouteEntry, index: usize) {
+    let live = &route.backends[index];
+    if live.connect_failed(clock::millis(), route.spec.eject_after, route.spec.eject_ms) {
+        (worker.policy.on_ejected)(live.address);
+    }
 }
 
 /// The backend that the client's cookie names, while it may be used.

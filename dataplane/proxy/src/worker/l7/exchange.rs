@@ -18,7 +18,7 @@ use mc_core::http1::{RequestLine, Version};
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_core::policy::FieldRef;
 
-use super::backend::{Chosen, lease};
+use super::backend::{Chosen, failed, lease};
 use super::checks;
 use super::encode::Coder;
 use super::fault::Fault;
@@ -78,6 +78,12 @@ pub(super) async fn exchange<H: RequestHead, B: RequestBody, R: Reply>(
             Chosen::Http1(lease) => (lease.is_reused(), serve(session, lease, &mut client, note).await),
             Chosen::Http2(channel) => (channel.is_reused(), serve(session, channel, &mut client, note).await),
         };
+        if let (Err(fault), Some(index), false) = (&end, note.index, is_reused)
+            && fault.outcome == RequestOutcome::BackendClosed
+        {
+            failed(&session.worker, route, index);
+            note.failed.insert(index);
+        }
         match end {
             Err(fault) if is_repeatable && fault.may_repeat(is_reused, repeats, route) => repeats += 1,
             Err(fault) => {
@@ -288,6 +294,9 @@ impl Passing<'_> {
         note: &mut Note,
     ) -> Result<bool, Fault> {
         let head = self.final_head(receiver, reply, note).await?;
+        if let (Some(route), Some(index)) = (&note.route, note.index) {
+            route.backends[index].works(self.session.now_ms());
+        }
         note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
         note.status = head.status();
         self.is_bound.set(authenticates_connection(asked, &head));

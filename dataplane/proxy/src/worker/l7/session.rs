@@ -79,6 +79,10 @@ pub(super) struct Note {
     pub(super) rewritten: Option<Vec<u8>>,
     /// Backends that it must not go to, because of its path.
     pub(super) excluded: Tried,
+    /// Backends that took it and did not answer.
+    pub(super) failed: Tried,
+    /// The backend that has it, by its place.
+    pub(super) index: Option<usize>,
     /// The coding that the client likes best, where a policy has responses compressed.
     coding: Option<Coding>,
     /// The backend that its cookie names, by its hash.
@@ -376,6 +380,8 @@ impl Session {
             applied: policy::Set::default(),
             rewritten: None,
             excluded: Tried::default(),
+            failed: Tried::default(),
+            index: None,
             coding: None,
             sticky: None,
             cookie: None,
