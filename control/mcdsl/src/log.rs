@@ -1,7 +1,10 @@
 //! The log on standard error: text on a terminal, JSON elsewhere.
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// `[log]`.
@@ -61,19 +64,75 @@ impl Log {
             _ => "warn",
         };
         let filter = tracing_subscriber::EnvFilter::new(format!("{},{ACCESS}={access}", self.level.as_str()));
-        let terminal = std::io::stderr().is_terminal();
+        let terminal = io::stderr().is_terminal();
+        let json = match self.format {
+            Format::Json => true,
+            Format::Auto => !terminal,
+            Format::Text => false,
+        };
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
+            .with_writer(move || Lines { json })
             // A line that cannot be written (a full disk, a pipe whose reader has gone) would be reported on standard error too,
             // by a macro that panics there.
             .log_internal_errors(false)
             .with_ansi(terminal);
-        match self.format {
-            Format::Json => builder.json().init(),
-            Format::Auto if !terminal => builder.json().init(),
-            Format::Text | Format::Auto => builder.init(),
+        if json { builder.json().init() } else { builder.init() }
+    }
+}
+
+/// Standard error, a line at a time. Nobody waits for whoever does not read it: lines are dropped and counted then.
+struct Lines {
+    json: bool,
+}
+
+/// Lines that were dropped since the last that was written.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// How long a reader may take to make room before lines are dropped.
+const ROOM_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+impl Lines {
+    /// Whether there is room for a line. Where lines have been dropped, nobody waits a second time.
+    fn has_room(error: &io::Stderr) -> bool {
+        let time = if DROPPED.load(Ordering::Relaxed) > 0 { NO_TIME } else { ROOM_TIME };
+        let mut poll = [PollFd::new(error, PollFlags::OUT)];
+        let mut found = rustix::event::poll(&mut poll, Some(&time));
+        while found == Err(Errno::INTR) {
+            // A signal came meanwhile: it is not waited for again.
+            found = rustix::event::poll(&mut poll, Some(&NO_TIME));
         }
+        // What cannot be asked is written to.
+        found != Ok(0)
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut error = io::stderr();
+        if !Self::has_room(&error) {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+            return Ok(line.len());
+        }
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let message = "lines of this log were dropped: nobody read them";
+            let told = if self.json {
+                format!(
+                    "{{\"level\":\"WARN\",\"fields\":{{\"message\":\"{message}\",\"lines\":{dropped}}}}}\n"
+                )
+            } else {
+                format!("WARN {message} lines={dropped}\n")
+            };
+            error.write_all(told.as_bytes())?;
+        }
+        error.write_all(line)?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

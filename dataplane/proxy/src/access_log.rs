@@ -7,12 +7,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mc_core::outcome::Outcome;
 use serde::Deserialize;
@@ -102,15 +104,21 @@ struct Shared {
     spare: Mutex<Vec<Vec<u8>>>,
     lost: AtomicU64,
     reopen: AtomicBool,
+    /// Write what waits, and end.
+    stop: AtomicBool,
+    has_ended: Mutex<bool>,
+    ended: Condvar,
 }
 
 #[derive(Debug)]
 enum Order {
     Lines(Vec<u8>),
-    /// Look at [`Shared::reopen`].
+    /// Look at [`Shared::reopen`] and [`Shared::stop`].
     Wake,
-    Stop,
 }
+
+/// How long the end of the process waits for lines to be written: whoever reads them may have stopped doing so.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// Buffers that may wait for the disk.
 const QUEUE: usize = 256;
@@ -136,13 +144,17 @@ impl LogSink {
     pub fn open(target: Target, format: Format) -> io::Result<Self> {
         let output = match &target {
             Target::Off => return Ok(Self { format, writer: None }),
-            Target::Stdout => Output::Stdout,
-            Target::File(path) => Output::File(open_file(path)?),
+            Target::Stdout => Output::new(io::stdout().as_fd().try_clone_to_owned()?.into(), false),
+            Target::File(path) => Output::new(open_file(path)?, true),
         };
         let (orders, received) = sync_channel(QUEUE);
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let write = move || write_all(output, &target, format, &received, &theirs);
+        let write = move || {
+            write_all(output, &target, format, &received, &theirs);
+            *lock(&theirs.has_ended) = true;
+            theirs.ended.notify_all();
+        };
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(write)?;
         let writer = Writer { orders, shared, thread: Mutex::new(Some(thread)) };
         Ok(Self { format, writer: Some(Arc::new(writer)) })
@@ -203,10 +215,18 @@ impl LogSink {
         }
     }
 
-    /// Writes what was submitted and ends the thread.
+    /// Writes what was submitted and ends the thread. Where nobody takes the lines, gives up after a moment.
     pub fn close(&self) {
         let Some(writer) = &self.writer else { return };
-        writer.orders.send(Order::Stop).unwrap_or(());
+        writer.shared.stop.store(true, Ordering::Relaxed);
+        // Where the queue is full the thread looks without being woken.
+        writer.orders.try_send(Order::Wake).unwrap_or(());
+        let has_ended = lock(&writer.shared.has_ended);
+        let waited = writer.shared.ended.wait_timeout_while(has_ended, CLOSE_TIME, |ended| !*ended);
+        if waited.is_ok_and(|(ended, _)| !*ended) {
+            tracing::error!("nobody reads the access log: its last lines are lost");
+            return;
+        }
         if let Some(thread) = lock(&writer.thread).take() {
             thread.join().unwrap_or(());
         }
@@ -253,17 +273,54 @@ impl Shared {
     }
 }
 
-enum Output {
-    Stdout,
-    File(File),
+/// What lines are written to.
+struct Output {
+    file: File,
+    /// Nobody else writes to it, so that half a line can be cut off again.
+    is_own: bool,
+    /// It ends with half a line.
+    is_torn: bool,
+}
+
+/// Why lines could not be written, and how many bytes of them were: whole lines.
+struct Unwritten {
+    whole: usize,
+    error: io::Error,
 }
 
 impl Output {
-    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => io::stdout().lock().write_all(lines),
-            Self::File(file) => file.write_all(lines),
+    const fn new(file: File, is_own: bool) -> Self {
+        Self { file, is_own, is_torn: false }
+    }
+
+    /// Writes lines. Where the disk is full in the middle of one, the log ends with the one before.
+    fn write(&mut self, lines: &[u8]) -> Result<(), Unwritten> {
+        if self.is_torn {
+            self.file.write_all(b"\n").map_err(|error| Unwritten { whole: 0, error })?;
+            self.is_torn = false;
         }
+        let mut written = 0;
+        while written < lines.len() {
+            let error = match self.file.write(&lines[written..]) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(more) => {
+                    written += more;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => error,
+            };
+            let whole = lines[..written].iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+            self.is_torn = written > whole && !self.cut((written - whole) as u64);
+            return Err(Unwritten { whole, error });
+        }
+        Ok(())
+    }
+
+    /// Takes back the last bytes; whether that could be done.
+    fn cut(&self, bytes: u64) -> bool {
+        let cut = || self.file.set_len(self.file.metadata()?.len().saturating_sub(bytes));
+        self.is_own && cut().is_ok()
     }
 }
 
@@ -272,28 +329,33 @@ fn write_all(mut output: Output, target: &Target, format: Format, orders: &Recei
     // Lost lines that the log itself has told of.
     let mut told = 0;
     let mut failing = false;
-    while let Ok(order) = orders.recv() {
+    loop {
+        let stop = shared.stop.load(Ordering::Relaxed);
+        let Some(order) = (if stop { orders.try_recv().ok() } else { orders.recv().ok() }) else { return };
         if shared.reopen.swap(false, Ordering::Relaxed)
             && let Target::File(path) = target
         {
             match open_file(path) {
-                Ok(file) => output = Output::File(file),
+                Ok(file) => output = Output::new(file, true),
                 Err(error) => {
                     tracing::error!(%error, path = %path.display(), "the access log stays open as it was");
                 }
             }
         }
-        let lines = match order {
-            Order::Lines(lines) => lines,
-            Order::Wake => continue,
-            Order::Stop => return,
-        };
+        let Order::Lines(lines) = order else { continue };
         let lost = shared.lost.load(Ordering::Relaxed);
-        let written = if lost > told { output.write(&lost_line(format, lost - told)) } else { Ok(()) };
-        match written.and_then(|()| output.write(&lines)) {
-            Ok(()) => (told, failing) = (lost, false),
-            Err(error) => {
-                shared.lose(&lines);
+        let tell = if lost > told { output.write(&lost_line(format, lost - told)) } else { Ok(()) };
+        let written = match tell {
+            Ok(()) => {
+                told = lost;
+                output.write(&lines)
+            }
+            Err(unwritten) => Err(Unwritten { whole: 0, ..unwritten }),
+        };
+        match written {
+            Ok(()) => failing = false,
+            Err(Unwritten { whole, error }) => {
+                shared.lose(&lines[whole..]);
                 // Said once, not for every buffer, until it works again.
                 if !failing {
                     tracing::error!(%error, "the access log cannot be written: lines are lost");

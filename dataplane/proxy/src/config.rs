@@ -4,6 +4,7 @@
 //! fills an empty database and is ignored afterwards: from then on the admin API is the way.
 //! A mistake is refused with file, line, column, key and remedy; nothing of a wrong file is used.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Seed: firewall.
     pub firewall: Firewall,
+    #[serde(skip)]
+    source: Option<Source>,
 }
 
 /// `[server]`: the process.
@@ -245,6 +248,14 @@ impl Default for Keepalive {
     }
 }
 
+/// The file that a configuration was read from, as it was then.
+#[derive(Clone, Debug)]
+struct Source {
+    path: PathBuf,
+    root: Option<PathBuf>,
+    tables: toml::Table,
+}
+
 /// A value that is refused for what it means.
 fn refused(text: &str, name: &str, Invalid { field, problem }: Invalid) -> Problem {
     mcdsl::config::refused(text, name, &field, problem)
@@ -270,6 +281,19 @@ impl Config {
         })
     }
 
+    /// The tables of the file that say something else now than when it was read.
+    ///
+    /// # Errors
+    /// The file cannot be used any more: see [`Self::load`].
+    pub fn changed_tables(&self) -> Result<Vec<String>, ConfigError> {
+        let Some(before) = &self.source else { return Ok(Vec::new()) };
+        let now = Self::load(&before.path, before.root.as_deref())?;
+        let now = now.source.map(|source| source.tables).unwrap_or_default();
+        let names: BTreeSet<&String> = before.tables.keys().chain(now.keys()).collect();
+        let changed = names.into_iter().filter(|name| before.tables.get(*name) != now.get(*name));
+        Ok(changed.cloned().collect())
+    }
+
     fn load_with(
         path: &Path,
         root: Option<&Path>,
@@ -282,6 +306,8 @@ impl Config {
             root.clone_into(&mut config.server.root);
         }
         check(&config).map_err(|invalid| refused(&text, &name, invalid))?;
+        let tables = text.parse().unwrap_or_default();
+        config.source = Some(Source { path: path.to_owned(), root: root.map(Path::to_owned), tables });
         Ok(config)
     }
 

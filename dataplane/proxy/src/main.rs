@@ -57,7 +57,8 @@ const HELP: &str = "\
 Signals:
   SIGTERM, SIGINT  stop accepting, let connections end ([server] drain_timeout_ms), then stop; twice: now
   SIGUSR2          start the program anew and hand over to it; long connections go on here until they end
-  SIGHUP           reopen the access log, reload the certificates and the GeoIP databases
+  SIGHUP           reopen the access log, reload the certificates and the GeoIP databases; edits of the configuration are
+                   told of, and wait for the next start
 
 Exit codes:
   0  stopped as asked, or the configuration is in order
@@ -178,6 +179,7 @@ async fn operate(
             Ok(_) = is_over.wait_for(|over| *over) => break End::HandedOver,
             _ = renew.recv() => start_anew(),
             _ = hangup.recv() => {
+                tell_of_edits(config);
                 log.reopen();
                 tell(&workers.policy.tls.reload());
                 // What is there stays in use where the new one cannot be read.
@@ -215,6 +217,32 @@ async fn operate(
     memory.abort();
     served.await?;
     Ok(end)
+}
+
+/// Says what an edit of the configuration changes: nothing, until the next start.
+fn tell_of_edits(config: &Config) {
+    let changed = match config.changed_tables() {
+        Ok(changed) => changed,
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            tracing::error!("mc-proxy will not start again with its configuration as it is now: {error:#}");
+            return;
+        }
+    };
+    let (seed, settings): (Vec<String>, Vec<String>) =
+        changed.into_iter().partition(|table| ["listeners", "routes", "firewall"].contains(&table.as_str()));
+    if !settings.is_empty() {
+        let tables = settings.join(", ");
+        tracing::warn!(tables, "the configuration was edited: it is read at the next start, or by SIGUSR2");
+    }
+    if !seed.is_empty() {
+        let tables = seed.join(", ");
+        tracing::warn!(
+            tables,
+            "the file's listeners, routes and firewall were edited, which changes nothing: they only fill an empty \
+             database; use mcproxyctl"
+        );
+    }
 }
 
 /// Says that this process serves, and is the one: a service manager that has started another one goes by that.

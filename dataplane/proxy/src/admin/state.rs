@@ -187,10 +187,17 @@ impl Seed {
         self.listeners.is_empty() && self.routes.is_empty() && self.firewall == Firewall::default()
     }
 
-    fn as_long_as(&self, loaded: &Loaded) -> bool {
-        self.listeners.len() == loaded.listeners.len()
-            && self.routes.len() == loaded.routes.len()
-            && self.firewall.rules.len() == loaded.firewall.rules.len()
+    /// Whether the database holds the same.
+    fn is_stored(&self, loaded: &Loaded) -> bool {
+        let lengths = |listeners: &[Listener], routes: &[Route]| (listeners.len(), routes.len());
+        if lengths(&self.listeners, &self.routes) != lengths(&loaded.listeners, &loaded.routes)
+            || self.firewall != loaded.firewall
+        {
+            return false;
+        }
+        let routes: HashMap<_, _> = loaded.routes.iter().map(|route| (route.key(), route)).collect();
+        self.listeners.iter().all(|listener| loaded.listeners.contains(listener))
+            && self.routes.iter().all(|route| routes.get(&route.key()) == Some(&route))
     }
 }
 
@@ -251,7 +258,7 @@ impl State {
     ) -> Result<(Self, Vec<Opening>), StartError> {
         let use_seed = !loaded.seeded && loaded.listeners.is_empty() && loaded.routes.is_empty();
         let use_seed = use_seed && !seed.is_empty();
-        if !use_seed && !seed.is_empty() && !seed.as_long_as(&loaded) {
+        if !use_seed && !seed.is_empty() && !seed.is_stored(&loaded) {
             tracing::info!(
                 stored_routes = loaded.routes.len(),
                 file_routes = seed.routes.len(),

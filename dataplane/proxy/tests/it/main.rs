@@ -24,6 +24,7 @@ mod http2_smuggling;
 mod lifecycle;
 mod limits;
 mod listeners;
+mod logs;
 mod mcproxyctl;
 mod names;
 mod policy;

@@ -249,7 +249,6 @@ async fn one_of(
     }
     let (mut is_tried, mut all_refused) = (false, true);
     for _ in 0..=route.spec.retries {
-        let now_ms = worker.shared.now_ms.get();
         let Some(index) = choose(session, route, note, &tried) else { break };
         let live = &route.backends[index];
         note.stick(live.hash);
