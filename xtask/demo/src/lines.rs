@@ -202,7 +202,7 @@ impl Site {
     }
 
     fn route_to(&self, backend: SocketAddr) -> String {
-        format!("route add --listener web --name {} --backend {backend},proxy_protocol=v2", self.name)
+        format!("route update --listener web --name {} --backend {backend},proxy_protocol=v2", self.name)
     }
 
     fn quoted(&self, file: &str) -> String {
