@@ -266,7 +266,17 @@ impl Proxy {
             Peer::McProxy => run(Command::new(&self.programs.mcproxyctl)
                 .arg("--socket")
                 .arg(self.dir.join("mc-proxy.sock"))
-                .args(["route", "add", "--listener", "tls", "--name", name, "--backend", &answer])),
+                .args([
+                    "route",
+                    "add",
+                    "--replace",
+                    "--listener",
+                    "tls",
+                    "--name",
+                    name,
+                    "--backend",
+                    &answer,
+                ])),
             Peer::Nginx => {
                 let path = self.dir.join("routes.map");
                 let mut map = fs::OpenOptions::new().append(true).open(path)?;
