@@ -245,7 +245,8 @@ impl Policy {
 
 impl Rule {
     /// Its lists by their names, with their lengths.
-    fn lists(&self) -> [(&'static str, usize); 6] {
+    #[must_use]
+    pub fn lists(&self) -> [(&'static str, usize); 6] {
         [
             ("roles", self.roles.len()),
             ("account_types", self.account_types.len()),

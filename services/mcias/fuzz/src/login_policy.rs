@@ -4,7 +4,7 @@
 //! Input: a byte that selects the account, then a JSON array of rules. Bit 0: a service or a person, bits 1 to 3: the
 //! person's roles, bit 4: the default, bit 5: the service's tag.
 
-use mcdsl::policy::{Decider, Document, Effect, Policy, Rule};
+use mcdsl::policy::{Decider, Document, ENTRIES_PER_RULE, Effect, MAX_ENTRIES_PER_LIST, Policy, Rule};
 use mcias::domain::policy::{self, SPEC};
 use mcias::domain::{Account, Name, Role, ServiceContext};
 
@@ -18,7 +18,11 @@ pub fn check(input: &[u8]) {
     let compile = |rules: Vec<Rule>| Policy::new(&SPEC, Document { default, rules });
     let Ok(policy) = compile(rules.clone()) else {
         let names: std::collections::BTreeSet<_> = rules.iter().map(|rule| &rule.name).collect();
-        let is_valid = names.len() == rules.len() && rules.len() <= SPEC.max_rules;
+        let lengths = || rules.iter().flat_map(|rule| rule.lists().map(|(_, length)| length));
+        let is_valid = names.len() == rules.len()
+            && rules.len() <= SPEC.max_rules
+            && lengths().all(|length| length <= MAX_ENTRIES_PER_LIST)
+            && lengths().sum::<usize>() <= SPEC.max_rules * ENTRIES_PER_RULE;
         assert!(!is_valid, "a valid policy was refused");
         return;
     };
