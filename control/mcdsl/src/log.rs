@@ -81,7 +81,7 @@ impl Log {
     }
 }
 
-/// Standard error, a line at a time. Nobody waits for whoever does not read it: lines are dropped and counted then.
+/// Standard error, a line at a time. A full pipe does not block the program: after [`ROOM_TIME`] lines are dropped and counted.
 struct Lines {
     json: bool,
 }

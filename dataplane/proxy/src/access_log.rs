@@ -117,7 +117,7 @@ enum Order {
     Wake,
 }
 
-/// How long the end of the process waits for lines to be written: whoever reads them may have stopped doing so.
+/// How long shutdown waits for queued lines to be written: the pipe may be full, with a reader that has stopped reading.
 const CLOSE_TIME: Duration = Duration::from_secs(2);
 
 /// Buffers that may wait for the disk.

@@ -57,8 +57,8 @@ const HELP: &str = "\
 Signals:
   SIGTERM, SIGINT  stop accepting, let connections end ([server] drain_timeout_ms), then stop; twice: now
   SIGUSR2          start the program anew and hand over to it; long connections go on here until they end
-  SIGHUP           reopen the access log, reload the certificates and the GeoIP databases; edits of the configuration are
-                   told of, and wait for the next start
+  SIGHUP           reopen the access log, reload the certificates and the GeoIP databases; edits of the configuration file
+                   are logged, and take effect at the next start
 
 Exit codes:
   0  stopped as asked, or the configuration is in order

@@ -119,7 +119,7 @@ pub enum Malformed {
     #[error("there is more than one Host")]
     RepeatedHost,
     /// `Host` is neither a name nor an address, with or without a port.
-    #[error("Host is no name or address")]
+    #[error("Host is not a host name or an address")]
     Host,
     /// The target names another host than `Host` does.
     #[error("the request target and Host name different hosts")]

@@ -202,7 +202,7 @@ impl Seed {
 }
 
 /// Binds a listener. A process that was killed leaves its sockets to the kernel, which gives up those of an
-/// io_uring a moment after the process: whoever starts in its place waits for that, until `give_up_ms`.
+/// io_uring a moment after the process: the process that starts in its place retries until `give_up_ms`.
 fn bind_at_start(
     workers: &Workers,
     listener: &Listener,

@@ -41,7 +41,7 @@ impl State {
         match (existing, &old) {
             (Existing::None, Some(_)) => return Err(ChangeError::ListenerExists(name)),
             (Existing::Some(_), None) => return Err(ChangeError::NoListener(name)),
-            // Whoever has listed it knows the port that was chosen for it.
+            // An operator who has listed the listeners sends back the port that the system chose.
             (Existing::Some(Some(expected)), Some(old))
                 if old.spec != normalize_listener(expected.clone())? =>
             {

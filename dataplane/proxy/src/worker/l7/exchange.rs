@@ -152,7 +152,7 @@ fn closed() -> Fault {
     Fault::before(RequestOutcome::BackendClosed, "sending the request failed")
 }
 
-/// What there is to know while a request and its response are passed on.
+/// The state of one exchange: shared by the task that sends the request's body and the one that passes the response on.
 struct Passing<'a> {
     session: &'a Session,
     copied: Option<&'a Copied>,

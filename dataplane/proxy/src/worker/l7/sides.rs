@@ -339,7 +339,7 @@ impl From<Closed> for UpError {
     }
 }
 
-/// What backends are told of a request besides what it says.
+/// What the proxy adds to a request's fields: the client's address, the host, the request id, the client's certificate.
 pub(super) fn facts<'a>(session: &'a Session, note: &'a Note) -> Facts<'a> {
     Facts {
         client: session.connection.client.get().ip(),

@@ -103,7 +103,9 @@ fn host(parts: &Parts) -> Result<&str, &'static str> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err("there is more than one Host"),
-        (Some(host), None) => Some(host.to_str().map_err(|_not_ascii| "Host is no name or address")?),
+        (Some(host), None) => {
+            Some(host.to_str().map_err(|_not_ascii| "Host is not a host name or an address")?)
+        }
         (None, None) => None,
     };
     let scheme = parts.uri.scheme_str().unwrap_or("https");
@@ -123,7 +125,7 @@ fn host(parts: &Parts) -> Result<&str, &'static str> {
         (None, None) => return Err("there is neither :authority nor Host"),
     };
     if Authority::parse(host.as_bytes()).is_none() {
-        return Err(":authority is no name or address");
+        return Err(":authority is not a host name or an address");
     }
     Ok(host)
 }
