@@ -98,22 +98,23 @@ where
         }
         let target = decision.target.as_deref().unwrap_or(seen.target);
         let path = if policy.needs_path() { canonical(target) } else { Ok(Cow::Borrowed([].as_slice())) };
-        let path = match path {
-            Ok(path) => path,
+        let found = path.and_then(|path| {
+            let is_meant = policy.path == "/" || is_within(&path, &policy.path)?;
+            Ok((path, is_meant))
+        });
+        let path = match found {
+            Ok((path, true)) => path,
+            Ok((_, false)) => continue,
+            // It would refuse the request, and is only to be counted.
+            Err(_) if policy.dry_run => {
+                decision.dry.insert(index);
+                continue;
+            }
             Err(why) => {
                 decision.end = Some(End::Ambiguous(why));
                 continue;
             }
         };
-        match is_within(&path, &policy.path) {
-            _ if policy.path == "/" => {}
-            Ok(true) => {}
-            Ok(false) => continue,
-            Err(why) => {
-                decision.end = Some(End::Ambiguous(why));
-                continue;
-            }
-        }
         let Some(effect) = effect(&policy.rule, seen, target, &path, |rate| allowed(index, rate)) else {
             continue;
         };

@@ -74,6 +74,11 @@ fn a_path_cannot_be_dodged() {
         let expect = target.starts_with("/admin/").then_some(End::Denied);
         assert_eq!(end(&admin, "GET", target, &fields), expect, "{target}");
     }
+    // A dry run refuses nothing.
+    let dry = policy("path = '/admin'\ndry_run = true\nblock_header = { name = 'x' }");
+    for target in ["/x/../admin", "/admin;x"] {
+        assert_eq!(end(&dry, "GET", target, &fields), None, "{target}");
+    }
     // Where nothing depends on the path, it is the backend's business.
     let everywhere = policy("block_header = { name = 'y' }");
     assert_eq!(end(&everywhere, "GET", "/x/../admin", &fields), None);

@@ -12,6 +12,7 @@ mod serve;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -72,8 +73,8 @@ struct Worker {
     /// Limits of waits for backends.
     deadlines: Deadlines,
     random: RefCell<fastrand::Rng>,
-    /// Copies of requests that are on their way to mirrors.
-    copies: Cell<usize>,
+    /// Copies of requests that are on their way, by the address of their mirror.
+    copies: RefCell<HashMap<SocketAddr, usize>>,
     listeners: RefCell<HashMap<u32, Vec<Rc<Accepting>>>>,
     log: serve::Log,
     pool: l7::Pool,
@@ -136,7 +137,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             shared: relay::Shared::new(BUFFER),
             deadlines: Deadlines::default(),
             random: RefCell::new(fastrand::Rng::new()),
-            copies: Cell::new(0),
+            copies: RefCell::default(),
             listeners: RefCell::default(),
             log: serve::Log::new(setup.log),
             pool: l7::Pool::default(),

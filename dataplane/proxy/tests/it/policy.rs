@@ -531,22 +531,32 @@ fn what_makes_no_sense_is_refused_with_its_field() {
 }
 
 #[test]
-fn a_mirror_that_never_answers_takes_a_few_descriptors_and_no_more() {
-    let mirror = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = format!("{{ name = \"copy\", mirror = {{ to = \"{}\" }} }}", mirror.local_addr().unwrap());
+fn a_mirror_that_never_answers_takes_a_few_descriptors_and_no_other_mirrors_copies() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let answering = Origin::saying(OK, Then::Close);
     let origin = Origin::saying(OK, Then::Keep);
     let ca = Ca::new();
-    let lines = format!("mode = \"l7\"\nhttp = {{ policies = [{to}] }}");
-    let config = Config::new().server("workers = 1").listener("web").certificate("www", &ca.issue(&[NAME]));
-    let proxy = Proxy::start(config.route_with(NAME, &[origin.address()], &lines));
-    let mut client = Client::on(Request::new(&ca, proxy.web(), NAME).alpn(&["http/1.1"]).open().unwrap());
+    let lines = |to: SocketAddr| {
+        format!(
+            "mode = \"l7\"\nhttp = {{ policies = [{{ name = \"copy\", mirror = {{ to = \"{to}\" }} }}] }}"
+        )
+    };
+    let config =
+        Config::new().server("workers = 1").listener("web").certificate("www", &ca.issue(&[NAME, NAMES[0]]));
+    let config = config.route_with(NAME, &[origin.address()], &lines(silent.local_addr().unwrap()));
+    let proxy = Proxy::start(config.route_with(NAMES[0], &[origin.address()], &lines(answering.address())));
+    let client = |name| Client::on(Request::new(&ca, proxy.web(), name).alpn(&["http/1.1"]).open().unwrap());
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap().count();
+    let mut kept = client(NAME);
     let before = descriptors();
     for _ in 0..300 {
-        assert_eq!(client.ask(get("/")).status(), 200);
+        assert_eq!(kept.ask(get("/")).status(), 200);
     }
     assert!(descriptors() < before + 80, "{} and {before} descriptors", descriptors());
     proxy.wait_metric("mcproxy_mirrored_requests_total", &["state=\"dropped\""], 300.0 - 64.0);
+    let request = get("/").replace(NAME, NAMES[0]);
+    assert_eq!(client(NAMES[0]).ask(request).status(), 200);
+    proxy.wait_metric("mcproxy_mirrored_requests_total", &["state=\"answered\""], 1.0);
 }
 
 #[test]

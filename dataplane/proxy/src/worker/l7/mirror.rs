@@ -1,8 +1,8 @@
 //! A copy of a request for another backend, whose answer nobody sees.
 //!
 //! The copy goes its own way: it never slows the request down and never fails it. Where the mirror falls behind by
-//! more than [`MOST`] bytes, is not there, or takes too long, the copy is given up; where [`COPIES`] are on their way,
-//! others are not begun. Each has a connection of its own, so that no answer can be taken for another's.
+//! more than [`MOST`] bytes, is not there, or takes too long, the copy is given up; where [`COPIES`] are on their way
+//! to it, others are not begun. Each has a connection of its own, so that no answer can be taken for another's.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -41,7 +41,8 @@ struct Queue {
 /// Bytes that wait for a mirror.
 const MOST: usize = 1024 * 1024;
 
-/// Copies of a worker that are on their way at the same time: each takes a descriptor, and up to [`MOST`] bytes.
+/// Copies that a worker sends to one mirror at the same time: each takes a descriptor, and up to [`MOST`] bytes. Counted for
+/// each mirror, so that one that does not answer takes nothing from the others.
 const COPIES: usize = 64;
 
 /// How long a copy and its answer may take.
@@ -61,7 +62,7 @@ pub(super) fn begin<'a>(
     if session.worker.random.borrow_mut().u8(0..100) >= mirror.percent {
         return None;
     }
-    let Some(place) = Place::take(&session.worker) else {
+    let Some(place) = Place::take(&session.worker, mirror.to) else {
         session.worker.stats.mirror_dropped.add(1);
         return None;
     };
@@ -75,7 +76,7 @@ pub(super) fn begin<'a>(
     let close = (Known::Other, b"connection".as_slice(), b"close".as_slice());
     let line = RequestLine { target: note.target(line.target), ..line };
     write_request(&mut queue.bytes.borrow_mut(), line, framing, None, facts, fields.chain([close]));
-    runtime::spawn(carry(place, mirror.to, Rc::clone(&queue)));
+    runtime::spawn(carry(place, Rc::clone(&queue)));
     Some(Copied(queue))
 }
 
@@ -166,28 +167,38 @@ impl Drop for Copied {
     }
 }
 
-/// One of the copies that may be on their way.
-struct Place(Rc<Worker>);
+/// One of the copies that may be on their way to a mirror.
+struct Place {
+    worker: Rc<Worker>,
+    to: SocketAddr,
+}
 
 impl Place {
-    fn take(worker: &Rc<Worker>) -> Option<Self> {
-        if worker.copies.get() >= COPIES {
+    fn take(worker: &Rc<Worker>, to: SocketAddr) -> Option<Self> {
+        let mut copies = worker.copies.borrow_mut();
+        let count = copies.entry(to).or_default();
+        if *count >= COPIES {
             return None;
         }
-        worker.copies.set(worker.copies.get() + 1);
-        Some(Self(Rc::clone(worker)))
+        *count += 1;
+        Some(Self { worker: Rc::clone(worker), to })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.copies.set(self.0.copies.get() - 1);
+        let mut copies = self.worker.copies.borrow_mut();
+        // A mirror that is no longer configured leaves nothing behind.
+        match copies.get_mut(&self.to) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(copies.remove(&self.to)),
+        }
     }
 }
 
-async fn carry(place: Place, to: SocketAddr, queue: Rc<Queue>) {
-    let worker = &place.0;
-    let carried = runtime::timeout(LIMIT, pin!(send(worker, to, &queue))).await;
+async fn carry(place: Place, queue: Rc<Queue>) {
+    let Place { worker, to } = &place;
+    let carried = runtime::timeout(LIMIT, pin!(send(worker, *to, &queue))).await;
     queue.is_lost.set(true);
     match carried {
         Some(Ok(())) => worker.stats.mirrored.add(1),
