@@ -215,6 +215,10 @@ pub(crate) struct Settings {
     /// HTTP: what backends are told about clients: what we know, that after what the client says, or nothing.
     #[arg(long, value_parser = ["set", "append", "strip"])]
     pub(crate) forwarded: Option<String>,
+    /// HTTP: whether fields by which applications take a client for somebody (X-Real-IP, Remote-User, X-Original-URL ...) pass
+    /// as the client sends them.
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) pass_identity_fields: Option<bool>,
     /// HTTP: time that a backend may take to answer, in milliseconds.
     #[arg(long, value_name = "MS")]
     pub(crate) response_timeout_ms: Option<u64>,

@@ -40,7 +40,7 @@ impl Descriptors {
     }
 }
 
-/// Connections of all clients.
+/// How many there are of something, and may be: connections of all clients, responses that are compressed.
 #[derive(Debug)]
 pub struct Count {
     open: AtomicU32,
@@ -68,6 +68,13 @@ impl Count {
     /// The end of one that was counted.
     pub fn release(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// As many as there are.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        // One that did not fit is counted for a moment.
+        self.open.load(Ordering::Relaxed).min(self.most)
     }
 
     /// As many as there may be.

@@ -66,6 +66,7 @@ fn check_passed_on(head: &[u8], request: &Request) {
         host,
         request_id: "id",
         forwarded: Forwarded::Set,
+        pass_identity_fields: false,
         client_cert: None,
     };
     let line = RequestLine { method: request.method.of(head), target: request.target.of(head) };
@@ -85,8 +86,8 @@ fn check_passed_on(head: &[u8], request: &Request) {
         let meant = request.section.fields().iter().any(|field| {
             request.section.is_hop_by_hop(field, head) && field.name.of(head).eq_ignore_ascii_case(name)
         });
-        let ours =
-            name.starts_with(b"x-forwarded-") || [b"forwarded".as_slice(), b"x-request-id"].contains(&name);
+        let ours = name.starts_with(b"x-forwarded-")
+            || [b"forwarded".as_slice(), b"x-real-ip", b"x-request-id"].contains(&name);
         let framing = name == b"Transfer-Encoding";
         assert!(!meant || ours || framing, "{} is passed on", String::from_utf8_lossy(name));
     }

@@ -4,13 +4,12 @@ use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use clap::Parser;
-use mc_core::limits::{Count, Descriptors, SourceCounts};
+use mc_core::limits::Descriptors;
 use mc_core::rate::RateTable;
 use mc_proxy::access_log::{LogSink, Target};
 use mc_proxy::admin::{Events, Service};
@@ -297,16 +296,14 @@ fn start_workers(
         tls,
         rates: RateTable::new(fastrand::u64(..)),
         request_rates: RateTable::new(fastrand::u64(..)),
-        budgets: Budgets {
-            connections: Count::new(connections),
-            per_source: config.server.max_connections_per_source,
-            sources: SourceCounts::default(),
-            memory: Memory::new(match config.server.max_memory_bytes {
+        budgets: Budgets::new(
+            connections,
+            config.server.max_connections_per_source,
+            Memory::new(match config.server.max_memory_bytes {
                 0 => memory::default_most(),
                 bytes => bytes,
             }),
-            missed: AtomicU64::new(0),
-        },
+        ),
         on_refused: Box::new(move |it| refused.refused(it.outcome, it.client.ip(), it.name)),
         on_ejected: Box::new(move |address| ejected.ejected(address)),
     });

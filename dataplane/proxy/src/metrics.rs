@@ -478,7 +478,11 @@ fn budgets(page: &mut Page, budgets: &Budgets) {
     page.one("mcproxy_connections_limit", "gauge", "Connections that clients may have.", most);
     page.one("mcproxy_memory_used_bytes", "gauge", "Memory taken, as it is limited.", memory.used());
     page.one("mcproxy_memory_limit_bytes", "gauge", "Memory from which connections are shed.", memory.most());
-    let help = "1 while memory is short: new connections are refused, idle ones ended.";
+    let coders = &budgets.coders;
+    page.one("mcproxy_compressing", "gauge", "Responses that are being compressed.", coders.open());
+    page.one("mcproxy_compressing_limit", "gauge", "Responses that may be, by memory.", coders.most());
+    let help = "1 while memory is short: new connections and requests are refused, idle connections and those that \
+                clients block are ended.";
     page.one("mcproxy_memory_short", "gauge", help, u64::from(memory.is_short()));
 }
 

@@ -67,11 +67,38 @@ pub struct Budgets {
     pub sources: SourceCounts,
     /// Memory.
     pub memory: Memory,
+    /// Responses that are compressed at the same time: see [`Self::begin_coding`].
+    pub coders: Count,
     /// How often a descriptor was missing: see [`Self::missed_descriptor`].
     pub missed: AtomicU64,
 }
 
+/// Bytes that compressing a response takes while it lasts, at most.
+const CODER_BYTES: u64 = 1280 * 1024;
+
 impl Budgets {
+    /// For so many connections, `per_source` of each client (0: no limit), and this memory, a quarter of which may go
+    /// into compressing responses.
+    #[must_use]
+    pub fn new(connections: u32, per_source: u32, memory: Memory) -> Self {
+        let coders = (memory.most() / 4 / CODER_BYTES).max(1);
+        Self {
+            connections: Count::new(connections),
+            per_source,
+            sources: SourceCounts::default(),
+            memory,
+            coders: Count::new(u32::try_from(coders).unwrap_or(u32::MAX)),
+            missed: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one more response that is compressed, unless there are as many as there may be or memory is short. Whether it
+    /// was counted; if so, it is matched by one [`Count::release`].
+    #[must_use]
+    pub fn begin_coding(&self) -> bool {
+        !self.memory.is_short() && self.coders.acquire()
+    }
+
     /// Has every worker close the connections to backends that carry nothing: there was no descriptor for a client or a
     /// backend, and another worker may have those that can be spared.
     pub fn missed_descriptor(&self) {

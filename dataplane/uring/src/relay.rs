@@ -5,6 +5,7 @@
 //! pace, and at most one buffer or one pipe a direction is held, and only while it has bytes.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
 use std::pin::pin;
@@ -33,7 +34,15 @@ pub struct Flow {
     pub bytes: Cell<u64>,
     /// When bytes last moved, by [`Shared::now_ms`].
     pub moved_ms: Cell<u64>,
+    /// Writes that wait until the receiver takes more, each with bytes in this process's memory (those in pipes are the
+    /// kernel's).
+    blocked: Cell<u32>,
+    /// Since when there has been at least one of them.
+    blocked_since_ms: Cell<u64>,
 }
+
+/// A write that waits, for as long as this lives.
+struct Blocked<'a>(&'a Flow);
 
 /// Which side a relay failed on.
 #[derive(Debug)]
@@ -121,7 +130,7 @@ pub async fn relay(
     let mut up = pin!(pump(shared, client, backend, up));
     let mut down = pin!(pump(shared, backend, client, down));
     let (mut up_done, mut down_done) = (false, false);
-    std::future::poll_fn(move |cx| {
+    poll_fn(move |cx| {
         if !up_done && let Poll::Ready(end) = up.as_mut().poll(cx) {
             end.map_err(|side| match side {
                 Side::From(error) => Failure::Client(error),
@@ -187,7 +196,7 @@ async fn copy(
         }
         Box::<[u8]>::from(&buffer[sent..read])
     };
-    send_all(shared, to, &left, flow).await?;
+    flow.write(&shared.now_ms, send_all(shared, to, &left, flow)).await?;
     Ok(true)
 }
 
@@ -263,5 +272,38 @@ impl Flow {
     pub fn count(&self, bytes: usize, now_ms: u64) {
         self.bytes.set(self.bytes.get() + bytes as u64);
         self.moved_ms.set(now_ms);
+    }
+
+    /// Waits for a write. Where it does not succeed at once, the flow counts as blocked until it does.
+    pub async fn write<F: Future>(&self, now_ms: &Cell<u64>, writing: F) -> F::Output {
+        let mut writing = pin!(writing);
+        let mut blocked = None;
+        poll_fn(|cx| {
+            let written = writing.as_mut().poll(cx);
+            if written.is_pending() && blocked.is_none() {
+                blocked = Some(self.block(now_ms.get()));
+            }
+            written
+        })
+        .await
+    }
+
+    /// Since when at least one write has waited without a break; `None`: none waits.
+    #[must_use]
+    pub fn blocked_since_ms(&self) -> Option<u64> {
+        (self.blocked.get() > 0).then(|| self.blocked_since_ms.get())
+    }
+
+    fn block(&self, now_ms: u64) -> Blocked<'_> {
+        if self.blocked.replace(self.blocked.get() + 1) == 0 {
+            self.blocked_since_ms.set(now_ms);
+        }
+        Blocked(self)
+    }
+}
+
+impl Drop for Blocked<'_> {
+    fn drop(&mut self) {
+        self.0.blocked.set(self.0.blocked.get() - 1);
     }
 }

@@ -99,6 +99,7 @@ fn http_of(http: Http) -> Result<model::Http, Invalid> {
     let default = model::Http::default();
     Ok(model::Http {
         forwarded: Words::of(http.forwarded, "http.forwarded")?,
+        pass_identity_fields: http.pass_identity_fields,
         response_timeout_ms: http.response_timeout_ms.unwrap_or(default.response_timeout_ms),
         keepalive_timeout_ms: http.keepalive_timeout_ms.unwrap_or(default.keepalive_timeout_ms),
         max_body_bytes: http.max_body_bytes,
@@ -174,6 +175,7 @@ impl From<&model::Route> for Route {
             slow_start_ms: route.slow_start_ms,
             http: (route.http != model::Http::default()).then(|| Http {
                 forwarded: route.http.forwarded.number(),
+                pass_identity_fields: route.http.pass_identity_fields,
                 response_timeout_ms: Some(route.http.response_timeout_ms),
                 keepalive_timeout_ms: Some(route.http.keepalive_timeout_ms),
                 max_body_bytes: route.http.max_body_bytes,
@@ -448,6 +450,7 @@ mod tests {
                     slow_start_ms: ms[4],
                     http: model::Http {
                         forwarded: Words::of(http.0, "").unwrap(),
+                        pass_identity_fields: http.1[0] % 2 == 0,
                         response_timeout_ms: http.1[0],
                         keepalive_timeout_ms: http.1[1],
                         max_body_bytes: http.1[2],

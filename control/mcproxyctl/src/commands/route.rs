@@ -234,6 +234,7 @@ fn apply(settings: &Settings, route: &mut Model) -> Result<(), Error> {
         _ => Forwarded::Set,
     });
     set(&mut route.http.forwarded, forwarded);
+    set(&mut route.http.pass_identity_fields, settings.pass_identity_fields);
     set(&mut route.http.response_timeout_ms, settings.response_timeout_ms);
     set(&mut route.http.keepalive_timeout_ms, settings.keepalive_timeout_ms);
     set(&mut route.http.max_body_bytes, settings.max_body_bytes);

@@ -56,9 +56,50 @@ pub enum Known {
     XForwardedHost,
     /// `X-Forwarded-Proto`.
     XForwardedProto,
+    /// `X-Real-IP`, which no standard has and many applications read.
+    XRealIp,
     /// `X-Request-ID`.
     XRequestId,
+    /// One of [`IDENTITY`].
+    Identity,
 }
+
+/// Fields by which proxies tell applications who a client is and what it has asked for: whoever reads them believes them. Those
+/// that end in `-` stand for all that begin so. `Proxy` is none of them, and to applications of CGI the address of a proxy that
+/// they use themselves (CVE-2016-5385).
+const IDENTITY: &[&str] = &[
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "front-end-https",
+    "proxy",
+    "remote-email",
+    "remote-groups",
+    "remote-name",
+    "remote-user",
+    "ssl-client-",
+    "true-client-ip",
+    "x-appengine-user-ip",
+    "x-arr-clientcert",
+    "x-auth-request-",
+    "x-azure-clientip",
+    "x-client-cert",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
+    "x-envoy-internal",
+    "x-envoy-original-path",
+    "x-forwarded-",
+    "x-original-",
+    "x-proxyuser-ip",
+    "x-remote-user",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-ssl-client-",
+    "x-url-scheme",
+    "x-webauth-",
+];
 
 /// The fields of one head. Its allocation is used again for the next.
 #[derive(Clone, Debug, Default)]
@@ -102,14 +143,26 @@ impl Span {
     }
 }
 
-/// Bytes of the longest name in [`Known`].
-const LONGEST: usize = 17;
+/// More bytes than any name in [`Known`] and [`IDENTITY`] has.
+const LONGEST: usize = 32;
 
 /// Whether two names are one to applications that read fields as variables of CGI (RFC 3875, section 4.1.18): case does not
 /// count, and `_` is `-`.
 #[must_use]
 pub fn is_same_variable(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| fold(*one) == fold(*other))
+}
+
+/// Whether a name is one of [`IDENTITY`], in any case.
+fn is_identity(name: &[u8]) -> bool {
+    // Most names begin with another letter.
+    if !name.first().is_some_and(|first| b"cfprstx".contains(&first.to_ascii_lowercase())) {
+        return false;
+    }
+    IDENTITY.iter().any(|known| {
+        let begins = name.get(..known.len()).is_some_and(|it| it.eq_ignore_ascii_case(known.as_bytes()));
+        begins && (name.len() == known.len() || known.ends_with('-'))
+    })
 }
 
 const fn fold(byte: u8) -> u8 {
@@ -125,7 +178,7 @@ impl Known {
             4 => &[("host", Self::Host)],
             6 => &[("expect", Self::Expect)],
             7 => &[("upgrade", Self::Upgrade)],
-            9 => &[("forwarded", Self::Forwarded)],
+            9 => &[("forwarded", Self::Forwarded), ("x-real-ip", Self::XRealIp)],
             10 => &[("connection", Self::Connection), ("keep-alive", Self::KeepAlive)],
             11 => &[("client-cert", Self::ClientCert)],
             12 => &[("x-request-id", Self::XRequestId)],
@@ -140,7 +193,11 @@ impl Known {
             _ => &[],
         };
         let found = all.iter().find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
-        found.map_or(Self::Other, |(_, known)| *known)
+        match found {
+            Some((_, known)) => *known,
+            None if is_identity(name) => Self::Identity,
+            None => Self::Other,
+        }
     }
 
     /// Which field an application takes one of this name for that reads fields as variables of CGI (RFC 3875, section
@@ -148,10 +205,11 @@ impl Known {
     #[must_use]
     pub fn disguised(name: &[u8]) -> Self {
         let mut folded = [0; LONGEST];
-        if name.len() > LONGEST || memchr::memchr(b'_', name).is_none() {
+        if memchr::memchr(b'_', name).is_none() {
             return Self::Other;
         }
-        let folded = &mut folded[..name.len()];
+        // Of a longer one the beginning decides.
+        let folded = &mut folded[..name.len().min(LONGEST)];
         folded.iter_mut().zip(name).for_each(|(to, from)| *to = fold(*from));
         Self::of(folded)
     }

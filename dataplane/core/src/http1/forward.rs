@@ -33,6 +33,8 @@ pub struct Facts<'a> {
     pub request_id: &'a str,
     /// How the backend is told.
     pub forwarded: Forwarded,
+    /// What the client itself says in fields such as `X-Original-URL` and `Remote-User` passes.
+    pub pass_identity_fields: bool,
     /// The client's verified certificate as `Client-Cert` has it (RFC 9440).
     pub client_cert: Option<&'a [u8]>,
 }
@@ -99,9 +101,17 @@ pub fn for_backend<'a>(
             Known::XForwardedFor => before.addresses.push(value),
             Known::XForwardedHost => before.host = before.host.or(Some(value)),
             Known::XForwardedProto => before.proto = before.proto.or(Some(value)),
+            Known::XRealIp | Known::Identity if facts.pass_identity_fields => put(name, value),
+            Known::XRealIp => before.real_ip = before.real_ip.or(Some(value)),
+            Known::Identity => {}
             known if known.is_hop_by_hop() => {}
             // To some applications these are the fields above.
-            Known::Other if Known::disguised(name) != Known::Other => {}
+            Known::Other if is_disguised(name, facts) => {}
+            // A policy's, whose word counts for more than ours.
+            Known::Other if name.eq_ignore_ascii_case(b"x-real-ip") => {
+                before.has_real_ip = true;
+                put(name, value);
+            }
             _ => put(name, value),
         }
     }
@@ -109,6 +119,15 @@ pub fn for_backend<'a>(
     put(b"x-request-id", facts.request_id.as_bytes());
     if let Some(certificate) = facts.client_cert {
         put(b"client-cert", certificate);
+    }
+}
+
+/// Whether a field's name stands for another that is not passed on as the client says it.
+fn is_disguised(name: &[u8], facts: &Facts<'_>) -> bool {
+    match Known::disguised(name) {
+        Known::Other => false,
+        Known::XRealIp | Known::Identity => !facts.pass_identity_fields,
+        _ => true,
     }
 }
 
@@ -210,6 +229,9 @@ struct Before<'a> {
     addresses: Vec<&'a [u8]>,
     host: Option<&'a [u8]>,
     proto: Option<&'a [u8]>,
+    real_ip: Option<&'a [u8]>,
+    /// The backend is told of `X-Real-IP` already.
+    has_real_ip: bool,
 }
 
 impl Before<'_> {
@@ -232,6 +254,9 @@ impl Before<'_> {
         begin(&mut value, &self.addresses);
         value.extend_from_slice(address.as_bytes());
         put(b"x-forwarded-for", &value);
+        if !facts.pass_identity_fields && !self.has_real_ip {
+            put(b"x-real-ip", self.real_ip.filter(|_| append).unwrap_or(address.as_bytes()));
+        }
         put(b"x-forwarded-proto", self.proto.filter(|_| append).unwrap_or(b"https"));
         put(b"x-forwarded-host", self.host.filter(|_| append).unwrap_or(facts.host));
         begin(&mut value, &self.forwarded);
@@ -265,6 +290,7 @@ mod tests {
             host: b"a.example",
             request_id: "ours",
             forwarded,
+            pass_identity_fields: false,
             client_cert: None,
         };
         let mut out = Vec::new();
@@ -278,7 +304,7 @@ mod tests {
         assert_eq!(
             forward(Forwarded::Set),
             "POST /x HTTP/1.1\r\nHost: a.example\r\nCookie: c=1\r\n\
-             x-forwarded-for: 192.0.2.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: a.example\r\n\
+             x-forwarded-for: 192.0.2.1\r\nx-real-ip: 192.0.2.1\r\nx-forwarded-proto: https\r\nx-forwarded-host: a.example\r\n\
              forwarded: for=192.0.2.1;proto=https;host=\"a.example\"\r\nx-request-id: ours\r\n\
              Content-Length: 0\r\n\r\n"
         );
@@ -291,6 +317,7 @@ mod tests {
             host: b"a.example",
             request_id: "ours",
             forwarded: Forwarded::Append,
+            pass_identity_fields: false,
             client_cert: None,
         };
         let names = [
@@ -302,6 +329,9 @@ mod tests {
             "Content_Length",
             "Transfer_Encoding",
             "FORWARDED_",
+            "X_Real_IP",
+            "X_Auth_Request_User",
+            "SSL_CLIENT_VERIFY",
             "X_Other",
             "_",
         ];
@@ -320,9 +350,82 @@ mod tests {
     }
 
     #[test]
+    fn clients_do_not_say_who_they_are() {
+        let names = [
+            "Proxy",
+            "Remote-User",
+            "True-Client-IP",
+            "X-Auth-Request-Preferred-Username-Which-Is-Long",
+            "X-Forwarded-Client-Cert",
+            "X-Forwarded-Port",
+            "X-ORIGINAL-URL",
+            "x-real-ip",
+            "X-SSL-Client-Verify",
+            "X_Original_URL",
+            "X-Requested-With",
+            "Proxy-Status",
+            "Remote-Users",
+            "Referer",
+        ];
+        let mut facts = Facts {
+            client: "192.0.2.1".parse().unwrap(),
+            host: b"a.example",
+            request_id: "ours",
+            forwarded: Forwarded::Set,
+            pass_identity_fields: false,
+            client_cert: None,
+        };
+        let passed = |facts: &Facts<'_>| {
+            let mut passed = Vec::new();
+            let fields =
+                names.iter().map(|name| (Known::of(name.as_bytes()), name.as_bytes(), b"theirs".as_slice()));
+            for_backend(fields, facts, |name, value| {
+                if value == b"theirs" {
+                    passed.push(String::from_utf8_lossy(name).into_owned());
+                }
+            });
+            passed
+        };
+        assert_eq!(passed(&facts), names[10..]);
+        facts.forwarded = Forwarded::Append;
+        assert_eq!(passed(&facts), [&names[10..], &["x-real-ip"]].concat(), "the trusted proxy's");
+        facts.pass_identity_fields = true;
+        assert_eq!(passed(&facts), names);
+    }
+
+    #[test]
+    fn a_policy_says_more_than_we_do() {
+        let facts = Facts {
+            client: "192.0.2.1".parse().unwrap(),
+            host: b"a.example",
+            request_id: "ours",
+            forwarded: Forwarded::Set,
+            pass_identity_fields: false,
+            client_cert: None,
+        };
+        let fields = [("X-Real-IP", "203.0.113.1"), ("Remote-User", "guest")]
+            .map(|(name, value)| (Known::Other, name.as_bytes(), value.as_bytes()));
+        let mut passed = Vec::new();
+        for_backend(fields.into_iter(), &facts, |name, value| {
+            passed.push((name.to_ascii_lowercase(), value.to_vec()))
+        });
+        let values = |wanted: &str| -> Vec<_> {
+            passed
+                .iter()
+                .filter(|(name, _)| name == wanted.as_bytes())
+                .map(|(_, value)| String::from_utf8_lossy(value))
+                .collect()
+        };
+        assert_eq!(
+            (values("x-real-ip"), values("remote-user")),
+            (vec!["203.0.113.1".into()], vec!["guest".into()])
+        );
+    }
+
+    #[test]
     fn strips_where_the_backend_is_to_know_nothing() {
         let text = forward(Forwarded::Strip);
-        assert!(!text.to_lowercase().contains("forwarded"), "{text}");
+        assert!(!text.to_lowercase().contains("forwarded") && !text.contains("x-real-ip"), "{text}");
     }
 
     #[test]

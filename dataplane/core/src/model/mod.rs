@@ -143,6 +143,9 @@ pub struct Route {
 pub struct Http {
     /// What backends are told about clients.
     pub forwarded: Forwarded,
+    /// What clients themselves say in fields such as `X-Original-URL` and `Remote-User`, which applications believe, passes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pass_identity_fields: bool,
     /// Time that a backend may take to answer, in milliseconds.
     pub response_timeout_ms: u64,
     /// Time that a client may take between two requests, in milliseconds.
@@ -171,6 +174,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             forwarded: Forwarded::Set,
+            pass_identity_fields: false,
             response_timeout_ms: 60_000,
             keepalive_timeout_ms: 60_000,
             max_body_bytes: 0,

@@ -49,6 +49,9 @@ pub(super) struct Connection {
     pub(super) counted: Cell<Option<IpAddr>>,
     /// Set when the current attempt to connect has taken too long.
     pub(super) attempt_over: Cell<bool>,
+    /// Nobody reads what the client says, as it has said its last or enough for now: that it is gone shows only when the
+    /// connection is looked at.
+    pub(super) unread: Cell<bool>,
     /// Set when both sockets have been given keepalive probes, or none are wanted.
     pub(super) has_keepalive: Cell<bool>,
 }
@@ -83,6 +86,9 @@ pub(super) enum Phase {
 
 /// How long an idle client that is left may take to hear of it, in milliseconds.
 const FAREWELL_MS: u64 = 1_000;
+
+/// How often it is looked at whether a client is gone that nobody listens to, in milliseconds.
+const LOOK_MS: u64 = 500;
 
 /// Never.
 pub(super) const NEVER: u64 = u64::MAX;
@@ -140,6 +146,11 @@ impl Connection {
         self.up.moved_ms.get().max(self.down.moved_ms.get()).max(self.started_us / 1000)
     }
 
+    /// Since when bytes wait in memory for the client or a backend to take them.
+    fn blocked_since_ms(&self) -> Option<u64> {
+        [&self.up, &self.down].into_iter().filter_map(Flow::blocked_since_ms).min()
+    }
+
     /// Ends what is over at `now_ms`; says when to look again.
     fn due(&self, now_ms: u64, keepalive: Option<Keepalive>) -> u64 {
         let deadline = self.deadline_ms.get();
@@ -177,12 +188,10 @@ impl Connection {
         if self.has_keepalive.replace(true) {
             return;
         }
-        let backend = self.backend_socket.borrow();
-        if let (Some(keepalive), Some(backend)) = (keepalive, &*backend) {
-            for socket in [&self.socket, backend] {
-                // The values were checked when they were configured: it fails only on a socket that is over.
-                socket.set_keepalive(keepalive).unwrap_or(());
-            }
+        let Some(keepalive) = keepalive else { return };
+        for socket in std::iter::once(&self.socket).chain(&*self.backend_socket.borrow()) {
+            // The values were checked when they were configured: it fails only on a socket that is over.
+            socket.set_keepalive(keepalive).unwrap_or(());
         }
     }
 
@@ -192,16 +201,18 @@ impl Connection {
             self.stop(Outcome::TotalTimeout);
             return NEVER;
         }
-        let idle_ms = self.target.borrow().route.as_ref().map_or(0, |route| route.spec.idle_timeout_ms);
-        if idle_ms == 0 {
-            return deadline;
+        if self.unread.get() && self.socket.take_error().is_err() {
+            self.stop(Outcome::ClientReset);
+            return NEVER;
         }
-        let idle_at = self.moved_ms() + idle_ms;
+        let idle_ms = self.target.borrow().route.as_ref().map_or(0, |route| route.spec.idle_timeout_ms);
+        let idle_at = if idle_ms == 0 { NEVER } else { self.moved_ms() + idle_ms };
         if now_ms >= idle_at {
             self.stop(Outcome::IdleTimeout);
             return NEVER;
         }
-        idle_at.min(deadline)
+        let look = if self.unread.get() { now_ms + LOOK_MS } else { NEVER };
+        idle_at.min(deadline).min(look)
     }
 
     /// Whether `filter` means this connection.
@@ -279,6 +290,15 @@ impl Table {
         slots.free.push(slot);
     }
 
+    /// Says that nobody reads what the client says, or that somebody does again.
+    pub(super) fn set_unread(&self, connection: &Connection, unread: bool, now_ms: u64) {
+        connection.unread.set(unread);
+        if unread {
+            let due = &mut self.slots.borrow_mut().due_ms[connection.slot.get()];
+            *due = (*due).min(now_ms + LOOK_MS);
+        }
+    }
+
     /// Enters a phase that must be over at `deadline_ms`, and is looked at no later than `look_ms`.
     pub(super) fn enter(&self, connection: &Connection, phase: Phase, deadline_ms: u64, look_ms: u64) {
         connection.phase.set(phase);
@@ -310,6 +330,16 @@ impl Table {
         let slots = self.slots.borrow();
         let unheard = |connection: &&Rc<Connection>| connection.phase.get() == Phase::Hello;
         slots.connections.iter().flatten().filter(unheard).for_each(|connection| connection.stop(outcome));
+    }
+
+    /// Ends the connection that has had bytes in memory for longest that somebody does not take, if there is one.
+    pub(super) fn end_longest_blocked(&self, outcome: Outcome) {
+        let slots = self.slots.borrow();
+        let live = slots.connections.iter().flatten().filter(|connection| connection.stop.get().is_none());
+        let blocked = live.filter_map(|connection| Some((connection.blocked_since_ms()?, connection)));
+        if let Some((_, longest)) = blocked.min_by_key(|(since_ms, _)| *since_ms) {
+            longest.stop(outcome);
+        }
     }
 
     /// Ends connections whose client has nothing under way.

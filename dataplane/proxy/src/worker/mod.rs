@@ -167,6 +167,8 @@ async fn sweep(worker: Rc<Worker>) {
         if is_short {
             worker.connections.end_unheard(Outcome::Overload);
             worker.connections.end_idle(now_ms, Outcome::Overload);
+            // One at a time: what it held is free before the next look, and perhaps that is enough.
+            worker.connections.end_longest_blocked(Outcome::Overload);
         } else if worker.hurries.get() {
             worker.connections.end_idle(now_ms, Outcome::Drained);
         }

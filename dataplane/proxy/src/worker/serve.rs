@@ -83,6 +83,7 @@ impl Worker {
             watching: RefCell::default(),
             counted: Cell::new(None),
             attempt_over: Cell::new(false),
+            unread: Cell::new(false),
             has_keepalive: Cell::new(false),
         });
         self.connections.insert(Rc::clone(&connection));

@@ -318,7 +318,8 @@ fn backends_learn_who_asks_and_nothing_of_the_client_s_connection() {
     client.ask(
         "GET /a?b=c&d HTTP/1.1\r\nHost: WWW.example.org\r\nUser-Agent: test/1\r\nCookie: a=b\r\nCookie: c=d\r\n\
          X-Forwarded-For: 192.0.2.1\r\nx-forwarded-for: 192.0.2.2\r\nX-Forwarded-Proto: http\r\n\
-         X-Forwarded-Host: evil.example\r\nForwarded: for=192.0.2.3\r\n\
+         X-Forwarded-Host: evil.example\r\nForwarded: for=192.0.2.3\r\nX-Real-IP: 192.0.2.4\r\nX_Real_IP: 192.0.2.5\r\n\
+         True-Client-IP: 192.0.2.6\r\nX-Original-URL: /admin\r\nRemote-User: root\r\nREMOTE_USER: root\r\nProxy: evil:1\r\n\
          Connection: keep-alive, X-Private , x-other\r\nX-Private: 1\r\nX-Other: 2\r\nKeep-Alive: timeout=5\r\n\
          Proxy-Connection: keep-alive\r\nTE: trailers\r\nUpgrade: websocket\r\nX-Kept: \t spaces  inside \t\r\n\r\n",
     );
@@ -335,6 +336,13 @@ fn backends_learn_who_asks_and_nothing_of_the_client_s_connection() {
         ("x-forwarded-proto", &["https"]),
         ("x-forwarded-host", &["WWW.example.org"]),
         ("forwarded", &[&forwarded]),
+        ("x-real-ip", &[&from]),
+        ("x_real_ip", &[]),
+        ("true-client-ip", &[]),
+        ("x-original-url", &[]),
+        ("remote-user", &[]),
+        ("remote_user", &[]),
+        ("proxy", &[]),
         ("connection", &[]),
         ("keep-alive", &[]),
         ("proxy-connection", &[]),

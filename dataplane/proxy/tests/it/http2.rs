@@ -22,16 +22,21 @@ pub(crate) struct Site {
 }
 
 pub(crate) fn site(backend_lines: &str) -> Site {
-    site_of(backend_lines, "", false)
+    site_of("", backend_lines, "", false)
 }
 
 /// With more lines for the route.
 pub(crate) fn site_with(backend_lines: &str, lines: &str) -> Site {
-    site_of(backend_lines, lines, false)
+    site_of("", backend_lines, lines, false)
+}
+
+/// With more lines for the server and the route.
+pub(crate) fn site_by(server: &str, backend_lines: &str, lines: &str) -> Site {
+    site_of(server, backend_lines, lines, false)
 }
 
 /// A site; `tls`: its backend speaks TLS, with a certificate for the route's name.
-fn site_of(backend_lines: &str, lines: &str, tls: bool) -> Site {
+fn site_of(server: &str, backend_lines: &str, lines: &str, tls: bool) -> Site {
     let ca = Ca::new();
     let backend = fresh_address();
     let files = tempfile::tempdir().expect("there is room for a test");
@@ -44,8 +49,11 @@ fn site_of(backend_lines: &str, lines: &str, tls: bool) -> Site {
         let (certificate, key) = ca.issue(&[NAME]).write(files.path());
         backend_tls = vec![certificate, key];
     }
-    let config =
-        Config::new().listener("web").certificate("www", &ca.issue(&[NAME])).route_lines("web", NAME, &lines);
+    let config = Config::new()
+        .server(server)
+        .listener("web")
+        .certificate("www", &ca.issue(&[NAME]))
+        .route_lines("web", NAME, &lines);
     Site { proxy: Proxy::start(config), ca: ca_file, backend, backend_tls, _files: files }
 }
 
@@ -194,7 +202,7 @@ fn grpc_passes_in_both_directions() {
 
 #[test]
 fn grpc_passes_to_a_backend_of_tls() {
-    grpc(&site_of(", protocol = \"h2\"", "", true));
+    grpc(&site_of("", ", protocol = \"h2\"", "", true));
 }
 
 fn grpc(site: &Site) {
@@ -224,7 +232,7 @@ fn websockets_pass() {
     // What they carry is no body: no limit of a body's size cuts it.
     let small = site_with("", "http = { max_body_bytes = 1 }");
     assert_eq!(small.run("websocket_echo.py", "").trim(), "ok");
-    let tls = site_of(", protocol = \"https\"", "", true);
+    let tls = site_of("", ", protocol = \"https\"", "", true);
     assert_eq!(tls.run("websocket_echo.py", "").trim(), "ok");
 }
 

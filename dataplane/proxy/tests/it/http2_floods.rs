@@ -1,7 +1,9 @@
 //! Clients of HTTP/2 that try to cost more than they should: how they end, what memory they take while they last, what
 //! their backend sees of them, and whether others are served meanwhile.
 
-use super::http2::site;
+use mc_testkit::clock::wait_until;
+
+use super::http2::{site, site_by};
 
 /// A flood, how it ends, how many KiB MC-Proxy may grow by for each of its connections, and how many requests of each
 /// may reach the backend.
@@ -51,4 +53,37 @@ fn windows_that_are_not_opened_are_bounded() {
         ("tiny windows", "held", 4, 16 * 1024, 128),
         ("open streams", "held", 8, 4 * 1024, 128),
     ]);
+}
+
+/// A thousand responses that are compressed for clients that take nothing cost a GiB where nobody counts them. Those that are
+/// compressed are bounded, the others pass as they are.
+#[test]
+fn compressing_is_bounded_by_memory() {
+    let (result, proxy) = compressed(200);
+    assert!(result["most"].as_u64().unwrap() < 300 * 1024, "{result}");
+    assert_eq!(result["served"], true, "{result}");
+    let limit = proxy.metric("mcproxy_compressing_limit", &[]);
+    assert!((30.0..50.0).contains(&limit), "{limit}");
+    wait_until("all to be over", || proxy.metric("mcproxy_compressing", &[]) == 0.0);
+}
+
+/// Where memory is short all the same, whoever has blocked for longest goes first, and others are served.
+#[test]
+fn where_memory_is_short_the_longest_blocked_go_first() {
+    let (result, proxy) = compressed(64);
+    assert!(result["most"].as_u64().unwrap() < 160 * 1024, "{result}");
+    assert!(result["ended"].as_u64().unwrap() > 0, "{result}");
+    assert_eq!(result["served"], true, "{result}");
+    assert!(proxy.metric("mcproxy_connections_total", &["outcome=\"overload\""]) > 0.0);
+    wait_until("memory to suffice", || proxy.metric("mcproxy_memory_short", &[]) == 0.0);
+}
+
+/// Has a proxy with this limit of memory in MiB compress for clients that take nothing.
+fn compressed(mib: u64) -> (serde_json::Value, mc_testkit::proxy::Proxy) {
+    let _machine = mc_testkit::heavy();
+    let server = format!("workers = 2\nmax_memory_bytes = {}\n", mib << 20);
+    let policies = "http = { policies = [{ name = \"small\", compress = {} }] }";
+    let site = site_by(&server, "", policies);
+    let result = site.part("http2_memory.py", &site.proxy.pid().to_string());
+    (result, site.proxy)
 }

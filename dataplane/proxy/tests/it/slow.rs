@@ -1,8 +1,9 @@
 //! Clients and backends that are slow, or stop in the middle: in every phase their time comes to an end that is known and
 //! logged, and meanwhile others are served, by the same worker and on the same connection of HTTP/2.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use mc_testkit::ca::Ca;
 use mc_testkit::client::{Raw, Request};
@@ -11,6 +12,7 @@ use mc_testkit::flow::{drink, pour};
 use mc_testkit::hello::Hello;
 use mc_testkit::http::{Client, Origin, Then, TlsEnd};
 use mc_testkit::proxy::{Config, Proxy};
+use socket2::SockRef;
 
 use super::http1::{NAME, OK, get, post};
 use super::http2;
@@ -174,6 +176,21 @@ fn every_phase_of_http_1_comes_to_an_end() {
             client.send(get("/half?pipelined")).send(get("/").repeat(2_000));
             assert_eq!(client.read_to_end().1, TlsEnd::Cut);
             site.wait_request("/half?pipelined", "backend_timeout");
+        },
+        // A client that nobody reads from either, and that is gone: that is noticed without its time being over.
+        &|| {
+            for (target, more) in [("/half?gone", ""), ("/half?gone-pipelined", "GET / HTTP/1.1\r\n")] {
+                let mut client = site.client();
+                client.send(get(target)).send(more.repeat(8_000));
+                if more.is_empty() {
+                    client.finish();
+                }
+                // The backend has answered, and says no more.
+                assert!(client.tls.read(&mut [0; 1024]).unwrap() > 0);
+                SockRef::from(&client.tls.sock).set_linger(Some(Duration::ZERO)).unwrap();
+                drop(client);
+                site.wait_request(target, "client_gone");
+            }
         },
         // A client that does not take its response.
         &|| {

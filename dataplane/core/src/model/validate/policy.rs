@@ -152,7 +152,7 @@ fn check_edit(edit: &EditFields) -> Result<(), Invalid> {
     }
     for name in edit.set.keys().chain(&edit.remove) {
         check_token("set", name)?;
-        if Known::of(name.as_bytes()) != Known::Other {
+        if !matches!(Known::of(name.as_bytes()), Known::Other | Known::XRealIp | Known::Identity) {
             let problem = format!("{} is MC-Proxy's own to write: remove it from the policy", quoted(name));
             return Err(Invalid::new("set", problem));
         }

@@ -105,13 +105,7 @@ fn workers() -> Arc<Workers> {
     let policy = SharedPolicy {
         rates: RateTable::new(1),
         request_rates: RateTable::new(1),
-        budgets: crate::workers::Budgets {
-            connections: mc_core::limits::Count::new(1000),
-            per_source: 0,
-            sources: mc_core::limits::SourceCounts::default(),
-            memory: crate::memory::Memory::new(u64::MAX),
-            missed: std::sync::atomic::AtomicU64::new(0),
-        },
+        budgets: crate::workers::Budgets::new(1000, 0, crate::memory::Memory::new(u64::MAX)),
         tls: Arc::new(tls),
         on_refused: Box::new(|_| {}),
         on_ejected: Box::new(|_| {}),

@@ -4,6 +4,7 @@
 //! response costs about a MiB while it lasts, whatever its size.
 
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use brotli::CompressorWriter;
 use brotli::enc::BrotliEncoderParams;
@@ -14,6 +15,7 @@ use mc_core::content_coding::Coding;
 use mc_core::outcome::RequestOutcome;
 
 use super::fault::Fault;
+use crate::workers::SharedPolicy;
 
 /// One response's encoder.
 enum Encoder {
@@ -23,7 +25,13 @@ enum Encoder {
 }
 
 /// A response's content on its way, encoded where that was agreed.
-pub(super) struct Coder(Option<Encoder>);
+pub(super) struct Coder(Option<Counted>);
+
+/// An encoder that is counted for as long as it lives.
+struct Counted {
+    encoder: Option<Encoder>,
+    policy: Arc<SharedPolicy>,
+}
 
 /// Levels at which compressing costs about as much as encrypting.
 const ZSTD_LEVEL: i32 = 3;
@@ -37,13 +45,31 @@ const WINDOW: i32 = 18;
 const BROTLI_BUFFER: usize = 4096;
 
 impl Coder {
-    /// Encodes in this way, or passes content on as it is.
+    /// Passes content on as it is.
+    pub(super) const fn none() -> Self {
+        Self(None)
+    }
+
+    /// Encodes in this way, or passes content on as it is. So it does, and takes `coding` away, where as many responses are
+    /// encoded as there may be.
     ///
     /// # Errors
     /// There is no memory for it; the client knows of nothing yet.
-    pub(super) fn new(coding: Option<Coding>) -> Result<Self, Fault> {
-        let encoder = coding.map(Encoder::new).transpose();
-        encoder.map(Self).map_err(|error| Fault::before(RequestOutcome::BackendCut, error))
+    pub(super) fn new(coding: &mut Option<Coding>, policy: &Arc<SharedPolicy>) -> Result<Self, Fault> {
+        let Some(wanted) = *coding else { return Ok(Self::none()) };
+        if !policy.budgets.begin_coding() {
+            *coding = None;
+            return Ok(Self::none());
+        }
+        let mut counted = Counted { encoder: None, policy: Arc::clone(policy) };
+        let encoder = Encoder::new(wanted);
+        counted.encoder = Some(encoder.map_err(|error| Fault::before(RequestOutcome::BackendCut, error))?);
+        Ok(Self(Some(counted)))
+    }
+
+    /// Whether it encodes.
+    pub(super) const fn encodes(&self) -> bool {
+        self.0.is_some()
     }
 
     /// The next piece as it is sent on; `last`: there is no other. Nothing may come of a piece.
@@ -51,12 +77,18 @@ impl Coder {
     /// # Errors
     /// There is no memory for it.
     pub(super) fn pass(&mut self, piece: Bytes, last: bool) -> Result<Bytes, Fault> {
-        let encoded = match &mut self.0 {
-            None => return Ok(piece),
+        let Some(counted) = &mut self.0 else { return Ok(piece) };
+        let encoded = match &mut counted.encoder {
             Some(encoder) if !last => encoder.piece(&piece),
-            Some(_) => self.0.take().map_or_else(|| Ok(Vec::new()), |encoder| encoder.finish(&piece)),
+            encoder => encoder.take().map_or_else(|| Ok(Vec::new()), |encoder| encoder.finish(&piece)),
         };
         encoded.map(Bytes::from).map_err(|error| Fault::amid(RequestOutcome::BackendCut, error))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.policy.budgets.coders.release();
     }
 }
 

@@ -199,8 +199,10 @@ impl Passing<'_> {
     /// The client is gone, or its connection was ended because nothing moved: then the fault may be the backend's.
     fn gone(&self, why: impl ToString) -> Fault {
         let progress = &self.progress;
-        if self.session.connection.stop.get() != Some(Outcome::IdleTimeout) {
-            return Fault::amid(RequestOutcome::ClientGone, why);
+        match self.session.connection.stop.get() {
+            Some(Outcome::IdleTimeout) => {}
+            Some(Outcome::Overload) => return Fault::amid(RequestOutcome::Overload, "memory is short"),
+            _ => return Fault::amid(RequestOutcome::ClientGone, why),
         }
         let is_clients =
             !progress.is_delivered.get() || (progress.is_answering.get() && self.session.tls.has_unsent());
@@ -213,8 +215,11 @@ impl Passing<'_> {
 
     /// The client takes no more: it left, or took nothing for so long that its connection was ended.
     fn takes_no_more(&self, Gone(why): Gone) -> Fault {
-        let was_ended = self.session.connection.stop.get() == Some(Outcome::IdleTimeout);
-        let outcome = if was_ended { RequestOutcome::ClientTimeout } else { RequestOutcome::ClientGone };
+        let outcome = match self.session.connection.stop.get() {
+            Some(Outcome::IdleTimeout) => RequestOutcome::ClientTimeout,
+            Some(Outcome::Overload) => RequestOutcome::Overload,
+            _ => RequestOutcome::ClientGone,
+        };
         Fault::amid(outcome, why)
     }
 
@@ -280,7 +285,8 @@ impl Passing<'_> {
                 copied.finish(self.raw);
             }
         }
-        let piece = sender.send(piece, is_last).await?;
+        let up = &self.session.connection.up;
+        let piece = up.write(&self.session.worker.shared.now_ms, sender.send(piece, is_last)).await?;
         body.took(len, piece);
         Ok(is_last)
     }
@@ -305,10 +311,12 @@ impl Passing<'_> {
         if is_switched {
             note.status = R::SWITCHED;
         }
-        let coded = note.coding(note.to_head || is_switched || head.has_no_content(), head.all());
-        let coding = coded.as_ref().and_then(|(_, coding)| *coding);
-        let coder = Coder::new(coding)?;
-        let is_coded = coding.is_some();
+        let mut coded = note.coding(note.to_head || is_switched || head.has_no_content(), head.all());
+        let coder = match &mut coded {
+            Some((_, coding)) => Coder::new(coding, &self.session.worker.policy)?,
+            None => Coder::none(),
+        };
+        let is_coded = coder.encodes();
         let is_over = receiver.is_over() && !is_coded && !is_switched;
         let how = How { is_coded, is_over, is_delivered: self.progress.is_delivered.get() };
         // A response in chunks to a client of HTTP/1.0 loses its framing.
@@ -450,10 +458,7 @@ impl Passing<'_> {
             Ok(())
         });
         let end = {
-            let down = pin!(async {
-                let coder = Coder::new(None)?;
-                self.content(receiver, reply, coder, is_raw, note).await
-            });
+            let down = pin!(async { self.content(receiver, reply, Coder::none(), is_raw, note).await });
             self.beside(up, down).await
         };
         if let Err(fault) = end {

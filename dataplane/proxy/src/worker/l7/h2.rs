@@ -225,7 +225,7 @@ async fn one(
         return Err(refused(RequestOutcome::TooLarge));
     }
     *copied = mirrored(session, &asked, note);
-    let (mut body, mut reply) = (Body::new(body, &asked, no_body), Answer::new(respond));
+    let (mut body, mut reply) = (Body::new(body, &asked, no_body), Answer::new(session, respond));
     let client =
         exchange::Client { head: &asked, body: &mut body, reply: &mut reply, copied: copied.as_ref() };
     exchange(session, &route, client, note).await

@@ -326,9 +326,14 @@ impl Session {
 
     /// Sends all of this to the client.
     pub(super) async fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        self.tls.send_all(&self.worker.shared, bytes).await?;
+        self.blocking(self.tls.send_all(&self.worker.shared, bytes)).await?;
         self.connection.down.count(bytes.len(), self.now_ms());
         Ok(())
+    }
+
+    /// Waits until the client takes what is written to it: for as long as it does not, it blocks its connection.
+    pub(super) async fn blocking<F: Future>(&self, writing: F) -> F::Output {
+        self.connection.down.write(&self.worker.shared.now_ms, writing).await
     }
 
     /// Says that nothing more is sent, and waits a moment for the client to hear. After [`Self::abort`] nothing is
@@ -391,8 +396,12 @@ impl Session {
     }
 
     /// The route that a request for `host` takes now. The connection's name is what TLS was made for: a request for
-    /// another host is refused, so that neither a certificate nor a policy is borrowed (RFC 9110, section 15.5.20).
+    /// another host is refused, so that neither a certificate nor a policy is borrowed (RFC 9110, section 15.5.20). While
+    /// memory is short there is none.
     pub(super) fn route(&self, host: &[u8]) -> Result<Arc<RouteEntry>, RequestOutcome> {
+        if self.worker.policy.budgets.memory.is_short() {
+            return Err(RequestOutcome::Overload);
+        }
         let mut target = self.connection.target.borrow_mut();
         if self.is_named && !host.is_empty() {
             let asked = Authority::parse(host).ok_or(RequestOutcome::Malformed)?;

@@ -346,6 +346,7 @@ pub(super) fn facts<'a>(session: &'a Session, note: &'a Note) -> Facts<'a> {
         host: &note.host,
         request_id: &note.id,
         forwarded: note.http().forwarded,
+        pass_identity_fields: note.http().pass_identity_fields,
         client_cert: session.client_cert(note),
     }
 }

@@ -276,7 +276,7 @@ impl FromHttp1<'_> {
         session.connection.down.count(passed, session.now_ms());
         note.bytes_out += passed as u64;
         if session.tls.has_unsent() {
-            session.tls.flush(shared).await.map_err(gone)?;
+            session.blocking(session.tls.flush(shared)).await.map_err(gone)?;
         }
         Ok(true)
     }

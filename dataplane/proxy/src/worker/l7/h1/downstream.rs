@@ -82,6 +82,7 @@ impl RequestHead for Asked<'_> {
 impl<'a> Body<'a> {
     /// The body of a request whose head is complete; `plain`: what came after it.
     pub(super) fn new(session: &'a Session, request: &Request, plain: &'a mut Vec<u8>) -> Self {
+        session.connection.unread.set(false);
         Self { session, plain, decoder: Decoder::new(request.body, &LIMITS), is_switched: false }
     }
 
@@ -175,11 +176,14 @@ impl RequestBody for Body<'_> {
                 Ok(_) => {}
             }
         }
+        let connection = &self.session.connection;
+        self.session.worker.connections.set_unread(connection, true, self.session.now_ms());
         Ok(())
     }
 
     fn switch(&mut self) {
         self.is_switched = true;
+        self.session.connection.unread.set(false);
     }
 }
 

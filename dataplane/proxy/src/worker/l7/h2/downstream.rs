@@ -18,7 +18,7 @@ use mc_core::policy::{Edits, FieldRef};
 use crate::worker::l7::checks;
 use crate::worker::l7::fault::Fault;
 use crate::worker::l7::mux;
-use crate::worker::l7::session::Note;
+use crate::worker::l7::session::{Note, Session};
 use crate::worker::l7::sides::{
     Gone, How, Part, Refused, Reply, RequestBody, RequestHead, ResponseHead, UpError,
 };
@@ -45,6 +45,7 @@ pub(super) struct Body<'a> {
 
 /// The way of its response.
 pub(super) struct Answer<'a> {
+    session: &'a Session,
     respond: &'a mut SendResponse<Bytes>,
     /// Once the response has begun.
     send: Option<SendStream<Bytes>>,
@@ -226,8 +227,8 @@ impl RequestBody for Body<'_> {
 }
 
 impl<'a> Answer<'a> {
-    pub(super) fn new(respond: &'a mut SendResponse<Bytes>) -> Self {
-        Self { respond, send: None }
+    pub(super) fn new(session: &'a Session, respond: &'a mut SendResponse<Bytes>) -> Self {
+        Self { session, respond, send: None }
     }
 
     fn begun(&mut self) -> Result<&mut SendStream<Bytes>, Gone> {
@@ -295,7 +296,8 @@ impl Reply for Answer<'_> {
     }
 
     async fn send(&mut self, piece: Bytes, last: bool) -> Result<(), Gone> {
-        mux::send_data(self.begun()?, piece, last).await.map_err(|error| gone(&error))
+        let session = self.session;
+        session.blocking(mux::send_data(self.begun()?, piece, last)).await.map_err(|error| gone(&error))
     }
 
     async fn end(&mut self, trailers: HeaderMap) -> Result<(), Gone> {
