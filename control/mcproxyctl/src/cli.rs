@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use mc_core::model::Steered;
 use mcdsl::ctl::Output;
 
-use crate::parse::{BackendArg, CustomTlvArg, IdArg, NoneOr, RuleArg, SubjectArg};
+use crate::parse::{BackendArg, CustomTlvArg, HoldArg, IdArg, NoneOr, RuleArg, SubjectArg};
 
 /// Operates MC-Proxy.
 ///
@@ -142,6 +142,17 @@ pub(crate) struct Key {
     pub(crate) alpn: String,
 }
 
+/// On whose behalf routes are changed.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Owner {
+    /// On whose behalf: routes of another owner are refused. A route without an owner that is added or changed gets this one.
+    #[arg(long, value_name = "OWNER")]
+    pub(crate) owner: Option<String>,
+    /// Makes the change whoever owns the route. Its owner stays, unless --owner gives another; --owner '' leaves none.
+    #[arg(long)]
+    pub(crate) override_owner: bool,
+}
+
 /// A route's settings; those that are not given keep their value, or take the default.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Settings {
@@ -270,6 +281,11 @@ pub(crate) enum Route {
         #[arg(long)]
         replace: bool,
         #[command(flatten)]
+        owner: Owner,
+        /// Where the route is on hold, it stays so.
+        #[arg(long)]
+        keep_hold: bool,
+        #[command(flatten)]
         settings: Settings,
     },
     /// Changes the settings that are given, of a route that exists.
@@ -280,6 +296,11 @@ pub(crate) enum Route {
         #[command(flatten)]
         key: Key,
         #[command(flatten)]
+        owner: Owner,
+        /// Where the route is on hold, it stays so.
+        #[arg(long)]
+        keep_hold: bool,
+        #[command(flatten)]
         settings: Settings,
     },
     /// Removes a route. Its connections go on, unless they are killed.
@@ -289,9 +310,32 @@ pub(crate) enum Route {
     Remove {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Closes its connections.
         #[arg(long)]
         kill: bool,
+    },
+    /// Has new connections and requests of a route wait, while its backend moves. Adding or updating the route ends it.
+    #[command(after_help = "Examples:
+  mcproxyctl route hold --listener web --name app.example.org --for 10s
+  mcproxyctl route update --listener web --name app.example.org --backend 10.0.0.2:8444")]
+    Hold {
+        #[command(flatten)]
+        key: Key,
+        /// How long at most, up to 30s.
+        #[arg(long = "for", value_name = "TIME")]
+        time: HoldArg,
+        #[command(flatten)]
+        owner: Owner,
+    },
+    /// Ends a hold: what waits takes the route as it is now.
+    #[command(after_help = "Example:\n  mcproxyctl route release --listener web --name app.example.org")]
+    Release {
+        #[command(flatten)]
+        key: Key,
+        #[command(flatten)]
+        owner: Owner,
     },
     /// Replaces all routes by those of a file, at once or not at all.
     #[command(
@@ -306,6 +350,8 @@ pub(crate) enum Route {
         /// Closes connections of routes that are gone.
         #[arg(long)]
         kill: bool,
+        #[command(flatten)]
+        owner: Owner,
     },
     /// Prints all routes as TOML that `replace` takes.
     #[command(after_help = "Example:\n  mcproxyctl route export > routes.toml")]
@@ -333,6 +379,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     Add {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Its name: a-z, 0-9 and -.
         policy: String,
         /// What it does: TOML, `KIND=VALUE`.
@@ -358,6 +406,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     Remove {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Its name.
         policy: String,
     },
@@ -368,6 +418,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     Enforce {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Its name.
         policy: String,
     },
@@ -378,6 +430,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     DryRun {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Its name.
         policy: String,
     },
@@ -388,6 +442,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     Replace {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// TOML with `[[policies]]`, as a route of the configuration has them.
         file: PathBuf,
     },
@@ -453,6 +509,8 @@ pub(crate) enum Listener {
         /// Removes its routes too.
         #[arg(long)]
         with_routes: bool,
+        #[command(flatten)]
+        owner: Owner,
         /// Closes its connections.
         #[arg(long)]
         kill: bool,
