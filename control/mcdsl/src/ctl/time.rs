@@ -59,7 +59,7 @@ pub fn parse_lifetime(text: &str) -> Result<i64, String> {
 pub fn parse_millis(text: &str) -> Result<u64, String> {
     let duration =
         humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 5s or 1m 30s"))?;
-    u64::try_from(duration.as_millis()).map_err(|_| "the time is too long".to_owned())
+    u64::try_from(duration.as_millis()).ok().ok_or_else(|| "the time is too long".to_owned())
 }
 
 /// A duration by its two largest units: `2h 1m`.
