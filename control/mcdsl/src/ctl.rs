@@ -35,7 +35,7 @@ pub use output::{Output, Printer, list, table};
 pub use program::{command, main};
 pub use run::{Failure, run};
 pub use table::Column;
-pub use time::{Moment, duration, parse_lifetime, when, when_or_dash};
+pub use time::{Moment, duration, parse_lifetime, parse_millis, when, when_or_dash};
 pub use token_file::create as create_token_file;
 
 /// Words of a list in a cell; `none` where there are none.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use mc_core::model::Steered;
 use mcdsl::ctl::Output;
 
-use crate::parse::{BackendArg, CustomTlvArg, IdArg, NoneOr, RuleArg, SubjectArg};
+use crate::parse::{BackendArg, CustomTlvArg, HoldArg, IdArg, NoneOr, RuleArg, SubjectArg};
 
 /// Operates MC-Proxy.
 ///
@@ -140,6 +140,17 @@ pub(crate) struct Key {
     /// Only for clients that offer this protocol, e.g. `acme-tls/1`.
     #[arg(long, default_value = "")]
     pub(crate) alpn: String,
+}
+
+/// On whose behalf routes are changed.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Owner {
+    /// On whose behalf: routes of another owner are refused. A route without an owner that is added or changed gets this one.
+    #[arg(long, value_name = "OWNER")]
+    pub(crate) owner: Option<String>,
+    /// Makes the change whoever owns the route. Its owner stays, unless --owner gives another; --owner '' leaves none.
+    #[arg(long)]
+    pub(crate) override_owner: bool,
 }
 
 /// A route's settings; those that are not given keep their value, or take the default.
@@ -274,6 +285,11 @@ pub(crate) enum Route {
         #[arg(long)]
         replace: bool,
         #[command(flatten)]
+        owner: Owner,
+        /// Where the route is on hold, it stays so.
+        #[arg(long)]
+        keep_hold: bool,
+        #[command(flatten)]
         settings: Settings,
     },
     /// Changes the settings that are given, of a route that exists.
@@ -284,6 +300,11 @@ pub(crate) enum Route {
         #[command(flatten)]
         key: Key,
         #[command(flatten)]
+        owner: Owner,
+        /// Where the route is on hold, it stays so.
+        #[arg(long)]
+        keep_hold: bool,
+        #[command(flatten)]
         settings: Settings,
     },
     /// Removes a route. Its connections go on, unless they are killed.
@@ -293,9 +314,32 @@ pub(crate) enum Route {
     Remove {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Closes its connections.
         #[arg(long)]
         kill: bool,
+    },
+    /// Has new connections and requests of a route wait, while its backend moves. Adding or updating the route ends it.
+    #[command(after_help = "Examples:
+  mcproxyctl route hold --listener web --name app.example.org --for 10s
+  mcproxyctl route update --listener web --name app.example.org --backend 10.0.0.2:8444")]
+    Hold {
+        #[command(flatten)]
+        key: Key,
+        /// How long at most, up to 30s.
+        #[arg(long = "for", value_name = "TIME")]
+        time: HoldArg,
+        #[command(flatten)]
+        owner: Owner,
+    },
+    /// Ends a hold: what waits takes the route as it is now.
+    #[command(after_help = "Example:\n  mcproxyctl route release --listener web --name app.example.org")]
+    Release {
+        #[command(flatten)]
+        key: Key,
+        #[command(flatten)]
+        owner: Owner,
     },
     /// Replaces all routes by those of a file, at once or not at all.
     #[command(
@@ -310,6 +354,8 @@ pub(crate) enum Route {
         /// Closes connections of routes that are gone.
         #[arg(long)]
         kill: bool,
+        #[command(flatten)]
+        owner: Owner,
     },
     /// Prints all routes as TOML that `replace` takes.
     #[command(after_help = "Example:\n  mcproxyctl route export > routes.toml")]
@@ -337,6 +383,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     Add {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Its name: a-z, 0-9 and -.
         policy: String,
         /// What it does: TOML, `KIND=VALUE`.
@@ -362,6 +410,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     Remove {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Its name.
         policy: String,
     },
@@ -372,6 +422,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     Enforce {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Its name.
         policy: String,
     },
@@ -382,6 +434,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     DryRun {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// Its name.
         policy: String,
     },
@@ -392,6 +446,8 @@ max_body_bytes, request_headers, response_headers, hsts, compress, error_page, m
     Replace {
         #[command(flatten)]
         key: Key,
+        #[command(flatten)]
+        owner: Owner,
         /// TOML with `[[policies]]`, as a route of the configuration has them.
         file: PathBuf,
     },
@@ -457,6 +513,8 @@ pub(crate) enum Listener {
         /// Removes its routes too.
         #[arg(long)]
         with_routes: bool,
+        #[command(flatten)]
+        owner: Owner,
         /// Closes its connections.
         #[arg(long)]
         kill: bool,

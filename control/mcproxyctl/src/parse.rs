@@ -21,6 +21,10 @@ pub(crate) struct SubjectArg(pub(crate) Subject);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RuleArg(pub(crate) Rule);
 
+/// A time as `5s` or `500ms`, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HoldArg(pub(crate) u64);
+
 /// A connection's id in hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IdArg(pub(crate) u64);
@@ -87,6 +91,14 @@ impl FromStr for CustomTlvArg {
         let (kind, value) = text.split_once('=').ok_or("write TYPE=VALUE, e.g. 224=blue")?;
         let kind = kind.parse().map_err(|_other| format!("type `{kind}` is not 224 to 239"))?;
         Ok(Self(CustomTlv { kind, value: value.to_owned() }))
+    }
+}
+
+impl FromStr for HoldArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        mcdsl::ctl::parse_millis(text).map(Self)
     }
 }
 

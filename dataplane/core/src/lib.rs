@@ -9,6 +9,7 @@ pub mod client_hello;
 pub mod content_coding;
 pub mod firewall;
 pub mod flood;
+pub mod hold;
 pub mod hostname;
 pub mod http1;
 pub mod limits;

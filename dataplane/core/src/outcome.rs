@@ -70,11 +70,13 @@ pub enum Outcome {
     ConnectTimeout,
     /// The proxy itself had no descriptor or memory for it.
     Overload,
+    /// Its route is on hold, and as many wait already as may.
+    HoldLimit,
 }
 
 impl Outcome {
     /// Every outcome, in order of its discriminant.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Completed,
         Self::ClientReset,
         Self::BackendReset,
@@ -106,6 +108,7 @@ impl Outcome {
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::Overload,
+        Self::HoldLimit,
     ];
 
     /// Its word in log, metrics and events.
@@ -143,6 +146,7 @@ impl Outcome {
             Self::ConnectFailed => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::Overload => "overload",
+            Self::HoldLimit => "hold_limit",
         }
     }
 
@@ -204,11 +208,13 @@ pub enum RequestOutcome {
     Redirected,
     /// There is no descriptor or no memory for a connection to a backend.
     Overload,
+    /// Its route is on hold, and as many wait already as may.
+    HoldLimit,
 }
 
 impl RequestOutcome {
     /// Every outcome, in order of its discriminant.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Completed,
         Self::ClientGone,
         Self::ClientTimeout,
@@ -229,6 +235,7 @@ impl RequestOutcome {
         Self::RateLimited,
         Self::Redirected,
         Self::Overload,
+        Self::HoldLimit,
     ];
 
     /// Its word in log and metrics.
@@ -255,6 +262,7 @@ impl RequestOutcome {
             Self::RateLimited => "rate_limited",
             Self::Redirected => "redirected",
             Self::Overload => "overload",
+            Self::HoldLimit => "hold_limit",
         }
     }
 
@@ -271,7 +279,7 @@ impl RequestOutcome {
             Self::TooLarge => 413,
             Self::RateLimited => 429,
             Self::Misdirected | Self::NoRoute => 421,
-            Self::NoBackend | Self::Overload => 503,
+            Self::NoBackend | Self::Overload | Self::HoldLimit => 503,
             Self::BackendTimeout => 504,
             _ => 502,
         }

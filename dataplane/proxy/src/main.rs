@@ -203,7 +203,7 @@ async fn operate(
             )
         }
     };
-    admin.stop();
+    admin.stop().await;
     tracing::info!(most_ms, handed_over = !hurry, "draining");
     let left = tokio::select! {
         left = workers.drain(Duration::from_millis(most_ms), hurry) => left,

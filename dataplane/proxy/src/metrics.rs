@@ -131,6 +131,7 @@ fn render(exporter: &Exporter) -> String {
     page.one("mcproxy_uptime_seconds", "gauge", "Time since start.", seconds(admin.uptime_ms() * 1000));
     page.one("mcproxy_revision", "gauge", "Revision of the configuration.", snapshot.revision);
     page.one("mcproxy_routes", "gauge", "Routes.", snapshot.route_count);
+    page.one("mcproxy_routes_on_hold", "gauge", "Routes on hold.", admin.holds().len() as u64);
     page.one("mcproxy_access_log_lost_lines_total", "counter", "Log lines dropped.", log.lost());
     page.process();
     let help = "Firewall rules that do nothing, as there is no database for them.";
@@ -212,6 +213,10 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         let active = stats.accepted.get().saturating_sub(closed);
         page.sample("mcproxy_connections_active", &[("worker", &number.to_string())], active);
     }
+    let help = "Connections and requests that wait because their route is on hold.";
+    page.one("mcproxy_hold_waiting", "gauge", help, workers.iter().map(|stats| stats.waiting()).sum::<u64>());
+    let help = "Connections and requests that have waited, or wait, because their route was on hold.";
+    page.one("mcproxy_hold_waits_total", "counter", help, sum(|stats| &stats.hold_waits));
     let ended = "Bytes of connections that have ended.";
     page.one("mcproxy_received_bytes_total", "counter", ended, sum(|stats| &stats.bytes_in));
     page.one("mcproxy_sent_bytes_total", "counter", ended, sum(|stats| &stats.bytes_out));

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use mc_api::mcproxy::TappedHead;
+use mc_core::hold::Hold;
 use mc_core::limits::SourceCounts;
 use mc_core::model::RouteKey;
 use mc_core::outcome::{Outcome, RequestOutcome};
@@ -52,6 +53,10 @@ pub struct WorkerStats {
     pub request_response_time: Histogram,
     /// From a request's complete head to its end.
     pub request_time: Histogram,
+    /// Connections and requests that began to wait because their route was on hold.
+    pub hold_waits: Counter,
+    /// Those that wait no longer.
+    pub hold_waits_over: Counter,
 }
 
 /// Classes of status: none, and `1xx` to `5xx`.
@@ -62,6 +67,8 @@ pub const CLASSES: usize = 6;
 pub struct RouteLive {
     /// Which route.
     pub key: RouteKey,
+    /// Whether new connections and requests wait.
+    pub hold: Hold,
     active: AtomicU32,
     removed: AtomicBool,
     counters: OnceLock<Box<RouteCounters>>,
@@ -173,7 +180,19 @@ impl Default for WorkerStats {
             request_connect_time: Histogram::default(),
             request_response_time: Histogram::default(),
             request_time: Histogram::default(),
+            hold_waits: Counter::default(),
+            hold_waits_over: Counter::default(),
         }
+    }
+}
+
+impl WorkerStats {
+    /// Connections and requests that wait now because their route is on hold.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        // Read in this order, one that goes on in between cannot make it negative.
+        let over = self.hold_waits_over.get();
+        self.hold_waits.get().saturating_sub(over)
     }
 }
 
@@ -183,6 +202,7 @@ impl RouteLive {
     pub fn new(key: RouteKey) -> Self {
         Self {
             key,
+            hold: Hold::default(),
             active: AtomicU32::new(0),
             removed: AtomicBool::new(false),
             counters: OnceLock::new(),

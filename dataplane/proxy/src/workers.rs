@@ -168,7 +168,7 @@ pub struct ConnectionInfo {
     pub bytes_in: u64,
     /// Bytes to the client.
     pub bytes_out: u64,
-    /// `hello`, `connect`, `relay` or `refused` (it was told why and has a moment to hear it).
+    /// `hello`, `hold`, `connect`, `relay`, `idle` or `refused` (it was told why and has a moment to hear it).
     pub phase: &'static str,
 }
 
@@ -273,6 +273,12 @@ impl Workers {
     /// Takes nothing more from any listener, and leaves what waits in the queues to the process that has them now.
     pub async fn retire(&self) {
         self.ask(|done| Command::Retire { done }).await;
+    }
+
+    /// Has every worker see that holds have begun or ended. When this returns, what does not wait for a hold that has begun
+    /// is counted on its backend.
+    pub async fn look_at_holds(&self) {
+        self.ask(|done| Command::Holds { done }).await;
     }
 
     /// Stops accepting on the listener with this id, after what waits in its queues was taken.

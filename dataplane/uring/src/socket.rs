@@ -97,6 +97,16 @@ impl Socket {
         Ok(rustix::net::recv(self, buffer, RecvFlags::DONTWAIT)?.1)
     }
 
+    /// Whether the other side is gone, without reading what it has sent: it has finished and nothing of it waits to be
+    /// read, or it has reset the connection.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        match rustix::net::recv(self, &mut [0_u8; 1], RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+            Ok((_, read)) => read == 0,
+            Err(error) => error == rustix::io::Errno::CONNRESET,
+        }
+    }
+
     /// Writes what fits.
     ///
     /// # Errors

@@ -249,6 +249,11 @@ impl Tls {
         poll_wait(&self.socket, &mut self.wait.borrow_mut(), cx)
     }
 
+    /// Whether the peer has said that it sends no more.
+    pub fn has_ended(&self) -> bool {
+        self.state.borrow().peer_closed
+    }
+
     /// Lets `look` see what was negotiated.
     ///
     /// # Panics

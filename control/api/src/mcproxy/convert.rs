@@ -77,6 +77,7 @@ impl TryFrom<Route> for model::Route {
             name: route.name,
             alpn: route.alpn,
             any_depth: route.any_depth,
+            owner: route.owner,
             mode: Words::of(route.mode, "mode")?,
             backends: backends.collect::<Result<_, _>>()?,
             balance: Words::of(route.balance, "balance")?,
@@ -160,6 +161,7 @@ impl From<&model::Route> for Route {
             name: route.name.clone(),
             alpn: route.alpn.clone(),
             any_depth: route.any_depth,
+            owner: route.owner.clone(),
             mode: route.mode.number(),
             backends: route.backends.iter().map(Backend::from).collect(),
             balance: route.balance.number(),
@@ -424,17 +426,23 @@ mod tests {
     }
 
     fn route() -> impl Strategy<Value = model::Route> {
-        let texts = ("[a-z]{1,9}", "[a-z.]{1,20}", "[a-z]{0,5}");
+        let texts = ("[a-z]{1,9}", "[a-z.]{1,20}", "[a-z]{0,5}", "[a-z]{0,5}");
         let words = (any::<bool>(), 0..2_i32, 0..3_i32);
         let http = (0..3_i32, any::<[u64; 3]>());
         let rest = (any::<[u64; 5]>(), any::<[u32; 4]>(), proptest::option::of(check()), http);
         (texts, words, proptest::collection::vec(backend(), 0..4), rest).prop_map(
-            |((listener, name, alpn), (any_depth, mode, balance), backends, (ms, numbers, check, http))| {
+            |(
+                (listener, name, alpn, owner),
+                (any_depth, mode, balance),
+                backends,
+                (ms, numbers, check, http),
+            )| {
                 model::Route {
                     listener,
                     name,
                     alpn,
                     any_depth,
+                    owner,
                     mode: Words::of(mode, "").unwrap(),
                     backends,
                     balance: Words::of(balance, "").unwrap(),

@@ -52,6 +52,16 @@ pub fn parse_lifetime(text: &str) -> Result<i64, String> {
     i64::try_from(duration.as_secs()).ok().ok_or_else(|| "the lifetime is too long".to_owned())
 }
 
+/// Reads a duration in milliseconds: `500ms`, `5s`, `1m 30s`.
+///
+/// # Errors
+/// The text is not a duration.
+pub fn parse_millis(text: &str) -> Result<u64, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 5s or 1m 30s"))?;
+    u64::try_from(duration.as_millis()).ok().ok_or_else(|| "the time is too long".to_owned())
+}
+
 /// A duration by its two largest units: `2h 1m`.
 #[must_use]
 pub fn duration(ms: u64) -> String {
@@ -89,6 +99,16 @@ mod tests {
         check("7", None);
         check("-1d", None);
         check("7é", None);
+    }
+
+    #[test]
+    fn milliseconds() {
+        let check = |text, expect: Option<u64>| assert_eq!(parse_millis(text).ok(), expect, "{text}");
+        check("5s", Some(5000));
+        check("1m 30s", Some(90_000));
+        check("250ms", Some(250));
+        check("5", None);
+        check("", None);
     }
 
     #[test]

@@ -35,11 +35,17 @@ pub(super) async fn run(
             let address = address.unwrap_or(before.address);
             put(client, printer, &apply(&settings, Model { address, ..before.clone() }), Some(&before)).await
         }
-        Listener::Remove { name, with_routes, kill } => {
+        Listener::Remove { name, with_routes, owner, kill } => {
             let routes = if with_routes { " and all its routes" } else { "" };
             let kill_too = if kill { ", and close its connections" } else { "" };
             asks.confirm(&format!("Remove listener {name}{routes}{kill_too}?"))?;
-            let request = RemoveListenerRequest { name, with_routes, connections: disposition(kill) };
+            let request = RemoveListenerRequest {
+                name,
+                with_routes,
+                connections: disposition(kill),
+                owner: owner.name(),
+                override_owner: owner.override_owner,
+            };
             let change = client.remove_listener(request).await?.into_inner();
             Ok(printer.print(|| json!(change), || format!("removed at revision {}\n", change.revision))?)
         }

@@ -82,6 +82,7 @@ async fn status(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
             ("workers", status.workers.to_string()),
             ("listeners", status.listeners.to_string()),
             ("routes", status.routes.to_string()),
+            ("on hold", format!("{} routes, {} waiting", status.routes_on_hold, status.waiting)),
             ("connections", status.connections.to_string()),
             ("countries", database(&status.country_database)),
             ("ASNs", database(&status.asn_database)),

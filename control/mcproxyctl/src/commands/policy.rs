@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::route::{changed, edit, message_key, text_key};
 use super::{Asks, read_toml};
-use crate::cli::{Key, Policy};
+use crate::cli::{Key, Owner, Policy};
 use crate::error::Error;
 
 #[derive(Deserialize)]
@@ -28,10 +28,10 @@ pub(super) async fn run(
 ) -> Result<(), Error> {
     match command {
         Policy::List(key) => list(client, printer, &key).await,
-        Policy::Add { key, policy, rule, path, dry_run, before, replace } => {
+        Policy::Add { key, owner, policy, rule, path, dry_run, before, replace } => {
             let path = path.unwrap_or_else(|| Model::PATH.to_owned());
             let policy = Model { name: policy, dry_run, path, rule: rule.0 };
-            change(client, printer, &key, |policies| {
+            change(client, printer, (&key, &owner), |policies| {
                 if !replace && policies.iter().any(|other| other.name == policy.name) {
                     let name = &policy.name;
                     return Err(Error::Exists(format!(
@@ -42,22 +42,26 @@ pub(super) async fn run(
             })
             .await
         }
-        Policy::Remove { key, policy } => {
+        Policy::Remove { key, owner, policy } => {
             asks.confirm(&format!("Remove policy {policy} of route {}?", text_key(&key)))?;
-            change(client, printer, &key, |policies| {
+            change(client, printer, (&key, &owner), |policies| {
                 let at = place(policies, &policy)?;
                 policies.remove(at);
                 Ok(())
             })
             .await
         }
-        Policy::Enforce { key, policy } => set_dry_run(client, printer, &key, &policy, false).await,
-        Policy::DryRun { key, policy } => set_dry_run(client, printer, &key, &policy, true).await,
-        Policy::Replace { key, file } => {
+        Policy::Enforce { key, owner, policy } => {
+            set_dry_run(client, printer, (&key, &owner), &policy, false).await
+        }
+        Policy::DryRun { key, owner, policy } => {
+            set_dry_run(client, printer, (&key, &owner), &policy, true).await
+        }
+        Policy::Replace { key, owner, file } => {
             let file: File = read_toml(&file)?;
             let count = file.policies.len();
             asks.confirm(&format!("Replace all policies of route {} by these {count}?", text_key(&key)))?;
-            change(client, printer, &key, |policies| {
+            change(client, printer, (&key, &owner), |policies| {
                 policies.clone_from(&file.policies);
                 Ok(())
             })
@@ -83,11 +87,11 @@ fn read(state: PolicyState) -> Result<(Model, u64, u64), Error> {
 async fn set_dry_run(
     client: &mut Client,
     printer: &mut Printer<'_>,
-    key: &Key,
+    of: (&Key, &Owner),
     policy: &str,
     dry_run: bool,
 ) -> Result<(), Error> {
-    change(client, printer, key, |policies| {
+    change(client, printer, of, |policies| {
         let at = place(policies, policy)?;
         policies[at].dry_run = dry_run;
         Ok(())
@@ -99,10 +103,10 @@ async fn set_dry_run(
 async fn change(
     client: &mut Client,
     printer: &mut Printer<'_>,
-    key: &Key,
+    (key, owner): (&Key, &Owner),
     mut change: impl FnMut(&mut Vec<Model>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let edited = edit(client, key, |route| {
+    let edited = edit(client, key, owner, true, |route| {
         change(&mut route.http.policies).map_err(|error| match error {
             Error::NotFound(what) => Error::NotFound(format!("{}: {what}", text_key(key))),
             error => error,

@@ -3,11 +3,11 @@
 use anyhow::Context as _;
 use mc_api::mcproxy::client::Client;
 use mc_api::mcproxy::{
-    AddRouteRequest, ListRoutesRequest, RemoveRouteRequest, ReplaceRoutesRequest, RouteChange, RouteKey,
-    UpdateRouteRequest,
+    AddRouteRequest, HoldRouteRequest, ListHoldsRequest, ListRoutesRequest, ReleaseRouteRequest,
+    RemoveRouteRequest, ReplaceRoutesRequest, RouteChange, RouteHold, RouteKey, UpdateRouteRequest,
 };
 use mc_core::model::{Balance, Check, CheckKind, ClientAuth, Forwarded, Mode, ProxyOut, Route as Model};
-use mcdsl::ctl::{Printer, table};
+use mcdsl::ctl::{Printer, duration, table};
 use mcdsl::terminal::or_dash;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,7 +15,7 @@ use tokio_stream::StreamExt as _;
 use tonic::Code;
 
 use super::{Asks, difference_lines, differences, disposition, exists, read_toml, say};
-use crate::cli::{Key, Route, Settings};
+use crate::cli::{Key, Owner, Route, Settings};
 use crate::error::Error;
 
 /// Times that a route is read and changed, where others change it, too.
@@ -40,14 +40,16 @@ pub(super) async fn run(
     match command {
         Route::List { listener, contains } => {
             let routes = routes(client, listener.unwrap_or_default(), contains.unwrap_or_default()).await?;
-            Ok(printer.print(|| json!(routes), || routes_table(&routes))?)
+            let holds = client.list_holds(ListHoldsRequest {}).await?.into_inner().holds;
+            let listed: Vec<Listed> = routes.into_iter().map(|route| Listed::new(route, &holds)).collect();
+            Ok(printer.print(|| json!(listed), || routes_table(&listed))?)
         }
         Route::Show(key) => {
             let route = find(client, &key).await?;
             let toml = toml::to_string(&route).context("a route is TOML")?;
             Ok(printer.print(|| json!(route), || toml)?)
         }
-        Route::Add { key, replace, settings } => {
+        Route::Add { key, replace, owner, keep_hold, settings } => {
             let mut route = new_route(&key)?;
             apply(&settings, &mut route)?;
             if replace {
@@ -55,24 +57,36 @@ pub(super) async fn run(
                     old.clone_from(&route);
                     Ok(())
                 };
-                match edit(client, &key, whole).await {
+                match edit(client, &key, &owner, keep_hold, whole).await {
                     Err(Error::NotFound(_)) => {}
                     edited => return changed(edited?, printer),
                 }
             }
-            let request = AddRouteRequest { route: Some((&route).into()), only_new: true };
+            let request = AddRouteRequest {
+                route: Some((&route).into()),
+                only_new: true,
+                owner: owner.name(),
+                override_owner: owner.override_owner,
+                keep_hold,
+            };
             let added = client.add_route(request).await;
             let added = added
                 .map_err(|status| exists(status, &format!("route {}", text_key(&key)), "`route update`"))?;
             changed(Edited { before: None, change: added.into_inner() }, printer)
         }
-        Route::Update { key, settings } => {
-            changed(edit(client, &key, |route| apply(&settings, route)).await?, printer)
+        Route::Update { key, owner, keep_hold, settings } => {
+            let edited = edit(client, &key, &owner, keep_hold, |route| apply(&settings, route));
+            changed(edited.await?, printer)
         }
-        Route::Remove { key, kill } => {
+        Route::Remove { key, owner, kill } => {
             let kill_too = if kill { ", and close its connections" } else { "" };
             asks.confirm(&format!("Remove route {}{kill_too}?", text_key(&key)))?;
-            let request = RemoveRouteRequest { key: Some(message_key(&key)), connections: disposition(kill) };
+            let request = RemoveRouteRequest {
+                key: Some(message_key(&key)),
+                connections: disposition(kill),
+                owner: owner.name(),
+                override_owner: owner.override_owner,
+            };
             let reply = client.remove_route(request).await?.into_inner();
             if !reply.existed {
                 return Err(Error::NotFound(format!("there is no route {}", text_key(&key))));
@@ -81,7 +95,9 @@ pub(super) async fn run(
                 || format!("removed at revision {}, {} connections closed\n", reply.revision, reply.killed);
             Ok(printer.print(|| json!(reply), text)?)
         }
-        Route::Replace { file, expect_revision, kill } => {
+        Route::Hold { key, time, owner } => hold(client, printer, &key, time.0, &owner).await,
+        Route::Release { key, owner } => release(client, printer, &key, &owner).await,
+        Route::Replace { file, expect_revision, kill, owner } => {
             let read: File = read_toml(&file)?;
             let question = format!(
                 "Replace all routes by the {} of {}? Those that are not in it are removed.",
@@ -89,7 +105,14 @@ pub(super) async fn run(
                 file.display()
             );
             asks.confirm(&question)?;
-            replace(client, printer, read, expect_revision, kill).await
+            let first = ReplaceRoutesRequest {
+                expected_revision: expect_revision,
+                connections: disposition(kill),
+                routes: Vec::new(),
+                owner: owner.name(),
+                override_owner: owner.override_owner,
+            };
+            replace(client, printer, read, first).await
         }
         Route::Export => {
             let routes = routes(client, String::new(), String::new()).await?;
@@ -127,6 +150,8 @@ pub(super) struct Edited {
 pub(super) async fn edit(
     client: &mut Client,
     key: &Key,
+    owner: &Owner,
+    keep_hold: bool,
     mut change: impl FnMut(&mut Model) -> Result<(), Error>,
 ) -> Result<Edited, Error> {
     let mut attempt = 1;
@@ -134,7 +159,16 @@ pub(super) async fn edit(
         let before = find(client, key).await?;
         let mut route = before.clone();
         change(&mut route)?;
-        let request = UpdateRouteRequest { route: Some((&route).into()), expected: Some((&before).into()) };
+        if let Some(owner) = &owner.owner {
+            route.owner.clone_from(owner);
+        }
+        let request = UpdateRouteRequest {
+            route: Some((&route).into()),
+            expected: Some((&before).into()),
+            owner: owner.name(),
+            override_owner: owner.override_owner,
+            keep_hold,
+        };
         match client.update_route(request).await {
             Err(status) if status.code() == Code::Aborted && attempt < EDITS => attempt += 1,
             reply => return Ok(Edited { before: Some(before), change: reply?.into_inner() }),
@@ -142,16 +176,47 @@ pub(super) async fn edit(
     }
 }
 
+async fn hold(
+    client: &mut Client,
+    printer: &mut Printer<'_>,
+    key: &Key,
+    hold_ms: u64,
+    owner: &Owner,
+) -> Result<(), Error> {
+    let request = HoldRouteRequest {
+        key: Some(message_key(key)),
+        hold_ms,
+        owner: owner.name(),
+        override_owner: owner.override_owner,
+    };
+    client.hold_route(request).await?;
+    let text = || format!("{} is on hold for {}\n", text_key(key), duration(hold_ms));
+    Ok(printer.print(|| json!({ "hold_ms": hold_ms }), text)?)
+}
+
+async fn release(
+    client: &mut Client,
+    printer: &mut Printer<'_>,
+    key: &Key,
+    owner: &Owner,
+) -> Result<(), Error> {
+    let request = ReleaseRouteRequest {
+        key: Some(message_key(key)),
+        owner: owner.name(),
+        override_owner: owner.override_owner,
+    };
+    let reply = client.release_route(request).await?.into_inner();
+    let what = if reply.was_held { "is released" } else { "was not on hold" };
+    Ok(printer.print(|| json!(reply), || format!("{} {what}\n", text_key(key)))?)
+}
+
 async fn replace(
     client: &mut Client,
     printer: &mut Printer<'_>,
     file: File,
-    expected_revision: Option<u64>,
-    kill: bool,
+    first: ReplaceRoutesRequest,
 ) -> Result<(), Error> {
     let total = file.routes.len();
-    let first =
-        ReplaceRoutesRequest { expected_revision, connections: disposition(kill), routes: Vec::new() };
     let mut rest = file.routes.into_iter();
     let mut sent = 0;
     let chunks = std::iter::from_fn(move || {
@@ -163,7 +228,7 @@ async fn replace(
         if total > 100 * CHUNK && sent % (100 * CHUNK) == 0 {
             say(&format!("{sent} of {total} routes sent"));
         }
-        Some(ReplaceRoutesRequest { expected_revision: None, connections: 0, routes })
+        Some(ReplaceRoutesRequest { routes, ..Default::default() })
     });
     let messages = tokio_stream::iter(std::iter::once(first).chain(chunks));
     let reply = client.replace_routes(messages).await?.into_inner();
@@ -335,18 +400,44 @@ fn apply_check(settings: &Settings, route: &mut Model) -> Result<(), Error> {
     Ok(())
 }
 
-fn routes_table(routes: &[Model]) -> String {
+/// A route, and how long it is on hold.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    route: Model,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hold_left_ms: Option<u64>,
+}
+
+impl Listed {
+    fn new(route: Model, holds: &[RouteHold]) -> Self {
+        let key = RouteKey::from(&route.key());
+        let hold = holds.iter().find(|hold| hold.key.as_ref() == Some(&key));
+        Self { hold_left_ms: hold.map(|hold| hold.left_ms), route }
+    }
+}
+
+fn routes_table(routes: &[Listed]) -> String {
     let rows: Vec<Vec<String>> = routes
         .iter()
-        .map(|route| {
+        .map(|Listed { route, hold_left_ms }| {
             let backends: Vec<String> = route.backends.iter().map(|it| it.address.to_string()).collect();
             let name =
                 if route.any_depth { format!("{} (any depth)", route.name) } else { route.name.clone() };
             let mode = if route.mode == Mode::L4 { "l4" } else { "l7" };
-            vec![route.listener.clone(), name, or_dash(&route.alpn), mode.to_owned(), backends.join(" ")]
+            let (alpn, owner) = (or_dash(&route.alpn), or_dash(&route.owner));
+            let hold = hold_left_ms.map_or_else(|| "-".to_owned(), duration);
+            vec![route.listener.clone(), name, alpn, mode.to_owned(), owner, hold, backends.join(" ")]
         })
         .collect();
-    table(&["LISTENER", "NAME", "ALPN", "MODE", "BACKENDS"], &rows)
+    table(&["LISTENER", "NAME", "ALPN", "MODE", "OWNER", "HOLD", "BACKENDS"], &rows)
+}
+
+impl Owner {
+    /// As requests have it.
+    pub(super) fn name(&self) -> String {
+        self.owner.clone().unwrap_or_default()
+    }
 }
 
 pub(super) fn message_key(key: &Key) -> RouteKey {

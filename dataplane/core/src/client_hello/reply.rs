@@ -104,7 +104,8 @@ pub const fn reply(outcome: Outcome) -> Option<&'static [u8]> {
         | Outcome::NoBackend
         | Outcome::ConnectFailed
         | Outcome::ConnectTimeout
-        | Outcome::Overload => Alert::InternalError,
+        | Outcome::Overload
+        | Outcome::HoldLimit => Alert::InternalError,
         Outcome::Completed
         | Outcome::ClientReset
         | Outcome::BackendReset

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+mod owner;
 mod policy;
 mod steered;
 mod validate;
@@ -17,14 +18,15 @@ mod validate;
 pub use crate::content_coding::Coding;
 pub use crate::http1::Forwarded;
 
+pub use owner::ChangedBy;
 pub use policy::{
     Compress, EditFields, ErrorPage, FieldMatch, Hsts, Mirror, Policy, Redirect, RequestRate, Rewrite, Rule,
     Sticky,
 };
 pub use steered::{NotSteered, Steered};
 pub use validate::{
-    Invalid, check_config, check_route_listener, normalize_firewall, normalize_listener, normalize_rate,
-    normalize_route, normalize_rule,
+    Invalid, check_config, check_hold, check_route_listener, normalize_firewall, normalize_listener,
+    normalize_rate, normalize_route, normalize_rule,
 };
 
 /// An address and port on which every worker accepts connections.
@@ -94,6 +96,10 @@ pub struct Route {
     /// For a name that starts with `*.`: whether the star stands for several labels, not just one.
     #[serde(default, skip_serializing_if = "is_false")]
     pub any_depth: bool,
+    /// Who manages the route: changes by others are refused, unless they override it. 1 to 64 of `a-z`, `0-9`, `-`;
+    /// empty: anybody may change it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
     /// Passed through or terminated.
     #[serde(default)]
     pub mode: Mode,

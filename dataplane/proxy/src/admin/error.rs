@@ -45,6 +45,17 @@ pub enum ChangeError {
     /// Somebody else changed the listener in between.
     #[error("listener `{0}` is not the one that was expected: read it again, then repeat the change")]
     OtherListener(String),
+    /// The route has an owner, and the change is not on its behalf.
+    #[error("Route {key} is owned by `{owner}`, and {}: change it as `{owner}`, or override the owner on purpose \
+             (override_owner; mcproxyctl: --override-owner)", caller(.by))]
+    Owned {
+        /// The route.
+        key: RouteKey,
+        /// Who owns it.
+        owner: String,
+        /// Whom the caller named; empty: nobody.
+        by: String,
+    },
     /// Routes refer to the listener.
     #[error("{routes} routes refer to listener `{name}`: remove them first, or set with_routes")]
     HasRoutes {
@@ -91,4 +102,12 @@ pub enum ChangeError {
     /// The proxy stops.
     #[error("mc-proxy is stopping: repeat the change when it runs again")]
     Stopping,
+}
+
+fn caller(by: &str) -> String {
+    if by.is_empty() {
+        "the request names no owner".to_owned()
+    } else {
+        format!("the request is on behalf of `{by}`")
+    }
 }

@@ -44,6 +44,10 @@ pub enum Kind {
     RouteRemoved,
     /// All routes were replaced.
     RoutesReplaced,
+    /// New connections and requests of a route wait.
+    RouteHeld,
+    /// They no longer do, before their time.
+    RouteReleased,
     /// A listener is new or has changed.
     ListenerAdded,
     /// A listener whose address could not be had is open.
@@ -234,6 +238,8 @@ impl Kind {
             Self::RouteUpdated => "route_updated",
             Self::RouteRemoved => "route_removed",
             Self::RoutesReplaced => "routes_replaced",
+            Self::RouteHeld => "route_held",
+            Self::RouteReleased => "route_released",
             Self::ListenerAdded => "listener_added",
             Self::ListenerOpened => "listener_opened",
             Self::ListenerRemoved => "listener_removed",

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mc_api::mcproxy as api;
 use mc_api::mcproxy::admin_server::{Admin as AdminApi, AdminServer};
-use mc_core::model::{Firewall, FirewallRule, Invalid, Listener, Mode, Route, RouteKey};
+use mc_core::model::{ChangedBy, Firewall, FirewallRule, Invalid, Listener, Mode, Route, RouteKey};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
@@ -35,6 +35,13 @@ pub(crate) struct Api {
     admin: Admin,
     /// Taps that may be begun.
     taps: Arc<Semaphore>,
+}
+
+impl Api {
+    /// For a change of routes on behalf of this owner.
+    fn on_behalf_of(&self, owner: String, override_owner: bool) -> Admin {
+        self.admin.on_behalf_of(ChangedBy { owner, override_owner })
+    }
 }
 
 /// The service, with its limits.
@@ -74,25 +81,51 @@ impl AdminApi for Api {
     }
 
     async fn add_route(&self, request: Request<api::AddRouteRequest>) -> Reply<api::RouteChange> {
-        let api::AddRouteRequest { route, only_new } = request.into_inner();
-        let route: Route = read(required("route", route)?)?;
-        let existing = if only_new { Existing::None } else { Existing::Any };
-        route_change(self.admin.put_route(route, existing).await)
+        let request = request.into_inner();
+        let route: Route = read(required("route", request.route)?)?;
+        let existing = if request.only_new { Existing::None } else { Existing::Any };
+        let admin = self.on_behalf_of(request.owner, request.override_owner);
+        put_route(&admin, route, existing, request.keep_hold).await
     }
 
     async fn update_route(&self, request: Request<api::UpdateRouteRequest>) -> Reply<api::RouteChange> {
         let request = request.into_inner();
         let route: Route = read(required("route", request.route)?)?;
         let expected: Option<Route> = request.expected.map(read).transpose()?;
-        route_change(self.admin.put_route(route, Existing::Some(expected)).await)
+        let admin = self.on_behalf_of(request.owner, request.override_owner);
+        put_route(&admin, route, Existing::Some(expected), request.keep_hold).await
     }
 
     async fn remove_route(&self, request: Request<api::RemoveRouteRequest>) -> Reply<api::RemoveRouteReply> {
         let request = request.into_inner();
         let kill = kills(request.connections)?;
         let key: RouteKey = required("key", request.key)?.into();
-        let (revision, existed, killed) = self.admin.remove_route(key, kill).await.map_err(refused)?;
+        let admin = self.on_behalf_of(request.owner, request.override_owner);
+        let (revision, existed, killed) = admin.remove_route(key, kill).await.map_err(refused)?;
         Ok(Response::new(api::RemoveRouteReply { revision, existed, killed }))
+    }
+
+    async fn hold_route(&self, request: Request<api::HoldRouteRequest>) -> Reply<api::HoldRouteResponse> {
+        let request = request.into_inner();
+        let key: RouteKey = required("key", request.key)?.into();
+        let admin = self.on_behalf_of(request.owner, request.override_owner);
+        admin.hold_route(key, request.hold_ms).await.map_err(refused)?;
+        Ok(Response::new(api::HoldRouteResponse {}))
+    }
+
+    async fn release_route(
+        &self,
+        request: Request<api::ReleaseRouteRequest>,
+    ) -> Reply<api::ReleaseRouteResponse> {
+        let request = request.into_inner();
+        let key: RouteKey = required("key", request.key)?.into();
+        let admin = self.on_behalf_of(request.owner, request.override_owner);
+        let was_held = admin.release_route(key).await.map_err(refused)?;
+        Ok(Response::new(api::ReleaseRouteResponse { was_held }))
+    }
+
+    async fn list_holds(&self, _request: Request<api::ListHoldsRequest>) -> Reply<api::ListHoldsResponse> {
+        Ok(Response::new(answer::holds(&self.admin)))
     }
 
     async fn list_policies(
@@ -125,7 +158,11 @@ impl AdminApi for Api {
         let mut routes = Vec::new();
         while let Some(message) = messages.message().await? {
             let disposition = kills(message.connections)?;
-            first.get_or_insert((message.expected_revision, disposition));
+            first.get_or_insert((
+                message.expected_revision,
+                disposition,
+                self.on_behalf_of(message.owner, message.override_owner),
+            ));
             for route in message.routes {
                 let index = routes.len();
                 routes.push(Route::try_from(route).map_err(|wrong| {
@@ -137,13 +174,13 @@ impl AdminApi for Api {
             }
         }
         // No message at all is a broken client, not the wish to remove everything.
-        let Some((expected, kill)) = first else {
+        let Some((expected, kill, admin)) = first else {
             return Err(missing(
                 "routes",
                 "no message came: send at least one, without routes to remove all",
             ));
         };
-        let done = self.admin.replace_routes(routes, expected, kill).await.map_err(refused)?;
+        let done = admin.replace_routes(routes, expected, kill).await.map_err(refused)?;
         Ok(Response::new(api::ReplaceRoutesReply {
             revision: done.revision,
             added: done.added,
@@ -171,7 +208,8 @@ impl AdminApi for Api {
     async fn remove_listener(&self, request: Request<api::RemoveListenerRequest>) -> Reply<api::Change> {
         let request = request.into_inner();
         let kill = kills(request.connections)?;
-        change(self.admin.remove_listener(request.name, request.with_routes, kill).await)
+        let admin = self.on_behalf_of(request.owner, request.override_owner);
+        change(admin.remove_listener(request.name, request.with_routes, kill).await)
     }
 
     async fn list_listeners(
@@ -450,8 +488,19 @@ fn kills(disposition: i32) -> Result<bool, Status> {
     }
 }
 
-fn route_change(put: Result<RoutePut, ChangeError>) -> Reply<api::RouteChange> {
-    let RoutePut { revision, created, changed, route } = put.map_err(refused)?;
+/// Puts a route, and ends its hold: its backends are where they shall be.
+async fn put_route(
+    admin: &Admin,
+    route: Route,
+    existing: Existing<Route>,
+    keep_hold: bool,
+) -> Reply<api::RouteChange> {
+    let put = admin.put_route(route, existing).await.map_err(refused)?;
+    let RoutePut { revision, created, changed, route } = put;
+    if !keep_hold {
+        // Where MC-Proxy stops meanwhile, all holds end.
+        admin.release_put(route.key()).await.unwrap_or(());
+    }
     Ok(Response::new(api::RouteChange { revision, created, changed, route: Some((&route).into()) }))
 }
 
@@ -480,6 +529,7 @@ fn refused(error: ChangeError) -> Status {
         ChangeError::NoBackend(_) => (Code::NotFound, Some("address")),
         ChangeError::OtherRoute(_) | ChangeError::OtherListener(_) => (Code::Aborted, Some("expected")),
         ChangeError::Revision { .. } => (Code::Aborted, Some("expected_revision")),
+        ChangeError::Owned { .. } => (Code::FailedPrecondition, Some("owner")),
         ChangeError::HasRoutes { .. } => (Code::FailedPrecondition, Some("with_routes")),
         ChangeError::AddressTaken { .. } | ChangeError::Bind { .. } => {
             (Code::FailedPrecondition, Some("listener.address"))

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use mc_core::model::{Firewall, FirewallRule, Listener, Rate, Route, RouteKey};
+use mc_core::model::{ChangedBy, Firewall, FirewallRule, Listener, Rate, Route, RouteKey};
 use serde_json::json;
 use tokio::sync::{Mutex, watch};
 
@@ -62,6 +62,8 @@ pub struct Admin {
     check_errors: CheckErrors,
     started_ms: u64,
     is_stopping: Arc<AtomicBool>,
+    /// On whose behalf routes are changed.
+    by: ChangedBy,
 }
 
 /// The admin side, ready to be served: everything is open.
@@ -166,9 +168,16 @@ impl Admin {
             checks: Arc::new(std::sync::Mutex::new(health)),
             started_ms: clock::millis(),
             is_stopping: Arc::default(),
+            by: ChangedBy::default(),
         };
         admin.sync_checks(checks);
         admin
+    }
+
+    /// The same state, for changes of routes on behalf of this owner.
+    #[must_use]
+    pub fn on_behalf_of(&self, by: ChangedBy) -> Self {
+        Self { by, ..self.clone() }
     }
 
     /// Puts a route in the place of what may be there.
@@ -176,7 +185,8 @@ impl Admin {
     /// # Errors
     /// See [`ChangeError`]; so for all changes.
     pub async fn put_route(&self, route: Route, existing: Existing<Route>) -> Result<RoutePut, ChangeError> {
-        self.change(move |state| state.put_route(route, existing)).await.map(|(put, _)| put)
+        let by = self.by.clone();
+        self.change(move |state| state.put_route(route, existing, &by)).await.map(|(put, _)| put)
     }
 
     /// Removes a route; `kill` closes its connections. Says at which revision it is gone, whether it existed,
@@ -185,8 +195,46 @@ impl Admin {
     /// # Errors
     /// See [`ChangeError`].
     pub async fn remove_route(&self, key: RouteKey, kill: bool) -> Result<(u64, bool, u64), ChangeError> {
-        let ((revision, existed), killed) = self.change(move |state| state.remove_route(key, kill)).await?;
+        let by = self.by.clone();
+        let ((revision, existed), killed) =
+            self.change(move |state| state.remove_route(key, kill, &by)).await?;
         Ok((revision, existed, killed))
+    }
+
+    /// Has new connections and requests of a route wait. When this returns, what does not wait is counted on its backend.
+    ///
+    /// # Errors
+    /// [`ChangeError::NoRoute`] where there is none.
+    pub async fn hold_route(&self, key: RouteKey, hold_ms: u64) -> Result<(), ChangeError> {
+        if self.is_stopping() {
+            return Err(ChangeError::Stopping);
+        }
+        let by = self.by.clone();
+        self.change(move |state| state.hold_route(key, hold_ms, &by)).await.map(|((), _)| ())
+    }
+
+    /// Ends a route's hold: what waits takes the route as it is now. Whether it was on hold.
+    ///
+    /// # Errors
+    /// [`ChangeError::NoRoute`] where there is none.
+    pub async fn release_route(&self, key: RouteKey) -> Result<bool, ChangeError> {
+        let by = self.by.clone();
+        self.change(move |state| state.release_route(key, &by)).await.map(|(was_held, _)| was_held)
+    }
+
+    /// Ends the hold of a route that was put just now.
+    async fn release_put(&self, key: RouteKey) -> Result<(), ChangeError> {
+        self.change(move |state| Ok(state.release_put(&key))).await.map(|((), _)| ())
+    }
+
+    /// Routes on hold, with the milliseconds that are left and how many wait, in the order of their keys.
+    #[must_use]
+    pub fn holds(&self) -> Vec<(RouteKey, u64, u32)> {
+        let now_ms = clock::millis();
+        let view = self.view.read();
+        let held = view.holds.iter();
+        held.filter_map(|(key, live)| Some((key.clone(), live.hold.left_ms(now_ms)?, live.hold.waiting())))
+            .collect()
     }
 
     /// Replaces all routes; `expected` is the revision that the caller has seen; `kill` closes connections of
@@ -200,7 +248,9 @@ impl Admin {
         expected: Option<u64>,
         kill: bool,
     ) -> Result<RoutesReplaced, ChangeError> {
-        self.change(move |state| state.replace_routes(routes, expected, kill)).await.map(|(result, _)| result)
+        let by = self.by.clone();
+        let replace = move |state: &mut State| state.replace_routes(routes, expected, kill, &by);
+        self.change(replace).await.map(|(result, _)| result)
     }
 
     /// Puts a listener in the place of what may be there.
@@ -225,7 +275,8 @@ impl Admin {
         with_routes: bool,
         kill: bool,
     ) -> Result<u64, ChangeError> {
-        self.change(move |state| state.remove_listener(&name, with_routes, kill))
+        let by = self.by.clone();
+        self.change(move |state| state.remove_listener(&name, with_routes, kill, &by))
             .await
             .map(|(revision, _)| revision)
     }
@@ -352,9 +403,14 @@ impl Admin {
         self.view.read().listing.count(listener)
     }
 
-    /// Connections end now, and nothing is opened any more.
-    pub fn stop(&self) {
+    /// Connections end now, and nothing is opened any more. Nothing waits for a hold, which nobody could end.
+    pub async fn stop(&self) {
         self.is_stopping.store(true, Ordering::Relaxed);
+        let now_ms = clock::millis();
+        for live in self.view.read().holds.values() {
+            live.hold.end(now_ms);
+        }
+        self.workers.look_at_holds().await;
     }
 
     /// Whether connections end now.
@@ -422,6 +478,9 @@ impl Admin {
                 admin.workers.open(listener, sockets).await;
             }
             drop(state);
+            if after.holds {
+                admin.workers.look_at_holds().await;
+            }
             let killed = match after.kill {
                 Some(filter) => admin.kill(filter).await,
                 None => 0,

@@ -16,7 +16,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use mc_core::firewall::Compiled;
-use mc_core::model::{Firewall, Invalid, Listener, Route, Steered};
+use mc_core::model::{Firewall, Invalid, Listener, Route, RouteKey, Steered};
 use mc_core::table::RouteTable;
 use mc_xdp::{Steer, SteerError};
 use serde_json::json;
@@ -31,12 +31,14 @@ use crate::geoip::GeoIp;
 use crate::handover::HandedListener;
 use crate::kernel::Kernel;
 use crate::snapshot::{FirewallEntry, ListenerEntry, ListenerIds, RouteEntry, Snapshot};
+use crate::stats::RouteLive;
 use crate::store::{Change, Loaded, Store, StoreError};
 use crate::tls::{Authorities, Authority};
 use crate::workers::{BindError, Bound, ConnectionFilter, Workers};
 use mcdsl::chain;
 
 mod firewall;
+mod holds;
 mod listeners;
 mod routes;
 
@@ -72,6 +74,8 @@ pub(crate) struct View {
     pub(crate) backends: Backends,
     /// Listeners whose sockets cannot be had now, by name, and why. They are tried again each second.
     pub(crate) closed: BTreeMap<String, String>,
+    /// Routes that were put on hold: those whose time is over may still be among them.
+    pub(crate) holds: BTreeMap<RouteKey, Arc<RouteLive>>,
 }
 
 /// A [`View`] that one writes, for an instant at a time, and many read.
@@ -112,6 +116,8 @@ pub(crate) struct After {
     pub(crate) open: Option<Opening>,
     /// Close these connections.
     pub(crate) kill: Option<ConnectionFilter>,
+    /// See that holds have begun or ended.
+    pub(crate) holds: bool,
 }
 
 /// What may be there already where a route or listener is put.

@@ -41,6 +41,7 @@ fn odd_route(name: &str) -> Route {
     };
     let address = "[2001:db8::1]:8443".parse().unwrap();
     Route {
+        owner: String::new(),
         listener: "web".to_owned(),
         name: name.to_owned(),
         alpn: "h2".to_owned(),

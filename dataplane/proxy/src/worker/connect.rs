@@ -53,19 +53,20 @@ enum Failed {
 pub(super) async fn connect(
     worker: &Worker,
     connection: &Connection,
-    routed: Routed,
+    routed: &mut Routed,
 ) -> Result<(Rc<Socket>, OnBackend), Outcome> {
-    let Routed { route, incoming, mut early } = routed;
+    let Routed { route, incoming, early } = routed;
+    let route = &*route;
     let mut tried = Tried::default();
     let mut outcome = Outcome::NoBackend;
     for _ in 0..=route.spec.retries {
         let now_ms = clock::millis();
-        let Some(index) = pick(worker, connection, &route, &tried, now_ms) else { break };
+        let Some(index) = pick(worker, connection, route, &tried, now_ms) else { break };
         let live = Arc::clone(&route.backends[index]);
         let on_backend = OnBackend::acquire(&live);
         connection.target.borrow_mut().backend = Some(Arc::clone(&live));
-        let header = header(connection, &route, index, incoming.as_deref());
-        match attempt(worker, connection, &route, index, &header, &mut early).await {
+        let header = header(connection, route, index, incoming.as_deref());
+        match attempt(worker, connection, route, index, &header, early).await {
             Ok(socket) => {
                 live.connect_ok(now_ms);
                 return Ok((socket, on_backend));

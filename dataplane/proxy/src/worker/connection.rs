@@ -74,6 +74,8 @@ pub(super) struct Target {
 pub(super) enum Phase {
     /// PROXY header and ClientHello are read.
     Hello,
+    /// The route is on hold.
+    Hold,
     /// A backend is connected.
     Connect,
     /// Bytes are relayed.
@@ -173,6 +175,7 @@ impl Connection {
                 self.keep_alive(keepalive);
                 self.relay_due(now_ms)
             }
+            Phase::Hold => self.relay_due(now_ms),
             Phase::Idle if now_ms >= deadline => self.leave(Outcome::IdleTimeout, now_ms),
             Phase::Refused if now_ms >= deadline => {
                 self.socket.shutdown(Shutdown::Both);
@@ -244,6 +247,7 @@ impl Connection {
             bytes_out: self.down.bytes.get(),
             phase: match self.phase.get() {
                 Phase::Hello => "hello",
+                Phase::Hold => "hold",
                 Phase::Connect => "connect",
                 Phase::Relay => "relay",
                 Phase::Idle => "idle",

@@ -171,7 +171,7 @@ impl Beginning {
         let tls = &bytes[self.skip..];
         match self.parser.parse(tls) {
             Ok(client_hello::Progress::NeedMore { .. }) => Ok(Step::More),
-            Ok(client_hello::Progress::Done(hello)) => route(worker, connection, &hello),
+            Ok(client_hello::Progress::Done(hello)) => route(worker, connection, &hello).map(Step::Go),
             Err(error) => {
                 let mut target = connection.target.borrow_mut();
                 target.detail = error.to_string().into();
@@ -267,7 +267,7 @@ fn judge(worker: &Worker, address: IpAddr, rated: bool) -> Result<(), Refusal> {
 }
 
 /// Finds the route for a complete hello.
-fn route(worker: &Worker, connection: &Connection, hello: &Hello<'_>) -> Result<Step, Refusal> {
+fn route(worker: &Worker, connection: &Connection, hello: &Hello<'_>) -> Result<Arc<RouteEntry>, Refusal> {
     let mut target = connection.target.borrow_mut();
     if let Some(name) = hello.server_name() {
         target.name = name.as_str().into();
@@ -283,7 +283,21 @@ fn route(worker: &Worker, connection: &Connection, hello: &Hello<'_>) -> Result<
         return Err(Refusal::told(Outcome::NoRoute));
     };
     target.route = Some(Arc::clone(&route));
-    Ok(Step::Go(route))
+    Ok(route)
+}
+
+/// Finds the route of a connection once more: it may be another by now.
+pub(super) fn route_again(
+    worker: &Worker,
+    connection: &Connection,
+    early: &Early,
+) -> Result<Arc<RouteEntry>, Refusal> {
+    let max = usize::try_from(connection.listener.spec.max_hello_bytes).unwrap_or(usize::MAX);
+    early.with(worker, |bytes| match client_hello::Parser::new(max).parse(bytes) {
+        Ok(client_hello::Progress::Done(hello)) => route(worker, connection, &hello),
+        // It was complete before.
+        Ok(client_hello::Progress::NeedMore { .. }) | Err(_) => Err(Refusal::reset(Outcome::HelloMalformed)),
+    })
 }
 
 impl Early {

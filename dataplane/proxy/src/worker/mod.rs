@@ -6,6 +6,7 @@
 mod connect;
 mod connection;
 mod hello;
+mod hold;
 mod l7;
 mod serve;
 
@@ -57,6 +58,9 @@ pub(crate) enum Command {
     Kill { filter: ConnectionFilter, outcome: Outcome, reply: oneshot::Sender<u64> },
     /// Close every listener; answer when no connection is left.
     Drain { hurry: bool, done: oneshot::Sender<()> },
+    /// Holds have begun or ended: wake those whose hold is over. Answered when nothing is chosen any more that was
+    /// judged by the holds of before.
+    Holds { done: oneshot::Sender<()> },
     /// Accept nothing more, and leave the queues to another process.
     Retire { done: oneshot::Sender<()> },
 }
@@ -72,6 +76,8 @@ struct Worker {
     shared: relay::Shared,
     /// Limits of waits for backends.
     deadlines: Deadlines,
+    /// What waits because its route is on hold.
+    waiters: hold::Waiters,
     random: RefCell<fastrand::Rng>,
     /// Copies of requests that are on their way, by the address of their mirror.
     copies: RefCell<HashMap<SocketAddr, usize>>,
@@ -136,6 +142,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             connections: Table::default(),
             shared: relay::Shared::new(BUFFER),
             deadlines: Deadlines::default(),
+            waiters: hold::Waiters::default(),
             random: RefCell::new(fastrand::Rng::new()),
             copies: RefCell::default(),
             listeners: RefCell::default(),
@@ -163,6 +170,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.shared.now_ms.set(now_ms);
         worker.connections.sweep(now_ms, worker.keepalive);
         worker.deadlines.sweep(now_ms);
+        worker.waiters.sweep(now_ms);
         let is_short = worker.policy.budgets.memory.is_short();
         if is_short {
             worker.connections.end_unheard(Outcome::Overload);
@@ -208,6 +216,10 @@ impl Worker {
             }
             Command::Kill { filter, outcome, reply } => {
                 reply.send(self.connections.kill(&filter, outcome)).unwrap_or(());
+            }
+            Command::Holds { done } => {
+                self.waiters.sweep(self.shared.now_ms.get());
+                done.send(()).unwrap_or(());
             }
             Command::Retire { done } => {
                 for accepting in self.listeners.borrow_mut().drain().flat_map(|(_, all)| all) {

@@ -14,8 +14,8 @@ use mc_uring::{Socket, runtime};
 use super::Worker;
 use super::connect::connect;
 use super::connection::{Connection, NEVER, Phase, Target};
-use super::hello::{Refusal, Reply, Routed, hello};
-use super::l7;
+use super::hello::{Refusal, Reply, Routed, hello, route_again};
+use super::{hold, l7};
 use crate::access_log::{LogSink, Record, Request};
 use crate::clock;
 use crate::snapshot::RouteEntry;
@@ -153,26 +153,31 @@ async fn serve(worker: Rc<Worker>, connection: Rc<Connection>) {
 async fn forward(
     worker: &Rc<Worker>,
     connection: &Rc<Connection>,
-    routed: Routed,
+    mut routed: Routed,
 ) -> Result<Outcome, Refusal> {
     let hello_us = clock::micros() - connection.started_us;
     connection.hello_us.set(u32::try_from(hello_us).unwrap_or(u32::MAX));
     worker.stats.hello_time.record_us(hello_us);
-    let route = Arc::clone(&routed.route);
-    let _on_route = OnRoute::take(&route, connection)?;
-    if route.spec.mode == Mode::L7 {
-        // In a box: what HTTP needs must not weigh on connections that only pass through.
-        return Box::pin(l7::serve(worker, connection, routed)).await;
-    }
-    let (backend, _on_backend) = match connect(worker, connection, routed).await {
-        Ok(connected) => connected,
-        Err(outcome) => return Err(Refusal::told(outcome)),
+    let (backend, _on_backend, _on_route) = loop {
+        if hold::is_held(worker, &routed) {
+            Box::pin(hold::wait(worker, connection, &mut routed)).await?;
+        }
+        let on_route = OnRoute::take(&routed.route, connection)?;
+        if routed.route.spec.mode == Mode::L7 {
+            // In a box: what HTTP needs must not weigh on connections that only pass through.
+            return Box::pin(l7::serve(worker, connection, routed)).await;
+        }
+        match connect(worker, connection, &mut routed).await {
+            Ok((backend, on_backend)) => break (backend, on_backend, on_route),
+            Err(outcome) if has_other_backends(worker, connection, &mut routed, outcome)? => {}
+            Err(outcome) => return Err(Refusal::told(outcome)),
+        }
     };
     let connect_us = clock::micros() - connection.started_us - hello_us;
     connection.connect_us.set(u32::try_from(connect_us).unwrap_or(u32::MAX));
     worker.stats.connect_time.record_us(connect_us);
-    enter_relay(worker, connection, &route);
-    drop(route);
+    enter_relay(worker, connection, &routed.route);
+    drop(routed);
     let end =
         relay::relay(&worker.shared, &connection.socket, &backend, &connection.up, &connection.down).await;
     Ok(match (connection.stop.get(), end) {
@@ -196,8 +201,34 @@ async fn forward(
     })
 }
 
+/// Whether a connection that no backend took, and of which none has got a byte, may be tried again: its route is another by
+/// now, or was put on hold.
+fn has_other_backends(
+    worker: &Worker,
+    connection: &Connection,
+    routed: &mut Routed,
+    outcome: Outcome,
+) -> Result<bool, Refusal> {
+    if !matches!(outcome, Outcome::NoBackend | Outcome::ConnectFailed | Outcome::ConnectTimeout) {
+        return Ok(false);
+    }
+    let now = route_again(worker, connection, &routed.early)?;
+    let is_other = !Arc::ptr_eq(&now, &routed.route);
+    routed.route = now;
+    Ok(is_other || hold::is_held(worker, routed))
+}
+
 /// From here on only the route's timeouts end the connection.
 pub(super) fn enter_relay(worker: &Worker, connection: &Connection, route: &RouteEntry) {
+    enter(worker, connection, route, Phase::Relay);
+}
+
+/// The same while the route is on hold.
+pub(super) fn enter_hold(worker: &Worker, connection: &Connection, route: &RouteEntry) {
+    enter(worker, connection, route, Phase::Hold);
+}
+
+fn enter(worker: &Worker, connection: &Connection, route: &RouteEntry, phase: Phase) {
     let started_ms = connection.started_us / 1000;
     let deadline = match route.spec.total_timeout_ms {
         0 => NEVER,
@@ -205,7 +236,7 @@ pub(super) fn enter_relay(worker: &Worker, connection: &Connection, route: &Rout
     };
     let now_ms = worker.shared.now_ms.get();
     connection.down.moved_ms.set(now_ms);
-    worker.connections.enter(connection, Phase::Relay, deadline, now_ms + LASTING_MS);
+    worker.connections.enter(connection, phase, deadline, now_ms + LASTING_MS);
 }
 
 /// Tells a client that it was refused.

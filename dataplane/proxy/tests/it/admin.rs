@@ -63,7 +63,7 @@ fn updating_wants_a_route_that_exists() {
     let proxy = Proxy::start(Config::new().listener("web"));
     let client = Grpc::connect(&proxy.socket());
     let update = |route| {
-        let request = api::UpdateRouteRequest { route: Some(route), expected: None };
+        let request = api::UpdateRouteRequest { route: Some(route), ..Default::default() };
         client.call(|mut client| async move { client.update_route(request).await })
     };
     refused(update(route("www.example.org", "192.0.2.1:443")), Code::NotFound, &["www.example.org"]);
@@ -125,7 +125,8 @@ fn listeners_come_and_go_while_it_runs() {
         client.call(|mut client| async move { client.add_listener(request).await })
     };
     let remove = |name: &str, with_routes, connections| {
-        let request = api::RemoveListenerRequest { name: name.into(), with_routes, connections };
+        let request =
+            api::RemoveListenerRequest { name: name.into(), with_routes, connections, ..Default::default() };
         client.call(|mut client| async move { client.remove_listener(request).await })
     };
     assert!(add(listener.clone()).unwrap().created);
@@ -159,7 +160,12 @@ fn removing_a_listener_may_kill_its_connections() {
     let client = Grpc::connect(&proxy.socket());
     let (mut keeps, _) = open(&proxy);
     let (mut loses, _) = greet(Raw::connect(proxy.address("extra")));
-    let request = api::RemoveListenerRequest { name: "extra".into(), with_routes: true, connections: 1 };
+    let request = api::RemoveListenerRequest {
+        name: "extra".into(),
+        with_routes: true,
+        connections: 1,
+        ..Default::default()
+    };
     client.call(|mut client| async move { client.remove_listener(request).await }).unwrap();
     assert_ne!(loses.read_to_end(clock::PATIENCE).1, End::Silence);
     assert_alive(&mut keeps);

@@ -40,14 +40,15 @@ impl Grpc {
 
     /// Adds a route.
     pub(crate) fn add_route(&self, route: api::Route) -> Result<api::RouteChange, Status> {
-        let request = api::AddRouteRequest { route: Some(route), only_new: false };
+        let request = api::AddRouteRequest { route: Some(route), ..Default::default() };
         self.call(|mut client| async move { client.add_route(request).await })
     }
 
     /// Removes a route.
     pub(crate) fn remove_route(&self, name: &str, kill: bool) -> Result<api::RemoveRouteReply, Status> {
         let key = api::RouteKey { listener: "web".into(), name: name.into(), alpn: String::new() };
-        let request = api::RemoveRouteRequest { key: Some(key), connections: i32::from(kill) };
+        let request =
+            api::RemoveRouteRequest { key: Some(key), connections: i32::from(kill), ..Default::default() };
         self.call(|mut client| async move { client.remove_route(request).await })
     }
 

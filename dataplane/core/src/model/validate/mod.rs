@@ -22,7 +22,7 @@ use ipnet::IpNet;
 pub use config::{check_config, check_route_listener};
 pub use firewall::{normalize_firewall, normalize_rate, normalize_rule};
 pub use listener::normalize_listener;
-pub use route::normalize_route;
+pub use route::{check_hold, normalize_route};
 
 /// A value that was refused: where, what it was, what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,11 +66,16 @@ fn check_listener_name(field: &'static str, name: &str) -> Result<(), Invalid> {
 
 /// The name of a `what`, which is written in labels of metrics and on command lines.
 fn check_name(field: &'static str, what: &str, name: &str) -> Result<(), Invalid> {
+    check_name_within(field, what, name, 63)
+}
+
+/// The same with another limit.
+fn check_name_within(field: &'static str, what: &str, name: &str, max: usize) -> Result<(), Invalid> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if (1..=63).contains(&name.len()) && name.bytes().all(allowed) {
+    if (1..=max).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(());
     }
-    let problem = format!("{} is no {what} name: write 1 to 63 of a-z, 0-9 and -", quoted(name));
+    let problem = format!("{} is no {what} name: write 1 to {max} of a-z, 0-9 and -", quoted(name));
     Err(Invalid::new(field, problem))
 }
 

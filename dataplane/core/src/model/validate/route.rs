@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::policy::{check_path, normalize_http};
-use super::{HOUR_MS, Invalid, check_address, check_listener_name, check_range, quoted};
+use super::{HOUR_MS, Invalid, check_address, check_listener_name, check_name_within, check_range, quoted};
+use crate::hold::MAX_HOLD_MS;
 use crate::hostname::{HostName, HostNameError};
 use crate::model::{Backend, Check, ClientAuth, Http, Mode, Protocol, ProxyOut, Route, TlvsOut};
 use crate::proxy_protocol::kind;
@@ -27,6 +28,9 @@ pub fn normalize_route(mut route: Route) -> Result<Route, Invalid> {
             quoted(&route.alpn)
         );
         return Err(Invalid::new("alpn", problem));
+    }
+    if !route.owner.is_empty() {
+        check_name_within("owner", "owner", &route.owner, MAX_OWNER)?;
     }
     for backend in &mut route.backends {
         if backend.path == "/" {
@@ -72,6 +76,14 @@ pub fn normalize_route(mut route: Route) -> Result<Route, Invalid> {
         normalize_check(check).map_err(|error| error.within("check"))?;
     }
     Ok(route)
+}
+
+/// Refuses a hold that is none, or longer than clients wait.
+///
+/// # Errors
+/// `hold_ms` is out of range.
+pub fn check_hold(hold_ms: u64) -> Result<(), Invalid> {
+    check_range("hold_ms", &hold_ms, &(1..=MAX_HOLD_MS))
 }
 
 /// Whom backends that speak TLS are to be: no connection is made that nobody vouches for.
@@ -274,6 +286,8 @@ fn normalize_check(check: &mut Check) -> Result<(), Invalid> {
 }
 
 const MAX_BACKENDS: usize = 256;
+/// Characters of the longest owner.
+const MAX_OWNER: usize = 64;
 /// Bytes of the longest path of a health check.
 const MAX_PATH: usize = 1024;
 /// Bytes of the longest path of a file.

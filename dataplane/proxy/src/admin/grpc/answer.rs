@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use mc_api::mcproxy as api;
 use mc_core::backend::Health;
-use mc_core::model::Invalid;
+use mc_core::model::{Invalid, RouteKey};
 use mc_core::outcome::Outcome;
 
 use crate::admin::Admin;
@@ -34,7 +34,19 @@ pub(super) fn status(admin: &Admin) -> api::Status {
         country_database,
         asn_database,
         problems: admin.problems(),
+        routes_on_hold: u32::try_from(admin.holds().len()).unwrap_or(u32::MAX),
+        waiting: workers.stats.iter().map(|stats| stats.waiting()).sum(),
     }
+}
+
+/// Routes on hold.
+pub(super) fn holds(admin: &Admin) -> api::ListHoldsResponse {
+    let hold = |(key, left_ms, waiting): (RouteKey, u64, u32)| api::RouteHold {
+        key: Some((&key).into()),
+        left_ms,
+        waiting: waiting.into(),
+    };
+    api::ListHoldsResponse { holds: admin.holds().into_iter().map(hold).collect() }
 }
 
 /// What works, and why something does not.

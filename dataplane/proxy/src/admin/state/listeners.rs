@@ -5,10 +5,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mc_core::model::{Listener, normalize_listener};
+use mc_core::model::{ChangedBy, Listener, normalize_listener};
 use serde_json::json;
 
-use super::routes::retire;
+use super::routes::{check_owner, retire};
 use super::{After, Done, Existing, Opening, State, check_room};
 use crate::admin::error::ChangeError;
 use crate::admin::events::Kind;
@@ -110,6 +110,7 @@ impl State {
         name: &str,
         with_routes: bool,
         kill: bool,
+        by: &ChangedBy,
     ) -> Result<Done<u64>, ChangeError> {
         let Some(listener) = self.listeners.get(name).cloned() else {
             return Err(ChangeError::NoListener(name.to_owned()));
@@ -118,6 +119,7 @@ impl State {
         if !gone.is_empty() && !with_routes {
             return Err(ChangeError::HasRoutes { name: name.to_owned(), routes: gone.len() as u64 });
         }
+        check_owner(gone.iter().map(|entry| &entry.spec), by)?;
         self.commit(&Change::RemoveListener { name: name.to_owned(), with_routes })?;
         let mut table = self.table();
         for entry in &gone {
@@ -139,6 +141,7 @@ impl State {
         self.steer(None).unwrap_or(());
         self.tell_kernel();
         self.publish(table);
+        after.holds = self.release(gone.iter().map(|entry| &entry.live));
         after.close = Some(listener.id);
         if kill {
             after.kill = Some(ConnectionFilter { listener: Some(name.to_owned()), ..Default::default() });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mc_core::model::{
-    Invalid, Listener, Route, RouteKey, check_config, check_route_listener, normalize_route,
+    ChangedBy, Invalid, Listener, Route, RouteKey, check_config, check_route_listener, normalize_route,
 };
 use serde_json::json;
 
@@ -14,6 +14,7 @@ use crate::admin::events::Kind;
 use crate::admin::listing::Listing;
 use crate::clock;
 use crate::snapshot::RouteEntry;
+use crate::stats::RouteLive;
 use crate::store::Change;
 use crate::tls::{Authorities, Authority};
 use crate::workers::ConnectionFilter;
@@ -48,13 +49,15 @@ impl State {
     /// Puts a route in the place of what may be there. The same again is no change.
     pub(crate) fn put_route(
         &mut self,
-        route: Route,
+        mut route: Route,
         existing: Existing<Route>,
+        by: &ChangedBy,
     ) -> Result<Done<RoutePut>, ChangeError> {
         let expected = match &existing {
             Existing::Some(Some(expected)) => Some(normalize_route(expected.clone())?),
             _ => None,
         };
+        by.own(&mut route);
         let route = normalize_route(route)?;
         let listener = self.listener_of(&route)?;
         let key = route.key();
@@ -65,6 +68,7 @@ impl State {
             Some(old) if expected.is_some_and(|expected| old.spec != expected) => {
                 return Err(ChangeError::OtherRoute(key));
             }
+            Some(old) if !by.may_change(&old.spec) => return Err(owned(&old.spec, by)),
             None => check_room("routes", self.view.read().listing.len() + 1, MAX_ROUTES)?,
             Some(old) if old.spec == route => {
                 let put = RoutePut { revision: self.revision, created: false, changed: false, route };
@@ -99,11 +103,13 @@ impl State {
         &mut self,
         key: RouteKey,
         kill: bool,
+        by: &ChangedBy,
     ) -> Result<Done<(u64, bool)>, ChangeError> {
         let key = normalize_key(key);
         let Some(old) = self.view.read().listing.get(&key).cloned() else {
             return Ok(Done::only((self.revision, false)));
         };
+        check_owner([&old.spec], by)?;
         self.commit(&Change::RemoveRoute(key.clone()))?;
         {
             let mut view = self.view.write();
@@ -112,8 +118,9 @@ impl State {
         }
         let mut table = self.table();
         table.remove(self.listeners[&key.listener].id, &key.name, &key.alpn);
-        let after = retire(&[old], kill);
+        let mut after = retire(&[Arc::clone(&old)], kill);
         self.publish(table);
+        after.holds = self.release([&old.live]);
         self.events.announce(Kind::RouteRemoved, key.to_string(), &json!({ "kill": kill }));
         Ok(Done { value: (self.revision, true), after })
     }
@@ -124,10 +131,14 @@ impl State {
         routes: Vec<Route>,
         expected: Option<u64>,
         kill: bool,
+        by: &ChangedBy,
     ) -> Result<Done<RoutesReplaced>, ChangeError> {
         self.check_revision(expected)?;
         let routes = self.normalize_routes(routes)?;
         let Comparison { old, gone, mut result } = compare(&routes, &self.view.read().listing);
+        let changed =
+            old.iter().zip(&routes).filter_map(|(old, new)| old.as_ref().filter(|old| old.spec != *new));
+        check_owner(changed.chain(&gone).map(|entry| &entry.spec), by)?;
         result.revision = self.revision;
         if result.added + result.updated + result.removed == 0 {
             return Ok(Done::only(result));
@@ -142,17 +153,26 @@ impl State {
             .expect("listeners and backends were checked before the change was stored");
         let before = {
             let mut view = self.view.write();
-            // Which listeners are closed is not the routes' to say.
-            let closed = std::mem::take(&mut view.closed);
-            std::mem::replace(&mut *view, View { closed, ..built.view })
+            // Which listeners are closed is not the routes' to say, and holds end when all is published.
+            let (closed, holds) = (std::mem::take(&mut view.closed), std::mem::take(&mut view.holds));
+            std::mem::replace(&mut *view, View { closed, holds, ..built.view })
         };
-        let after = retire(&gone, kill);
+        let mut after = retire(&gone, kill);
         self.publish(built.table);
+        after.holds = self.release(&self.held_and_changed(&before));
         drop(before);
         result.revision = self.revision;
         let detail = json!({ "added": result.added, "updated": result.updated, "removed": result.removed });
         self.events.announce(Kind::RoutesReplaced, "", &detail);
         Ok(Done { value: result, after })
+    }
+
+    /// Routes on hold that are not what they were before all were replaced.
+    fn held_and_changed(&self, before: &View) -> Vec<Arc<RouteLive>> {
+        let view = self.view.read();
+        let entry = |view: &View, key: &RouteKey| view.listing.get(key).map(Arc::as_ptr);
+        let changed = view.holds.iter().filter(|(key, _)| entry(&view, key) != entry(before, key));
+        changed.map(|(_, live)| Arc::clone(live)).collect()
     }
 
     /// The id of a route's listener.
@@ -217,6 +237,19 @@ fn compare(routes: &[Route], listing: &Listing) -> Comparison {
     gone.extend(before.cloned());
     result.removed = gone.len() as u64;
     Comparison { old, gone, result }
+}
+
+/// Refuses a change to routes of which one has another owner.
+pub(super) fn check_owner<'a>(
+    routes: impl IntoIterator<Item = &'a Route>,
+    by: &ChangedBy,
+) -> Result<(), ChangeError> {
+    let other = routes.into_iter().find(|route| !by.may_change(route));
+    other.map_or(Ok(()), |route| Err(owned(route, by)))
+}
+
+fn owned(route: &Route, by: &ChangedBy) -> ChangeError {
+    ChangeError::Owned { key: route.key(), owner: route.owner.clone(), by: by.owner.clone() }
 }
 
 /// What is to be done about the connections of routes that are gone. Only those that are to be closed are

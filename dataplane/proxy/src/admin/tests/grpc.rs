@@ -70,7 +70,7 @@ fn route(name: &str, backend: &str) -> api::Route {
 }
 
 fn add(route: api::Route) -> api::AddRouteRequest {
-    api::AddRouteRequest { route: Some(route), only_new: false }
+    api::AddRouteRequest { route: Some(route), ..Default::default() }
 }
 
 const WEB: &str = "[[listeners]]\nname = \"web\"\naddress = \"127.0.0.1:0\"\n";
@@ -89,8 +89,10 @@ async fn routes() {
     let again = client.add_route(add(stored)).await.unwrap().into_inner();
     assert_eq!((again.revision, again.created, again.changed), (2, false, false));
 
-    let update =
-        |name: &str| api::UpdateRouteRequest { route: Some(route(name, "192.0.2.2:443")), expected: None };
+    let update = |name: &str| api::UpdateRouteRequest {
+        route: Some(route(name, "192.0.2.2:443")),
+        ..Default::default()
+    };
     assert_eq!(client.update_route(update("a.example.org")).await.unwrap().into_inner().revision, 3);
     let unknown = client.update_route(update("b.example.org")).await;
     check(unknown, Code::NotFound, "route", "there is no route web/b.example.org");
@@ -108,12 +110,14 @@ async fn routes() {
     let fresh = api::UpdateRouteRequest {
         route: Some(route("a.example.org", "192.0.2.2:443")),
         expected: Some(route("a.example.org", "192.0.2.2:443")),
+        ..Default::default()
     };
     assert_eq!(client.update_route(fresh).await.unwrap().into_inner().revision, 3);
 
     let remove = |name: &str, connections| api::RemoveRouteRequest {
         key: Some(api::RouteKey { listener: "web".to_owned(), name: name.to_owned(), ..Default::default() }),
         connections,
+        ..Default::default()
     };
     check(
         client.remove_route(remove("a.example.org", 7)).await,
@@ -327,7 +331,10 @@ async fn a_backend_is_checked_while_a_route_wants_it() {
     assert_eq!(down.health(), api::Health::Down);
     assert!(down.last_error.contains("refused"), "{down:?}");
     client
-        .update_route(api::UpdateRouteRequest { route: Some(route("a.example.org", &dead)), expected: None })
+        .update_route(api::UpdateRouteRequest {
+            route: Some(route("a.example.org", &dead)),
+            ..Default::default()
+        })
         .await
         .unwrap();
     let forgotten = backend(&mut client).await;

@@ -19,8 +19,9 @@ use mc_uring::{Socket, runtime};
 use super::fault::Fault;
 use super::mux::{Channel, Mux, MuxPool};
 use super::open::{Key, Opened, Way};
+use super::route::renew;
 use super::session::{Note, Session};
-use super::sides::Progress;
+use super::sides::{Progress, Reply};
 use super::stream::{Came, Stream};
 use super::to_http1::LIMITS;
 use crate::clock;
@@ -197,16 +198,22 @@ impl Lease {
     }
 }
 
-/// A connection to one of the route's backends; `fresh`: one that has carried nothing.
-pub(super) async fn lease(
+/// A connection to one of the route's backends; `fresh`: one that has carried nothing, for a request that is repeated. Where
+/// none takes it, the route is looked up again.
+pub(super) async fn lease<R: Reply>(
     session: &Session,
-    route: &Arc<RouteEntry>,
+    route: &mut Arc<RouteEntry>,
     note: &mut Note,
+    target: &[u8],
+    reply: &mut R,
     fresh: bool,
 ) -> Result<Chosen, RequestOutcome> {
+    if fresh {
+        renew(session, route, note, target, reply).await?;
+    }
     // The coarse clock, here and below: reading the other one for each request shows in a profile.
     let now_ms = &session.worker.shared.now_ms;
-    let give_up_ms = now_ms.get() + RESTART_MS.min(route.spec.connect_timeout_ms);
+    let mut give_up_ms = now_ms.get() + RESTART_MS.min(route.spec.connect_timeout_ms);
     let mut pause = PAUSE;
     loop {
         let outcome = match one_of(session, route, note, fresh).await {
@@ -219,6 +226,13 @@ pub(super) async fn lease(
             // Descriptors that can be spared are spared when the workers next look.
             Some(outcome) => outcome == RequestOutcome::Overload,
         };
+        let before_ms = now_ms.get();
+        if renew(session, route, note, target, reply).await? {
+            give_up_ms = now_ms.get() + RESTART_MS.min(route.spec.connect_timeout_ms);
+            continue;
+        }
+        // Time on hold does not count.
+        give_up_ms += now_ms.get() - before_ms;
         if !soon_better || now_ms.get() >= give_up_ms {
             return Err(outcome.unwrap_or(RequestOutcome::ConnectFailed));
         }

@@ -69,8 +69,10 @@ pub(super) async fn exchange<H: RequestHead, B: RequestBody, R: Reply>(
     // No body to be lost, and a method that may be repeated.
     let is_repeatable = client.body.is_over() && IDEMPOTENT.contains(&client.head.method());
     let mut repeats = 0;
+    let mut route = Arc::clone(route);
     loop {
-        let chosen = lease(session, route, note, repeats > 0)
+        let target = client.head.target();
+        let chosen = lease(session, &mut route, note, target, client.reply, repeats > 0)
             .await
             .map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))?;
         note.times.connect_us = clock::micros() - note.started_us;
@@ -81,11 +83,11 @@ pub(super) async fn exchange<H: RequestHead, B: RequestBody, R: Reply>(
         if let (Err(fault), Some(index), false) = (&end, note.index, is_reused)
             && fault.outcome == RequestOutcome::BackendClosed
         {
-            failed(&session.worker, route, index);
+            failed(&session.worker, &route, index);
             note.failed.insert(index);
         }
         match end {
-            Err(fault) if is_repeatable && fault.may_repeat(is_reused, repeats, route) => repeats += 1,
+            Err(fault) if is_repeatable && fault.may_repeat(is_reused, repeats, &route) => repeats += 1,
             Err(fault) => {
                 if fault.told {
                     client.reply.abort(&fault);

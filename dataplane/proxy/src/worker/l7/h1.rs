@@ -16,6 +16,7 @@ use mc_uring::tls::Received;
 use self::downstream::{Answer, Asked, Body};
 use super::exchange::{Client, exchange, mirrored};
 use super::fault::Fault;
+use super::route::current_route;
 use super::session::{Note, Said, Session};
 use super::sides::RequestBody as _;
 use crate::worker::connection::Phase;
@@ -99,8 +100,13 @@ async fn one(session: &Session, head: &[u8], plain: &mut Vec<u8>) -> After {
         return After::Close(Outcome::Completed);
     }
     let (mut note, said) = note(session, &request, head);
-    let route = match session.route(request.host.of(head)) {
+    let host = request.host.of(head);
+    let route = match current_route(session, host, &mut note, &mut Answer::new(session, &request)).await {
         Ok(route) => route,
+        Err(RequestOutcome::ClientGone) => {
+            session.finish(note, said, RequestOutcome::ClientGone);
+            return After::Close(Outcome::ClientReset);
+        }
         Err(outcome) => {
             answer(session, &mut note, outcome, None, false).await.unwrap_or(());
             session.finish(note, said, outcome);

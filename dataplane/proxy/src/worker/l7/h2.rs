@@ -27,6 +27,7 @@ use self::downstream::{Answer, Asked, Body};
 use super::exchange::{self, exchange, mirrored};
 use super::fault::Fault;
 use super::mirror::Copied;
+use super::route::current_route;
 use super::session::{Note, Said, Session};
 use super::sides::RequestHead as _;
 use super::wire::{self, Wire};
@@ -208,7 +209,8 @@ async fn one(
     let session = &client.session;
     let asked = Asked::new(parts, no_body).map_err(|why| Fault::before(RequestOutcome::Malformed, why))?;
     let refused = |outcome| Fault::before(outcome, "");
-    let route = session.route(asked.host.as_bytes()).map_err(refused)?;
+    let route = current_route(session, asked.host.as_bytes(), note, &mut Answer::new(respond)).await;
+    let route = route.map_err(refused)?;
     if session.connection.phase.get() == Phase::Idle {
         enter_relay(&session.worker, &session.connection, &route);
     }

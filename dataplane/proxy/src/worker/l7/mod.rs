@@ -10,6 +10,7 @@ mod h2;
 mod mirror;
 mod mux;
 mod open;
+mod route;
 mod session;
 mod sides;
 mod stream;

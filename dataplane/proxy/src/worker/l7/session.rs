@@ -211,6 +211,27 @@ impl Note {
         }
     }
 
+    /// Takes this route, and those of its backends that are for the path.
+    ///
+    /// # Errors
+    /// None is.
+    pub(super) fn follow(&mut self, route: &Arc<RouteEntry>, target: &[u8]) -> Result<(), RequestOutcome> {
+        self.route = Some(Arc::clone(route));
+        (self.excluded, self.failed, self.index) = (Tried::default(), Tried::default(), None);
+        match policy::backend_path(&route.spec.backends, target) {
+            Ok(Some(path)) => {
+                for (index, backend) in route.spec.backends.iter().enumerate() {
+                    if backend.path != path {
+                        self.excluded.insert(index);
+                    }
+                }
+                Ok(())
+            }
+            Ok(None) => Err(RequestOutcome::NotFound),
+            Err(why) => Err(self.ended_by(End::Ambiguous(why))),
+        }
+    }
+
     /// Has the client come back to the backend with this hash, where its route wants that.
     pub(super) fn stick(&mut self, hash: u64) {
         let Some(sticky) = self.route.as_ref().and_then(|route| route.spec.http.sticky.as_ref()) else {
@@ -472,17 +493,7 @@ impl Session {
                 return Err(note.ended_by(end));
             }
         }
-        match policy::backend_path(&route.spec.backends, seen.target) {
-            Ok(Some(path)) => {
-                for (index, backend) in route.spec.backends.iter().enumerate() {
-                    if backend.path != path {
-                        note.excluded.insert(index);
-                    }
-                }
-            }
-            Ok(None) => return Err(RequestOutcome::NotFound),
-            Err(why) => return Err(note.ended_by(End::Ambiguous(why))),
-        }
+        note.follow(&route, seen.target)?;
         if let Some(sticky) = &route.spec.http.sticky {
             let mut cookies = (seen.fields)().filter(|(_, name, _)| name.eq_ignore_ascii_case(b"cookie"));
             note.sticky = cookies.find_map(|(_, _, value)| sticky_hash(value, &sticky.cookie));
