@@ -83,7 +83,7 @@ mod tests {
     fn a_port_that_two_systems_share_or_that_is_not_listed_is_a_finding() {
         let check = |a: &[u16], b: &[u16], listed: &[u16], expect: &[&str]| {
             let examples = [("a.toml", a.iter().copied().collect()), ("b.toml", b.iter().copied().collect())];
-            let found = super::check(&examples, &listed.iter().copied().collect());
+            let found = check(&examples, &listed.iter().copied().collect());
             assert_eq!(found.len(), expect.len(), "{found:?}");
             assert!(found.iter().zip(expect).all(|(it, word)| it.what.contains(word)), "{found:?}");
         };

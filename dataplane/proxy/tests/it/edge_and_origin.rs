@@ -114,7 +114,7 @@ fn the_page_works_as_it_stands() {
 }
 
 #[test]
-fn the_page_s_outcomes_are_those_that_operators_see() {
+fn outcomes_are_those_that_the_page_names() {
     let origin_address = fresh_address();
     let [edge_toml, origin_toml, _] = blocks("toml")[..] else { panic!("three files") };
     let edge_address = fresh_address();
