@@ -600,10 +600,11 @@ pub(crate) struct Rule {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Certificate {
-    /// All certificates, by file.
+    /// All certificates, by file, with the days until they expire.
     #[command(after_help = "Example:\n  mcproxyctl certificate list")]
     List,
-    /// Reads files that changed now, rather than within two seconds.
+    /// Reads files that changed now, rather than within two seconds. Files that cannot be used are named, with exit code 1; the
+    /// others are loaded.
     #[command(after_help = "Example:\n  mcproxyctl certificate reload")]
     Reload,
 }

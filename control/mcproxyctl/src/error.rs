@@ -25,6 +25,9 @@ pub(crate) enum Error {
     /// The answer to a question was no.
     #[error("nothing was changed")]
     Declined,
+    /// Certificate files that cannot be used, each with the reason.
+    #[error("{} certificate file{} cannot be used:\n  {}", .0.len(), if .0.len() == 1 { "" } else { "s" }, .0.join("\n  "))]
+    Broken(Vec<String>),
     /// A file or the terminal.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -55,7 +58,7 @@ impl Failure for Error {
                 _ => 1,
             },
             Self::Exists(_) => 5,
-            Self::Declined | Self::Other(_) | Self::Output(_) => 1,
+            Self::Broken(_) | Self::Declined | Self::Other(_) | Self::Output(_) => 1,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod balance;
+pub mod certificate;
 pub mod client_hello;
 pub mod content_coding;
 pub mod firewall;

@@ -628,6 +628,56 @@ mod tests {
         );
     }
 
+    /// The names in the table below this heading of the reference.
+    fn explained(heading: &str) -> Vec<&'static str> {
+        let page = include_str!("../../../docs/mc-proxy-reference.md");
+        let (_, rest) = page.split_once(heading).unwrap();
+        let rows =
+            rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+        let mut names: Vec<_> = rows.skip(2).filter_map(|row| row.split('`').nth(1)).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn check_explained(heading: &str, line: &[u8]) {
+        let line: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(line).unwrap();
+        let mut fields: Vec<&str> = line.keys().map(String::as_str).collect();
+        fields.sort_unstable();
+        assert_eq!(fields, explained(heading));
+    }
+
+    #[test]
+    fn every_field_is_in_the_reference() {
+        let mut line = Vec::new();
+        json(&Record { detail: "why", ..record() }, &mut line);
+        check_explained("### Fields of connections", &line);
+        let request = Request {
+            id: "1-1",
+            connection: 1,
+            unix_ms: 0,
+            client: "192.0.2.1:5".parse().unwrap(),
+            listener: "web",
+            route: "a.example",
+            backend: Some("192.0.2.9:80".parse().unwrap()),
+            protocol: "HTTP/1.1",
+            method: b"GET",
+            host: b"a.example",
+            target: b"/",
+            user_agent: b"curl",
+            referer: b"https://b.example/",
+            client_cert: "00",
+            status: 200,
+            outcome: mc_core::outcome::RequestOutcome::Completed,
+            detail: "why",
+            bytes_in: 1,
+            bytes_out: 2,
+            times: Times::default(),
+        };
+        line.clear();
+        request::json(&request, &mut line);
+        check_explained("### Fields of requests", &line);
+    }
+
     #[test]
     fn days_become_dates() {
         let check = |days, expect| assert_eq!(civil(days), expect, "{days}");

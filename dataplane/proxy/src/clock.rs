@@ -33,6 +33,12 @@ pub fn unix_millis() -> u64 {
     now.duration_since(UNIX_EPOCH).map_or(0, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Wall-clock time in seconds since 1970, as certificates have it.
+#[must_use]
+pub fn unix_seconds() -> i64 {
+    i64::try_from(unix_millis() / 1000).unwrap_or(i64::MAX)
+}
+
 /// Stops this thread for a while. Only for a program that has not begun to serve.
 pub fn pause(time: Duration) {
     #[expect(clippy::disallowed_methods, reason = "this is the clock module")]

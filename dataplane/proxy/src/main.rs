@@ -19,7 +19,7 @@ use mc_proxy::handover::{Handed, Predecessor};
 use mc_proxy::kernel::Kernel;
 use mc_proxy::memory::{self, Memory};
 use mc_proxy::snapshot::Snapshot;
-use mc_proxy::tls::{Reloaded, Tls};
+use mc_proxy::tls::{Tls, is_reminder_due, log_warnings};
 use mc_proxy::workers::{Budgets, SharedPolicy, Workers};
 use mc_proxy::{clock, metrics};
 use mc_uring::ktls::KernelTls;
@@ -180,7 +180,7 @@ async fn operate(
             _ = hangup.recv() => {
                 tell_of_edits(config);
                 log.reopen();
-                tell(&workers.policy.tls.reload());
+                workers.policy.tls.reload().log();
                 // What is there stays in use where the new one cannot be read.
                 match open_geo(config) {
                     Ok(geo) => admin.set_geo(Arc::new(geo)).await?,
@@ -325,23 +325,23 @@ fn open_tls(config: &Config) -> anyhow::Result<Tls> {
     let kernel = if config.tls.kernel { KernelTls::probe() } else { Err("[tls] kernel is false".to_owned()) };
     let now_s = clock::unix_millis() / 1000;
     let (tls, reloaded) = Tls::open(&certificates, &tickets, &config.server.root, now_s, kernel)?;
-    tell(&reloaded);
+    reloaded.log();
     Ok(tls)
 }
 
-fn tell(reloaded: &Reloaded) {
-    for problem in &reloaded.problems {
-        tracing::error!("a certificate stays as it was: {problem}");
-    }
-    tracing::info!(files = reloaded.files, "certificates are loaded");
-}
-
-/// Reads certificates and bundles of authorities again when they change, and makes new ticket keys when it is time.
+/// Reads certificates and bundles of authorities again when they change, makes new ticket keys when it is time, and warns once
+/// a day of certificates that expire.
 async fn keep_tls(tls: Arc<Tls>) {
+    let mut warned_s = clock::unix_seconds();
     loop {
         tokio::time::sleep(CERTIFICATES_LOOK).await;
+        let now_s = clock::unix_seconds();
         if tls.has_changed() {
-            tell(&tls.reload());
+            tls.reload().log();
+            warned_s = now_s;
+        } else if is_reminder_due(warned_s, now_s) {
+            log_warnings(&tls.warnings(now_s));
+            warned_s = now_s;
         }
         for problem in tls.authorities.reload_changed() {
             tracing::error!("a bundle of certificate authorities stays as it was: {problem}");

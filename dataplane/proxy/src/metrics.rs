@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mc_core::backend::{BackendLive, Health};
+use mc_core::certificate::Validity;
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_ebpf_abi::policy::{self, Count};
 use mc_uring::ktls::InUserSpace;
@@ -32,7 +33,7 @@ use crate::clock;
 use crate::kernel::Kernel;
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::stats::{self, Counter, Histogram, WorkerStats};
-use crate::tls::Tls;
+use crate::tls::{CertificateInfo, Tls};
 use crate::workers::Budgets;
 
 /// Where the numbers are.
@@ -186,13 +187,25 @@ fn kernel(page: &mut Page, kernel: &Kernel) {
 fn certificates(page: &mut Page, tls: &Tls) {
     let age_s = (clock::unix_millis() / 1000).saturating_sub(tls.ticket_key_made_s());
     page.one("mcproxy_ticket_key_age_seconds", "gauge", "Age of the session ticket key in use.", age_s);
+    let now_s = clock::unix_seconds();
+    let infos = tls.certificates(now_s);
     let name = "mcproxy_certificate_not_after_seconds";
     page.family(name, "gauge", "Unix time until which a certificate is valid, by file.");
-    for info in tls.certificates().iter().take(MAX_CERTIFICATES) {
-        let until = info.leaf.as_ref().and_then(|leaf| u64::try_from(leaf.not_after_s).ok());
+    for info in infos.iter().take(MAX_CERTIFICATES) {
+        let until = info.leaf.as_ref().and_then(|leaf| u64::try_from(leaf.period.not_after_s).ok());
         if let Some(until) = until {
             page.sample(name, &[("file", &info.file)], until);
         }
+    }
+    let name = "mcproxy_certificate_files";
+    page.family(name, "gauge", "Certificate files by state; broken: the file as it is now cannot be used.");
+    let state = |info: &CertificateInfo| match info.validity(now_s) {
+        Some(validity) if info.problem.is_none() => validity.as_str(),
+        _ => "broken",
+    };
+    for word in Validity::ALL.map(Validity::as_str).into_iter().chain(["broken"]) {
+        let count = infos.iter().filter(|info| state(info) == word).count();
+        page.sample(name, &[("state", word)], count as u64);
     }
 }
 

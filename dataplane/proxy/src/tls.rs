@@ -2,11 +2,12 @@
 //!
 //! Certificates are files: each `*.pem` of one folder holds a private key and its chain, and serves the names
 //! that its leaf has. They are read again when they change, on SIGHUP, and when an operator asks; a file that
-//! cannot be used leaves what it held before in use and is named in the log.
+//! cannot be used leaves what it held before in use and is named in the log, as is a certificate that expires.
 
 mod authorities;
 mod certificates;
 mod tickets;
+mod warnings;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +20,14 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::clock;
 use crate::snapshot::RouteEntry;
 
 pub use authorities::{Asked, Authorities, Authority, AuthorityError, AuthorityProblem, BackendTls, Trust};
 pub(crate) use certificates::fingerprint;
-pub use certificates::{CertificateError, CertificateInfo, Certificates, Leaf};
+pub use certificates::{CertificateError, CertificateInfo, Certificates, Leaf, Shadowed};
 pub use tickets::{TicketError, Tickets};
+pub use warnings::{is_reminder_due, log_warnings};
 
 /// What terminates TLS.
 #[derive(Debug)]
@@ -46,8 +49,21 @@ pub struct Tls {
 pub struct Reloaded {
     /// Files that are in use now.
     pub files: usize,
-    /// Files that could not be read: what they held before stays in use.
+    /// Files that cannot be used: what they held before stays in use.
     pub problems: Vec<CertificateError>,
+    /// Certificates that expire or that no client is shown, a sentence for each.
+    pub warnings: Vec<String>,
+}
+
+impl Reloaded {
+    /// Writes it to the log.
+    pub fn log(&self) {
+        for problem in &self.problems {
+            tracing::error!("Certificate file cannot be used, what it held before stays in use: {problem}");
+        }
+        log_warnings(&self.warnings);
+        tracing::info!(files = self.files, "certificates are loaded");
+    }
 }
 
 /// Finds the certificate for the name that a client asks for.
@@ -56,7 +72,7 @@ struct ByName(Arc<ArcSwap<Certificates>>);
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.0.load().find(hello.server_name())
+        self.0.load().find(hello.server_name(), hello.signature_schemes(), clock::unix_seconds())
     }
 }
 
@@ -99,7 +115,13 @@ impl Tls {
         let (next, problems) = Certificates::load(&self.folder, &self.certificates.load(), &provider());
         let files = next.len();
         self.certificates.store(Arc::new(next));
-        Reloaded { files, problems }
+        Reloaded { files, problems, warnings: self.warnings(clock::unix_seconds()) }
+    }
+
+    /// Certificates that expire or that no client is shown at this time, a sentence for each.
+    #[must_use]
+    pub fn warnings(&self, now_s: i64) -> Vec<String> {
+        warnings::warnings(&self.certificates(now_s), now_s)
     }
 
     /// Whether a file of the folder is not the one that was read.
@@ -108,16 +130,16 @@ impl Tls {
         self.certificates.load().has_changed(&self.folder)
     }
 
-    /// The certificates in use.
+    /// The folder's files at this time.
     #[must_use]
-    pub fn certificates(&self) -> Vec<CertificateInfo> {
-        self.certificates.load().infos()
+    pub fn certificates(&self, now_s: i64) -> Vec<CertificateInfo> {
+        self.certificates.load().infos(now_s)
     }
 
     /// Whether there is a certificate for this name.
     #[must_use]
     pub fn serves(&self, name: Option<&str>) -> bool {
-        self.certificates.load().find(name).is_some()
+        self.certificates.load().serves(name)
     }
 
     /// Makes a new ticket key where the current one is a day old.

@@ -1,5 +1,7 @@
 //! The configuration file: its keys, their defaults and ranges.
 
+use std::net::SocketAddr;
+
 use mcdsl::auth;
 use mcdsl::config::{InvalidValue, Range};
 use mcdsl::log::Log;
@@ -8,7 +10,7 @@ use mcdsl::server::Settings;
 use serde::{Deserialize, Serialize};
 
 /// The configuration file.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Sockets, limits, and the directory at which paths start.
@@ -31,9 +33,22 @@ pub struct Site {
     pub name: String,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        // Ports of its own, so that it runs beside MCIAS on one machine: docs/ports.md.
+        let server = Settings {
+            listen_addr: SocketAddr::from(([0, 0, 0, 0], 8444)),
+            grpc_addr: SocketAddr::from(([0, 0, 0, 0], 9444)),
+            metrics_addr: SocketAddr::from(([127, 0, 0, 1], 9093)),
+            ..Settings::default()
+        };
+        Self { server, site: Site::default(), mcias: auth::Settings::default(), log: Log::default() }
+    }
+}
+
 impl Default for Site {
     fn default() -> Self {
-        Self { public_url: "https://localhost:8443".to_owned(), name: String::new() }
+        Self { public_url: "https://localhost:8444".to_owned(), name: String::new() }
     }
 }
 
@@ -98,6 +113,13 @@ mod tests {
             assert!(text.contains(&format!("{key} =")), "{key}");
         }
         assert_eq!(numbers_without_range(&Config::default(), Config::RANGES), Vec::<String>::new());
+    }
+
+    #[test]
+    fn ports_are_its_own_where_the_file_does_not_name_them() {
+        let config = load("[server]\ngrpc_addr = \"127.0.0.1:7000\"").unwrap();
+        let ports = [config.server.listen_addr, config.server.grpc_addr, config.server.metrics_addr];
+        assert_eq!(ports.map(|address| address.port()), [8444, 7000, 9093]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ static PROGRAM: Program = Program {
     version: env!("CARGO_PKG_VERSION"),
     about: "Test the login policy: what it decides for you, and what a draft would change\n\n\
             The server is `mcat serve`, with `mcat check` and `mcat openapi`: see `mcat serve --help`.",
-    default_server: "https://localhost:9443",
+    default_server: "https://localhost:9444",
     fields: &[
         ("service_tags", "--tag"),
         ("other.service", "--other"),
@@ -21,7 +21,7 @@ static PROGRAM: Program = Program {
         ("draft", "--draft"),
     ],
     examples: "  \
-  mcat context add home --server https://mcat.svc.example.org:9443 --ca ca.pem
+  mcat context add home --server https://mcat.svc.example.org:9444 --ca ca.pem
   mcat login ada
   mcat explain mcr
   mcat explain mcr --tag prod --draft policy.toml

@@ -59,9 +59,20 @@ impl Ca {
         self.sign(params)
     }
 
+    /// A server's certificate for these host names whose key is RSA, 2048 bits.
+    #[must_use]
+    pub fn issue_rsa(&self, names: &[&str]) -> Certificate {
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("keys can be made");
+        self.sign_key(params(names), &key)
+    }
+
     fn sign(&self, params: CertificateParams) -> Certificate {
         let key = KeyPair::generate().expect("keys can be made");
-        let cert = params.signed_by(&key, &self.issuer).expect("the parameters are complete");
+        self.sign_key(params, &key)
+    }
+
+    fn sign_key(&self, params: CertificateParams, key: &KeyPair) -> Certificate {
+        let cert = params.signed_by(key, &self.issuer).expect("the parameters are complete");
         Certificate {
             pem: cert.pem(),
             key_pem: key.serialize_pem(),

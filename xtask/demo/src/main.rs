@@ -70,8 +70,8 @@ async fn run(cli: &Cli) -> Result<()> {
     authority.write(&folder.join("certs"), PAGE)?;
     let first = backend::start("first", Arc::clone(&tls)).await?;
     let second = backend::start("second", tls).await?;
-    let port = free_port(8443).await?;
-    let grpc_port = free_port(9443).await?;
+    let port = free_port(4443).await?;
+    let grpc_port = free_port(4444).await?;
     let own = [free_port(0).await?, free_port(0).await?, free_port(9092).await?].map(local);
     tester::prepare(&folder, &authority)?;
     let (identity, mut mcias) = Identity::start(&cli.binaries, &folder, &authority, port, own).await?;

@@ -8,6 +8,7 @@ mod dependencies;
 mod edges;
 mod links;
 mod members;
+mod ports;
 mod rooms;
 mod sources;
 
@@ -70,6 +71,7 @@ const RULES: &[Rule] = &[
     ("acceptance rows name tests that exist", acceptance::acceptance),
     ("each sentence of an RFC has a test or a reason", conformance::conformance),
     ("relative links lead somewhere", links::links),
+    ("each system has default ports of its own", ports::ports),
 ];
 
 /// Prints what is not as agreed and says whether all is.

@@ -62,7 +62,8 @@ pub(super) fn load_all<C: Configuration>(
     let text = config::text(file)?;
     let file_name = file.display().to_string();
     let (read, mut problems) = config::read_all::<C>(&text, &file_name, C::HINTS);
-    let Some(read) = read else { return Ok((None, problems)) };
+    let Some(mut read) = read else { return Ok((None, problems)) };
+    set_own_addresses(&mut read, &text);
     let environment = Environment { service: name, optional: C::OPTIONAL, foreign: C::FOREIGN_VARIABLES };
     let (mut config, invalid) = environment.apply(&read, variables);
     problems.extend(invalid);
@@ -79,4 +80,22 @@ pub(super) fn load_all<C: Configuration>(
         }
     }));
     Ok((Some(config), problems))
+}
+
+/// Gives addresses that the file does not have the service's own defaults: `[server]` by itself knows only those that all
+/// services share.
+fn set_own_addresses<C: Configuration>(read: &mut C, text: &str) {
+    let file: toml::Table = toml::from_str(text).unwrap_or_default();
+    let is_set = |key: &str| file.get("server").is_some_and(|server| server.get(key).is_some());
+    let own = C::default();
+    let (own, server) = (own.server(), read.server_mut());
+    for (key, own, address) in [
+        ("listen_addr", own.listen_addr, &mut server.listen_addr),
+        ("grpc_addr", own.grpc_addr, &mut server.grpc_addr),
+        ("metrics_addr", own.metrics_addr, &mut server.metrics_addr),
+    ] {
+        if !is_set(key) {
+            *address = own;
+        }
+    }
 }

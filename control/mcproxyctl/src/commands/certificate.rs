@@ -1,7 +1,7 @@
 //! Certificates of routes that terminate TLS.
 
 use mc_api::mcproxy::client::Client;
-use mc_api::mcproxy::{CertificateState, ListCertificatesRequest, ReloadCertificatesRequest};
+use mc_api::mcproxy::{CertificateState, ListCertificatesRequest, ReloadCertificatesRequest, ShadowedName};
 use mcdsl::ctl::{Printer, table};
 use mcdsl::terminal::or_dash;
 use serde_json::json;
@@ -22,29 +22,56 @@ pub(super) async fn run(
         Certificate::Reload => {
             let reply = client.reload_certificates(ReloadCertificatesRequest {}).await?.into_inner();
             let text = || {
-                let problems: String = reply.problems.iter().map(|problem| format!("{problem}\n")).collect();
-                format!("{problems}{} files are in use\n", reply.files)
+                let warnings: String = reply.warnings.iter().map(|it| format!("warning: {it}\n")).collect();
+                format!("{warnings}{} files are in use\n", reply.files)
             };
-            Ok(printer.print(|| json!(reply), text)?)
+            printer.print(|| json!(reply), text)?;
+            if reply.problems.is_empty() { Ok(()) } else { Err(Error::Broken(reply.problems)) }
         }
     }
 }
 
 fn certificates_table(certificates: &[CertificateState]) -> String {
     let rows = certificates.iter().map(|it| {
+        let was_read = !it.validity.is_empty();
+        let if_read = |text: String| if was_read { text } else { "-".to_owned() };
         vec![
             it.file.clone(),
             or_dash(&it.names.join(" ")),
-            day(it.not_before_s),
-            day(it.not_after_s),
+            if_read(day(it.not_before_s)),
+            if_read(day(it.not_after_s)),
+            if_read(it.days_left.to_string()),
+            or_dash(&it.validity.replace('_', " ")),
             or_dash(&it.key),
             if it.stapled { "yes" } else { "no" }.to_owned(),
+            or_dash(&shadowed(&it.shadowed)),
             or_dash(&it.sha256),
             or_dash(&it.problem),
         ]
     });
-    let head = ["FILE", "NAMES", "NOT BEFORE", "NOT AFTER", "KEY", "STAPLED", "SHA-256", "PROBLEM"];
+    let head = [
+        "FILE",
+        "NAMES",
+        "NOT BEFORE",
+        "NOT AFTER",
+        "DAYS LEFT",
+        "VALIDITY",
+        "KEY",
+        "STAPLED",
+        "SHADOWED",
+        "SHA-256",
+        "PROBLEM",
+    ];
     table(&head, &rows.collect::<Vec<_>>())
+}
+
+/// Names and the files that are used for them.
+fn shadowed(names: &[ShadowedName]) -> String {
+    let word = |it: &ShadowedName| {
+        let name = if it.name.is_empty() { "(no name)" } else { &it.name };
+        format!("{name} by {}", it.by)
+    };
+    names.iter().map(word).collect::<Vec<_>>().join(", ")
 }
 
 /// The day of a Unix time, in UTC (proleptic Gregorian, by Howard Hinnant's `civil_from_days`).

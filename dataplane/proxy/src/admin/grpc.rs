@@ -272,8 +272,13 @@ impl AdminApi for Api {
         let workers = Arc::clone(self.admin.workers());
         let reloaded = tokio::task::spawn_blocking(move || workers.policy.tls.reload()).await;
         let reloaded = reloaded.map_err(|_stopped| Status::unavailable("mc-proxy is stopping"))?;
+        reloaded.log();
         let problems = reloaded.problems.iter().map(ToString::to_string).collect();
-        Ok(Response::new(api::ReloadCertificatesReply { files: reloaded.files as u64, problems }))
+        Ok(Response::new(api::ReloadCertificatesReply {
+            files: reloaded.files as u64,
+            problems,
+            warnings: reloaded.warnings,
+        }))
     }
 
     async fn list_backends(

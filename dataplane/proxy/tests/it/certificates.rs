@@ -10,6 +10,7 @@ use mc_testkit::clock;
 use mc_testkit::fresh_address;
 use mc_testkit::http::{Client, Origin, Then};
 use mc_testkit::proxy::{Config, Proxy};
+use nix::sys::signal::Signal;
 
 use super::http1::{NAME, OK};
 
@@ -89,10 +90,20 @@ fn operators_see_what_is_in_use_and_until_when() {
     assert!((metric - 1_609_372_800.0).abs() < 1.0, "{metric}");
     assert!(proxy.metrics().contains("\nmcproxy_ticket_key_age_seconds "));
     let text = proxy.ctl_text(&["certificate", "list"]);
-    assert!(text.contains("2020-01-01") && text.contains("2020-12-31"), "{text}");
+    for word in ["2020-01-01", "2020-12-31", "DAYS LEFT", "-2", "expired"] {
+        assert!(text.contains(word), "no {word} in {text}");
+    }
+    assert_eq!(seen["validity"], "expired");
+    assert!(seen["days_left"].as_i64().unwrap() < -2000, "{seen}");
+    let warning = format!("Certificate www.pem ({NAME}, *.example.org) expired on 2020-12-31");
+    assert!(proxy.errors().contains(&warning), "{}", proxy.errors());
+    let reloaded = proxy.ctl(&["certificate", "reload"]);
+    assert!(reloaded["warnings"][0].as_str().unwrap().starts_with(&warning), "{reloaded}");
+    assert_eq!(proxy.metric("mcproxy_certificate_files", &["state=\"expired\""]), 1.0);
     // What is broken is named, and what was there stays in use.
     proxy.replace_bundle("www", "nothing");
-    let _reloaded = proxy.ctl(&["certificate", "reload"]);
+    let output = proxy.ctl_output(&["certificate", "reload"]);
+    assert_eq!(output.status.code(), Some(1));
     let seen = list();
     assert!(seen["problem"].as_str().unwrap().contains("has no certificate"), "{seen}");
     assert_eq!(seen["sha256"], expect);
@@ -100,6 +111,108 @@ fn operators_see_what_is_in_use_and_until_when() {
     let _reloaded = proxy.ctl(&["certificate", "reload"]);
     let seen = list();
     assert!(seen["problem"] == "" && seen["sha256"] != expect, "{seen}");
+}
+
+#[test]
+fn a_reload_names_every_broken_file_and_loads_the_others() {
+    let ca = Ca::new();
+    let mut proxy = site(&ca.issue(&[NAME]));
+    proxy.replace_bundle("broken-1", "nothing");
+    proxy.replace_bundle("broken-2", &ca.issue(&["b.example"]).pem);
+    proxy.replace_certificate("good", &ca.issue(&["good.example"]));
+    let reasons = ["broken-1.pem: has no certificate", "broken-2.pem: has no private key"];
+    let check = |proxy: &Proxy| {
+        let output = proxy.ctl_output(&["certificate", "reload"]);
+        let (text, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{text}{errors}");
+        assert!(text.contains("2 files are in use"), "{text}");
+        assert!(errors.contains("2 certificate files cannot be used"), "{errors}");
+        assert!(reasons.iter().all(|reason| errors.contains(reason)), "{errors}");
+    };
+    check(&proxy);
+    // Not only by the reload that reads them first: the proxy looks by itself every two seconds.
+    clock::wait_until("the log to name the files", || {
+        reasons.iter().all(|reason| proxy.errors().contains(reason))
+    });
+    check(&proxy);
+    let json = proxy.ctl_output(&["--output", "json", "certificate", "reload"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((json["files"].as_u64(), json["problems"].as_array().map(Vec::len)), (Some(2), Some(2)));
+    assert_eq!(proxy.metric("mcproxy_certificate_files", &["state=\"broken\""]), 2.0);
+    assert!(proxy.ctl_text(&["certificate", "list"]).contains("good.example"));
+    // SIGHUP says the same in the log.
+    let said = |proxy: &Proxy| proxy.errors().matches(reasons[0]).count();
+    let before = said(&proxy);
+    proxy.process().signal(Signal::SIGHUP);
+    clock::wait_until("SIGHUP to name the file", || said(&proxy) > before);
+}
+
+#[test]
+fn of_two_files_for_one_name_the_valid_one_is_used_and_the_other_is_named() {
+    let ca = Ca::new();
+    let proxy = site(&ca.issue(&[NAME]));
+    proxy.replace_certificate("a-old", &ca.issue_expired(&[NAME]));
+    let reloaded = proxy.ctl(&["certificate", "reload"]);
+    let warning = "Certificate a-old.pem is not used: www.pem";
+    assert!(reloaded["warnings"][0].as_str().unwrap().starts_with(warning), "{reloaded}");
+    assert!(proxy.ctl_text(&["certificate", "reload"]).contains(warning));
+    let listed = proxy.ctl(&["certificate", "list"]);
+    assert_eq!(listed[0]["shadowed"], serde_json::json!([{ "name": NAME, "by": "www.pem" }]));
+    assert_eq!(listed[1]["shadowed"], serde_json::json!([]));
+    assert!(proxy.ctl_text(&["certificate", "list"]).contains(&format!("{NAME} by www.pem")));
+    // The client verifies validity, too.
+    let tls = Request::new(&ca, proxy.web(), NAME).alpn(&["http/1.1"]).open();
+    assert!(tls.is_ok(), "{:?}", tls.err());
+    clock::wait_until("the log to name the file", || proxy.errors().contains(warning));
+}
+
+#[test]
+fn clients_that_cannot_verify_ecdsa_get_rsa() {
+    mc_testkit::requires!("openssl", "curl");
+    let ca = Ca::new();
+    let files = tempfile::tempdir().unwrap();
+    let _ca = ca.write(files.path());
+    let origin = Origin::saying(OK, Then::Keep);
+    let config = Config::new().listener("web");
+    let config =
+        config.certificate("a-ecdsa", &ca.issue(&[NAME])).certificate("b-rsa", &ca.issue_rsa(&[NAME]));
+    let proxy = Proxy::start(config.route_with(NAME, &[origin.address()], "mode = \"l7\""));
+    let check = |arguments: &str, expect: &str| {
+        let common = format!("s_client -connect {} -servername {NAME} -CAfile ca.pem", proxy.web());
+        let said = openssl(files.path(), &format!("{common} {arguments}"));
+        assert!(said.contains("Verify return code: 0 (ok)"), "{arguments}: {said}");
+        // The server's key by its size, which every version of openssl prints.
+        assert!(said.contains(&format!("Server public key is {expect} bit")), "{arguments}: {said}");
+    };
+    let (ecdsa, rsa) = ("256", "2048");
+    check("", ecdsa);
+    check("-sigalgs ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256", ecdsa);
+    check("-sigalgs rsa_pss_rsae_sha256", rsa);
+    check("-tls1_2", ecdsa);
+    check("-tls1_2 -sigalgs RSA+SHA256", rsa);
+    // Signature schemes of both types, but suites of RSA alone.
+    check("-tls1_2 -cipher ECDHE-RSA-AES128-GCM-SHA256", rsa);
+    check("-tls1_2 -cipher ECDHE-ECDSA-AES128-GCM-SHA256", ecdsa);
+    // And a browser's like, to the end of a request.
+    for cipher in ["ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"] {
+        let mut curl = Command::new("curl");
+        curl.current_dir(files.path()).args([
+            "-sS",
+            "--cacert",
+            "ca.pem",
+            "--tls-max",
+            "1.2",
+            "--ciphers",
+            cipher,
+        ]);
+        let output = curl
+            .args(["--connect-to", &format!("::{}", proxy.web()), &format!("https://{NAME}/")])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{cipher}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(proxy.ctl(&["certificate", "list"])[1]["shadowed"].as_array().unwrap().is_empty());
 }
 
 #[test]

@@ -10,12 +10,14 @@ use std::time::Duration;
 use ipnet::IpNet;
 use mc_api::mcproxy as api;
 use mc_core::backend::Health;
+use mc_core::certificate::Validity;
 use mc_core::model::{Invalid, RouteKey};
 use mc_core::outcome::Outcome;
 
 use crate::admin::Admin;
 use crate::clock;
 use crate::snapshot::{FirewallEntry, RouteEntry};
+use crate::tls::Shadowed;
 use crate::workers::{ConnectionFilter, ConnectionInfo};
 
 /// What runs.
@@ -108,17 +110,23 @@ pub(super) fn listeners(admin: &Admin) -> api::ListListenersReply {
 
 /// Certificates by file.
 pub(super) fn certificates(admin: &Admin) -> api::ListCertificatesReply {
-    let certificates = admin.workers().policy.tls.certificates().into_iter().map(|info| {
-        let leaf = info.leaf.unwrap_or_default();
+    let now_s = clock::unix_seconds();
+    let certificates = admin.workers().policy.tls.certificates(now_s).into_iter().map(|info| {
+        let validity = info.validity(now_s).map_or("", Validity::as_str);
+        let period = info.leaf.as_ref().map(|leaf| leaf.period);
+        let shadowed = |it: Shadowed| api::ShadowedName { name: it.name, by: it.by };
         api::CertificateState {
             file: info.file,
             names: info.names,
-            not_before_s: leaf.not_before_s,
-            not_after_s: leaf.not_after_s,
-            key: leaf.key,
+            not_before_s: period.map_or(0, |period| period.not_before_s),
+            not_after_s: period.map_or(0, |period| period.not_after_s),
+            key: info.leaf.as_ref().map(|leaf| leaf.key.clone()).unwrap_or_default(),
             stapled: info.stapled,
-            sha256: leaf.sha256,
+            sha256: info.leaf.map(|leaf| leaf.sha256).unwrap_or_default(),
             problem: info.problem.unwrap_or_default(),
+            validity: validity.to_owned(),
+            days_left: period.map_or(0, |period| period.days_left(now_s)),
+            shadowed: info.shadowed.into_iter().map(shadowed).collect(),
         }
     });
     api::ListCertificatesReply { certificates: certificates.collect() }
