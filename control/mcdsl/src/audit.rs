@@ -8,8 +8,6 @@
 
 mod api;
 mod chain;
-#[cfg(feature = "web")]
-pub mod page;
 mod refusals;
 mod store;
 #[cfg(test)]

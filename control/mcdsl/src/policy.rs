@@ -15,8 +15,6 @@ mod diff;
 mod explain;
 mod host;
 mod messages;
-#[cfg(feature = "web")]
-pub mod page;
 mod pattern;
 pub mod store;
 mod warning;

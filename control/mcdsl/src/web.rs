@@ -9,6 +9,8 @@
 //! Left out: the content of pages, and the server.
 
 mod assets;
+#[cfg(feature = "service")]
+pub mod audit;
 mod cookies;
 mod csrf;
 mod flash;
@@ -19,6 +21,8 @@ mod local;
 mod origin;
 mod page;
 mod parts;
+#[cfg(feature = "service")]
+pub mod policy;
 #[cfg(feature = "service")]
 pub mod session;
 mod table;

@@ -5,7 +5,6 @@ mod cli;
 mod commands;
 mod error;
 mod parse;
-mod top;
 
 use std::process::ExitCode;
 

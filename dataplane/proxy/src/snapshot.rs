@@ -15,7 +15,7 @@ use mc_core::table::RouteTable;
 use crate::geoip::GeoIp;
 use crate::kernel::Covered;
 use crate::stats::{PolicyLive, RouteLive};
-use crate::tls::{Authority, BackendTls};
+use crate::tls::{Asked, Authority, BackendTls};
 
 /// All that decides about a connection, at one revision.
 #[derive(Debug)]
@@ -144,6 +144,12 @@ impl RouteEntry {
     #[must_use]
     pub fn backend(&self, index: usize) -> &Backend {
         &self.spec.backends[index]
+    }
+
+    /// How the route asks clients for a certificate now.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        Asked::of(self.spec.http.client_auth, self.client_ca.as_deref())
     }
 
     /// How the backend at `index` proves who it is; `None`: it speaks no TLS.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use mc_core::model::ClientAuth;
 use mc_uring::ktls::KernelTls;
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -21,7 +22,6 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::clock;
-use crate::snapshot::RouteEntry;
 
 pub use authorities::{Asked, Authorities, Authority, AuthorityError, AuthorityProblem, BackendTls, Trust};
 pub(crate) use certificates::fingerprint;
@@ -156,14 +156,13 @@ impl Tls {
         self.server.tickets.made_s()
     }
 
-    /// What handshakes for a route are made with that asks so; `None`: its clients could not be verified.
+    /// What handshakes are made with where clients are asked so, and verified by `authority`; `None`: they could not be.
     #[must_use]
-    pub fn config(&self, route: &RouteEntry, asked: Asked) -> Option<Arc<ServerConfig>> {
-        if asked.is_nothing() {
+    pub fn config(&self, auth: ClientAuth, authority: Option<&Authority>) -> Option<Arc<ServerConfig>> {
+        if auth == ClientAuth::Off {
             return Some(Arc::clone(&self.config));
         }
-        let trust = route.client_ca.as_ref()?.trust()?;
-        trust.server_config(route.spec.http.client_auth, &self.server)
+        authority?.trust()?.server_config(auth, &self.server)
     }
 }
 

@@ -15,10 +15,12 @@ pub mod pipe;
 mod plain;
 pub mod relay;
 pub mod runtime;
+mod shared;
 pub mod socket;
 pub mod tls;
 
 pub use deadlines::Deadlines;
 pub use plain::Plain;
+pub use shared::{Failure, Shared};
 pub use socket::Socket;
 pub use tls::Tls;

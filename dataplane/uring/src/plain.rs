@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use crate::relay::Shared;
+use crate::shared::Shared;
 use crate::socket::Socket;
 use crate::tls::{Received, Wait, poll_wait};
 

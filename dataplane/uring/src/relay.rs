@@ -4,7 +4,7 @@
 //! told to the caller, who passes it on. Nothing is read that cannot be written: the slower side sets the
 //! pace, and at most one buffer or one pipe a direction is held, and only while it has bytes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
@@ -13,19 +13,10 @@ use std::task::Poll;
 
 use mc_core::relay::{Choice, Method};
 
-use crate::pipe::{Pipe, Pool};
+use crate::pipe::Pipe;
 use crate::runtime::yield_now;
+use crate::shared::{Failure, Shared};
 use crate::socket::Socket;
-
-/// What all relays of a worker share.
-pub struct Shared {
-    /// The worker's coarse clock in milliseconds; the worker keeps it.
-    pub now_ms: Cell<u64>,
-    buffer: RefCell<Box<[u8]>>,
-    scratch: RefCell<Box<[u8]>>,
-    spare: Cell<Vec<u8>>,
-    pipes: Pool,
-}
 
 /// What one direction has moved. The relay writes, others on the same worker read.
 #[derive(Debug, Default)]
@@ -44,15 +35,6 @@ pub struct Flow {
 /// A write that waits, for as long as this lives.
 struct Blocked<'a>(&'a Flow);
 
-/// Which side a relay failed on.
-#[derive(Debug)]
-pub enum Failure {
-    /// The first socket.
-    Client(io::Error),
-    /// The second socket.
-    Backend(io::Error),
-}
-
 /// Which side of a direction failed.
 enum Side {
     From(io::Error),
@@ -61,60 +43,6 @@ enum Side {
 
 /// Bytes moved in one go before others have their turn.
 const TURN: usize = 1024 * 1024;
-
-impl Shared {
-    /// A worker's buffer of `bytes`, and no pipes yet.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self {
-            now_ms: Cell::new(0),
-            buffer: RefCell::new(vec![0; bytes].into_boxed_slice()),
-            scratch: RefCell::new(vec![0; crate::tls::SCRATCH].into_boxed_slice()),
-            spare: Cell::default(),
-            pipes: Pool::default(),
-        }
-    }
-
-    /// Lends the buffer into which TLS encrypts. Its content is lost at the next wait.
-    pub(crate) fn with_scratch<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
-        work(&mut self.scratch.borrow_mut())
-    }
-
-    /// An empty pipe; to be given back.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub(crate) fn take_pipe(&self) -> io::Result<Pipe> {
-        self.pipes.take()
-    }
-
-    /// Takes a pipe back.
-    pub(crate) fn give_pipe(&self, pipe: Pipe) {
-        self.pipes.give(pipe);
-    }
-
-    /// An empty vector, with room in it where the last one that was given back is not in use.
-    pub fn take_spare(&self) -> Vec<u8> {
-        self.spare.take()
-    }
-
-    /// Gives a vector of [`Self::take_spare`] back, so that the next one need not grow.
-    pub fn give_spare(&self, mut spare: Vec<u8>) {
-        spare.clear();
-        self.spare.set(spare);
-    }
-
-    /// Lends the worker's buffer. Its content is lost at the next wait.
-    pub fn with_buffer<R>(&self, work: impl FnOnce(&mut [u8]) -> R) -> R {
-        work(&mut self.buffer.borrow_mut())
-    }
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("now_ms", &self.now_ms).finish_non_exhaustive()
-    }
-}
 
 /// Relays until both directions have finished; the caller then closes both sockets.
 ///

@@ -26,7 +26,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
 use crate::ktls::{Budget, InUserSpace, KernelTls};
-use crate::relay::Shared;
+use crate::shared::{CHUNK, Shared};
 use crate::socket::Socket;
 
 mod splice;
@@ -93,12 +93,6 @@ pub enum Received {
         clean: bool,
     },
 }
-
-/// Plain bytes encrypted in one go: four full records.
-const CHUNK: usize = 4 * 16 * 1024;
-
-/// What four records add: header, content type, nonce and tag each, and room to spare.
-pub(crate) const SCRATCH: usize = CHUNK + 4 * 64;
 
 impl Tls {
     /// Begins as a server. The handshake goes on in [`Self::handshake`].

@@ -18,9 +18,8 @@ use std::thread::JoinHandle;
 use mc_testkit::machine::Machine;
 use mc_testkit::{left_out, machine, requires};
 use mc_uring::ktls::KernelTls;
-use mc_uring::relay::Shared;
 use mc_uring::tls::Received;
-use mc_uring::{Socket, Tls, runtime};
+use mc_uring::{Shared, Socket, Tls, runtime};
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{

@@ -6,8 +6,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::thread;
 
-use mc_uring::relay::{Failure, Flow, Shared, relay};
-use mc_uring::{Socket, runtime};
+use mc_uring::relay::{Flow, relay};
+use mc_uring::{Failure, Shared, Socket, runtime};
 
 /// How a relay ended, and what it counted up and down.
 type End = (Result<(), &'static str>, u64, u64);

@@ -19,7 +19,7 @@ use mc_ebpf_abi::frame::{Ports, TCP_HEADER};
 use mc_ebpf_abi::policy::Reason;
 use mc_ebpf_abi::syn_ack;
 
-use crate::firewall::Facts;
+use crate::facts::Facts;
 use crate::maps::{MARKS, SCRATCH, Scratch};
 
 /// How long the kernel is taken to remember that it was in need: half of what it does.

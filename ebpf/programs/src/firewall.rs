@@ -13,6 +13,7 @@ use mc_ebpf_abi::policy::{self, Endpoint, Header, Reason, Sample, Trusted};
 use mc_ebpf_abi::verdict::{Verdict, rated};
 
 use crate::cookies;
+use crate::facts::Facts;
 use crate::maps::{
     BUCKETS, CONTROL, COUNTS, FACTS, KernelWord, LONGEST, Looked, ROOT, Root, SAMPLED, SAMPLES, TABLES,
     TRUSTED, Tables,
@@ -25,22 +26,6 @@ static MEASURE: u32 = 0;
 
 /// Races for a bucket that a packet loses before it passes. Two CPUs seldom meet.
 const ATTEMPTS: u32 = 1;
-
-/// What a frame says, as far as it matters. It lies in a map between being read and being judged.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(crate) struct Facts {
-    pub(crate) source: Source,
-    pub(crate) destination: Source,
-    pub(crate) source_port: u16,
-    /// 0 where it could not be read: then what is looked for is a listener at this address, whatever its port.
-    pub(crate) destination_port: u16,
-    kind: u32,
-    /// Where the headers of IP and TCP start.
-    pub(crate) network_at: u16,
-    pub(crate) tcp_at: u16,
-    reserved: u32,
-}
 
 /// Kinds of packets.
 const SYN: u32 = 0;

@@ -8,6 +8,7 @@
 #![allow(internal_features, reason = "atomic exchanges: `core` has no such methods for this target")]
 
 mod cookies;
+mod facts;
 mod firewall;
 mod maps;
 mod rim;

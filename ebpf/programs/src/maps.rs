@@ -9,7 +9,7 @@ use aya_ebpf::macros::btf_map;
 use mc_ebpf_abi::bucket::{SETS, SharedSet, Word};
 use mc_ebpf_abi::policy::{Control, Count, Line, Lines, REASONS, ROOT_LINES, Sample, TABLE_LINES, Trusted};
 
-use crate::firewall::Facts;
+use crate::facts::Facts;
 
 /// `BPF_F_MMAPABLE`: user space writes it in place.
 const MMAPABLE: usize = 1 << 10;

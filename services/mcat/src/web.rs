@@ -13,10 +13,10 @@ use mc_api::operation::Need;
 use mc_api::policy::{CheckPolicyResponse, ExplainPolicyResponse, PolicyDraft};
 use mcdsl::http::Query;
 use mcdsl::operation::RouteTable;
-use mcdsl::policy::{Noun, page as parts, parse_draft};
+use mcdsl::policy::{Noun, parse_draft};
 use mcdsl::problem::{Kind as ProblemKind, Problem};
 use mcdsl::web::session::{NavEntry, Pages, Shown, Submission, Visitor};
-use mcdsl::web::{self, Action, Column, Field, FieldError, Icon, Kind, Layout, Page};
+use mcdsl::web::{self, Action, Column, Field, FieldError, Icon, Kind, Layout, Page, policy as parts};
 use serde::Deserialize;
 
 use crate::app::{Calls, Mcat};

@@ -4,6 +4,7 @@
 //! Pages call the use cases of [`Mcias`] and nothing else. They work without JavaScript, except for passkeys. Login,
 //! logout and what surrounds each page are [`mcdsl::web::session`].
 
+mod account;
 mod accounts;
 mod backend;
 mod deleted;

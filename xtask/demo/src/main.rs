@@ -76,7 +76,7 @@ async fn run(cli: &Cli) -> Result<()> {
     tester::prepare(&folder, &authority)?;
     let (identity, mut mcias) = Identity::start(&cli.binaries, &folder, &authority, port, own).await?;
     let own = [free_port(0).await?, free_port(0).await?, free_port(9093).await?].map(local);
-    let (tester, mut mcat) = Tester::start(&cli.binaries, &folder, &identity, port, own).await?;
+    let (tester, mut mcat) = Tester::start(&cli.binaries, &folder, identity.grpc, port, own).await?;
     let site = Site {
         binaries: std::path::absolute(&cli.binaries)?,
         grpc_port,

@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::identity::Identity;
 use crate::pki::Authority;
 use crate::running::Running;
 
@@ -33,14 +32,14 @@ pub(crate) fn prepare(folder: &Path, authority: &Authority) -> Result<()> {
 }
 
 impl Tester {
-    /// Starts it. `port`: where MC-Proxy listens for it.
+    /// Starts it. `mcias`: where it asks; `port`: where MC-Proxy listens for it.
     ///
     /// # Errors
     /// It cannot be started.
     pub(crate) async fn start(
         binaries: &Path,
         folder: &Path,
-        identity: &Identity,
+        mcias: SocketAddr,
         port: u16,
         [rest, grpc, metrics]: [SocketAddr; 3],
     ) -> Result<(Self, Running)> {
@@ -53,7 +52,7 @@ impl Tester {
              [site]\npublic_url = \"https://{NAME}:{port}\"\n\
              [mcias]\nserver_url = \"https://{}\"\nca = \"{}\"\npasskeys = true\n\
              [log]\nlevel = \"warn\"\n",
-            identity.grpc,
+            mcias,
             folder.join("ca.pem").display()
         );
         std::fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;

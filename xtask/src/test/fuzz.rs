@@ -15,7 +15,7 @@ use super::output::Counts;
 use crate::repo::{Repo, run};
 
 /// The crates of fuzz targets, by system and name. Each has a folder of seeds for each of its targets.
-pub(crate) const CRATES: &[(System, &str, &str)] =
+const CRATES: &[(System, &str, &str)] =
     &[(System::McProxy, "dataplane/fuzz", "mc-fuzz"), (System::Mcias, "services/mcias/fuzz", "mcias-fuzz")];
 
 /// Longest input in bytes.

@@ -20,8 +20,6 @@ use output::{Counts, Group, Reader};
 use programs::Runner;
 use report::{Report, Row, Verdict};
 
-pub(crate) use fuzz::CRATES as FUZZ_CRATES;
-
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Format, clippy, tidy and unit tests only, and nothing is installed.

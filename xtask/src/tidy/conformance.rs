@@ -5,7 +5,7 @@
 //! is met otherwise; or both, where a test shows what a deviation does. A section without a requirement has a row that
 //! says so.
 
-use super::acceptance::{Reference, exists};
+use super::references::{Reference, exists};
 use super::{Finding, Tree};
 
 const HEADER: &str = "| section | sentence | test or reason |";

@@ -8,8 +8,9 @@ mod dependencies;
 mod edges;
 mod links;
 mod members;
+mod modules;
 mod ports;
-mod rooms;
+mod references;
 mod sources;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +61,7 @@ const RULES: &[Rule] = &[
     ("no machine's paths, no registry's hosts", sources::words),
     ("crates depend downwards only", edges::edges),
     ("the pure crates stay pure", edges::purity),
-    ("rooms of a service depend one way only", rooms::rooms),
+    ("modules beside each other make no circle", modules::modules),
     ("members inherit from the workspace", members::inheritance),
     ("the architecture page names each member", members::architecture),
     ("the changelog has an Unreleased section", members::changelog),

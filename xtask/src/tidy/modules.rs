@@ -1,72 +1,163 @@
-//! Rules about the rooms of a service, which are the modules at its top: arrows between them make no circle, and each way
-//! to ask (REST, gRPC, pages) knows the use cases and not the other ways.
+//! Rules about the modules of a crate: those beside each other make no circle, at any depth, and each interface of a service (REST,
+//! gRPC, pages) knows the use cases and not the other interfaces.
+//!
+//! A module and what is inside it count as one for those beside it. Found by the text: `use` with `crate`, `super` or `self`, and
+//! such paths in code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Finding, Tree};
 
-/// Rooms that may not know others, by name.
+/// Modules of services that may not know others, by name.
 const FORBIDDEN: &[(&str, &str)] = &[("grpc", "http"), ("web", "http")];
 
-/// Which room uses which, with a file that shows it.
+/// A module by its path from the crate's root.
+type Module<'a> = Vec<&'a str>;
+
+/// Which module uses which of those beside it, with a file that shows it.
 type Edges<'a> = BTreeMap<(&'a str, &'a str), &'a str>;
 
-pub(super) fn rooms(tree: &Tree) -> Vec<Finding> {
-    let mut services: BTreeMap<&str, Edges<'_>> = BTreeMap::new();
+/// The files of one crate.
+#[derive(Default)]
+struct Crate<'a> {
+    modules: BTreeMap<Module<'a>, (&'a str, &'a str)>,
+}
+
+pub(super) fn modules(tree: &Tree) -> Vec<Finding> {
+    let mut crates: BTreeMap<&str, Crate<'_>> = BTreeMap::new();
     for (path, text) in tree.texts(".rs") {
-        if let Some((service, room)) = place(path) {
-            let edges = services.entry(service).or_default();
-            edges.extend(
-                used(text).into_iter().filter(|other| *other != room).map(|other| ((room, other), path)),
-            );
+        if let Some((root, module)) = place(path) {
+            crates.entry(root).or_default().modules.insert(module, (path, text));
         }
     }
-    services.values().flat_map(judge).collect()
+    let judge = |(root, members): (&&str, &Crate<'_>)| {
+        let is_service = root.starts_with("services/");
+        members.beside().into_values().flat_map(|edges| judge(&edges, is_service)).collect::<Vec<_>>()
+    };
+    crates.iter().flat_map(judge).collect()
 }
 
-/// The service and the room that a file belongs to. What starts the program knows all rooms, and is none.
-fn place(path: &str) -> Option<(&str, &str)> {
-    let (service, file) = path.strip_prefix("services/")?.split_once("/src/")?;
-    let room = file.split('/').next()?;
-    let room = room.strip_suffix(".rs").unwrap_or(room);
-    let is_test = file.contains("/tests/") || file.ends_with("/tests.rs");
-    (!service.contains('/') && !is_test && !matches!(room, "bin" | "lib" | "main")).then_some((service, room))
+/// The folder of the crate that a file belongs to, and its module. What starts a program knows all others, and is none.
+fn place(path: &str) -> Option<(&str, Module<'_>)> {
+    let src = path.find("/src/")? + "/src/".len();
+    // Each program of `bin` is a crate.
+    let root = match path[src..].strip_prefix("bin/").and_then(|rest| rest.find('/')) {
+        Some(name) => src + "bin/".len() + name + 1,
+        None => src,
+    };
+    let file = path[root..].strip_suffix(".rs")?;
+    let mut module: Module<'_> = file.split('/').collect();
+    if module.last() == Some(&"mod") {
+        module.pop();
+    }
+    let is_none = matches!(module[..], ["lib" | "main"]) || module.contains(&"tests");
+    (!is_none).then_some((&path[..root], module))
 }
 
-/// The names that come after `crate::` in code that is no test's.
-fn used(text: &str) -> BTreeSet<&str> {
+impl<'a> Crate<'a> {
+    /// For each module that has modules inside: which of those uses which.
+    fn beside(&self) -> BTreeMap<Module<'a>, Edges<'a>> {
+        let mut all: BTreeMap<Module<'a>, Edges<'a>> = BTreeMap::new();
+        for (user, (path, text)) in &self.modules {
+            for used in used(user, text) {
+                let Some(used) = self.known(&used) else { continue };
+                let common = user.iter().zip(used).take_while(|(one, other)| one == other).count();
+                if let (Some(from), Some(to)) = (user.get(common), used.get(common)) {
+                    all.entry(user[..common].to_vec()).or_default().insert((from, to), path);
+                }
+            }
+        }
+        all
+    }
+
+    /// The module in which this path ends.
+    fn known(&self, path: &[&'a str]) -> Option<&Module<'a>> {
+        (1..=path.len())
+            .rev()
+            .find_map(|len| self.modules.get_key_value(&path[..len]))
+            .map(|(module, _)| module)
+    }
+}
+
+/// The paths from the crate's root that a module's code names, tests left out.
+fn used<'a>(module: &[&'a str], text: &'a str) -> Vec<Module<'a>> {
     let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-    let after = lines.flat_map(|line| line.split("crate::").skip(1));
-    let end = |rest: &str| rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-    // Not names of types and constants at the top.
-    let is_room = |name: &&str| name.starts_with(|c: char| c.is_ascii_lowercase());
-    after.map(|rest| &rest[..end(rest)]).filter(is_room).collect()
+    let mut found = Vec::new();
+    for start in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(start) {
+            let line = &code[code[..at].rfind('\n').map_or(0, |end| end + 1)..at];
+            // A longer path is found by its beginning, and comments use nothing.
+            if !line.contains("//")
+                && !code[..at].ends_with(|c: char| c == ':' || c == '_' || c.is_alphanumeric())
+            {
+                expand(module, &[], &code[at..], &mut found);
+            }
+        }
+    }
+    found
 }
 
-fn judge(edges: &Edges<'_>) -> Vec<Finding> {
+/// Takes one path, or a tree of them in braces, from the beginning of `text`; gives what follows it.
+fn expand<'a>(module: &[&'a str], before: &[&'a str], text: &'a str, found: &mut Vec<Module<'a>>) -> &'a str {
+    let (mut path, mut rest) = (before.to_vec(), text);
+    loop {
+        let len = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        if len > 0 {
+            path.push(&rest[..len]);
+            rest = &rest[len..];
+        }
+        match rest.strip_prefix("::") {
+            Some(more) if more.starts_with('{') => {
+                let mut inner = &more[1..];
+                loop {
+                    inner = expand(module, &path, inner.trim_start(), found);
+                    let end = inner.find([',', '}']).unwrap_or(inner.len());
+                    inner = inner[end..].strip_prefix(',').map_or(&inner[end..], str::trim_start);
+                    if inner.is_empty() || inner.starts_with('}') {
+                        return inner.strip_prefix('}').unwrap_or(inner);
+                    }
+                }
+            }
+            Some(more) => rest = more,
+            None => break,
+        }
+        if len == 0 {
+            break;
+        }
+    }
+    let ups = path.iter().take_while(|part| **part == "super").count();
+    let (base, path) = match path.first() {
+        Some(&"crate") => (&[][..], &path[1..]),
+        Some(&"self") => (module, &path[1..]),
+        _ => (&module[..module.len().saturating_sub(ups)], &path[ups..]),
+    };
+    found.push([base, path].concat());
+    rest
+}
+
+fn judge(edges: &Edges<'_>, is_service: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for ((from, to), path) in edges {
-        if FORBIDDEN.contains(&(from, to)) {
-            let what = format!("`{from}` uses `crate::{to}`, another way to ask: move what both need down");
+        if is_service && FORBIDDEN.contains(&(from, to)) {
+            let what = format!("`{from}` uses `{to}`, another interface: move what both need down");
             findings.push(Finding::new(*path, what));
         } else if reaches(edges, to, from) {
-            let what = format!("`{from}` uses `crate::{to}`, which reaches back to it: rooms make no circle");
+            let what = format!("`{from}` uses `{to}`, which reaches back to it: move what both need down");
             findings.push(Finding::new(*path, what));
         }
     }
     findings
 }
 
-/// Whether arrows lead from one room to another.
+/// Whether arrows lead from one module to another.
 fn reaches<'a>(edges: &Edges<'a>, from: &'a str, to: &str) -> bool {
     let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
-    while let Some(room) = next.pop() {
-        if room == to {
+    while let Some(module) = next.pop() {
+        if module == to {
             return true;
         }
-        if seen.insert(room) {
-            next.extend(edges.keys().filter(|(user, _)| *user == room).map(|(_, used)| *used));
+        if seen.insert(module) {
+            next.extend(edges.keys().filter(|(user, _)| *user == module).map(|(_, used)| *used));
         }
     }
     false
@@ -77,34 +168,63 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_belongs_to_the_module_at_the_top() {
-        let check = |path, expect| assert_eq!(place(path), expect, "{path}");
-        check("services/mcias/src/web/login.rs", Some(("mcias", "web")));
-        check("services/mcias/src/web.rs", Some(("mcias", "web")));
+    fn a_file_is_a_module_of_its_crate() {
+        let check = |path, expect: Option<(&str, &[&str])>| {
+            assert_eq!(place(path), expect.map(|(root, module)| (root, module.to_vec())), "{path}");
+        };
+        check("services/mcias/src/web/login.rs", Some(("services/mcias/src/", &["web", "login"])));
+        check("services/mcias/src/web/mod.rs", Some(("services/mcias/src/", &["web"])));
         check("services/mcias/src/main.rs", None);
-        check("services/mcias/src/bin/mciasctl/main.rs", None);
+        check("services/mcias/src/bin/ctl/commands.rs", Some(("services/mcias/src/bin/ctl/", &["commands"])));
+        check("services/mcias/src/bin/ctl/main.rs", None);
         check("services/mcias/src/domain/token/tests.rs", None);
-        check("services/mcias/fuzz/src/token.rs", None);
-        check("control/mcdsl/src/web.rs", None);
+        check("services/mcias/tests/it/main.rs", None);
+        check("xtask/src/up.rs", Some(("xtask/src/", &["up"])));
     }
 
     #[test]
-    fn what_a_file_uses_stands_after_crate() {
-        let text = "//! See [`crate::http`].\nuse crate::app::{A, B};\nfn f(a: crate::domain::Name) -> crate::Error {}\n\
+    fn paths_are_found_in_uses_and_in_code() {
+        let text = "//! See [`crate::http`].\nuse crate::app::{A, inner::{B, C}, self};\nuse super::super::top::D;\n\
+            // crate::not::this\nfn f(a: crate::domain::Name) -> super::Error { self::below::g(); my_crate::x() }\n\
             #[cfg(test)]\nmod tests {\n    use crate::web::X;\n}\n";
-        assert_eq!(used(text), BTreeSet::from(["app", "domain"]));
+        let found: BTreeSet<String> =
+            used(&["web", "login"], text).into_iter().map(|path| path.join("::")).collect();
+        let expect = [
+            "app::A",
+            "app::inner::B",
+            "app::inner::C",
+            "app::self",
+            "domain::Name",
+            "top::D",
+            "web::Error",
+            "web::login::below::g",
+        ];
+        assert_eq!(found, expect.map(str::to_owned).into());
     }
 
     #[test]
-    fn rooms_make_no_circle_and_ways_to_ask_do_not_know_each_other() {
-        let check = |edges: &[(&'static str, &'static str)], expect: &[&str]| {
-            let edges = edges.iter().map(|edge| (*edge, "file")).collect();
-            let found = judge(&edges);
+    fn circles_are_found_at_every_depth_and_interfaces_do_not_know_each_other() {
+        let check = |files: &[(&'static str, &'static str)], expect: &[&str]| {
+            let mut members = Crate::default();
+            for (module, text) in files {
+                members.modules.insert(module.split("::").collect(), ("file", text));
+            }
+            let found: Vec<Finding> =
+                members.beside().into_values().flat_map(|edges| judge(&edges, true)).collect();
             assert_eq!(found.len(), expect.len(), "{found:?}");
             assert!(found.iter().zip(expect).all(|(finding, part)| finding.what.contains(part)), "{found:?}");
         };
-        check(&[("http", "app"), ("app", "store"), ("store", "domain"), ("app", "domain")], &[]);
-        check(&[("grpc", "http"), ("web", "app")], &["`grpc` uses `crate::http`"]);
-        check(&[("app", "store"), ("store", "domain"), ("domain", "app")], &["circle", "circle", "circle"]);
+        check(&[("http", "use crate::app::A;"), ("app", "use crate::store;"), ("store", "")], &[]);
+        check(&[("grpc", "use crate::http::X;"), ("http", "")], &["`grpc` uses `http`"]);
+        let circle =
+            [("app", "use crate::store::X;"), ("store", "crate::domain::f()"), ("domain", "use super::app;")];
+        check(&circle, &["reaches back"; 3]);
+        // A module and what is inside it are one.
+        check(&[("app", "use self::me::X;"), ("app::me", "use super::Y;")], &[]);
+        check(
+            &[("app", ""), ("app::me", "use crate::store;"), ("store", "use crate::app;")],
+            &["reaches back"; 2],
+        );
+        check(&[("app::a", "use super::b::X;"), ("app::b", "use crate::app::a::Y;")], &["reaches back"; 2]);
     }
 }

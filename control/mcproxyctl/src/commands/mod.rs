@@ -9,6 +9,7 @@ mod policy;
 mod route;
 mod stats;
 mod tap;
+mod top;
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -27,7 +28,6 @@ use tonic::{Code, Status};
 
 use crate::cli::{Cli, Command, Reach};
 use crate::error::Error;
-use crate::top;
 
 pub(crate) use backend::health_word;
 pub(crate) use stats::refusals;

@@ -60,46 +60,9 @@ pub enum Known {
     XRealIp,
     /// `X-Request-ID`.
     XRequestId,
-    /// One of [`IDENTITY`].
+    /// One of [`identity`].
     Identity,
 }
-
-/// Fields by which proxies tell applications who a client is and what it has asked for: whoever reads them believes them. Those
-/// that end in `-` stand for all that begin so. `Proxy` is none of them, and to applications of CGI the address of a proxy that
-/// they use themselves (CVE-2016-5385).
-const IDENTITY: &[&str] = &[
-    "cf-connecting-ip",
-    "cf-connecting-ipv6",
-    "fastly-client-ip",
-    "fly-client-ip",
-    "front-end-https",
-    "proxy",
-    "remote-email",
-    "remote-groups",
-    "remote-name",
-    "remote-user",
-    "ssl-client-",
-    "true-client-ip",
-    "x-appengine-user-ip",
-    "x-arr-clientcert",
-    "x-auth-request-",
-    "x-azure-clientip",
-    "x-client-cert",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-envoy-external-address",
-    "x-envoy-internal",
-    "x-envoy-original-path",
-    "x-forwarded-",
-    "x-original-",
-    "x-proxyuser-ip",
-    "x-remote-user",
-    "x-rewrite-url",
-    "x-scheme",
-    "x-ssl-client-",
-    "x-url-scheme",
-    "x-webauth-",
-];
 
 /// The fields of one head. Its allocation is used again for the next.
 #[derive(Clone, Debug, Default)]
@@ -143,7 +106,7 @@ impl Span {
     }
 }
 
-/// More bytes than any name in [`Known`] and [`IDENTITY`] has.
+/// More bytes than any name in [`Known`] and [`identity`] has.
 const LONGEST: usize = 32;
 
 /// Whether two names are one to applications that read fields as variables of CGI (RFC 3875, section 4.1.18): case does not
@@ -153,16 +116,49 @@ pub fn is_same_variable(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| fold(*one) == fold(*other))
 }
 
-/// Whether a name is one of [`IDENTITY`], in any case.
+/// Whether a name is one of [`identity`], in any case.
 fn is_identity(name: &[u8]) -> bool {
-    // Most names begin with another letter.
-    if !name.first().is_some_and(|first| b"cfprstx".contains(&first.to_ascii_lowercase())) {
-        return false;
-    }
-    IDENTITY.iter().any(|known| {
+    let Some(first) = name.first() else { return false };
+    identity(*first).iter().any(|known| {
         let begins = name.get(..known.len()).is_some_and(|it| it.eq_ignore_ascii_case(known.as_bytes()));
         begins && (name.len() == known.len() || known.ends_with('-'))
     })
+}
+
+/// Fields by which proxies tell applications who a client is and what it has asked for, of those whose name begins with this
+/// letter: whoever reads them believes them. Those that end in `-` stand for all that begin so. `Proxy` is none of them, and to
+/// applications of CGI the address of a proxy that they use themselves (CVE-2016-5385).
+const fn identity(first: u8) -> &'static [&'static str] {
+    match first.to_ascii_lowercase() {
+        b'c' => &["cf-connecting-ip", "cf-connecting-ipv6"],
+        b'f' => &["fastly-client-ip", "fly-client-ip", "front-end-https"],
+        b'p' => &["proxy"],
+        b'r' => &["remote-email", "remote-groups", "remote-name", "remote-user"],
+        b's' => &["ssl-client-"],
+        b't' => &["true-client-ip"],
+        b'x' => &[
+            "x-appengine-user-ip",
+            "x-arr-clientcert",
+            "x-auth-request-",
+            "x-azure-clientip",
+            "x-client-cert",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "x-envoy-external-address",
+            "x-envoy-internal",
+            "x-envoy-original-path",
+            "x-forwarded-",
+            "x-original-",
+            "x-proxyuser-ip",
+            "x-remote-user",
+            "x-rewrite-url",
+            "x-scheme",
+            "x-ssl-client-",
+            "x-url-scheme",
+            "x-webauth-",
+        ],
+        _ => &[],
+    }
 }
 
 const fn fold(byte: u8) -> u8 {

@@ -8,7 +8,7 @@ use mc_core::table::{RouteTable, Row};
 
 use super::backends::Backends;
 use super::listing::Listing;
-use super::state::View;
+use super::view::View;
 use crate::clock;
 use crate::snapshot::{ListenerEntry, RouteEntry};
 use crate::stats::{PolicyLive, RouteLive};

@@ -38,6 +38,7 @@ mod listing;
 mod state;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use backends::BackendUse;
 pub use error::ChangeError;
@@ -48,7 +49,8 @@ pub use state::{Existing, ListenerPut, RoutePut, RoutesReplaced, StartError};
 use backends::Wanted;
 use events::Kind;
 use listen::{Beside, Handing};
-use state::{Done, Opening, Seed, SharedView, Shell, State};
+use state::{Done, Opening, Seed, Shell, State};
+use view::SharedView;
 
 /// The state, for everyone who reads or changes it. A clone is the same state.
 #[derive(Clone)]

@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mc_core::firewall::Compiled;
-use mc_core::model::{Firewall, Invalid, Listener, Route, RouteKey, Steered};
+use mc_core::model::{Firewall, Invalid, Listener, Route, Steered};
 use mc_core::table::RouteTable;
 use mc_xdp::{Steer, SteerError};
 use serde_json::json;
@@ -25,13 +25,12 @@ use super::backends::{Backends, Wanted};
 use super::build;
 use super::error::ChangeError;
 use super::events::{Events, Kind};
-use super::listing::Listing;
+use super::view::SharedView;
 use crate::clock;
 use crate::geoip::GeoIp;
 use crate::handover::HandedListener;
 use crate::kernel::Kernel;
 use crate::snapshot::{FirewallEntry, ListenerEntry, ListenerIds, RouteEntry, Snapshot};
-use crate::stats::RouteLive;
 use crate::store::{Change, Loaded, Store, StoreError};
 use crate::tls::{Authorities, Authority};
 use crate::workers::{BindError, Bound, ConnectionFilter, Workers};
@@ -66,21 +65,6 @@ impl Commit for Store {
         Self::lock(self)
     }
 }
-
-/// What is listed without waiting for the writer.
-#[derive(Debug, Default)]
-pub(crate) struct View {
-    pub(crate) listing: Listing,
-    pub(crate) backends: Backends,
-    /// Listeners whose sockets cannot be had now, by name, and why. They are tried again each second.
-    pub(crate) closed: BTreeMap<String, String>,
-    /// Routes that were put on hold: those whose time is over may still be among them.
-    pub(crate) holds: BTreeMap<RouteKey, Arc<RouteLive>>,
-}
-
-/// A [`View`] that one writes, for an instant at a time, and many read.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SharedView(Arc<RwLock<View>>);
 
 /// The state and its one writer.
 pub(crate) struct State {
@@ -175,16 +159,6 @@ pub enum StartError {
 impl<T> Done<T> {
     pub(crate) fn only(value: T) -> Self {
         Self { value, after: After::default() }
-    }
-}
-
-impl SharedView {
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, View> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, View> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -337,7 +311,7 @@ impl State {
                 .map(|listener| (listener.name.clone(), listener))
                 .collect(),
             listeners,
-            view: SharedView(Arc::new(RwLock::new(view))),
+            view: SharedView::new(view),
             firewall: Arc::new(FirewallEntry { spec: what.firewall, compiled, geo: shell.geo }),
             ids,
             workers: shell.workers,

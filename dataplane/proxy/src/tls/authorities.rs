@@ -22,7 +22,6 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use super::certificates::Stamp;
 use super::{Server, provider};
-use crate::snapshot::RouteEntry;
 
 /// All bundles that routes name.
 #[derive(Debug)]
@@ -71,11 +70,10 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// How this route asks now.
+    /// How a route asks now that verifies clients by `authority`.
     #[must_use]
-    pub fn of(route: &RouteEntry) -> Self {
-        let trust = route.client_ca.as_ref().and_then(|authority| authority.trust());
-        Self { auth: route.spec.http.client_auth, trust: trust.map_or(0, |trust| trust.id) }
+    pub fn of(auth: ClientAuth, authority: Option<&Authority>) -> Self {
+        Self { auth, trust: authority.and_then(Authority::trust).map_or(0, |trust| trust.id) }
     }
 
     /// Whether it does not ask.

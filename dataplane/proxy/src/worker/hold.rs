@@ -18,7 +18,7 @@ use mc_uring::Socket;
 use super::Worker;
 use super::connection::Connection;
 use super::hello::{Refusal, Routed, route_again};
-use super::serve::enter_hold;
+use super::phase::enter_hold;
 use crate::stats::{RouteLive, WorkerStats};
 
 /// Those of one worker that wait.

@@ -8,6 +8,8 @@ mod connection;
 mod hello;
 mod hold;
 mod l7;
+mod log;
+mod phase;
 mod serve;
 
 use std::cell::{Cell, RefCell};
@@ -24,7 +26,7 @@ use arc_swap::{ArcSwap, Cache};
 use mc_core::outcome::Outcome;
 use mc_uring::mailbox::Receiver;
 use mc_uring::socket::Keepalive;
-use mc_uring::{Deadlines, Socket, listen, relay, runtime};
+use mc_uring::{Deadlines, Shared, Socket, listen, runtime};
 use tokio::sync::oneshot;
 
 use crate::access_log::LogSink;
@@ -33,6 +35,7 @@ use crate::snapshot::{ConnectionIds, Snapshot};
 use crate::stats::WorkerStats;
 use crate::workers::{ConnectionFilter, ConnectionInfo, Refused, SharedPolicy};
 use connection::Table;
+use log::Log;
 
 /// What a worker is started with.
 pub(crate) struct Setup {
@@ -73,7 +76,7 @@ struct Worker {
     keepalive: Option<Keepalive>,
     ids: ConnectionIds,
     connections: Table,
-    shared: relay::Shared,
+    shared: Shared,
     /// Limits of waits for backends.
     deadlines: Deadlines,
     /// What waits because its route is on hold.
@@ -82,7 +85,7 @@ struct Worker {
     /// Copies of requests that are on their way, by the address of their mirror.
     copies: RefCell<HashMap<SocketAddr, usize>>,
     listeners: RefCell<HashMap<u32, Vec<Rc<Accepting>>>>,
-    log: serve::Log,
+    log: Log,
     pool: l7::Pool,
     /// [`crate::workers::Budgets::missed`] when it was last looked at.
     missed: Cell<u64>,
@@ -140,13 +143,13 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             keepalive: setup.keepalive,
             ids: ConnectionIds::new(setup.number),
             connections: Table::default(),
-            shared: relay::Shared::new(BUFFER),
+            shared: Shared::new(BUFFER),
             deadlines: Deadlines::default(),
             waiters: hold::Waiters::default(),
             random: RefCell::new(fastrand::Rng::new()),
             copies: RefCell::default(),
             listeners: RefCell::default(),
-            log: serve::Log::new(setup.log),
+            log: Log::new(setup.log),
             pool: l7::Pool::default(),
             missed: Cell::new(0),
             draining: RefCell::default(),

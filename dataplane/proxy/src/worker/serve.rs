@@ -1,42 +1,26 @@
 //! A connection's life, from accept to the line in the log.
 
 use std::cell::{Cell, RefCell};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mc_core::model::Mode;
 use mc_core::outcome::Outcome;
-use mc_uring::relay::{self, Failure};
-use mc_uring::{Socket, runtime};
+use mc_uring::{Failure, Socket, relay, runtime};
 
 use super::Worker;
 use super::connect::connect;
-use super::connection::{Connection, NEVER, Phase, Target};
+use super::connection::{Connection, Phase, Target};
 use super::hello::{Refusal, Reply, Routed, hello, route_again};
+use super::phase::{enter_relay, linger};
 use super::{hold, l7};
-use crate::access_log::{LogSink, Record, Request};
+use crate::access_log::Record;
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::stats::RouteLive;
 use crate::workers::Refused;
-
-/// How long a refused client may take to hear why.
-const REFUSED_MS: u64 = 1_000;
-
-/// The age at which a relayed connection is first looked at. Most are over by then, and never pay for what
-/// only long ones need.
-const LASTING_MS: u64 = 1_000;
-
-/// Log bytes that are handed over at once: each time another thread is woken.
-const LOG_BATCH: usize = 128 * 1024;
-
-/// A worker's part of the access log.
-pub(super) struct Log {
-    sink: LogSink,
-    lines: RefCell<Vec<u8>>,
-}
 
 /// Counts a connection on its route, and the client's on it, for as long as it lives.
 struct OnRoute {
@@ -218,27 +202,6 @@ fn has_other_backends(
     Ok(is_other || hold::is_held(worker, routed))
 }
 
-/// From here on only the route's timeouts end the connection.
-pub(super) fn enter_relay(worker: &Worker, connection: &Connection, route: &RouteEntry) {
-    enter(worker, connection, route, Phase::Relay);
-}
-
-/// The same while the route is on hold.
-pub(super) fn enter_hold(worker: &Worker, connection: &Connection, route: &RouteEntry) {
-    enter(worker, connection, route, Phase::Hold);
-}
-
-fn enter(worker: &Worker, connection: &Connection, route: &RouteEntry, phase: Phase) {
-    let started_ms = connection.started_us / 1000;
-    let deadline = match route.spec.total_timeout_ms {
-        0 => NEVER,
-        total => started_ms + total,
-    };
-    let now_ms = worker.shared.now_ms.get();
-    connection.down.moved_ms.set(now_ms);
-    worker.connections.enter(connection, phase, deadline, now_ms + LASTING_MS);
-}
-
 /// Tells a client that it was refused.
 async fn refuse(worker: &Worker, connection: &Connection, reply: Reply) {
     let Reply::Bytes(bytes) = reply else {
@@ -249,23 +212,6 @@ async fn refuse(worker: &Worker, connection: &Connection, reply: Reply) {
         return;
     }
     linger(worker, connection).await;
-}
-
-/// Says that nothing more is sent, and waits a moment for the client to close: a close with bytes unread would be a
-/// reset that overtakes what it was told.
-pub(super) async fn linger(worker: &Worker, connection: &Connection) {
-    connection.socket.shutdown(Shutdown::Write);
-    let deadline = clock::millis() + REFUSED_MS;
-    worker.connections.enter(connection, Phase::Refused, deadline, deadline);
-    loop {
-        let ended = worker.shared.with_buffer(|buffer| match connection.socket.recv(buffer) {
-            Ok(read) => read == 0,
-            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
-        });
-        if ended || connection.socket.readable().await.is_err() {
-            return;
-        }
-    }
 }
 
 impl OnRoute {
@@ -294,43 +240,6 @@ impl Drop for OnRoute {
         self.live.release();
         if let Some(source) = self.source {
             self.live.sources().release(source);
-        }
-    }
-}
-
-impl Log {
-    pub(super) fn new(sink: LogSink) -> Self {
-        Self { sink, lines: RefCell::default() }
-    }
-
-    fn write(&self, record: &Record<'_>) {
-        let full = {
-            let mut lines = self.lines.borrow_mut();
-            self.sink.write(record, &mut lines);
-            lines.len() >= LOG_BATCH
-        };
-        if full {
-            self.flush();
-        }
-    }
-
-    /// Writes the line of a request.
-    pub(super) fn request(&self, record: &Request<'_>) {
-        let full = {
-            let mut lines = self.lines.borrow_mut();
-            self.sink.write_request(record, &mut lines);
-            lines.len() >= LOG_BATCH
-        };
-        if full {
-            self.flush();
-        }
-    }
-
-    /// Hands what was written to the thread that has the file.
-    pub(super) fn flush(&self) {
-        let mut lines = self.lines.borrow_mut();
-        if !lines.is_empty() {
-            *lines = self.sink.submit(std::mem::take(&mut *lines));
         }
     }
 }

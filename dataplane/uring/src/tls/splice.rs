@@ -5,8 +5,8 @@ use std::io;
 
 use super::Tls;
 use crate::pipe::Pipe;
-use crate::relay::{Failure, Shared};
 use crate::runtime::yield_now;
+use crate::shared::{Failure, Shared};
 use crate::socket::Socket;
 
 /// What came of it.

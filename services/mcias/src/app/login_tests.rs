@@ -12,7 +12,8 @@ use mcdsl::policy::PolicyHost as _;
 use mcdsl::problem::Problem;
 use mcdsl::secret::Secret;
 
-use super::validate::{Valid, calling_service};
+use super::messages::Valid;
+use super::validate::calling_service;
 use super::{Mcias, messages};
 
 /// The tag of a service that tests logins: it learns what the policy decides at other services.

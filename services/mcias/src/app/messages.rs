@@ -1,15 +1,24 @@
 //! Messages: of what is stored and decided, and what they say in the domain's terms.
 
+use std::sync::Arc;
+
 use mc_api::mcias as api;
 use mcdsl::audit::Event;
+use mcdsl::identity::Identity;
 use mcdsl::problem::Problem;
 
-use super::validate::Valid;
-use crate::domain::token::BadToken;
+use crate::domain::token::{BadToken, Claims};
 use crate::domain::{AccountType, InvalidName, Name, Role, Roles};
 use crate::store::accounts::{Counts, Deleted, Stored};
 use crate::store::factors::StoredPasskey;
 use crate::store::tokens::StoredToken;
+
+/// A valid token.
+#[derive(Debug)]
+pub(super) struct Valid {
+    pub(super) claims: Claims,
+    pub(super) identity: Arc<Identity>,
+}
 
 pub(super) const fn reason_of(error: BadToken) -> &'static str {
     match error {

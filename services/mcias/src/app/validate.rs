@@ -12,6 +12,7 @@ use mcdsl::problem::{Kind, Problem};
 use mcdsl::secret::Secret;
 use quick_cache::sync::Cache;
 
+use super::messages::Valid;
 use super::{Mcias, locked, messages, sha256};
 use crate::domain::policy;
 use crate::domain::token::{BadToken, Claims, Expect, KeyRing};
@@ -19,13 +20,6 @@ use crate::domain::{Account, AccountType, Name, ServiceContext};
 use crate::store;
 use crate::store::tokens::Kind as TokenKind;
 use mcdsl::identity::Identity;
-
-/// A valid token.
-#[derive(Debug)]
-pub(super) struct Valid {
-    pub(super) claims: Claims,
-    pub(super) identity: Arc<Identity>,
-}
 
 /// Tokens that were found valid, by their SHA-256.
 #[derive(Debug)]

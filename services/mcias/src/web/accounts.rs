@@ -6,27 +6,24 @@ use maud::{Markup, html};
 use mc_api::audit::ListAuditRequest;
 use mc_api::mcias::{
     Account, CreateAccountRequest, DeleteAccountRequest, EndAccountSessionRequest, EndAccountSessionsRequest,
-    GetAccountRequest, IssueLinkRequest, ListAccountSessionsRequest, ListAccountsRequest, ListTokensRequest,
+    IssueLinkRequest, ListAccountSessionsRequest, ListAccountsRequest, ListTokensRequest,
     ResetFactorsRequest, Session, UpdateAccountRequest,
 };
-use mcdsl::audit::page as audit;
 use mcdsl::http::{Path, Query};
 use mcdsl::problem::Problem;
+use mcdsl::web::audit;
 use mcdsl::web::session::{NoFields, Shown};
 use mcdsl::web::{
     self, Action, Choice, Column, Confirm, Danger, Field, FieldError, Icon, Kind, Layout, Once, Page, Tone,
 };
 use serde::Deserialize;
 
-use super::own::{ask, method_items, once, role_names, session_table};
+use super::account::{ACCOUNTS, account, ask_about, named};
+use super::own::{method_items, once, role_names, session_table};
 use super::tokens::{is_valid, token_panel};
 use super::visitor::{Posted, Submission, Visitor};
 use super::words::WORDS;
 use super::{Answer, count, split};
-use crate::domain::Name;
-
-/// The page above those about one account.
-pub(super) const ACCOUNTS: (&str, &str) = ("Accounts", "/accounts");
 
 const TYPES: [Choice<'static>; 3] = [
     Choice { value: "", label: "All types" },
@@ -320,10 +317,6 @@ pub(super) async fn show(visitor: Visitor, Path(name): Path<String>) -> Answer {
     Ok(visitor.page_with(StatusCode::OK, change, name, body))
 }
 
-pub(super) async fn account(visitor: &Visitor, name: &str) -> Result<Account, Problem> {
-    visitor.calls.get_account(GetAccountRequest { name: name.to_owned() }).await
-}
-
 fn details(account: &Account, now: i64) -> Vec<(&'static str, Markup)> {
     let mut details = vec![("Type", html! { (type_name(account)) })];
     if let Some(service) = &account.service {
@@ -558,11 +551,6 @@ pub(super) async fn disable(Path(name): Path<String>, posted: Posted<Revision>) 
     Ok(visitor.finish(&format!("/accounts/{name}"), disabled, "Account disabled."))
 }
 
-/// A page below an account's that asks for confirmation.
-pub(super) fn ask_about(visitor: &Visitor, name: &str, title: &str, asked: &Confirm<'_>) -> Response {
-    ask(visitor, &[ACCOUNTS, (name, asked.back)], title, asked)
-}
-
 pub(super) async fn link(Path(name): Path<String>, posted: Posted<NoFields>) -> Answer {
     let Posted { sender: visitor, form: NoFields {} } = posted;
     let at = format!("/accounts/{name}");
@@ -673,9 +661,4 @@ pub(super) async fn delete(Path(name): Path<String>, submission: Submission<Dele
         Ok(visitor.done("/accounts", format!("Account {name} deleted.")))
     };
     submission.handle(&["typed"], show, act).await
-}
-
-/// The name of an account in a path. Anything else could lead a form to another path.
-pub(super) fn named(text: &str) -> Result<Name, Problem> {
-    Name::parse(text).map_err(|_error| Problem::not_found("There is no such account."))
 }

@@ -8,7 +8,7 @@ use mcdsl::web::session::NoFields;
 use mcdsl::web::{self, Column, Confirm, Page};
 use serde::Deserialize;
 
-use super::accounts::ACCOUNTS;
+use super::account::ACCOUNTS;
 use super::own::ask;
 use super::visitor::{Posted, Visitor};
 use super::{Answer, count};

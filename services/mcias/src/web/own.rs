@@ -11,9 +11,9 @@ use mc_api::mcias::{
     ReplaceRecoveryCodesRequest, Session, TotpEnrolment,
 };
 use mcdsl::Secret;
-use mcdsl::audit::page::times;
 use mcdsl::http::{Json, Path};
 use mcdsl::problem::Problem;
+use mcdsl::web::audit::times;
 use mcdsl::web::session::{GoTo, NoFields, PasskeyChallenge, Shown, passkey_form};
 use mcdsl::web::{
     self, Action, Attention, Column, Confirm, Field, Icon, Kind, Layout, Once, Page, Tone,

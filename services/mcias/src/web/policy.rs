@@ -8,8 +8,8 @@ use mc_api::policy::{
     ListPolicyRevisionsRequest, PolicyDocument, Rule, SetPolicyRequest, Warning,
 };
 use mcdsl::http::Query;
-use mcdsl::policy::page::{self as parts, Links};
 use mcdsl::problem::Problem;
+use mcdsl::web::policy::{self as parts, Links};
 use mcdsl::web::session::Shown;
 use mcdsl::web::{self, Action, Choice, Confirm, Danger, Field, FieldError, Icon, Kind, Layout, Page};
 use serde::Deserialize;

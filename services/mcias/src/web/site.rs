@@ -4,9 +4,9 @@ use axum::http::StatusCode;
 use maud::html;
 use mc_api::audit::VerifyAuditResponse;
 use mc_api::mcias::{Key, ListKeysRequest, RotateKeysRequest, WithdrawKeyRequest};
-use mcdsl::audit::page::{self as audit, Search, Verification};
 use mcdsl::http::{Path, Query};
 use mcdsl::problem::Problem;
+use mcdsl::web::audit::{self, Search, Verification};
 use mcdsl::web::session::NoFields;
 use mcdsl::web::{self, Action, Column, Confirm, Page, Tone};
 

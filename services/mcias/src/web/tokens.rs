@@ -8,7 +8,7 @@ use mcdsl::web::session::{NoFields, Shown};
 use mcdsl::web::{self, Action, Column, Confirm, Field, Kind, Layout, Once, Page, Tone};
 use serde::Deserialize;
 
-use super::accounts::{ACCOUNTS, account, ask_about, named};
+use super::account::{ACCOUNTS, account, ask_about, named};
 use super::own::once;
 use super::visitor::{Posted, Submission, Visitor};
 use super::{Answer, split};

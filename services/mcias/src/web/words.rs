@@ -1,6 +1,6 @@
 //! What MCIAS's actions are called in sentences of the audit log.
 
-use mcdsl::audit::page::Words;
+use mcdsl::web::audit::Words;
 
 /// MCIAS's own actions.
 pub(super) const WORDS: [Words; 42] = [

@@ -7,11 +7,12 @@ use mc_core::model::{
 };
 use serde_json::json;
 
-use super::{After, Done, Existing, State, View, check_room};
+use super::{After, Done, Existing, State, check_room};
 use crate::admin::build;
 use crate::admin::error::ChangeError;
 use crate::admin::events::Kind;
 use crate::admin::listing::Listing;
+use crate::admin::view::View;
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::stats::RouteLive;

@@ -11,10 +11,9 @@ use std::time::Duration;
 use foldhash::HashMap;
 use mc_core::backend::BackendLive;
 use mc_core::balance::Tried;
-use mc_core::http1::{HeadEnd, Malformed};
+use mc_core::http1::{HeadEnd, Limits, Malformed};
 use mc_core::outcome::RequestOutcome;
-use mc_uring::relay::Shared;
-use mc_uring::{Socket, runtime};
+use mc_uring::{Shared, Socket, runtime};
 
 use super::fault::Fault;
 use super::mux::{Channel, Mux, MuxPool};
@@ -23,7 +22,6 @@ use super::route::renew;
 use super::session::{Note, Session};
 use super::sides::{Progress, Reply};
 use super::stream::{Came, Stream};
-use super::to_http1::LIMITS;
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::worker::Worker;
@@ -41,6 +39,9 @@ struct Idle {
     stream: Stream,
     since_ms: u64,
 }
+
+/// What a response's head may take. Backends are trusted with more than clients are.
+pub(super) const LIMITS: Limits = Limits { head_bytes: 128 * 1024, target_bytes: 0, fields: 500 };
 
 /// Connections kept for each backend and worker.
 const KEPT: usize = 128;

@@ -503,10 +503,9 @@ fn authenticates_connection(asked: &impl RequestHead, head: &impl ResponseHead) 
             value.get(..scheme.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(scheme.as_bytes()))
         })
     };
-    let has =
-        |(_, name, value): FieldRef<'_>, wanted: &[u8]| name.eq_ignore_ascii_case(wanted) && is_bound(value);
-    asked.fields().any(|field| has(field, b"authorization"))
-        || (head.status() == 401 && head.all().any(|field| has(field, b"www-authenticate")))
+    let asks =
+        |(_, name, value): FieldRef<'_>| name.eq_ignore_ascii_case(b"www-authenticate") && is_bound(value);
+    asked.authorization().any(is_bound) || (head.status() == 401 && head.all().any(asks))
 }
 
 /// Whether the response switches protocols as the client has asked; `switched`: the status that tells it so.

@@ -20,7 +20,7 @@ use super::route::current_route;
 use super::session::{Note, Said, Session};
 use super::sides::RequestBody as _;
 use crate::worker::connection::Phase;
-use crate::worker::serve::enter_relay;
+use crate::worker::phase::enter_relay;
 
 /// How long a client may take for a head that it has begun.
 const HEAD_MS: u64 = 10_000;

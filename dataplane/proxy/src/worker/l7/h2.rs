@@ -32,7 +32,7 @@ use super::session::{Note, Said, Session};
 use super::sides::RequestHead as _;
 use super::wire::{self, Wire};
 use crate::worker::connection::Phase;
-use crate::worker::serve::enter_relay;
+use crate::worker::phase::enter_relay;
 
 /// Streams that a client may have open.
 const STREAMS: u32 = 128;
@@ -209,7 +209,7 @@ async fn one(
     let session = &client.session;
     let asked = Asked::new(parts, no_body).map_err(|why| Fault::before(RequestOutcome::Malformed, why))?;
     let refused = |outcome| Fault::before(outcome, "");
-    let route = current_route(session, asked.host.as_bytes(), note, &mut Answer::new(respond)).await;
+    let route = current_route(session, asked.host.as_bytes(), note, &mut Answer::new(session, respond)).await;
     let route = route.map_err(refused)?;
     if session.connection.phase.get() == Phase::Idle {
         enter_relay(&session.worker, &session.connection, &route);

@@ -28,7 +28,6 @@ use mc_uring::ktls::InUserSpace;
 use super::Worker;
 use super::connection::Connection;
 use super::hello::{Refusal, Routed};
-use crate::tls::Asked;
 
 pub(super) use backend::Pool;
 use session::{Session, is_name};
@@ -44,8 +43,9 @@ pub(super) async fn serve(
     if !terminator.serves(name.as_deref()) {
         return Err(Refusal::told(Outcome::NoCertificate));
     }
-    let asked = Asked::of(&routed.route);
-    let Some(config) = terminator.config(&routed.route, asked) else {
+    let asked = routed.route.asked();
+    let (auth, authority) = (routed.route.spec.http.client_auth, routed.route.client_ca.as_deref());
+    let Some(config) = terminator.config(auth, authority) else {
         connection.target.borrow_mut().detail =
             "clients' certificates cannot be verified: see the log".into();
         return Err(Refusal::told(Outcome::TlsFailed));

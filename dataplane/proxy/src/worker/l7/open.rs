@@ -6,8 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mc_core::model::Protocol;
-use mc_uring::relay::Shared;
-use mc_uring::{Socket, Tls};
+use mc_uring::{Shared, Socket, Tls};
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, Error};
 

@@ -8,7 +8,7 @@ use super::session::{Note, Session};
 use super::sides::Reply;
 use crate::snapshot::RouteEntry;
 use crate::worker::hold::Waited;
-use crate::worker::serve::enter_relay;
+use crate::worker::phase::enter_relay;
 
 /// When a client whose request could not wait may come again, in seconds.
 const RETRY_AFTER_S: &str = "1";

@@ -29,7 +29,7 @@ use crate::stats;
 use crate::tls::{Asked, fingerprint};
 use crate::worker::Worker;
 use crate::worker::connection::Connection;
-use crate::worker::serve::linger;
+use crate::worker::phase::linger;
 
 /// A client's connection, once its handshake is over.
 pub(super) struct Session {
@@ -438,7 +438,7 @@ impl Session {
         let found = found.filter(|route| route.spec.mode == Mode::L7).ok_or(RequestOutcome::NoRoute)?;
         // It may ask for certificates since, by other authorities, or have got other ones itself: the client must be
         // asked anew, on another connection.
-        let asks = Asked::of(&found);
+        let asks = found.asked();
         if !asks.is_nothing() && asks != self.asked {
             return Err(RequestOutcome::Misdirected);
         }

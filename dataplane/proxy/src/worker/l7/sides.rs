@@ -31,6 +31,9 @@ pub(super) trait RequestHead {
     /// Whether the client says that it takes trailers.
     fn takes_trailers(&self) -> bool;
 
+    /// What it says in `Authorization`.
+    fn authorization(&self) -> impl Iterator<Item = &[u8]>;
+
     /// The fields that go further than this connection.
     fn fields(&self) -> impl Iterator<Item = FieldRef<'_>>;
 }

@@ -6,9 +6,8 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use mc_uring::relay::Shared;
 use mc_uring::tls::Received;
-use mc_uring::{Plain, Socket, Tls};
+use mc_uring::{Plain, Shared, Socket, Tls};
 
 use super::wire::Transport;
 

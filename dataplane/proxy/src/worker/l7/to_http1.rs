@@ -5,24 +5,21 @@ use std::io;
 use bytes::{Buf as _, Bytes};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use mc_core::http1::{
-    self, Body, Decoder, Framing, Limits, Malformed, RequestLine, Response, Step, Version, write_request,
+    self, Body, Decoder, Framing, Malformed, RequestLine, Response, Step, Version, write_request,
 };
 use mc_core::outcome::RequestOutcome;
 use mc_core::policy::FieldRef;
 use mc_core::relay::{Choice, Method};
-use mc_uring::relay::Failure;
+use mc_uring::Failure;
 use mc_uring::tls::Spliced;
 
-use super::backend::Lease;
+use super::backend::{LIMITS, Lease};
 use super::checks;
 use super::fault::Fault;
 use super::mux::write_trailers;
 use super::session::{Note, Session};
 use super::sides::{Closed, Part, Progress, Receiver, RequestHead, ResponseHead, Sender, Upstream, facts};
 use super::stream::Came;
-
-/// What a response's head may take. Backends are trusted with more than clients are.
-pub(super) const LIMITS: Limits = Limits { head_bytes: 128 * 1024, target_bytes: 0, fields: 500 };
 
 /// Content that is spliced where it can be, in bytes.
 const LONG: u64 = 64 * 1024;

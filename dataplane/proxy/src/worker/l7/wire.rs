@@ -11,9 +11,8 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use mc_uring::Tls;
-use mc_uring::relay::Shared;
 use mc_uring::tls::Received;
+use mc_uring::{Shared, Tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Both ends of the wire.

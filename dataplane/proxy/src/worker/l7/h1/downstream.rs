@@ -74,6 +74,10 @@ impl RequestHead for Asked<'_> {
         false
     }
 
+    fn authorization(&self) -> impl Iterator<Item = &[u8]> {
+        self.request.section.values(self.head, "authorization")
+    }
+
     fn fields(&self) -> impl Iterator<Item = FieldRef<'_>> {
         self.request.section.end_to_end(self.head)
     }

@@ -165,6 +165,10 @@ impl RequestHead for Asked<'_> {
         self.parts.headers.get(header::TE).is_some_and(|te| te == "trailers")
     }
 
+    fn authorization(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes)
+    }
+
     fn fields(&self) -> impl Iterator<Item = FieldRef<'_>> {
         let fields = self.parts.headers.iter().filter(|(name, _)| *name != header::COOKIE);
         let fields = fields.map(|(name, value)| {

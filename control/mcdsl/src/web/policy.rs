@@ -4,8 +4,8 @@
 use maud::{Markup, html};
 use mc_api::policy as api;
 
-use super::Noun;
 use crate::context::NOBODY;
+use crate::policy::Noun;
 use crate::web::{self, Column, Icon, Tone};
 
 /// Where a page's links lead.

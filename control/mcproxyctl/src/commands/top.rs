@@ -19,7 +19,7 @@ use mc_api::mcproxy::{BackendState, GetStatsRequest, ListBackendsRequest, RouteK
 use mcdsl::ctl::{Printer, duration, table};
 use mcdsl::terminal::bytes;
 
-use crate::commands::{health_word, refusals};
+use super::{health_word, refusals};
 use crate::error::Error;
 
 /// Routes that are asked for.
