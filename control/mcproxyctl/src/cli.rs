@@ -551,16 +551,18 @@ pub(crate) enum Backend {
     /// All backends.
     #[command(after_help = "Example:\n  mcproxyctl backend list")]
     List,
-    /// Gives a backend no new connection.
-    #[command(after_help = "Example:\n  mcproxyctl backend drain 10.0.0.2:8443")]
+    /// Gives a backend no new connection and no new request.
+    #[command(
+        after_help = "Examples:\n  mcproxyctl backend drain 10.0.0.2:8443\n  mcproxyctl backend drain 10.0.0.2:8443 --kill"
+    )]
     Drain {
         /// Its address.
         address: SocketAddr,
-        /// Closes its connections.
+        /// Closes its connections, and ends requests that it has.
         #[arg(long)]
         kill: bool,
     },
-    /// Gives it connections again.
+    /// Gives it connections and requests again.
     #[command(after_help = "Example:\n  mcproxyctl backend undrain 10.0.0.2:8443")]
     Undrain {
         /// Its address.
@@ -598,7 +600,7 @@ pub(crate) enum Connection {
     },
     /// Closes connections, by id or by filter.
     #[command(
-        after_help = "Examples:\n  mcproxyctl connection kill 000100000000002a\n  mcproxyctl connection kill --name app.example.org"
+        after_help = "Examples:\n  mcproxyctl connection kill 3fa9c1000000002a\n  mcproxyctl connection kill --name app.example.org"
     )]
     Kill {
         /// Ids, as `list` and the access log show them.

@@ -204,11 +204,13 @@ pub enum RequestOutcome {
     Redirected,
     /// There is no descriptor or no memory for a connection to a backend.
     Overload,
+    /// An operator ended it, or the connection that it came on.
+    Killed,
 }
 
 impl RequestOutcome {
     /// Every outcome, in order of its discriminant.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Completed,
         Self::ClientGone,
         Self::ClientTimeout,
@@ -229,6 +231,7 @@ impl RequestOutcome {
         Self::RateLimited,
         Self::Redirected,
         Self::Overload,
+        Self::Killed,
     ];
 
     /// Its word in log and metrics.
@@ -255,6 +258,7 @@ impl RequestOutcome {
             Self::RateLimited => "rate_limited",
             Self::Redirected => "redirected",
             Self::Overload => "overload",
+            Self::Killed => "killed",
         }
     }
 

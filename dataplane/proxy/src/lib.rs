@@ -13,6 +13,7 @@ pub mod health;
 pub mod kernel;
 pub mod memory;
 pub mod metrics;
+pub mod process;
 pub mod snapshot;
 pub mod stats;
 pub mod store;

@@ -19,6 +19,7 @@ use mc_proxy::geoip::GeoIp;
 use mc_proxy::handover::{Handed, Predecessor};
 use mc_proxy::kernel::Kernel;
 use mc_proxy::memory::{self, Memory};
+use mc_proxy::process::ProcessId;
 use mc_proxy::snapshot::Snapshot;
 use mc_proxy::tls::{Reloaded, Tls};
 use mc_proxy::workers::{Budgets, SharedPolicy, Workers};
@@ -83,7 +84,7 @@ fn main() -> ExitCode {
     if args.check {
         return ExitCode::SUCCESS;
     }
-    config.log.set_up();
+    config.log.set_up_as(&ProcessId::current().to_string());
     match run(&config, args.take_over) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -170,7 +171,8 @@ async fn operate(
     let memory = tokio::spawn(async move { watched.budgets.memory.watch().await });
     let tls = tokio::spawn(keep_tls(Arc::clone(&workers.policy.tls)));
     let served = tokio::spawn(service.run(stopped, over));
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = workers.stats.len(), "running");
+    let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    tracing::info!(version, pid, workers = workers.stats.len(), "running");
     tell_service_manager();
     let end = loop {
         tokio::select! {

@@ -25,6 +25,7 @@ use super::error::ChangeError;
 use super::events::MAX_WATCHERS;
 use super::state::{Existing, MAX_ROUTES, RoutePut};
 use crate::stats::TapGuard;
+use crate::workers::Ended;
 use mcdsl::chain;
 
 mod answer;
@@ -245,13 +246,19 @@ impl AdminApi for Api {
         Ok(Response::new(answer::backends(&self.admin)))
     }
 
-    async fn drain_backend(&self, request: Request<api::DrainBackendRequest>) -> Reply<api::Change> {
+    async fn drain_backend(
+        &self,
+        request: Request<api::DrainBackendRequest>,
+    ) -> Reply<api::DrainBackendReply> {
         let request = request.into_inner();
         let address = answer::socket_address("address", &request.address).map_err(invalid)?;
         if request.kill && !request.drain {
             return Err(missing("kill", "is only for a backend that drains: set drain, or leave kill out"));
         }
-        change(self.admin.drain_backend(address, request.drain, request.kill).await)
+        let drained = self.admin.drain_backend(address, request.drain, request.kill).await;
+        let (revision, ended) = drained.map_err(refused)?;
+        let Ended { connections: killed, requests } = ended;
+        Ok(Response::new(api::DrainBackendReply { revision, killed, requests }))
     }
 
     async fn list_connections(
@@ -286,8 +293,8 @@ impl AdminApi for Api {
             ));
         }
         let filter = answer::filter(filter).map_err(invalid)?;
-        let killed = self.admin.kill(filter).await;
-        Ok(Response::new(api::KillConnectionsReply { killed }))
+        let Ended { connections: killed, requests } = self.admin.kill(filter).await;
+        Ok(Response::new(api::KillConnectionsReply { killed, requests }))
     }
 
     async fn get_stats(&self, request: Request<api::GetStatsRequest>) -> Reply<api::Stats> {

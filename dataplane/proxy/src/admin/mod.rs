@@ -24,7 +24,7 @@ use crate::health::{CheckErrors, Checks};
 use crate::kernel::Kernel;
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::store::Store;
-use crate::workers::{ConnectionFilter, ConnectionInfo, Workers};
+use crate::workers::{ConnectionFilter, ConnectionInfo, Ended, Workers};
 use mcdsl::chain;
 
 pub mod auth;
@@ -185,8 +185,8 @@ impl Admin {
     /// # Errors
     /// See [`ChangeError`].
     pub async fn remove_route(&self, key: RouteKey, kill: bool) -> Result<(u64, bool, u64), ChangeError> {
-        let ((revision, existed), killed) = self.change(move |state| state.remove_route(key, kill)).await?;
-        Ok((revision, existed, killed))
+        let ((revision, existed), ended) = self.change(move |state| state.remove_route(key, kill)).await?;
+        Ok((revision, existed, ended.connections))
     }
 
     /// Replaces all routes; `expected` is the revision that the caller has seen; `kill` closes connections of
@@ -262,7 +262,8 @@ impl Admin {
         self.change(move |state| state.set_rate(rate)).await.map(|(revision, _)| revision)
     }
 
-    /// Takes a backend out for new connections, or back in; `kill` closes those that it has.
+    /// Takes a backend out for new connections and requests, or back in; `kill` closes those that it has. Says at which
+    /// revision, and what was ended.
     ///
     /// # Errors
     /// [`ChangeError::NoBackend`] where no route leads there.
@@ -271,10 +272,8 @@ impl Admin {
         address: SocketAddr,
         drain: bool,
         kill: bool,
-    ) -> Result<u64, ChangeError> {
-        self.change(move |state| state.drain_backend(address, drain, kill))
-            .await
-            .map(|(revision, _)| revision)
+    ) -> Result<(u64, Ended), ChangeError> {
+        self.change(move |state| state.drain_backend(address, drain, kill)).await
     }
 
     /// Judges by other GeoIP databases from now on.
@@ -289,14 +288,15 @@ impl Admin {
         self.change(set).await.map(drop)
     }
 
-    /// Closes the connections that match and says how many.
-    pub async fn kill(&self, filter: ConnectionFilter) -> u64 {
-        let subject = format!("{filter:?}");
-        let killed = self.workers.kill(filter).await;
-        if killed > 0 {
-            self.events.announce(Kind::ConnectionsKilled, subject, &json!({ "killed": killed }));
+    /// Closes the connections that match, and ends requests of those that several share; says how many.
+    pub async fn kill(&self, filter: ConnectionFilter) -> Ended {
+        let subject = filter.to_string();
+        let ended = self.workers.kill(filter).await;
+        if ended != Ended::default() {
+            let detail = json!({ "killed": ended.connections, "requests": ended.requests });
+            self.events.announce(Kind::ConnectionsKilled, subject, &detail);
         }
-        killed
+        ended
     }
 
     /// Live connections that match, at most `limit` (0: all).
@@ -395,11 +395,11 @@ impl Admin {
         self.check_errors.get(backend)
     }
 
-    /// Makes a change and does with the workers what it asks for. Says how many connections were closed.
+    /// Makes a change and does with the workers what it asks for. Says what was ended.
     async fn change<T: Send + 'static>(
         &self,
         make: impl FnOnce(&mut State) -> Result<Done<T>, ChangeError> + Send + 'static,
-    ) -> Result<(T, u64), ChangeError> {
+    ) -> Result<(T, Ended), ChangeError> {
         let (state, admin) = (Arc::clone(&self.state), self.clone());
         // A task of its own: between store and publication nobody may drop it.
         let change = tokio::spawn(async move {
@@ -422,11 +422,14 @@ impl Admin {
                 admin.workers.open(listener, sockets).await;
             }
             drop(state);
-            let killed = match after.kill {
+            if let Some(backend) = after.close_idle {
+                admin.workers.close_idle(backend).await;
+            }
+            let ended = match after.kill {
                 Some(filter) => admin.kill(filter).await,
-                None => 0,
+                None => Ended::default(),
             };
-            Ok((value, killed))
+            Ok((value, ended))
         });
         change.await.map_err(|_stopped| ChangeError::Stopping)?
     }

@@ -110,6 +110,8 @@ pub(crate) struct After {
     pub(crate) close: Option<u32>,
     /// Accept on these sockets.
     pub(crate) open: Option<Opening>,
+    /// Close the connections to this backend that wait for a request.
+    pub(crate) close_idle: Option<SocketAddr>,
     /// Close these connections.
     pub(crate) kill: Option<ConnectionFilter>,
 }
@@ -376,6 +378,7 @@ impl State {
             self.events.announce(kind, address.to_string(), &json!({ "kill": kill }));
         }
         let mut done = Done::only(self.revision);
+        done.after.close_idle = drain.then_some(address);
         if drain && kill {
             done.after.kill = Some(ConnectionFilter { backend: Some(address), ..Default::default() });
         }

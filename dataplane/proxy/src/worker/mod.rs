@@ -6,6 +6,7 @@
 mod connect;
 mod connection;
 mod hello;
+mod in_flight;
 mod l7;
 mod serve;
 
@@ -28,14 +29,17 @@ use tokio::sync::oneshot;
 
 use crate::access_log::LogSink;
 use crate::clock;
-use crate::snapshot::{ConnectionIds, Snapshot};
+use crate::process::{ConnectionIds, ProcessId};
+use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
-use crate::workers::{ConnectionFilter, ConnectionInfo, Refused, SharedPolicy};
+use crate::workers::{ConnectionFilter, ConnectionInfo, Ended, Refused, SharedPolicy};
 use connection::Table;
 
 /// What a worker is started with.
 pub(crate) struct Setup {
     pub(crate) number: u16,
+    /// How many workers there are.
+    pub(crate) workers: u16,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) policy: Arc<SharedPolicy>,
@@ -54,7 +58,9 @@ pub(crate) enum Command {
     /// Say which connections match.
     List { filter: ConnectionFilter, limit: usize, reply: oneshot::Sender<Vec<ConnectionInfo>> },
     /// End the connections that match.
-    Kill { filter: ConnectionFilter, outcome: Outcome, reply: oneshot::Sender<u64> },
+    Kill { filter: ConnectionFilter, outcome: Outcome, reply: oneshot::Sender<Ended> },
+    /// Close the connections to this backend that wait for a request.
+    CloseIdle { backend: SocketAddr, done: oneshot::Sender<()> },
     /// Close every listener; answer when no connection is left.
     Drain { hurry: bool, done: oneshot::Sender<()> },
     /// Accept nothing more, and leave the queues to another process.
@@ -132,7 +138,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             stats: setup.stats,
             policy: setup.policy,
             keepalive: setup.keepalive,
-            ids: ConnectionIds::new(setup.number),
+            ids: ConnectionIds::new(ProcessId::current(), setup.number, setup.workers),
             connections: Table::default(),
             shared: relay::Shared::new(BUFFER),
             deadlines: Deadlines::default(),
@@ -206,6 +212,10 @@ impl Worker {
             }
             Command::Kill { filter, outcome, reply } => {
                 reply.send(self.connections.kill(&filter, outcome)).unwrap_or(());
+            }
+            Command::CloseIdle { backend, done } => {
+                self.pool.close_idle(backend);
+                done.send(()).unwrap_or(());
             }
             Command::Retire { done } => {
                 for accepting in self.listeners.borrow_mut().drain().flat_map(|(_, all)| all) {

@@ -15,6 +15,7 @@ use super::Worker;
 use super::connect::connect;
 use super::connection::{Connection, NEVER, Phase, Target};
 use super::hello::{Refusal, Reply, Routed, hello};
+use super::in_flight::Requests;
 use super::l7;
 use crate::access_log::{LogSink, Record, Request};
 use crate::clock;
@@ -83,6 +84,7 @@ impl Worker {
             watching: RefCell::default(),
             counted: Cell::new(None),
             attempt_over: Cell::new(false),
+            requests: Requests::default(),
             has_keepalive: Cell::new(false),
         });
         self.connections.insert(Rc::clone(&connection));

@@ -84,6 +84,7 @@ pub(super) async fn serve(session: Rc<Session>, plain: Vec<u8>) -> Outcome {
         told_to_leave: Cell::new(false),
         left: Cell::new(false),
     });
+    session.connection.requests.multiplex();
     client.rest();
     let mut handshake = pin!(
         h2::server::Builder::new()
