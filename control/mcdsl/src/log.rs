@@ -185,7 +185,12 @@ mod tests {
             let lines = Lines { json, process: process.map(Arc::from) };
             assert_eq!(lines.named(line.as_bytes()), expect.as_bytes());
         };
-        check(true, Some("00f1a3"), "{\"level\":\"INFO\"}\n", "{\"process\":\"00f1a3\",\"level\":\"INFO\"}\n");
+        check(
+            true,
+            Some("00f1a3"),
+            "{\"level\":\"INFO\"}\n",
+            "{\"process\":\"00f1a3\",\"level\":\"INFO\"}\n",
+        );
         check(false, Some("00f1a3"), "INFO running\n", "00f1a3 INFO running\n");
         check(true, None, "{\"level\":\"INFO\"}\n", "{\"level\":\"INFO\"}\n");
     }

@@ -74,6 +74,11 @@ pub(crate) enum Command {
     /// What runs: version, revision, counts.
     #[command(after_help = "Example:\n  mcproxyctl status")]
     Status,
+    /// Has the program, as it is on the disk now, take over from the process that runs: no connection is refused or cut off.
+    ///
+    /// Waits until it has, or says why it did not: the old process then goes on.
+    #[command(after_help = "Example:\n  mcproxyctl --output json upgrade | jq .version")]
+    Upgrade,
     /// Where connections go.
     #[command(subcommand)]
     Route(Route),

@@ -288,20 +288,34 @@ impl Workers {
     /// Accepts nothing more and waits until no connection is left; those that are left after `time` are
     /// closed. Says how many were. `hurry`: those that wait for a client's next request are closed at once.
     pub async fn drain(&self, time: Duration, hurry: bool) -> u64 {
-        let drained = self.ask(|done| Command::Drain { hurry, done });
-        if tokio::time::timeout(time, drained).await.is_ok() {
-            return 0;
+        match tokio::time::timeout(time, self.drained(hurry)).await {
+            Ok(()) => 0,
+            Err(_late) => self.close_all().await,
         }
+    }
+
+    /// Accepts nothing more and waits until no connection is left. `hurry`: as of [`Self::drain`].
+    pub async fn drained(&self, hurry: bool) {
+        self.ask(|done| Command::Drain { hurry, done }).await;
+    }
+
+    /// Closes all connections; says how many there were.
+    pub async fn close_all(&self) -> u64 {
         let killed = self.end(&ConnectionFilter::default(), Outcome::Drained).await.connections;
         // They are gone when their tasks have run once more.
-        drop(
-            tokio::time::timeout(
-                Duration::from_secs(2),
-                self.ask(|done| Command::Drain { hurry: true, done }),
-            )
-            .await,
-        );
+        drop(tokio::time::timeout(Duration::from_secs(2), self.drained(true)).await);
         killed
+    }
+
+    /// Connections that there are.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        let count = |stats: &Arc<WorkerStats>| {
+            // Read in this order, a connection that ends in between cannot make it negative.
+            let closed = stats.closed.get();
+            stats.accepted.get().saturating_sub(closed)
+        };
+        self.stats.iter().map(count).sum()
     }
 
     /// Ends the workers' threads and waits for them.

@@ -24,7 +24,9 @@ use super::auth::TokenFile;
 use super::error::ChangeError;
 use super::events::MAX_WATCHERS;
 use super::state::{Existing, MAX_ROUTES, RoutePut};
+use crate::handover::Identity;
 use crate::stats::TapGuard;
+use crate::upgrade::UpgradeError;
 use crate::workers::Ended;
 use mcdsl::chain;
 
@@ -71,7 +73,15 @@ impl AdminApi for Api {
     type TapStream = Pages<api::TappedHead>;
 
     async fn get_status(&self, _request: Request<api::GetStatusRequest>) -> Reply<api::Status> {
-        Ok(Response::new(answer::status(&self.admin)))
+        let admin = self.admin.clone();
+        // Old processes are asked, too, and may take a moment.
+        let status = tokio::task::spawn_blocking(move || answer::status(&admin)).await;
+        status.map(Response::new).map_err(|_stopped| refused(ChangeError::Stopping))
+    }
+
+    async fn upgrade(&self, _request: Request<api::UpgradeRequest>) -> Reply<api::UpgradeReply> {
+        let Identity { process, pid, version } = self.admin.upgrade().run().await.map_err(not_upgraded)?;
+        Ok(Response::new(api::UpgradeReply { process, pid, version }))
     }
 
     async fn add_route(&self, request: Request<api::AddRouteRequest>) -> Reply<api::RouteChange> {
@@ -472,6 +482,12 @@ fn missing(field: &str, problem: &str) -> Status {
 
 fn invalid(wrong: Invalid) -> Status {
     refused(ChangeError::Invalid(wrong))
+}
+
+fn not_upgraded(error: UpgradeError) -> Status {
+    let code = if matches!(error, UpgradeError::Running) { Code::Aborted } else { Code::FailedPrecondition };
+    tracing::error!("{}", chain(&error));
+    Status::new(code, chain(&error))
 }
 
 /// What a refusal is in gRPC.

@@ -7,14 +7,14 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use mc_core::model::{Firewall, FirewallRule, Listener, Rate, Route, RouteKey};
 use serde_json::json;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::clock;
 use crate::config::Config;
@@ -22,8 +22,10 @@ use crate::geoip::GeoIp;
 use crate::handover::Handed;
 use crate::health::{CheckErrors, Checks};
 use crate::kernel::Kernel;
+use crate::old_process::{self, OldSocket, Order, Report, Silent};
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::store::Store;
+use crate::upgrade::Upgrade;
 use crate::workers::{ConnectionFilter, ConnectionInfo, Ended, Workers};
 use mcdsl::chain;
 
@@ -43,6 +45,7 @@ pub use backends::BackendUse;
 pub use error::ChangeError;
 pub use events::Events;
 pub use listen::ListenError;
+pub(crate) use listen::bind_private;
 pub use state::{Existing, ListenerPut, RoutePut, RoutesReplaced, StartError};
 
 use backends::Wanted;
@@ -62,6 +65,8 @@ pub struct Admin {
     check_errors: CheckErrors,
     started_ms: u64,
     is_stopping: Arc<AtomicBool>,
+    upgrade: Upgrade,
+    root: Arc<Path>,
 }
 
 /// The admin side, ready to be served: everything is open.
@@ -120,7 +125,8 @@ impl Service {
         };
         let shell = Shell { workers, kernel, geo, events };
         let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone(), listeners)?;
-        Ok(Self { admin: Admin::new(state, bound, shell).await, sockets, metrics: None })
+        let admin = Admin::new(state, bound, shell, &config.server.root).await;
+        Ok(Self { admin, sockets, metrics: None })
     }
 
     /// The state, for metrics and health checks.
@@ -134,11 +140,11 @@ impl Service {
         self.metrics = Some((address, socket));
     }
 
-    /// Serves until `stop` becomes true (or its sender is gone), then ends open calls within a second. `over` becomes
-    /// true when another process has taken over.
-    pub async fn run(self, stop: watch::Receiver<bool>, over: watch::Sender<bool>) {
+    /// Serves until `stop` becomes true (or its sender is gone), then ends open calls within a second. `over` is told
+    /// when another process has taken over, with the socket at which this one is asked from then on, if it can have one.
+    pub async fn run(self, stop: watch::Receiver<bool>, over: mpsc::Sender<Option<OldSocket>>) {
         let Self { admin, sockets, metrics } = self;
-        let handing = Handing { beside: sockets.beside(), metrics, over };
+        let handing = Handing { beside: sockets.beside(), metrics, root: admin.root.to_path_buf(), over };
         let upkeep = tokio::spawn(admin.clone().upkeep());
         let samples = tokio::spawn(watch_kernel(Arc::clone(&admin.kernel), admin.events.clone()));
         sockets.serve(admin, stop, handing).await;
@@ -148,7 +154,7 @@ impl Service {
 }
 
 impl Admin {
-    async fn new(mut state: State, bound: Vec<Opening>, shell: Shell) -> Self {
+    async fn new(mut state: State, bound: Vec<Opening>, shell: Shell, root: &Path) -> Self {
         for (entry, sockets) in bound {
             tracing::info!(listener = entry.spec.name, address = %entry.spec.address, "listening");
             shell.workers.open(entry, sockets).await;
@@ -166,6 +172,8 @@ impl Admin {
             checks: Arc::new(std::sync::Mutex::new(health)),
             started_ms: clock::millis(),
             is_stopping: Arc::default(),
+            upgrade: Upgrade::default(),
+            root: root.into(),
         };
         admin.sync_checks(checks);
         admin
@@ -352,6 +360,18 @@ impl Admin {
         self.view.read().listing.count(listener)
     }
 
+    /// Starts the program anew, to take over from this process.
+    #[must_use]
+    pub fn upgrade(&self) -> &Upgrade {
+        &self.upgrade
+    }
+
+    /// Has each old process do this, and say how it is. Waits: call it where that is allowed.
+    #[must_use]
+    pub fn ask_old(&self, order: Order) -> Vec<Result<Report, Silent>> {
+        old_process::ask_all(&self.root, order)
+    }
+
     /// Connections end now, and nothing is opened any more.
     pub fn stop(&self) {
         self.is_stopping.store(true, Ordering::Relaxed);
@@ -446,7 +466,8 @@ impl Admin {
         mut stream: UnixStream,
         beside: Beside,
         metrics: Option<(SocketAddr, OwnedFd)>,
-    ) -> Result<(), Option<(Beside, Option<(SocketAddr, OwnedFd)>)>> {
+        root: &Path,
+    ) -> Result<Option<OldSocket>, Option<(Beside, Option<(SocketAddr, OwnedFd)>)>> {
         tracing::info!("another process takes over");
         // Nothing is changed from here on.
         let state = Arc::clone(&self.state).lock_owned().await;
@@ -466,17 +487,24 @@ impl Admin {
         });
         // A panic there has taken the sockets with it.
         let Ok((mut stream, mut state, sent)) = sent.await else { return Err(None) };
-        if let Err((error, beside, metrics)) = sent {
-            tracing::error!("it did not, and this process goes on: {}", chain(&error));
-            // It may have had the firewall already.
-            self.kernel.take_back();
-            return Err(Some((beside, metrics)));
-        }
+        let successor = match sent {
+            Ok(successor) => successor,
+            Err((error, beside, metrics)) => {
+                tracing::error!("it did not, and this process goes on: {}", chain(&error));
+                // It may have had the firewall already.
+                self.kernel.take_back();
+                return Err(Some((beside, metrics)));
+            }
+        };
         state.end();
         drop(state);
         self.workers.retire().await;
+        // Whoever asks the new process from now on finds this one.
+        let old = OldSocket::bind(root);
         Handed::gone(&mut stream);
-        Ok(())
+        tracing::info!(to = successor.process, pid = successor.pid, "another process has taken over");
+        self.upgrade.taken_over(successor);
+        Ok(old.inspect_err(|error| tracing::warn!(%error, "nobody will see this process any more")).ok())
     }
 
     /// Runs these health checks from now on, where there are others.

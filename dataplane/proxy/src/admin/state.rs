@@ -80,7 +80,8 @@ pub(crate) struct SharedView(Arc<RwLock<View>>);
 
 /// The state and its one writer.
 pub(crate) struct State {
-    store: Box<dyn Commit>,
+    /// Until another process takes over: whoever comes after that one must find the lock free.
+    store: Option<Box<dyn Commit>>,
     revision: u64,
     /// By name; as published.
     listeners: BTreeMap<String, Arc<ListenerEntry>>,
@@ -325,7 +326,7 @@ impl State {
         let mut state = Self {
             sockets: sockets.collect(),
             is_over: false,
-            store,
+            store: Some(store),
             revision,
             configured: what
                 .listeners
@@ -399,12 +400,14 @@ impl State {
             let sockets = sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
             handed.push(HandedListener { name: name.clone(), address: entry.spec.address, sockets });
         }
-        Ok((self.store.lock()?, handed))
+        let store = self.store.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok((store.lock()?, handed))
     }
 
     /// Another process has taken over.
     pub(crate) fn end(&mut self) {
         self.is_over = true;
+        self.store = None;
         self.kernel.stop_steering();
         self.sockets.clear();
     }
@@ -466,7 +469,8 @@ impl State {
     }
 
     fn commit(&mut self, change: &Change) -> Result<(), ChangeError> {
-        self.revision = self.store.commit(change)?;
+        let store = self.store.as_mut().ok_or(ChangeError::Stopping)?;
+        self.revision = store.commit(change)?;
         Ok(())
     }
 

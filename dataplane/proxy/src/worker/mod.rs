@@ -12,12 +12,15 @@ mod serve;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -97,6 +100,23 @@ struct Accepting {
     socket: Socket,
     closing: Cell<bool>,
     closed: RefCell<Option<Rc<Closed>>>,
+    /// The task that accepts.
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Accepting {
+    /// Waits for a connection, or until the socket is not to be used any more; `false`: the ring is over.
+    async fn next(&self) -> bool {
+        let mut readable = pin!(self.socket.readable());
+        poll_fn(|cx| {
+            if self.closing.get() {
+                return Poll::Ready(true);
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            readable.as_mut().poll(cx).map(|ready| ready.is_ok())
+        })
+        .await
+    }
 }
 
 /// Tells that a listener's sockets are closed, when the last of them is.
@@ -219,8 +239,12 @@ impl Worker {
             }
             Command::Retire { done } => {
                 for accepting in self.listeners.borrow_mut().drain().flat_map(|(_, all)| all) {
-                    // Whoever waits for it wakes at the next connection, and leaves that to the other process.
+                    // What waits in its queue is the other process's. Where that crashes, nobody else must have the socket: who
+                    // connects is refused, and whoever starts next finds the port free.
                     accepting.closing.set(true);
+                    if let Some(waker) = accepting.waker.take() {
+                        waker.wake();
+                    }
                 }
                 done.send(()).unwrap_or(());
             }
@@ -237,7 +261,12 @@ impl Worker {
     }
 
     fn open(self: &Rc<Self>, listener: u32, socket: Socket) {
-        let accepting = Rc::new(Accepting { socket, closing: Cell::new(false), closed: RefCell::new(None) });
+        let accepting = Rc::new(Accepting {
+            socket,
+            closing: Cell::new(false),
+            closed: RefCell::default(),
+            waker: RefCell::default(),
+        });
         self.listeners.borrow_mut().entry(listener).or_default().push(Rc::clone(&accepting));
         runtime::spawn(accept(Rc::clone(self), listener, accepting));
     }
@@ -291,7 +320,7 @@ impl Worker {
 
 /// Accepts on one socket until it is closed.
 async fn accept(worker: Rc<Worker>, listener: u32, accepting: Rc<Accepting>) {
-    while accepting.socket.readable().await.is_ok() && !accepting.closing.get() {
+    while accepting.next().await && !accepting.closing.get() {
         if !worker.take_waiting(listener, &accepting.socket, ACCEPT_BATCH) {
             runtime::sleep(ACCEPT_PAUSE).await;
         }

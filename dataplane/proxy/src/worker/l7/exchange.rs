@@ -75,7 +75,9 @@ pub(super) async fn exchange<H: RequestHead, B: RequestBody, R: Reply>(
         let chosen = connect(session, route, &mut client, note, &in_flight, repeats > 0).await?;
         note.times.connect_us = clock::micros() - note.started_us;
         let (is_reused, end) = match chosen {
-            Chosen::Http1(lease) => (lease.is_reused(), serve(session, lease, &mut client, note, &in_flight).await),
+            Chosen::Http1(lease) => {
+                (lease.is_reused(), serve(session, lease, &mut client, note, &in_flight).await)
+            }
             Chosen::Http2(channel) => {
                 (channel.is_reused(), serve(session, channel, &mut client, note, &in_flight).await)
             }
@@ -118,7 +120,9 @@ async fn connect<H, B, R: Reply>(
         .await
     };
     match connected {
-        Ok(connected) => connected.map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail))),
+        Ok(connected) => {
+            connected.map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))
+        }
         Err(fault) => {
             client.reply.abort(&fault);
             Err(fault)
@@ -175,9 +179,7 @@ async fn serve<H: RequestHead, B: RequestBody, R: Reply, U: Upstream>(
         passing.beside(up, down).await
     };
     let result = match result {
-        Ok(true) => {
-            Ok(passing.tunnel(*body, &mut sender, &mut receiver, *reply, note).await)
-        }
+        Ok(true) => Ok(passing.tunnel(*body, &mut sender, &mut receiver, *reply, note).await),
         result => result.map(|_| RequestOutcome::Completed),
     };
     note.bytes_in += passing.progress.bytes.get();
