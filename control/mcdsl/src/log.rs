@@ -1,6 +1,8 @@
 //! The log on standard error: text on a terminal, JSON elsewhere.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -58,6 +60,18 @@ impl Log {
     /// # Panics
     /// There is a subscriber already.
     pub fn set_up(self) {
+        self.set_up_with(None);
+    }
+
+    /// The same, where several processes write to one log: each line names its process.
+    ///
+    /// # Panics
+    /// There is a subscriber already.
+    pub fn set_up_as(self, process: &str) {
+        self.set_up_with(Some(process.into()));
+    }
+
+    fn set_up_with(self, process: Option<Arc<str>>) {
         let access = match self.level {
             _ if self.access => "info",
             Level::Error => "error",
@@ -72,7 +86,7 @@ impl Log {
         };
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(move || Lines { json })
+            .with_writer(move || Lines { json, process: process.clone() })
             // A line that cannot be written (a full disk, a pipe whose reader has gone) would be reported on standard error too,
             // by a macro that panics there.
             .log_internal_errors(false)
@@ -84,6 +98,8 @@ impl Log {
 /// Standard error, a line at a time. A full pipe does not block the program: after [`ROOM_TIME`] lines are dropped and counted.
 struct Lines {
     json: bool,
+    /// Whose lines they are, where several write.
+    process: Option<Arc<str>>,
 }
 
 /// Lines that were dropped since the last that was written.
@@ -94,6 +110,15 @@ const ROOM_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const NO_TIME: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 impl Lines {
+    /// The line with its process.
+    fn named<'a>(&self, line: &'a [u8]) -> Cow<'a, [u8]> {
+        let Some(process) = &self.process else { return line.into() };
+        let rest = if self.json { line.strip_prefix(b"{") } else { Some(line) };
+        let Some(rest) = rest else { return line.into() };
+        let begin = if self.json { format!("{{\"process\":\"{process}\",") } else { format!("{process} ") };
+        [begin.as_bytes(), rest].concat().into()
+    }
+
     /// Whether there is room for a line. Where lines have been dropped, nobody waits a second time.
     fn has_room(error: &io::Stderr) -> bool {
         let time = if DROPPED.load(Ordering::Relaxed) > 0 { NO_TIME } else { ROOM_TIME };
@@ -125,9 +150,9 @@ impl Write for Lines {
             } else {
                 format!("WARN {message} lines={dropped}\n")
             };
-            error.write_all(told.as_bytes())?;
+            error.write_all(&self.named(told.as_bytes()))?;
         }
-        error.write_all(line)?;
+        error.write_all(&self.named(line))?;
         Ok(line.len())
     }
 
@@ -147,5 +172,26 @@ impl Level {
             Self::Debug => "debug",
             Self::Trace => "trace",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_its_process_where_there_are_several() {
+        let check = |json, process: Option<&str>, line: &str, expect: &str| {
+            let lines = Lines { json, process: process.map(Arc::from) };
+            assert_eq!(lines.named(line.as_bytes()), expect.as_bytes());
+        };
+        check(
+            true,
+            Some("00f1a3"),
+            "{\"level\":\"INFO\"}\n",
+            "{\"process\":\"00f1a3\",\"level\":\"INFO\"}\n",
+        );
+        check(false, Some("00f1a3"), "INFO running\n", "00f1a3 INFO running\n");
+        check(true, None, "{\"level\":\"INFO\"}\n", "{\"level\":\"INFO\"}\n");
     }
 }

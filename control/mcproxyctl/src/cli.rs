@@ -74,6 +74,11 @@ pub(crate) enum Command {
     /// What runs: version, revision, counts.
     #[command(after_help = "Example:\n  mcproxyctl status")]
     Status,
+    /// Has the program, as it is on the disk now, take over from the process that runs: no connection is refused or cut off.
+    ///
+    /// Waits until it has, or says why it did not: the old process then goes on.
+    #[command(after_help = "Example:\n  mcproxyctl --output json upgrade | jq .version")]
+    Upgrade,
     /// Where connections go.
     #[command(subcommand)]
     Route(Route),
@@ -614,16 +619,18 @@ pub(crate) enum Backend {
     /// All backends.
     #[command(after_help = "Example:\n  mcproxyctl backend list")]
     List,
-    /// Gives a backend no new connection.
-    #[command(after_help = "Example:\n  mcproxyctl backend drain 10.0.0.2:8443")]
+    /// Gives a backend no new connection and no new request.
+    #[command(
+        after_help = "Examples:\n  mcproxyctl backend drain 10.0.0.2:8443\n  mcproxyctl backend drain 10.0.0.2:8443 --kill"
+    )]
     Drain {
         /// Its address.
         address: SocketAddr,
-        /// Closes its connections.
+        /// Closes its connections, and ends requests that it has.
         #[arg(long)]
         kill: bool,
     },
-    /// Gives it connections again.
+    /// Gives it connections and requests again.
     #[command(after_help = "Example:\n  mcproxyctl backend undrain 10.0.0.2:8443")]
     Undrain {
         /// Its address.
@@ -661,7 +668,7 @@ pub(crate) enum Connection {
     },
     /// Closes connections, by id or by filter.
     #[command(
-        after_help = "Examples:\n  mcproxyctl connection kill 000100000000002a\n  mcproxyctl connection kill --name app.example.org"
+        after_help = "Examples:\n  mcproxyctl connection kill 3fa9c1000000002a\n  mcproxyctl connection kill --name app.example.org"
     )]
     Kill {
         /// Ids, as `list` and the access log show them.

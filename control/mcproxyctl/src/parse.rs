@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn ids_are_hexadecimal() {
-        assert_eq!("000100000000002a".parse(), Ok(IdArg(0x1_0000_0000_002a)));
+        assert_eq!("00f1a3000000002a".parse(), Ok(IdArg(0x00f1_a300_0000_002a)));
         assert!("xyz".parse::<IdArg>().is_err());
     }
 }

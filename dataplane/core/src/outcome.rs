@@ -210,11 +210,13 @@ pub enum RequestOutcome {
     Overload,
     /// Its route is on hold, and as many wait already as may.
     HoldLimit,
+    /// An operator ended it, or the connection that it came on.
+    Killed,
 }
 
 impl RequestOutcome {
     /// Every outcome, in order of its discriminant.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Completed,
         Self::ClientGone,
         Self::ClientTimeout,
@@ -236,6 +238,7 @@ impl RequestOutcome {
         Self::Redirected,
         Self::Overload,
         Self::HoldLimit,
+        Self::Killed,
     ];
 
     /// Its word in log and metrics.
@@ -263,6 +266,7 @@ impl RequestOutcome {
             Self::Redirected => "redirected",
             Self::Overload => "overload",
             Self::HoldLimit => "hold_limit",
+            Self::Killed => "killed",
         }
     }
 

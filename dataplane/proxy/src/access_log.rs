@@ -26,7 +26,7 @@ pub use request::{Request, Times};
 /// A connection that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Unique while this process runs; [`id_text`] is how it is written.
+    /// Unique, and no other process's ([`crate::process`]); [`id_text`] is how it is written.
     pub id: u64,
     /// When it ended, in milliseconds since 1970.
     pub unix_ms: u64,

@@ -6,7 +6,8 @@
 //! the old one stops accepting. If the new one goes away before it has said so, the old one goes on as if nothing had been.
 //!
 //! On the wire: a length (four bytes, big-endian), a JSON `Head`, then single bytes that carry the descriptors in the
-//! head's order (unix(7), `SCM_RIGHTS`). The new one answers `READY`, the old one `GONE`.
+//! head's order (unix(7), `SCM_RIGHTS`). The new one answers `READY`, and in the same message who it is (JSON), which older
+//! programs leave out; the old one `GONE`.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -21,6 +22,8 @@ use rustix::net::{
     SendFlags,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::process::ProcessId;
 
 /// The socket's name, in the folder of everything that must not be lost.
 pub const PATH: &str = "mc-proxy.handover";
@@ -39,6 +42,9 @@ const AT_ONCE: usize = 64;
 
 /// The longest head: a thousand listeners.
 const MAX_HEAD: usize = 1 << 20;
+
+/// The longest answer: it comes in one piece.
+const MAX_ANSWER: usize = 512;
 
 /// How long the other side may take for a step. A million routes are read in a few seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -88,6 +94,17 @@ pub struct HandedListener {
     pub sockets: Vec<OwnedFd>,
 }
 
+/// A process, as it introduces itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// [`ProcessId`].
+    pub process: String,
+    /// The system's number of it.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+}
+
 /// The old process, which waits to hear that the new one accepts.
 #[derive(Debug)]
 pub struct Predecessor(UnixStream);
@@ -103,12 +120,21 @@ pub enum HandoverError {
     Strange,
 }
 
+impl Identity {
+    /// This process.
+    #[must_use]
+    pub fn current() -> Self {
+        let (process, pid) = (ProcessId::current().to_string(), std::process::id());
+        Self { process, pid, version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+}
+
 impl Handed {
-    /// Sends all of it, and waits until the other side accepts.
+    /// Sends all of it, and waits until the other side accepts. Says who that is, as far as it says so.
     ///
     /// # Errors
     /// It does not: whoever sends keeps everything, and goes on.
-    pub fn send(&self, stream: &mut UnixStream) -> Result<(), HandoverError> {
+    pub fn send(&self, stream: &mut UnixStream) -> Result<Identity, HandoverError> {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let listeners = self.listeners.iter().map(|it| HeadListener {
@@ -132,9 +158,13 @@ impl Handed {
         for some in fds.chunks(AT_ONCE) {
             send_fds(stream, some)?;
         }
-        let mut answer = [0];
-        stream.read_exact(&mut answer)?;
-        if answer == [READY] { Ok(()) } else { Err(HandoverError::Strange) }
+        let mut answer = [0; MAX_ANSWER];
+        let len = stream.read(&mut answer)?;
+        match answer[..len].split_first() {
+            None => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Some((&READY, identity)) => Ok(serde_json::from_slice(identity).unwrap_or_default()),
+            Some(_) => Err(HandoverError::Strange),
+        }
     }
 
     /// Says that nothing is accepted here any more.
@@ -206,7 +236,9 @@ impl Predecessor {
     /// # Errors
     /// It has gone without a word, which is as good.
     pub fn relieve(mut self) -> io::Result<()> {
-        self.0.write_all(&[READY])?;
+        let mut answer = vec![READY];
+        answer.extend(serde_json::to_vec(&Identity::current())?);
+        self.0.write_all(&answer)?;
         self.0.read_exact(&mut [0])
     }
 }
@@ -266,7 +298,7 @@ mod tests {
     }
 
     /// Hands over, the other side accepting or not. What came, and what the old side heard.
-    fn hand_over(what: Handed, accept: bool) -> (Handed, Result<(), HandoverError>) {
+    fn hand_over(what: Handed, accept: bool) -> (Handed, Result<Identity, HandoverError>) {
         let folder = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(folder.path().join(PATH)).unwrap();
         std::thread::scope(|scope| {
@@ -289,7 +321,7 @@ mod tests {
     #[test]
     fn every_socket_arrives_and_is_the_same() {
         let (came, sent) = hand_over(handed(70, 3), true);
-        sent.unwrap();
+        assert_eq!(sent.unwrap(), Identity::current());
         assert_eq!((came.listeners.len(), came.admin_tcp.is_none()), (70, true));
         for (number, listener) in came.listeners.iter().enumerate() {
             assert_eq!((listener.name.as_str(), listener.sockets.len()), (&*format!("l{number}"), 3));

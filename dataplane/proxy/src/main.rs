@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,20 +13,24 @@ use clap::Parser;
 use mc_core::limits::Descriptors;
 use mc_core::rate::RateTable;
 use mc_proxy::access_log::{LogSink, Target};
-use mc_proxy::admin::{Events, Service};
-use mc_proxy::config::Config;
+use mc_proxy::admin::{Admin, Events, Service};
+use mc_proxy::config::{Config, Server};
 use mc_proxy::geoip::GeoIp;
 use mc_proxy::handover::{Handed, Predecessor};
 use mc_proxy::kernel::Kernel;
 use mc_proxy::memory::{self, Memory};
+use mc_proxy::old_process::{Countdown, OldSocket, Order, Silent};
+use mc_proxy::process::ProcessId;
 use mc_proxy::snapshot::Snapshot;
 use mc_proxy::tls::{Tls, is_reminder_due, log_warnings};
+use mc_proxy::upgrade::report_failure;
 use mc_proxy::workers::{Budgets, SharedPolicy, Workers};
 use mc_proxy::{clock, metrics};
 use mc_uring::ktls::KernelTls;
 use mc_uring::socket::Keepalive;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use mcdsl::chain;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -55,8 +60,9 @@ struct Args {
 const HELP: &str = "\
 Signals:
   SIGTERM, SIGINT  stop accepting, let connections end ([server] drain_timeout_ms), then stop; twice: now
-  SIGUSR2          start the program anew and hand over to it; long connections go on here until they end
-  SIGHUP           reopen the access log, reload the certificates and the GeoIP databases; edits of the configuration file
+  SIGUSR2          start the program anew and hand over to it (as mcproxyctl upgrade, which says what came of it); long
+                   connections go on here until they end
+  SIGHUP           reopen the access log (also of processes that have handed over), reload the certificates and the GeoIP databases; edits of the configuration file
                    are logged, and take effect at the next start
 
 Exit codes:
@@ -82,7 +88,7 @@ fn main() -> ExitCode {
     if args.check {
         return ExitCode::SUCCESS;
     }
-    config.log.set_up();
+    config.log.set_up_as(&ProcessId::current().to_string());
     match run(&config, args.take_over) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -94,6 +100,7 @@ fn main() -> ExitCode {
 
 /// One line with the whole chain of causes.
 fn complain(error: &anyhow::Error) {
+    report_failure(&format!("{error:#}"));
     #[expect(clippy::print_stderr, reason = "the last word of a process that cannot go on")]
     {
         eprintln!("mc-proxy: {error:#}");
@@ -113,7 +120,7 @@ fn run(config: &Config, take_over: bool) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let handed = if take_over { Handed::ask(&config.server.root)? } else { None };
     let end = runtime.block_on(operate(config, &workers, &kernel, geo, events, &log, handed))?;
-    if end == End::Stopped {
+    if matches!(end, End::Stopped) {
         kernel.close();
     }
     drop(runtime);
@@ -125,12 +132,51 @@ fn run(config: &Config, take_over: bool) -> anyhow::Result<()> {
 }
 
 /// How this process ends.
-#[derive(PartialEq, Eq)]
 enum End {
     /// Nobody serves after it.
     Stopped,
-    /// Another process does.
-    HandedOver,
+    /// Another process does; this one can be asked here.
+    HandedOver(Option<OldSocket>),
+}
+
+/// What this process listens to besides operators.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    upgrade: Signal,
+}
+
+/// What a signal asks for.
+enum Heard {
+    Stop,
+    Reload,
+    Upgrade,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.terminate.recv() => Heard::Stop,
+            _ = self.interrupt.recv() => Heard::Stop,
+            _ = self.hangup.recv() => Heard::Reload,
+            _ = self.upgrade.recv() => Heard::Upgrade,
+        }
+    }
+
+    /// Waits for one to stop.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Heard::Stop) {}
+    }
 }
 
 /// The admin side's thread: serves operators, watches signals, drains at the end.
@@ -143,16 +189,13 @@ async fn operate(
     log: &LogSink,
     handed: Option<(Handed, Predecessor)>,
 ) -> anyhow::Result<End> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut renew = signal(SignalKind::user_defined2())?;
+    let mut signals = Signals::new()?;
     let (mut handed, predecessor) = handed.unzip();
     let handed_metrics = handed.as_mut().and_then(|handed| handed.metrics.take());
     let mut service =
         Service::open(config, Arc::clone(workers), Arc::clone(kernel), geo, events, handed).await?;
     let (stop, stopped) = watch::channel(false);
-    let (over, mut is_over) = watch::channel(false);
+    let (over, mut is_over) = mpsc::channel(1);
     let admin = service.admin().clone();
     if let Some(address) = config.metrics.listen_addr {
         let source = metrics::Source { admin: admin.clone(), log: log.clone() };
@@ -169,46 +212,27 @@ async fn operate(
     let memory = tokio::spawn(async move { watched.budgets.memory.watch().await });
     let tls = tokio::spawn(keep_tls(Arc::clone(&workers.policy.tls)));
     let served = tokio::spawn(service.run(stopped, over));
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = workers.stats.len(), "running");
+    let (version, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    tracing::info!(version, pid, workers = workers.stats.len(), "running");
     tell_service_manager();
     let end = loop {
         tokio::select! {
-            _ = terminate.recv() => break End::Stopped,
-            _ = interrupt.recv() => break End::Stopped,
-            Ok(_) = is_over.wait_for(|over| *over) => break End::HandedOver,
-            _ = renew.recv() => start_anew(),
-            _ = hangup.recv() => {
-                tell_of_edits(config);
-                log.reopen();
-                workers.policy.tls.reload().log();
-                // What is there stays in use where the new one cannot be read.
-                match open_geo(config) {
-                    Ok(geo) => admin.set_geo(Arc::new(geo)).await?,
-                    Err(error) => tracing::error!("the GeoIP databases stay as they were: {error:#}"),
-                }
-            }
-        }
-    };
-    let (most_ms, hurry) = match end {
-        End::Stopped => (config.server.drain_timeout_ms, true),
-        End::HandedOver => {
-            // The other one serves operators; this one only has connections left.
-            stop.send(true).unwrap_or(());
-            (
-                match config.server.handover_timeout_ms {
-                    0 => NEVER_MS,
-                    most_ms => most_ms,
-                },
-                false,
-            )
+            Some(old) = is_over.recv() => break End::HandedOver(old),
+            heard = signals.next() => match heard {
+                Heard::Stop => break End::Stopped,
+                Heard::Upgrade => drop(tokio::spawn(upgrade(admin.clone()))),
+                Heard::Reload => reload(config, workers, &admin, log).await?,
+            },
         }
     };
     admin.stop().await;
-    tracing::info!(most_ms, handed_over = !hurry, "draining");
-    let left = tokio::select! {
-        left = workers.drain(Duration::from_millis(most_ms), hurry) => left,
-        _ = terminate.recv() => workers.drain(Duration::ZERO, true).await,
-        _ = interrupt.recv() => workers.drain(Duration::ZERO, true).await,
+    let left = match &end {
+        End::Stopped => drain(config, workers, &admin, &mut signals).await,
+        End::HandedOver(old) => {
+            // The other one serves operators; this one only has connections left.
+            stop.send(true).unwrap_or(());
+            finish(config, workers, log, old.as_ref(), &mut signals).await
+        }
     };
     tracing::info!(closed = left, "stopped");
     stop.send(true).unwrap_or(());
@@ -216,6 +240,20 @@ async fn operate(
     memory.abort();
     served.await?;
     Ok(end)
+}
+
+/// Opens files anew, as SIGHUP asks.
+async fn reload(config: &Config, workers: &Workers, admin: &Admin, log: &LogSink) -> anyhow::Result<()> {
+    tell_of_edits(config);
+    log.reopen();
+    ask_old(admin, Order::ReopenLog).await;
+    tell(&workers.policy.tls.reload());
+    // What is there stays in use where the new one cannot be read.
+    match open_geo(config) {
+        Ok(geo) => admin.set_geo(Arc::new(geo)).await?,
+        Err(error) => tracing::error!("the GeoIP databases stay as they were: {error:#}"),
+    }
+    Ok(())
 }
 
 /// Says what an edit of the configuration changes: nothing, until the next start.
@@ -252,29 +290,101 @@ fn tell_service_manager() {
     }
 }
 
-/// Ten years, for a wait without a limit.
-const NEVER_MS: u64 = 10 * 365 * 24 * 3_600_000;
-
-/// Starts the program anew, as it is on the disk now, to take over from this process.
-fn start_anew() {
-    let program = std::env::args_os().next().unwrap_or_else(|| "mc-proxy".into());
-    let mut command = std::process::Command::new(program);
-    command.args(std::env::args_os().skip(1).filter(|argument| argument != "--take-over")).arg("--take-over");
-    match command.spawn() {
-        Ok(child) => {
-            tracing::info!(pid = child.id(), "started the program anew");
-            // Nobody else asks how it ended, if it does before this process.
-            std::thread::spawn(move || wait(child));
-        }
-        Err(error) => tracing::error!(%error, "cannot start the program anew"),
+/// Starts the program anew, as SIGUSR2 asks.
+async fn upgrade(admin: Admin) {
+    if let Err(error) = admin.upgrade().run().await {
+        tracing::error!("{}", chain(&error));
     }
 }
 
-fn wait(mut child: std::process::Child) {
-    match child.wait() {
-        Ok(status) if status.success() => {}
-        Ok(status) => tracing::error!(%status, "the new process did not take over"),
-        Err(error) => tracing::error!(%error, "cannot wait for the new process"),
+/// Has each old process do this; says how many there are.
+async fn ask_old(admin: &Admin, order: Order) -> usize {
+    let admin = admin.clone();
+    let asked = tokio::task::spawn_blocking(move || admin.ask_old(order)).await.unwrap_or_default();
+    for Silent(process) in asked.iter().filter_map(|asked| asked.as_ref().err()) {
+        tracing::warn!(process, ?order, "an old process does not answer");
+    }
+    asked.len()
+}
+
+/// Stops: connections of this process and of old ones have the time to drain, which a second signal ends. This process ends as the
+/// last one: a service manager takes its end for that of the service. Says how many connections were closed here.
+async fn drain(config: &Config, workers: &Workers, admin: &Admin, signals: &mut Signals) -> u64 {
+    let time = Duration::from_millis(config.server.drain_timeout_ms);
+    tracing::info!(most_ms = config.server.drain_timeout_ms, "draining");
+    let mut limit = pin!(tokio::time::sleep(time + OLD_TIME));
+    let drained = async { tokio::join!(workers.drain(time, true), ask_old(admin, Order::Stop)) };
+    let left = tokio::select! {
+        (left, _) = drained => left,
+        () = signals.stop() => {
+            let (left, _) = tokio::join!(workers.drain(Duration::ZERO, true), ask_old(admin, Order::StopNow));
+            left
+        }
+    };
+    while ask_old(admin, Order::Report).await > 0 {
+        tokio::select! {
+            () = tokio::time::sleep(OLD_LOOK) => {}
+            () = signals.stop() => drop(ask_old(admin, Order::StopNow).await),
+            () = &mut limit => break,
+        }
+    }
+    left
+}
+
+/// How often old processes are looked at that are to end.
+const OLD_LOOK: Duration = Duration::from_millis(100);
+
+/// How long they may take after the time to drain.
+const OLD_TIME: Duration = Duration::from_secs(5);
+
+/// Finishes the connections that this process has, after another one has taken over. Says how many were closed.
+async fn finish(
+    config: &Config,
+    workers: &Workers,
+    log: &LogSink,
+    old: Option<&OldSocket>,
+    signals: &mut Signals,
+) -> u64 {
+    let Server { handover_timeout_ms, drain_timeout_ms, .. } = config.server;
+    let mut countdown = Countdown::new(clock::millis(), handover_timeout_ms, drain_timeout_ms);
+    tracing::info!(connections = workers.connections(), "finishing the connections that are left");
+    let mut is_hurrying = false;
+    let mut drained = pin!(workers.drained(is_hurrying));
+    loop {
+        if countdown.is_stopping() && !is_hurrying {
+            is_hurrying = true;
+            drained.set(workers.drained(is_hurrying));
+        }
+        let left_ms = countdown.left_ms(clock::millis());
+        let deadline = async {
+            match left_ms {
+                Some(left_ms) => tokio::time::sleep(Duration::from_millis(left_ms)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let obey = |order| {
+            if order == Order::ReopenLog {
+                log.reopen();
+            }
+            countdown.obey(order, clock::millis());
+            countdown.report(clock::millis(), workers.connections())
+        };
+        let asked = async {
+            match old {
+                Some(old) => old.next(obey).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = &mut drained => return 0,
+            () = deadline => return workers.close_all().await,
+            () = asked => {}
+            heard = signals.next() => match heard {
+                Heard::Stop => countdown.signal(clock::millis()),
+                Heard::Reload => log.reopen(),
+                Heard::Upgrade => tracing::warn!("another process has taken over: that one can be upgraded"),
+            },
+        }
     }
 }
 

@@ -159,25 +159,6 @@ impl RouteEntry {
     }
 }
 
-/// Hands out connection ids: unique in this process, rising per worker, readable in logs.
-#[derive(Debug)]
-pub struct ConnectionIds {
-    next: AtomicU64,
-}
-
-impl ConnectionIds {
-    /// Ids of one worker: its number in the top 16 bits.
-    #[must_use]
-    pub fn new(worker: u16) -> Self {
-        Self { next: AtomicU64::new((u64::from(worker) << 48) | 1) }
-    }
-
-    /// The next id.
-    pub fn next(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
 /// Hands out [`ListenerEntry::id`]s.
 #[derive(Debug, Default)]
 pub struct ListenerIds {

@@ -20,7 +20,7 @@ use mc_uring::socket::Keepalive;
 use mc_uring::{listen, mailbox, runtime};
 use tokio::sync::oneshot;
 
-use crate::access_log::LogSink;
+use crate::access_log::{LogSink, id_text};
 use crate::memory::Memory;
 use crate::snapshot::{ListenerEntry, Snapshot};
 use crate::stats::WorkerStats;
@@ -158,8 +158,10 @@ pub struct ConnectionInfo {
     pub name: String,
     /// The route's name; empty before it is known.
     pub route: String,
-    /// Where it goes, once connected.
-    pub backend: Option<SocketAddr>,
+    /// Where it goes, or where its requests in flight do.
+    pub backends: Vec<SocketAddr>,
+    /// Its requests in flight, where it speaks HTTP.
+    pub requests: usize,
     /// Since accept.
     pub age: Duration,
     /// Since something moved.
@@ -170,6 +172,15 @@ pub struct ConnectionInfo {
     pub bytes_out: u64,
     /// `hello`, `hold`, `connect`, `relay`, `idle` or `refused` (it was told why and has a moment to hear it).
     pub phase: &'static str,
+}
+
+/// What was ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Connections.
+    pub connections: u64,
+    /// Requests of connections that go on.
+    pub requests: u64,
 }
 
 /// Why a listener could not be opened.
@@ -211,6 +222,7 @@ impl Workers {
             let stats = Arc::new(WorkerStats::default());
             let setup = Setup {
                 number,
+                workers: count,
                 snapshot: Arc::clone(&workers.snapshot),
                 stats: Arc::clone(&stats),
                 policy: Arc::clone(&workers.policy),
@@ -296,28 +308,47 @@ impl Workers {
         found
     }
 
-    /// Closes live connections that match and says how many.
-    pub async fn kill(&self, filter: ConnectionFilter) -> u64 {
+    /// Closes the connections to this backend that wait for a request.
+    pub async fn close_idle(&self, backend: SocketAddr) {
+        self.ask(|done| Command::CloseIdle { backend, done }).await;
+    }
+
+    /// Closes live connections that match, and ends requests of those that several share; says how many.
+    pub async fn kill(&self, filter: ConnectionFilter) -> Ended {
         self.end(&filter, Outcome::Killed).await
     }
 
     /// Accepts nothing more and waits until no connection is left; those that are left after `time` are
     /// closed. Says how many were. `hurry`: those that wait for a client's next request are closed at once.
     pub async fn drain(&self, time: Duration, hurry: bool) -> u64 {
-        let drained = self.ask(|done| Command::Drain { hurry, done });
-        if tokio::time::timeout(time, drained).await.is_ok() {
-            return 0;
+        match tokio::time::timeout(time, self.drained(hurry)).await {
+            Ok(()) => 0,
+            Err(_late) => self.close_all().await,
         }
-        let killed = self.end(&ConnectionFilter::default(), Outcome::Drained).await;
+    }
+
+    /// Accepts nothing more and waits until no connection is left. `hurry`: as of [`Self::drain`].
+    pub async fn drained(&self, hurry: bool) {
+        self.ask(|done| Command::Drain { hurry, done }).await;
+    }
+
+    /// Closes all connections; says how many there were.
+    pub async fn close_all(&self) -> u64 {
+        let killed = self.end(&ConnectionFilter::default(), Outcome::Drained).await.connections;
         // They are gone when their tasks have run once more.
-        drop(
-            tokio::time::timeout(
-                Duration::from_secs(2),
-                self.ask(|done| Command::Drain { hurry: true, done }),
-            )
-            .await,
-        );
+        drop(tokio::time::timeout(Duration::from_secs(2), self.drained(true)).await);
         killed
+    }
+
+    /// Connections that there are.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        let count = |stats: &Arc<WorkerStats>| {
+            // Read in this order, a connection that ends in between cannot make it negative.
+            let closed = stats.closed.get();
+            stats.accepted.get().saturating_sub(closed)
+        };
+        self.stats.iter().map(count).sum()
     }
 
     /// Ends the workers' threads and waits for them.
@@ -329,9 +360,13 @@ impl Workers {
         }
     }
 
-    async fn end(&self, filter: &ConnectionFilter, outcome: Outcome) -> u64 {
+    async fn end(&self, filter: &ConnectionFilter, outcome: Outcome) -> Ended {
         let ask = |reply| Command::Kill { filter: filter.clone(), outcome, reply };
-        self.ask(ask).await.into_iter().sum()
+        let add = |sum: Ended, more: Ended| Ended {
+            connections: sum.connections + more.connections,
+            requests: sum.requests + more.requests,
+        };
+        self.ask(ask).await.into_iter().fold(Ended::default(), add)
     }
 
     /// Asks every worker and waits for all answers.
@@ -346,6 +381,19 @@ impl Workers {
             answers.extend(answer.await.ok());
         }
         answers
+    }
+}
+
+impl fmt::Display for ConnectionFilter {
+    /// As an operator writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts: Vec<String> = self.ids.iter().map(|id| format!("id={}", id_text(*id))).collect();
+        parts.extend(self.listener.iter().map(|listener| format!("listener={listener}")));
+        parts.extend(self.name.iter().map(|name| format!("name={name}")));
+        parts.extend(self.client.iter().map(|network| format!("client={network}")));
+        parts.extend(self.backend.iter().map(|backend| format!("backend={backend}")));
+        parts.extend(self.removed_routes.then(|| "removed routes".to_owned()));
+        if parts.is_empty() { f.write_str("all") } else { f.write_str(&parts.join(" ")) }
     }
 }
 

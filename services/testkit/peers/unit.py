@@ -21,7 +21,7 @@ APPLIED = """User Group ExecStartPre AmbientCapabilities CapabilityBoundingSet N
 ProtectKernelTunables RestrictAddressFamilies SystemCallFilter MemoryDenyWriteExecute RestrictNamespaces RestrictRealtime
 UMask""".split()
 # Of systemd alone, or about what no program of ours does.
-LEFT_OUT = """ExecStart ExecReload Type NotifyAccess Restart RestartSec RestartPreventExitStatus KillSignal TimeoutStopSec
+LEFT_OUT = """ExecStart ExecReload Type NotifyAccess Restart RestartSec RestartPreventExitStatus KillSignal KillMode TimeoutStopSec
 LimitNOFILE ProtectHome PrivateTmp PrivateDevices ProtectClock ProtectControlGroups ProtectHostname ProtectKernelLogs ProtectKernelModules ProtectProc
 LockPersonality RestrictSUIDSGID SystemCallArchitectures""".split()
 

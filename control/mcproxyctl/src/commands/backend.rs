@@ -7,6 +7,7 @@ use mcdsl::terminal::or_dash;
 use serde_json::{Value, json};
 
 use super::Asks;
+use super::connection::ended;
 use crate::cli::Backend;
 use crate::error::Error;
 
@@ -32,8 +33,13 @@ pub(super) async fn run(
             DrainBackendRequest { address: address.to_string(), drain: false, kill: false }
         }
     };
-    let change = client.drain_backend(request).await?.into_inner();
-    Ok(printer.print(|| json!(change), || format!("live at revision {}\n", change.revision))?)
+    let kill = request.kill;
+    let reply = client.drain_backend(request).await?.into_inner();
+    let text = || match kill {
+        false => format!("live at revision {}\n", reply.revision),
+        true => format!("live at revision {}; {}\n", reply.revision, ended(reply.killed, reply.requests)),
+    };
+    Ok(printer.print(|| json!(reply), text)?)
 }
 
 /// Health in a word.

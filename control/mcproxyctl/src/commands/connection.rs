@@ -36,8 +36,16 @@ pub(super) async fn run(
             }
             let request = KillConnectionsRequest { filter: Some(message(filter, ids)), all };
             let reply = client.kill_connections(request).await?.into_inner();
-            Ok(printer.print(|| json!(reply), || format!("{} connections closed\n", reply.killed))?)
+            Ok(printer.print(|| json!(reply), || format!("{}\n", ended(reply.killed, reply.requests)))?)
         }
+    }
+}
+
+/// What was ended, in words.
+pub(super) fn ended(connections: u64, requests: u64) -> String {
+    match requests {
+        0 => format!("{connections} connections closed"),
+        _ => format!("{connections} connections closed, {requests} requests of others ended"),
     }
 }
 

@@ -18,7 +18,10 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use mc_api::mcproxy::client::{self, Client, Target};
-use mc_api::mcproxy::{Disposition, Event, GetCapabilitiesRequest, GetStatusRequest, WatchEventsRequest};
+use mc_api::mcproxy::{
+    Disposition, Event, GetCapabilitiesRequest, GetStatusRequest, OldProcess, UpgradeRequest,
+    WatchEventsRequest,
+};
 use mcdsl::ctl::{Printer, duration, list, table};
 use mcdsl::terminal::{bytes, or_dash};
 use serde::Serialize;
@@ -45,6 +48,7 @@ pub(crate) async fn run(cli: Cli, out: &mut dyn Write) -> Result<(), Error> {
     let mut printer = Printer::new(out, cli.output);
     match cli.command {
         Command::Status => status(&mut client, &mut printer).await,
+        Command::Upgrade => upgrade(&mut client, &mut printer).await,
         Command::Route(command) => route::run(command, &mut client, &mut printer, asks).await,
         Command::Policy(command) => policy::run(command, &mut client, &mut printer, asks).await,
         Command::Listener(command) => listener::run(command, &mut client, &mut printer, asks).await,
@@ -77,6 +81,7 @@ async fn status(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
     let table = || {
         let mut rows = vec![
             ("version", status.version.clone()),
+            ("process", format!("{} (pid {})", status.process, status.pid)),
             ("up", duration(status.uptime_ms)),
             ("revision", status.revision.to_string()),
             ("workers", status.workers.to_string()),
@@ -87,10 +92,26 @@ async fn status(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Er
             ("countries", database(&status.country_database)),
             ("ASNs", database(&status.asn_database)),
         ];
+        rows.extend(status.draining.iter().map(|old| ("old process", old_process(old))));
         rows.extend(status.problems.iter().map(|problem| ("PROBLEM", problem.clone())));
         list(&rows)
     };
     Ok(printer.print(|| json!(status), table)?)
+}
+
+/// A process that has handed over, in words.
+fn old_process(old: &OldProcess) -> String {
+    let until = old.closes_after_ms.map_or("until they end".to_owned(), |ms| format!("for {}", duration(ms)));
+    let since = duration(old.since_ms);
+    let OldProcess { process, pid, version, connections, .. } = old;
+    format!("{process} (pid {pid}), version {version}, since {since}: {connections} connections {until}")
+}
+
+async fn upgrade(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {
+    let new = client.upgrade(UpgradeRequest {}).await?.into_inner();
+    let text =
+        || format!("mc-proxy {} has taken over: process {} (pid {})\n", new.version, new.process, new.pid);
+    Ok(printer.print(|| json!(new), text)?)
 }
 
 async fn capabilities(client: &mut Client, printer: &mut Printer<'_>) -> Result<(), Error> {

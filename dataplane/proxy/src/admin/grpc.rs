@@ -24,7 +24,10 @@ use super::auth::TokenFile;
 use super::error::ChangeError;
 use super::events::MAX_WATCHERS;
 use super::state::{Existing, MAX_ROUTES, RoutePut};
+use crate::handover::Identity;
 use crate::stats::TapGuard;
+use crate::upgrade::UpgradeError;
+use crate::workers::Ended;
 use mcdsl::chain;
 
 mod answer;
@@ -77,7 +80,15 @@ impl AdminApi for Api {
     type TapStream = Pages<api::TappedHead>;
 
     async fn get_status(&self, _request: Request<api::GetStatusRequest>) -> Reply<api::Status> {
-        Ok(Response::new(answer::status(&self.admin)))
+        let admin = self.admin.clone();
+        // Old processes are asked, too, and may take a moment.
+        let status = tokio::task::spawn_blocking(move || answer::status(&admin)).await;
+        status.map(Response::new).map_err(|_stopped| refused(ChangeError::Stopping))
+    }
+
+    async fn upgrade(&self, _request: Request<api::UpgradeRequest>) -> Reply<api::UpgradeReply> {
+        let Identity { process, pid, version } = self.admin.upgrade().run().await.map_err(not_upgraded)?;
+        Ok(Response::new(api::UpgradeReply { process, pid, version }))
     }
 
     async fn add_route(&self, request: Request<api::AddRouteRequest>) -> Reply<api::RouteChange> {
@@ -288,13 +299,19 @@ impl AdminApi for Api {
         Ok(Response::new(answer::backends(&self.admin)))
     }
 
-    async fn drain_backend(&self, request: Request<api::DrainBackendRequest>) -> Reply<api::Change> {
+    async fn drain_backend(
+        &self,
+        request: Request<api::DrainBackendRequest>,
+    ) -> Reply<api::DrainBackendReply> {
         let request = request.into_inner();
         let address = answer::socket_address("address", &request.address).map_err(invalid)?;
         if request.kill && !request.drain {
             return Err(missing("kill", "is only for a backend that drains: set drain, or leave kill out"));
         }
-        change(self.admin.drain_backend(address, request.drain, request.kill).await)
+        let drained = self.admin.drain_backend(address, request.drain, request.kill).await;
+        let (revision, ended) = drained.map_err(refused)?;
+        let Ended { connections: killed, requests } = ended;
+        Ok(Response::new(api::DrainBackendReply { revision, killed, requests }))
     }
 
     async fn list_connections(
@@ -329,8 +346,8 @@ impl AdminApi for Api {
             ));
         }
         let filter = answer::filter(filter).map_err(invalid)?;
-        let killed = self.admin.kill(filter).await;
-        Ok(Response::new(api::KillConnectionsReply { killed }))
+        let Ended { connections: killed, requests } = self.admin.kill(filter).await;
+        Ok(Response::new(api::KillConnectionsReply { killed, requests }))
     }
 
     async fn get_stats(&self, request: Request<api::GetStatsRequest>) -> Reply<api::Stats> {
@@ -519,6 +536,12 @@ fn missing(field: &str, problem: &str) -> Status {
 
 fn invalid(wrong: Invalid) -> Status {
     refused(ChangeError::Invalid(wrong))
+}
+
+fn not_upgraded(error: UpgradeError) -> Status {
+    let code = if matches!(error, UpgradeError::Running) { Code::Aborted } else { Code::FailedPrecondition };
+    tracing::error!("{}", chain(&error));
+    Status::new(code, chain(&error))
 }
 
 /// What a refusal is in gRPC.

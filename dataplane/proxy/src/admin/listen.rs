@@ -22,6 +22,7 @@ use super::auth::{TokenError, TokenFile};
 use super::{Admin, grpc};
 use crate::config::{AdminTcp, Config};
 use crate::handover;
+use crate::old_process::OldSocket;
 use mcdsl::chain;
 
 /// The open sockets of the admin API.
@@ -190,6 +191,13 @@ impl std::fmt::Debug for Tcp {
     }
 }
 
+impl SocketPath {
+    /// Leaves the path to somebody else.
+    fn keep(mut self) {
+        self.is_kept = true;
+    }
+}
+
 impl Drop for SocketPath {
     fn drop(&mut self) {
         if !self.is_kept {
@@ -210,13 +218,15 @@ pub(crate) struct Beside {
 pub(crate) struct Handing {
     pub(crate) beside: io::Result<Beside>,
     pub(crate) metrics: Option<(SocketAddr, OwnedFd)>,
-    /// Told when another process has taken over.
-    pub(crate) over: watch::Sender<bool>,
+    /// The folder in which this process is found as an old one.
+    pub(crate) root: PathBuf,
+    /// Told when another process has taken over, with the socket at which this one is asked from then on.
+    pub(crate) over: mpsc::Sender<Option<OldSocket>>,
 }
 
 /// Hands over to whoever asks, until one has taken over.
 async fn hand_over(listener: UnixListener, admin: Admin, handing: Handing) {
-    let Handing { beside, metrics, over } = handing;
+    let Handing { beside, metrics, root, over } = handing;
     let mut beside = match beside {
         Ok(beside) => Some((beside, metrics)),
         Err(error) => return tracing::warn!(%error, "nobody can take over from this process"),
@@ -228,11 +238,9 @@ async fn hand_over(listener: UnixListener, admin: Admin, handing: Handing) {
             continue;
         };
         let Some((sockets, metrics)) = beside.take() else { return };
-        match admin.hand_over(stream, sockets, metrics).await {
-            Ok(()) => {
-                over.send(true).unwrap_or(());
-                return;
-            }
+        match admin.hand_over(stream, sockets, metrics, &root).await {
+            // Who would hear it has ended.
+            Ok(old) => return over.send(old).await.unwrap_or(()),
             Err(back) => beside = back,
         }
     }
@@ -252,16 +260,23 @@ fn open_unix(path: &Path, handed: Option<OwnedFd>) -> Result<(UnixListener, Sock
 fn bind_unix(path: &Path) -> Result<(UnixListener, SocketPath), ListenError> {
     let failed = |error| ListenError::Unix(path.to_owned(), error);
     make_way(path)?;
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).map_err(failed)?;
+    let listener = bind_private(path).map_err(failed)?;
+    Ok((listener, SocketPath { path: path.to_owned(), is_kept: false }))
+}
+
+/// A Unix socket that only its owner can open, at a path that is free.
+pub(crate) fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
     let file = std::fs::File::from(OwnedFd::from(socket));
-    file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     let socket = socket2::Socket::from(OwnedFd::from(file));
-    socket.bind(&socket2::SockAddr::unix(path).map_err(failed)?).map_err(failed)?;
-    let path = SocketPath { path: path.to_owned(), is_kept: false };
-    socket.listen(128).map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
-    let listener = UnixListener::from_std(OwnedFd::from(socket).into()).map_err(failed)?;
-    Ok((listener, path))
+    socket.bind(&socket2::SockAddr::unix(path)?)?;
+    let bound = SocketPath { path: path.to_owned(), is_kept: false };
+    socket.listen(128)?;
+    socket.set_nonblocking(true)?;
+    let listener = UnixListener::from_std(OwnedFd::from(socket).into())?;
+    bound.keep();
+    Ok(listener)
 }
 
 /// Removes the socket that a process left behind which is no more.

@@ -7,14 +7,14 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use mc_core::model::{ChangedBy, Firewall, FirewallRule, Listener, Rate, Route, RouteKey};
 use serde_json::json;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::clock;
 use crate::config::Config;
@@ -22,9 +22,11 @@ use crate::geoip::GeoIp;
 use crate::handover::Handed;
 use crate::health::{CheckErrors, Checks};
 use crate::kernel::Kernel;
+use crate::old_process::{self, OldSocket, Order, Report, Silent};
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::store::Store;
-use crate::workers::{ConnectionFilter, ConnectionInfo, Workers};
+use crate::upgrade::Upgrade;
+use crate::workers::{ConnectionFilter, ConnectionInfo, Ended, Workers};
 use mcdsl::chain;
 
 pub mod auth;
@@ -44,6 +46,7 @@ pub use backends::BackendUse;
 pub use error::ChangeError;
 pub use events::Events;
 pub use listen::ListenError;
+pub(crate) use listen::bind_private;
 pub use state::{Existing, ListenerPut, RoutePut, RoutesReplaced, StartError};
 
 use backends::Wanted;
@@ -66,6 +69,8 @@ pub struct Admin {
     is_stopping: Arc<AtomicBool>,
     /// On whose behalf routes are changed.
     by: ChangedBy,
+    upgrade: Upgrade,
+    root: Arc<Path>,
 }
 
 /// The admin side, ready to be served: everything is open.
@@ -124,7 +129,8 @@ impl Service {
         };
         let shell = Shell { workers, kernel, geo, events };
         let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone(), listeners)?;
-        Ok(Self { admin: Admin::new(state, bound, shell).await, sockets, metrics: None })
+        let admin = Admin::new(state, bound, shell, &config.server.root).await;
+        Ok(Self { admin, sockets, metrics: None })
     }
 
     /// The state, for metrics and health checks.
@@ -138,11 +144,11 @@ impl Service {
         self.metrics = Some((address, socket));
     }
 
-    /// Serves until `stop` becomes true (or its sender is gone), then ends open calls within a second. `over` becomes
-    /// true when another process has taken over.
-    pub async fn run(self, stop: watch::Receiver<bool>, over: watch::Sender<bool>) {
+    /// Serves until `stop` becomes true (or its sender is gone), then ends open calls within a second. `over` is told
+    /// when another process has taken over, with the socket at which this one is asked from then on, if it can have one.
+    pub async fn run(self, stop: watch::Receiver<bool>, over: mpsc::Sender<Option<OldSocket>>) {
         let Self { admin, sockets, metrics } = self;
-        let handing = Handing { beside: sockets.beside(), metrics, over };
+        let handing = Handing { beside: sockets.beside(), metrics, root: admin.root.to_path_buf(), over };
         let upkeep = tokio::spawn(admin.clone().upkeep());
         let samples = tokio::spawn(watch_kernel(Arc::clone(&admin.kernel), admin.events.clone()));
         sockets.serve(admin, stop, handing).await;
@@ -152,7 +158,7 @@ impl Service {
 }
 
 impl Admin {
-    async fn new(mut state: State, bound: Vec<Opening>, shell: Shell) -> Self {
+    async fn new(mut state: State, bound: Vec<Opening>, shell: Shell, root: &Path) -> Self {
         for (entry, sockets) in bound {
             tracing::info!(listener = entry.spec.name, address = %entry.spec.address, "listening");
             shell.workers.open(entry, sockets).await;
@@ -171,6 +177,8 @@ impl Admin {
             started_ms: clock::millis(),
             is_stopping: Arc::default(),
             by: ChangedBy::default(),
+            upgrade: Upgrade::default(),
+            root: root.into(),
         };
         admin.sync_checks(checks);
         admin
@@ -198,9 +206,9 @@ impl Admin {
     /// See [`ChangeError`].
     pub async fn remove_route(&self, key: RouteKey, kill: bool) -> Result<(u64, bool, u64), ChangeError> {
         let by = self.by.clone();
-        let ((revision, existed), killed) =
+        let ((revision, existed), ended) =
             self.change(move |state| state.remove_route(key, kill, &by)).await?;
-        Ok((revision, existed, killed))
+        Ok((revision, existed, ended.connections))
     }
 
     /// Has new connections and requests of a route wait. When this returns, what does not wait is counted on its backend.
@@ -315,7 +323,8 @@ impl Admin {
         self.change(move |state| state.set_rate(rate)).await.map(|(revision, _)| revision)
     }
 
-    /// Takes a backend out for new connections, or back in; `kill` closes those that it has.
+    /// Takes a backend out for new connections and requests, or back in; `kill` closes those that it has. Says at which
+    /// revision, and what was ended.
     ///
     /// # Errors
     /// [`ChangeError::NoBackend`] where no route leads there.
@@ -324,10 +333,8 @@ impl Admin {
         address: SocketAddr,
         drain: bool,
         kill: bool,
-    ) -> Result<u64, ChangeError> {
-        self.change(move |state| state.drain_backend(address, drain, kill))
-            .await
-            .map(|(revision, _)| revision)
+    ) -> Result<(u64, Ended), ChangeError> {
+        self.change(move |state| state.drain_backend(address, drain, kill)).await
     }
 
     /// Judges by other GeoIP databases from now on.
@@ -342,14 +349,15 @@ impl Admin {
         self.change(set).await.map(drop)
     }
 
-    /// Closes the connections that match and says how many.
-    pub async fn kill(&self, filter: ConnectionFilter) -> u64 {
-        let subject = format!("{filter:?}");
-        let killed = self.workers.kill(filter).await;
-        if killed > 0 {
-            self.events.announce(Kind::ConnectionsKilled, subject, &json!({ "killed": killed }));
+    /// Closes the connections that match, and ends requests of those that several share; says how many.
+    pub async fn kill(&self, filter: ConnectionFilter) -> Ended {
+        let subject = filter.to_string();
+        let ended = self.workers.kill(filter).await;
+        if ended != Ended::default() {
+            let detail = json!({ "killed": ended.connections, "requests": ended.requests });
+            self.events.announce(Kind::ConnectionsKilled, subject, &detail);
         }
-        killed
+        ended
     }
 
     /// Live connections that match, at most `limit` (0: all).
@@ -405,6 +413,18 @@ impl Admin {
         self.view.read().listing.count(listener)
     }
 
+    /// Starts the program anew, to take over from this process.
+    #[must_use]
+    pub fn upgrade(&self) -> &Upgrade {
+        &self.upgrade
+    }
+
+    /// Has each old process do this, and say how it is. Waits: call it where that is allowed.
+    #[must_use]
+    pub fn ask_old(&self, order: Order) -> Vec<Result<Report, Silent>> {
+        old_process::ask_all(&self.root, order)
+    }
+
     /// Connections end now, and nothing is opened any more. Nothing waits for a hold, which nobody could end.
     pub async fn stop(&self) {
         self.is_stopping.store(true, Ordering::Relaxed);
@@ -453,11 +473,11 @@ impl Admin {
         self.check_errors.get(backend)
     }
 
-    /// Makes a change and does with the workers what it asks for. Says how many connections were closed.
+    /// Makes a change and does with the workers what it asks for. Says what was ended.
     async fn change<T: Send + 'static>(
         &self,
         make: impl FnOnce(&mut State) -> Result<Done<T>, ChangeError> + Send + 'static,
-    ) -> Result<(T, u64), ChangeError> {
+    ) -> Result<(T, Ended), ChangeError> {
         let (state, admin) = (Arc::clone(&self.state), self.clone());
         // A task of its own: between store and publication nobody may drop it.
         let change = tokio::spawn(async move {
@@ -483,11 +503,14 @@ impl Admin {
             if after.holds {
                 admin.workers.look_at_holds().await;
             }
-            let killed = match after.kill {
+            if let Some(backend) = after.close_idle {
+                admin.workers.close_idle(backend).await;
+            }
+            let ended = match after.kill {
                 Some(filter) => admin.kill(filter).await,
-                None => 0,
+                None => Ended::default(),
             };
-            Ok((value, killed))
+            Ok((value, ended))
         });
         change.await.map_err(|_stopped| ChangeError::Stopping)?
     }
@@ -504,7 +527,8 @@ impl Admin {
         mut stream: UnixStream,
         beside: Beside,
         metrics: Option<(SocketAddr, OwnedFd)>,
-    ) -> Result<(), Option<(Beside, Option<(SocketAddr, OwnedFd)>)>> {
+        root: &Path,
+    ) -> Result<Option<OldSocket>, Option<(Beside, Option<(SocketAddr, OwnedFd)>)>> {
         tracing::info!("another process takes over");
         // Nothing is changed from here on.
         let state = Arc::clone(&self.state).lock_owned().await;
@@ -524,17 +548,24 @@ impl Admin {
         });
         // A panic there has taken the sockets with it.
         let Ok((mut stream, mut state, sent)) = sent.await else { return Err(None) };
-        if let Err((error, beside, metrics)) = sent {
-            tracing::error!("it did not, and this process goes on: {}", chain(&error));
-            // It may have had the firewall already.
-            self.kernel.take_back();
-            return Err(Some((beside, metrics)));
-        }
+        let successor = match sent {
+            Ok(successor) => successor,
+            Err((error, beside, metrics)) => {
+                tracing::error!("it did not, and this process goes on: {}", chain(&error));
+                // It may have had the firewall already.
+                self.kernel.take_back();
+                return Err(Some((beside, metrics)));
+            }
+        };
         state.end();
         drop(state);
         self.workers.retire().await;
+        // Whoever asks the new process from now on finds this one.
+        let old = OldSocket::bind(root);
         Handed::gone(&mut stream);
-        Ok(())
+        tracing::info!(to = successor.process, pid = successor.pid, "another process has taken over");
+        self.upgrade.taken_over(successor);
+        Ok(old.inspect_err(|error| tracing::warn!(%error, "nobody will see this process any more")).ok())
     }
 
     /// Runs these health checks from now on, where there are others.

@@ -68,7 +68,8 @@ impl Commit for Store {
 
 /// The state and its one writer.
 pub(crate) struct State {
-    store: Box<dyn Commit>,
+    /// Until another process takes over: whoever comes after that one must find the lock free.
+    store: Option<Box<dyn Commit>>,
     revision: u64,
     /// By name; as published.
     listeners: BTreeMap<String, Arc<ListenerEntry>>,
@@ -98,6 +99,8 @@ pub(crate) struct After {
     pub(crate) close: Option<u32>,
     /// Accept on these sockets.
     pub(crate) open: Option<Opening>,
+    /// Close the connections to this backend that wait for a request.
+    pub(crate) close_idle: Option<SocketAddr>,
     /// Close these connections.
     pub(crate) kill: Option<ConnectionFilter>,
     /// See that holds have begun or ended.
@@ -303,7 +306,7 @@ impl State {
         let mut state = Self {
             sockets: sockets.collect(),
             is_over: false,
-            store,
+            store: Some(store),
             revision,
             configured: what
                 .listeners
@@ -356,6 +359,7 @@ impl State {
             self.events.announce(kind, address.to_string(), &json!({ "kill": kill }));
         }
         let mut done = Done::only(self.revision);
+        done.after.close_idle = drain.then_some(address);
         if drain && kill {
             done.after.kill = Some(ConnectionFilter { backend: Some(address), ..Default::default() });
         }
@@ -376,12 +380,14 @@ impl State {
             let sockets = sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<Vec<_>>>()?;
             handed.push(HandedListener { name: name.clone(), address: entry.spec.address, sockets });
         }
-        Ok((self.store.lock()?, handed))
+        let store = self.store.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok((store.lock()?, handed))
     }
 
     /// Another process has taken over.
     pub(crate) fn end(&mut self) {
         self.is_over = true;
+        self.store = None;
         self.kernel.stop_steering();
         self.sockets.clear();
     }
@@ -443,7 +449,8 @@ impl State {
     }
 
     fn commit(&mut self, change: &Change) -> Result<(), ChangeError> {
-        self.revision = self.store.commit(change)?;
+        let store = self.store.as_mut().ok_or(ChangeError::Stopping)?;
+        self.revision = store.commit(change)?;
         Ok(())
     }
 

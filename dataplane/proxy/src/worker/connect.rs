@@ -27,6 +27,11 @@ impl OnBackend {
         live.acquire();
         Self(Arc::clone(live))
     }
+
+    /// Whether the backend is to get nothing more.
+    pub(super) fn is_draining(&self) -> bool {
+        self.0.draining()
+    }
 }
 
 impl Drop for OnBackend {

@@ -16,8 +16,9 @@ use mc_uring::Socket;
 use mc_uring::relay::Flow;
 use mc_uring::socket::Keepalive;
 
+use super::in_flight::Requests;
 use crate::snapshot::{ListenerEntry, RouteEntry};
-use crate::workers::{ConnectionFilter, ConnectionInfo};
+use crate::workers::{ConnectionFilter, ConnectionInfo, Ended};
 
 /// What a worker knows of a live connection.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub(super) struct Connection {
     /// Nobody reads what the client says, as it has said its last or enough for now: that it is gone shows only when the
     /// connection is looked at.
     pub(super) unread: Cell<bool>,
+    /// Its requests that are at backends, where it speaks HTTP.
+    pub(super) requests: Requests,
     /// Set when both sockets have been given keepalive probes, or none are wanted.
     pub(super) has_keepalive: Cell<bool>,
 }
@@ -67,6 +70,12 @@ pub(super) struct Target {
     pub(super) backend: Option<Arc<BackendLive>>,
     /// What was wrong, for the log.
     pub(super) detail: Box<str>,
+}
+
+impl Target {
+    fn goes_to(&self, backend: SocketAddr) -> bool {
+        self.backend.as_ref().is_some_and(|it| it.address == backend)
+    }
 }
 
 /// How far a connection is.
@@ -221,18 +230,19 @@ impl Connection {
     /// Whether `filter` means this connection.
     fn matches(&self, filter: &ConnectionFilter) -> bool {
         let target = self.target.borrow();
-        let backend = target.backend.as_ref().map(|backend| backend.address);
         let removed = target.route.as_ref().is_some_and(|route| route.live.is_removed());
         (filter.ids.is_empty() || filter.ids.contains(&self.id))
             && filter.listener.as_ref().is_none_or(|name| *name == self.listener.spec.name)
             && filter.name.as_ref().is_none_or(|name| **name == *target.name)
             && filter.client.is_none_or(|network| network.contains(&self.client.get().ip()))
-            && filter.backend.is_none_or(|wanted| backend == Some(wanted))
+            && filter.backend.is_none_or(|wanted| target.goes_to(wanted) || self.requests.is_at(wanted))
             && (!filter.removed_routes || removed)
     }
 
     fn info(&self, now_ms: u64) -> ConnectionInfo {
         let target = self.target.borrow();
+        let mut backends = self.requests.backends();
+        backends.extend(target.backend.as_ref().map(|backend| backend.address));
         ConnectionInfo {
             id: self.id,
             client: self.client.get(),
@@ -240,7 +250,8 @@ impl Connection {
             listener: self.listener.spec.name.clone(),
             name: target.name.to_string(),
             route: target.route.as_ref().map_or_else(String::new, |route| route.spec.name.clone()),
-            backend: target.backend.as_ref().map(|backend| backend.address),
+            requests: self.requests.count(),
+            backends,
             age: Duration::from_millis(now_ms.saturating_sub(self.started_us / 1000)),
             idle: Duration::from_millis(now_ms.saturating_sub(self.moved_ms())),
             bytes_in: self.up.bytes.get(),
@@ -371,16 +382,25 @@ impl Table {
         live.take(if limit == 0 { usize::MAX } else { limit }).map(|live| live.info(now_ms)).collect()
     }
 
-    /// Ends connections that match; says how many.
-    pub(super) fn kill(&self, filter: &ConnectionFilter, outcome: Outcome) -> u64 {
+    /// Ends connections that match; says how many. Where those to a backend are meant, a connection of HTTP/2 goes on, without
+    /// its requests that are there.
+    pub(super) fn kill(&self, filter: &ConnectionFilter, outcome: Outcome) -> Ended {
         let slots = self.slots.borrow();
-        let mut killed = 0;
+        let mut ended = Ended::default();
         for connection in slots.connections.iter().flatten() {
-            if connection.stop.get().is_none() && connection.matches(filter) {
-                connection.stop(outcome);
-                killed += 1;
+            if connection.stop.get().is_some() || !connection.matches(filter) {
+                continue;
+            }
+            match filter.backend {
+                Some(backend) if connection.requests.is_multiplexed() => {
+                    ended.requests += connection.requests.end(backend);
+                }
+                _ => {
+                    connection.stop(outcome);
+                    ended.connections += 1;
+                }
             }
         }
-        killed
+        ended
     }
 }

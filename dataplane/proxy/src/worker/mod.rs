@@ -7,6 +7,7 @@ mod connect;
 mod connection;
 mod hello;
 mod hold;
+mod in_flight;
 mod l7;
 mod log;
 mod phase;
@@ -14,12 +15,15 @@ mod serve;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
@@ -31,15 +35,18 @@ use tokio::sync::oneshot;
 
 use crate::access_log::LogSink;
 use crate::clock;
-use crate::snapshot::{ConnectionIds, Snapshot};
+use crate::process::{ConnectionIds, ProcessId};
+use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
-use crate::workers::{ConnectionFilter, ConnectionInfo, Refused, SharedPolicy};
+use crate::workers::{ConnectionFilter, ConnectionInfo, Ended, Refused, SharedPolicy};
 use connection::Table;
 use log::Log;
 
 /// What a worker is started with.
 pub(crate) struct Setup {
     pub(crate) number: u16,
+    /// How many workers there are.
+    pub(crate) workers: u16,
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) stats: Arc<WorkerStats>,
     pub(crate) policy: Arc<SharedPolicy>,
@@ -58,7 +65,9 @@ pub(crate) enum Command {
     /// Say which connections match.
     List { filter: ConnectionFilter, limit: usize, reply: oneshot::Sender<Vec<ConnectionInfo>> },
     /// End the connections that match.
-    Kill { filter: ConnectionFilter, outcome: Outcome, reply: oneshot::Sender<u64> },
+    Kill { filter: ConnectionFilter, outcome: Outcome, reply: oneshot::Sender<Ended> },
+    /// Close the connections to this backend that wait for a request.
+    CloseIdle { backend: SocketAddr, done: oneshot::Sender<()> },
     /// Close every listener; answer when no connection is left.
     Drain { hurry: bool, done: oneshot::Sender<()> },
     /// Holds have begun or ended: wake those whose hold is over. Answered when nothing is chosen any more that was
@@ -100,6 +109,23 @@ struct Accepting {
     socket: Socket,
     closing: Cell<bool>,
     closed: RefCell<Option<Rc<Closed>>>,
+    /// The task that accepts.
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Accepting {
+    /// Waits for a connection, or until the socket is not to be used any more; `false`: the ring is over.
+    async fn next(&self) -> bool {
+        let mut readable = pin!(self.socket.readable());
+        poll_fn(|cx| {
+            if self.closing.get() {
+                return Poll::Ready(true);
+            }
+            *self.waker.borrow_mut() = Some(cx.waker().clone());
+            readable.as_mut().poll(cx).map(|ready| ready.is_ok())
+        })
+        .await
+    }
 }
 
 /// Tells that a listener's sockets are closed, when the last of them is.
@@ -141,7 +167,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             stats: setup.stats,
             policy: setup.policy,
             keepalive: setup.keepalive,
-            ids: ConnectionIds::new(setup.number),
+            ids: ConnectionIds::new(ProcessId::current(), setup.number, setup.workers),
             connections: Table::default(),
             shared: Shared::new(BUFFER),
             deadlines: Deadlines::default(),
@@ -224,10 +250,18 @@ impl Worker {
                 self.waiters.sweep(self.shared.now_ms.get());
                 done.send(()).unwrap_or(());
             }
+            Command::CloseIdle { backend, done } => {
+                self.pool.close_idle(backend);
+                done.send(()).unwrap_or(());
+            }
             Command::Retire { done } => {
                 for accepting in self.listeners.borrow_mut().drain().flat_map(|(_, all)| all) {
-                    // Whoever waits for it wakes at the next connection, and leaves that to the other process.
+                    // What waits in its queue is the other process's. Where that crashes, nobody else must have the socket: who
+                    // connects is refused, and whoever starts next finds the port free.
                     accepting.closing.set(true);
+                    if let Some(waker) = accepting.waker.take() {
+                        waker.wake();
+                    }
                 }
                 done.send(()).unwrap_or(());
             }
@@ -244,7 +278,12 @@ impl Worker {
     }
 
     fn open(self: &Rc<Self>, listener: u32, socket: Socket) {
-        let accepting = Rc::new(Accepting { socket, closing: Cell::new(false), closed: RefCell::new(None) });
+        let accepting = Rc::new(Accepting {
+            socket,
+            closing: Cell::new(false),
+            closed: RefCell::default(),
+            waker: RefCell::default(),
+        });
         self.listeners.borrow_mut().entry(listener).or_default().push(Rc::clone(&accepting));
         runtime::spawn(accept(Rc::clone(self), listener, accepting));
     }
@@ -298,7 +337,7 @@ impl Worker {
 
 /// Accepts on one socket until it is closed.
 async fn accept(worker: Rc<Worker>, listener: u32, accepting: Rc<Accepting>) {
-    while accepting.socket.readable().await.is_ok() && !accepting.closing.get() {
+    while accepting.next().await && !accepting.closing.get() {
         if !worker.take_waiting(listener, &accepting.socket, ACCEPT_BATCH) {
             runtime::sleep(ACCEPT_PAUSE).await;
         }

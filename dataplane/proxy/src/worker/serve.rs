@@ -14,6 +14,7 @@ use super::Worker;
 use super::connect::connect;
 use super::connection::{Connection, Phase, Target};
 use super::hello::{Refusal, Reply, Routed, hello, route_again};
+use super::in_flight::Requests;
 use super::phase::{enter_relay, linger};
 use super::{hold, l7};
 use crate::access_log::Record;
@@ -68,6 +69,7 @@ impl Worker {
             counted: Cell::new(None),
             attempt_over: Cell::new(false),
             unread: Cell::new(false),
+            requests: Requests::default(),
             has_keepalive: Cell::new(false),
         });
         self.connections.insert(Rc::clone(&connection));

@@ -16,6 +16,8 @@ use mc_core::outcome::Outcome;
 
 use crate::admin::Admin;
 use crate::clock;
+use crate::handover::Identity;
+use crate::old_process::{Order, Report, Silent};
 use crate::snapshot::{FirewallEntry, RouteEntry};
 use crate::tls::Shadowed;
 use crate::workers::{ConnectionFilter, ConnectionInfo};
@@ -25,17 +27,28 @@ pub(super) fn status(admin: &Admin) -> api::Status {
     let snapshot = admin.snapshot();
     let workers = admin.workers();
     let (country_database, asn_database) = snapshot.firewall.geo.describe();
+    let Identity { process, pid, version } = Identity::current();
+    let (mut draining, mut problems) = (Vec::new(), admin.problems());
+    for asked in admin.ask_old(Order::Report) {
+        match asked {
+            Ok(report) => draining.push(old_process(report)),
+            Err(Silent(process)) => problems.push(format!("The old process {process} does not answer")),
+        }
+    }
     api::Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version,
+        process,
+        pid,
+        draining,
         revision: snapshot.revision,
         workers: u32::try_from(workers.stats.len()).unwrap_or(u32::MAX),
         routes: snapshot.route_count,
         listeners: u32::try_from(snapshot.listeners.len()).unwrap_or(u32::MAX),
-        connections: workers.stats.iter().map(|stats| active(stats.accepted.get(), stats.closed.get())).sum(),
+        connections: workers.connections(),
         uptime_ms: admin.uptime_ms(),
         country_database,
         asn_database,
-        problems: admin.problems(),
+        problems,
         routes_on_hold: u32::try_from(admin.holds().len()).unwrap_or(u32::MAX),
         waiting: workers.stats.iter().map(|stats| stats.waiting()).sum(),
     }
@@ -49,6 +62,11 @@ pub(super) fn holds(admin: &Admin) -> api::ListHoldsResponse {
         waiting: waiting.into(),
     };
     api::ListHoldsResponse { holds: admin.holds().into_iter().map(hold).collect() }
+}
+
+fn old_process(report: Report) -> api::OldProcess {
+    let Report { process, pid, version, since_ms, connections, closes_after_ms } = report;
+    api::OldProcess { process, pid, version, since_ms, connections, closes_after_ms }
 }
 
 /// What works, and why something does not.
@@ -229,7 +247,8 @@ pub(super) fn connection(info: ConnectionInfo) -> api::Connection {
         listener: info.listener,
         name: info.name,
         route: info.route,
-        backend: info.backend.map(|address| address.to_string()).unwrap_or_default(),
+        backend: info.backends.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        requests: u32::try_from(info.requests).unwrap_or(u32::MAX),
         age_ms: millis(info.age),
         idle_ms: millis(info.idle),
         bytes_in: info.bytes_in,

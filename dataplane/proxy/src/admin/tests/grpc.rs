@@ -33,7 +33,7 @@ impl Running {
         let tcp = service.sockets.tcp_address();
         let (stop, stopped) = watch::channel(false);
         let admin = service.admin().clone();
-        let served = tokio::spawn(service.run(stopped, watch::channel(false).0));
+        let served = tokio::spawn(service.run(stopped, mpsc::channel(1).0));
         let client = client(&dir.path().join("mc-proxy.sock")).await;
         Self { dir, client, tcp, admin, stop, served }
     }

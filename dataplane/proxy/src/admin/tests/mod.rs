@@ -63,7 +63,8 @@ impl Site {
             events: Events::default(),
         };
         let (state, bound) = State::start(Box::new(store), loaded, seed, shell.clone(), Vec::new())?;
-        Ok(Self { dir, admin: Admin::new(state, bound, shell).await, broken })
+        let admin = Admin::new(state, bound, shell, dir.path()).await;
+        Ok(Self { dir, admin, broken })
     }
 
     /// Stops and starts again, on the same database.

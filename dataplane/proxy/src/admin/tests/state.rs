@@ -59,7 +59,7 @@ async fn a_drain_survives_restarts_and_the_backends_routes() {
     site.admin.drain_backend(backend, true, false).await.unwrap();
     assert!(site.lookup("a.example.org").unwrap().backends[0].draining());
     let revision = site.revision();
-    assert_eq!(site.admin.drain_backend(backend, true, false).await.unwrap(), revision, "no change");
+    assert_eq!(site.admin.drain_backend(backend, true, false).await.unwrap().0, revision, "no change");
     let site = site.restart(Seed::default()).await;
     assert!(site.lookup("a.example.org").unwrap().backends[0].draining());
     site.admin.remove_route(key("a.example.org"), false).await.unwrap();

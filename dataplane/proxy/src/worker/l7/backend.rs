@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,12 +21,13 @@ use super::mux::{Channel, Mux, MuxPool};
 use super::open::{Key, Opened, Way};
 use super::route::renew;
 use super::session::{Note, Session};
-use super::sides::{Progress, Reply};
+use super::sides::Progress;
 use super::stream::{Came, Stream};
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::worker::Worker;
 use crate::worker::connect::{OnBackend, header, is_overload, pick};
+use crate::worker::in_flight::InFlight;
 
 /// Backend connections of a worker that wait for their next request.
 #[derive(Debug, Default)]
@@ -66,7 +68,7 @@ pub(super) struct Lease {
     pub(super) reused: bool,
     /// For whom it may be used after this request; absent where a PROXY header has named the client.
     key: Option<Key>,
-    _on_backend: OnBackend,
+    on_backend: OnBackend,
 }
 
 impl Pool {
@@ -105,14 +107,20 @@ impl Pool {
             return Some(Chosen::Http2(Channel::new(Rc::clone(worker), mux, true, on_backend)));
         }
         let stream = self.take(key, &worker.shared)?;
-        let (worker, key, _on_backend) = (Rc::clone(worker), Some(key.clone()), OnBackend::acquire(live));
-        Some(Chosen::Http1(Lease { worker, stream, reused: true, key, _on_backend }))
+        let (worker, key, on_backend) = (Rc::clone(worker), Some(key.clone()), OnBackend::acquire(live));
+        Some(Chosen::Http1(Lease { worker, stream, reused: true, key, on_backend }))
     }
 
     /// Closes all that carry nothing.
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();
         self.mux.sweep(u64::MAX);
+    }
+
+    /// Closes those to this backend, which is to get nothing more.
+    pub(crate) fn close_idle(&self, backend: SocketAddr) {
+        self.idle.borrow_mut().retain(|key, _| !key.is_to(backend));
+        self.mux.close_idle(backend);
     }
 
     /// Closes those that have waited long.
@@ -126,9 +134,9 @@ impl Pool {
 }
 
 impl Lease {
-    /// Gives the connection back after a response that leaves it in order.
+    /// Gives the connection back after a response that leaves it in order, unless its backend is to get nothing more.
     pub(super) fn give_back(self, worker: &Worker) {
-        if let Some(key) = self.key {
+        if let Some(key) = self.key.filter(|_| !self.on_backend.is_draining()) {
             worker.pool.give(key, self.stream, worker.shared.now_ms.get());
         }
     }
@@ -201,23 +209,23 @@ impl Lease {
 
 /// A connection to one of the route's backends; `fresh`: one that has carried nothing, for a request that is repeated. Where
 /// none takes it, the route is looked up again.
-pub(super) async fn lease<R: Reply>(
+pub(super) async fn lease(
     session: &Session,
     route: &mut Arc<RouteEntry>,
     note: &mut Note,
     target: &[u8],
-    reply: &mut R,
+    in_flight: &InFlight,
     fresh: bool,
 ) -> Result<Chosen, RequestOutcome> {
     if fresh {
-        renew(session, route, note, target, reply).await?;
+        renew(session, route, note, target).await?;
     }
     // The coarse clock, here and below: reading the other one for each request shows in a profile.
     let now_ms = &session.worker.shared.now_ms;
     let mut give_up_ms = now_ms.get() + RESTART_MS.min(route.spec.connect_timeout_ms);
     let mut pause = PAUSE;
     loop {
-        let outcome = match one_of(session, route, note, fresh).await {
+        let outcome = match one_of(session, route, note, in_flight, fresh).await {
             Ok(upstream) => return Ok(upstream),
             Err(outcome) => outcome,
         };
@@ -228,7 +236,7 @@ pub(super) async fn lease<R: Reply>(
             Some(outcome) => outcome == RequestOutcome::Overload,
         };
         let before_ms = now_ms.get();
-        if renew(session, route, note, target, reply).await? {
+        if renew(session, route, note, target).await? {
             give_up_ms = now_ms.get() + RESTART_MS.min(route.spec.connect_timeout_ms);
             continue;
         }
@@ -254,6 +262,7 @@ async fn one_of(
     session: &Session,
     route: &Arc<RouteEntry>,
     note: &mut Note,
+    in_flight: &InFlight,
     fresh: bool,
 ) -> Result<Chosen, Option<RequestOutcome>> {
     let (worker, connection) = (&session.worker, &session.connection);
@@ -269,6 +278,7 @@ async fn one_of(
         note.stick(live.hash);
         let address = live.address;
         (note.backend, note.index) = (Some(address), Some(index));
+        in_flight.goes_to(address);
         let header = header(connection, route, index, session.incoming.as_deref());
         let way = Way::to(route, index);
         let key = way.key();
@@ -324,11 +334,11 @@ async fn start(
 ) -> Result<Chosen, h2::Error> {
     if !is_http2 {
         let (worker, stream) = (Rc::clone(worker), opened.stream);
-        return Ok(Chosen::Http1(Lease { worker, stream, reused: false, key, _on_backend: on_backend }));
+        return Ok(Chosen::Http1(Lease { worker, stream, reused: false, key, on_backend }));
     }
     // In a box, as the connection was opened.
     let mux = Box::pin(Mux::start(worker, opened)).await?;
-    if let Some(key) = key {
+    if let Some(key) = key.filter(|_| !on_backend.is_draining()) {
         worker.pool.mux.put(key, &mux);
     }
     Ok(Chosen::Http2(Channel::new(Rc::clone(worker), mux, false, on_backend)))

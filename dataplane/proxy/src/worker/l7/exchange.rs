@@ -30,6 +30,7 @@ use super::sides::{
 };
 use crate::clock;
 use crate::snapshot::RouteEntry;
+use crate::worker::in_flight::InFlight;
 
 /// A request, and where its response goes.
 pub(super) struct Client<'a, H, B, R> {
@@ -68,17 +69,19 @@ pub(super) async fn exchange<H: RequestHead, B: RequestBody, R: Reply>(
 ) -> Result<RequestOutcome, Fault> {
     // No body to be lost, and a method that may be repeated.
     let is_repeatable = client.body.is_over() && IDEMPOTENT.contains(&client.head.method());
+    let in_flight = InFlight::begin(&session.connection);
     let mut repeats = 0;
     let mut route = Arc::clone(route);
     loop {
-        let target = client.head.target();
-        let chosen = lease(session, &mut route, note, target, client.reply, repeats > 0)
-            .await
-            .map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))?;
+        let chosen = connect(session, &mut route, &mut client, note, &in_flight, repeats > 0).await?;
         note.times.connect_us = clock::micros() - note.started_us;
         let (is_reused, end) = match chosen {
-            Chosen::Http1(lease) => (lease.is_reused(), serve(session, lease, &mut client, note).await),
-            Chosen::Http2(channel) => (channel.is_reused(), serve(session, channel, &mut client, note).await),
+            Chosen::Http1(lease) => {
+                (lease.is_reused(), serve(session, lease, &mut client, note, &in_flight).await)
+            }
+            Chosen::Http2(channel) => {
+                (channel.is_reused(), serve(session, channel, &mut client, note, &in_flight).await)
+            }
         };
         if let (Err(fault), Some(index), false) = (&end, note.index, is_reused)
             && fault.outcome == RequestOutcome::BackendClosed
@@ -99,17 +102,63 @@ pub(super) async fn exchange<H: RequestHead, B: RequestBody, R: Reply>(
     }
 }
 
+/// Connects to a backend, for as long as the client is there and nobody has ended the request.
+async fn connect<H: RequestHead, B, R: Reply>(
+    session: &Session,
+    route: &mut Arc<RouteEntry>,
+    client: &mut Client<'_, H, B, R>,
+    note: &mut Note,
+    in_flight: &InFlight,
+    fresh: bool,
+) -> Result<Chosen, Fault> {
+    let connected = {
+        let mut lease = pin!(lease(session, route, note, client.head.target(), in_flight, fresh));
+        poll_fn(|cx| match lease.as_mut().poll(cx) {
+            Poll::Pending if in_flight.poll_ended(cx).is_ready() => Poll::Ready(Err(killed())),
+            Poll::Pending => client.reply.poll_gone(cx).map(|()| Err(client_gone(session))),
+            Poll::Ready(connected) => Poll::Ready(Ok(connected)),
+        })
+        .await
+    };
+    match connected {
+        Ok(connected) => {
+            connected.map_err(|outcome| Fault::before(outcome, std::mem::take(&mut note.detail)))
+        }
+        Err(fault) => {
+            client.reply.abort(&fault);
+            Err(fault)
+        }
+    }
+}
+
+/// An operator has ended the request.
+fn killed() -> Fault {
+    // RFC 8441, section 5: CANCEL stands for TCP's RST.
+    let fault = Fault::amid(RequestOutcome::Killed, "an operator ended it");
+    Fault { reset: Some(h2::Reason::CANCEL), ..fault }
+}
+
+/// The client is gone, unless an operator has ended its connection.
+fn client_gone(session: &Session) -> Fault {
+    match session.connection.stop.get() {
+        Some(Outcome::Killed) => killed(),
+        _ => Fault::amid(RequestOutcome::ClientGone, "the client gave up"),
+    }
+}
+
 /// Has this backend answer.
 async fn serve<H: RequestHead, B: RequestBody, R: Reply, U: Upstream>(
     session: &Session,
     upstream: U,
     client: &mut Client<'_, H, B, R>,
     note: &mut Note,
+    in_flight: &InFlight,
 ) -> Result<RequestOutcome, Fault> {
     let Client { head, body, reply, copied } = client;
     let raw = B::IS_HTTP1 && U::IS_HTTP1;
     let passing = Passing {
         session,
+        in_flight,
         copied: *copied,
         raw,
         most: note.most_bytes(),
@@ -131,10 +180,7 @@ async fn serve<H: RequestHead, B: RequestBody, R: Reply, U: Upstream>(
         passing.beside(up, down).await
     };
     let result = match result {
-        Ok(true) => {
-            passing.tunnel(*body, &mut sender, &mut receiver, *reply, note).await;
-            Ok(RequestOutcome::Upgraded)
-        }
+        Ok(true) => Ok(passing.tunnel(*body, &mut sender, &mut receiver, *reply, note).await),
         result => result.map(|_| RequestOutcome::Completed),
     };
     note.bytes_in += passing.progress.bytes.get();
@@ -157,6 +203,7 @@ fn closed() -> Fault {
 /// The state of one exchange: shared by the task that sends the request's body and the one that passes the response on.
 struct Passing<'a> {
     session: &'a Session,
+    in_flight: &'a InFlight,
     copied: Option<&'a Copied>,
     /// The request's body passes as it is framed.
     raw: bool,
@@ -168,7 +215,7 @@ struct Passing<'a> {
 }
 
 impl Passing<'_> {
-    /// Passes the request's body on beside the response, which decides when it is over.
+    /// Passes the request's body on beside the response, which decides when it is over, unless an operator does.
     async fn beside<T>(
         &self,
         mut up: Pin<&mut impl Future<Output = Result<(), UpError>>>,
@@ -182,7 +229,10 @@ impl Passing<'_> {
                     return Poll::Ready(Err(fault));
                 }
             }
-            down.as_mut().poll(cx)
+            match down.as_mut().poll(cx) {
+                Poll::Pending => self.in_flight.poll_ended(cx).map(|()| Err(killed())),
+                ready => ready,
+            }
         })
         .await
     }
@@ -191,7 +241,7 @@ impl Passing<'_> {
     fn failed(&self, error: UpError) -> Option<Fault> {
         let (outcome, detail) = match error {
             UpError::Backend => return None,
-            UpError::Client => return Some(self.gone("the client gave up")),
+            UpError::Client => return Some(self.gone()),
             UpError::TooLarge => (RequestOutcome::TooLarge, String::new()),
             UpError::Malformed(why) => (RequestOutcome::Malformed, why),
         };
@@ -199,12 +249,12 @@ impl Passing<'_> {
     }
 
     /// The client is gone, or its connection was ended because nothing moved: then the fault may be the backend's.
-    fn gone(&self, why: impl ToString) -> Fault {
+    fn gone(&self) -> Fault {
         let progress = &self.progress;
         match self.session.connection.stop.get() {
             Some(Outcome::IdleTimeout) => {}
             Some(Outcome::Overload) => return Fault::amid(RequestOutcome::Overload, "memory is short"),
-            _ => return Fault::amid(RequestOutcome::ClientGone, why),
+            _ => return client_gone(self.session),
         }
         let is_clients =
             !progress.is_delivered.get() || (progress.is_answering.get() && self.session.tls.has_unsent());
@@ -217,12 +267,12 @@ impl Passing<'_> {
 
     /// The client takes no more: it left, or took nothing for so long that its connection was ended.
     fn takes_no_more(&self, Gone(why): Gone) -> Fault {
-        let outcome = match self.session.connection.stop.get() {
-            Some(Outcome::IdleTimeout) => RequestOutcome::ClientTimeout,
-            Some(Outcome::Overload) => RequestOutcome::Overload,
-            _ => RequestOutcome::ClientGone,
-        };
-        Fault::amid(outcome, why)
+        match self.session.connection.stop.get() {
+            Some(Outcome::Killed) => killed(),
+            Some(Outcome::IdleTimeout) => Fault::amid(RequestOutcome::ClientTimeout, why),
+            Some(Outcome::Overload) => Fault::amid(RequestOutcome::Overload, why),
+            _ => Fault::amid(RequestOutcome::ClientGone, why),
+        }
     }
 
     /// Whether the body has more bytes with this part than the route allows.
@@ -429,7 +479,7 @@ impl Passing<'_> {
     }
 
     /// Passes bytes both ways until both sides have finished: what an upgrade leads to is not HTTP. The backend's end is the
-    /// end: a client that has finished may still listen, the other way round nothing is left to be said.
+    /// end: a client that has finished may still listen, the other way round nothing is left to be said. How it ended.
     async fn tunnel(
         &self,
         body: &mut impl RequestBody,
@@ -437,7 +487,7 @@ impl Passing<'_> {
         receiver: &mut impl Receiver,
         reply: &mut impl Reply,
         note: &mut Note,
-    ) {
+    ) -> RequestOutcome {
         body.switch();
         receiver.switch();
         let is_raw = self.raw;
@@ -463,10 +513,11 @@ impl Passing<'_> {
             let down = pin!(async { self.content(receiver, reply, Coder::none(), is_raw, note).await });
             self.beside(up, down).await
         };
-        if let Err(fault) = end {
-            // RFC 8441, section 5: CANCEL stands for TCP's RST.
-            reply.abort(&Fault { reset: Some(h2::Reason::CANCEL), ..fault });
-        }
+        let Err(fault) = end else { return RequestOutcome::Upgraded };
+        // RFC 8441, section 5: CANCEL stands for TCP's RST.
+        let fault = Fault { reset: Some(h2::Reason::CANCEL), ..fault };
+        reply.abort(&fault);
+        if fault.outcome == RequestOutcome::Killed { fault.outcome } else { RequestOutcome::Upgraded }
     }
 
     /// Waits, as long as the client is there.
@@ -477,7 +528,7 @@ impl Passing<'_> {
     ) -> Result<T, Fault> {
         let mut waiting = pin!(waiting);
         poll_fn(|cx| match waiting.as_mut().poll(cx) {
-            Poll::Pending => reply.poll_gone(cx).map(|()| Err(self.gone("the client gave up"))),
+            Poll::Pending => reply.poll_gone(cx).map(|()| Err(self.gone())),
             ready => ready,
         })
         .await

@@ -85,6 +85,7 @@ pub(super) async fn serve(session: Rc<Session>, plain: Vec<u8>) -> Outcome {
         told_to_leave: Cell::new(false),
         left: Cell::new(false),
     });
+    session.connection.requests.multiplex();
     client.rest();
     let mut handshake = pin!(
         h2::server::Builder::new()
@@ -209,8 +210,8 @@ async fn one(
     let session = &client.session;
     let asked = Asked::new(parts, no_body).map_err(|why| Fault::before(RequestOutcome::Malformed, why))?;
     let refused = |outcome| Fault::before(outcome, "");
-    let route = current_route(session, asked.host.as_bytes(), note, &mut Answer::new(session, respond)).await;
-    let route = route.map_err(refused)?;
+    let waiting = Waiting { is_http1: false, poll_gone: |cx: &mut Context<'_>| respond.poll_reset(cx).map(drop) };
+    let route = current_route(session, asked.host.as_bytes(), note, waiting).await.map_err(refused)?;
     if session.connection.phase.get() == Phase::Idle {
         enter_relay(&session.worker, &session.connection, &route);
     }

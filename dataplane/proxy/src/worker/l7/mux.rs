@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -71,6 +72,11 @@ impl MuxPool {
 
     pub(super) fn put(&self, key: Key, mux: &Rc<Mux>) {
         self.0.borrow_mut().entry(key).or_default().push(Rc::clone(mux));
+    }
+
+    /// Gives those to this backend no more requests, and closes each when it has none left.
+    pub(super) fn close_idle(&self, backend: SocketAddr) {
+        self.0.borrow_mut().retain(|key, _| !key.is_to(backend));
     }
 
     /// Closes those that are over or have waited long.

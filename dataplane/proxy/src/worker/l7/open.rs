@@ -36,6 +36,13 @@ pub(super) struct Opened {
     pub(super) early: Vec<u8>,
 }
 
+impl Key {
+    /// Whether they go there.
+    pub(super) fn is_to(&self, address: SocketAddr) -> bool {
+        self.address == address
+    }
+}
+
 impl Way {
     /// The way to the backend at `index`, as it is to be trusted now.
     pub(super) fn to(route: &RouteEntry, index: usize) -> Self {
