@@ -9,6 +9,7 @@ mod backend_tls;
 mod backends;
 mod browser;
 mod certificates;
+mod checks;
 mod client_auth;
 mod common;
 mod durability;

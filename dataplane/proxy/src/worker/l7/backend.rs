@@ -250,7 +250,7 @@ async fn one_of(
     let (mut is_tried, mut all_refused) = (false, true);
     for _ in 0..=route.spec.retries {
         let Some(index) = choose(session, route, note, &tried) else { break };
-        let live = &route.backends[index];
+        let live = &route.backends[index].live;
         note.stick(live.hash);
         let address = live.address;
         (note.backend, note.index) = (Some(address), Some(index));
@@ -328,7 +328,7 @@ fn choose(session: &Session, route: &Arc<RouteEntry>, note: &Note, tried: &Tried
 
 /// Counts a failure of a backend: it is ejected where it has had too many.
 pub(super) fn failed(worker: &Worker, route: &RouteEntry, index: usize) {
-    let live = &route.backends[index];
+    let live = &route.backends[index].live;
     if live.connect_failed(clock::millis(), route.spec.eject_after, route.spec.eject_ms) {
         (worker.policy.on_ejected)(live.address);
     }
@@ -337,6 +337,6 @@ pub(super) fn failed(worker: &Worker, route: &RouteEntry, index: usize) {
 /// The backend that the client's cookie names, while it may be used.
 fn by_cookie(note: &Note, route: &RouteEntry, tried: &Tried, now_ms: u64) -> Option<usize> {
     let hash = note.sticky?;
-    let index = route.backends.iter().position(|backend| backend.hash == hash)?;
+    let index = route.backends.iter().position(|backend| backend.live.hash == hash)?;
     (!tried.contains(index) && route.backends[index].usable(now_ms)).then_some(index)
 }
