@@ -19,5 +19,6 @@ pub mod proxy_protocol;
 pub mod rate;
 mod read;
 pub mod redact;
+pub mod refusal;
 pub mod relay;
 pub mod table;

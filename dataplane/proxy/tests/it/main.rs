@@ -30,6 +30,7 @@ mod mcproxyctl;
 mod names;
 mod policy;
 mod proxy_protocol;
+mod refusals;
 mod relay;
 mod restarts;
 mod slow;
