@@ -199,7 +199,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N")]
     pub(crate) max_connections_per_source: Option<u32>,
     /// Checks the backends; `off` ends that.
-    #[arg(long, value_parser = ["off", "tcp", "tls", "http", "https"])]
+    #[arg(long, value_parser = ["off", "tcp", "tls", "http", "https", "grpc"])]
     pub(crate) check: Option<String>,
     /// Time between checks, in milliseconds.
     #[arg(long, value_name = "MS")]
@@ -213,12 +213,15 @@ pub(crate) struct Settings {
     /// Failures that take it down.
     #[arg(long, value_name = "N")]
     pub(crate) check_fall: Option<u32>,
-    /// Name in the check's hello and request.
+    /// Name in the check's request; in mode l4 also in its hello.
     #[arg(long, value_name = "NAME")]
     pub(crate) check_host: Option<String>,
     /// Path of the check's request.
     #[arg(long, value_name = "PATH")]
     pub(crate) check_path: Option<String>,
+    /// Service whose health a check by gRPC asks for; "" for the server as a whole.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) check_service: Option<String>,
     /// Connect failures that eject a backend; 0: never.
     #[arg(long, value_name = "N")]
     pub(crate) eject_after: Option<u32>,

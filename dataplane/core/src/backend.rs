@@ -4,21 +4,25 @@
 //! nobody waits: it is a handful of relaxed atomics. Two workers that report at the same instant may see each
 //! other's report late, which moves a decision by one connection; an ejection is announced once all the same.
 //!
-//! Two sources of health: *connect failures* of real connections eject for a time (passive), and *checks*
-//! take down until they pass again (active). A drain is neither: it is what an operator asked for.
+//! Two sources of health: *connect failures* of real connections eject the address for a time (passive), and *checks*
+//! take it down for the routes that ask for them until they pass again ([`Checked`], active). A drain is neither: it is
+//! what an operator asked for, of the address.
 //!
 //! Left out: who is picked ([`crate::balance`]) and when checks run. Times are milliseconds on a clock that
 //! starts above 0 and never goes back.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use crate::balance::stable_hash;
 use crate::rate::source;
 
+mod checked;
 #[cfg(test)]
 mod tests;
+
+pub use checked::{Checked, RouteBackend, overall};
 
 /// A backend's state, shared by every route that leads to its address.
 #[derive(Debug)]
@@ -38,13 +42,10 @@ pub struct BackendLive {
     ejected_for_ms: AtomicU64,
     /// Ejections since the backend last proved itself.
     ejections: AtomicU32,
-    checked: AtomicU8,
-    /// Checks in a row that contradict `checked`.
-    contradictions: AtomicU32,
     draining: AtomicBool,
-    /// When health or drain last changed (the end of an ejection aside); 0: never.
+    /// When ejection or drain last changed (the end of an ejection aside); 0: never.
     changed_ms: AtomicU64,
-    /// When it came back from down or drain; 0: it was never away.
+    /// When it came back from drain; 0: it never drained.
     back_ms: AtomicU64,
 }
 
@@ -53,17 +54,15 @@ pub struct BackendLive {
 pub enum Health {
     /// Its checks pass, or connections succeed.
     Up,
-    /// Its checks fail. It gets no connection.
+    /// Its checks fail. It gets no connection from the routes that ask for them.
     Down,
+    /// Of an address: its checks fail for some of the routes that lead there, and not for the others.
+    PartlyDown,
     /// Too many connects failed in a row. For a time it gets none, unless all are ejected.
     Ejected,
     /// Nothing was tried yet. It counts as up.
     Unknown,
 }
-
-const CHECK_UNKNOWN: u8 = 0;
-const CHECK_UP: u8 = 1;
-const CHECK_DOWN: u8 = 2;
 
 /// An ejection lasts at most this many times the configured time.
 const MAX_EJECTION_FACTOR: u32 = 10;
@@ -82,8 +81,6 @@ impl BackendLive {
             ejected_until_ms: AtomicU64::new(0),
             ejected_for_ms: AtomicU64::new(0),
             ejections: AtomicU32::new(0),
-            checked: AtomicU8::new(CHECK_UNKNOWN),
-            contradictions: AtomicU32::new(0),
             draining: AtomicBool::new(false),
             changed_ms: AtomicU64::new(0),
             back_ms: AtomicU64::new(0),
@@ -154,48 +151,6 @@ impl BackendLive {
         ejected
     }
 
-    /// A check passed. `rise` in a row bring a backend up that was down; the first is enough where nothing was
-    /// known. Returns the new health where this changed it.
-    pub fn check_passed(&self, now_ms: u64, rise: u32) -> Option<Health> {
-        match self.checked.load(Relaxed) {
-            CHECK_UP => {
-                self.contradictions.store(0, Relaxed);
-                None
-            }
-            CHECK_UNKNOWN => self.turn(CHECK_UNKNOWN, CHECK_UP, now_ms),
-            _ => {
-                self.contradicted(rise)?;
-                let health = self.turn(CHECK_DOWN, CHECK_UP, now_ms)?;
-                self.back_ms.store(now_ms, Relaxed);
-                self.end_ejection(now_ms);
-                Some(health)
-            }
-        }
-    }
-
-    /// A check failed. `fall` in a row take the backend down. Returns the new health where this changed it.
-    pub fn check_failed(&self, now_ms: u64, fall: u32) -> Option<Health> {
-        match self.checked.load(Relaxed) {
-            CHECK_DOWN => {
-                self.contradictions.store(0, Relaxed);
-                None
-            }
-            state => {
-                self.contradicted(fall)?;
-                self.turn(state, CHECK_DOWN, now_ms)
-            }
-        }
-    }
-
-    /// Nobody checks it any more: it counts as up, as before the first check.
-    pub fn checks_ended(&self, now_ms: u64) {
-        if self.checked.swap(CHECK_UNKNOWN, Relaxed) == CHECK_DOWN {
-            self.changed_ms.store(now_ms, Relaxed);
-            self.back_ms.store(now_ms, Relaxed);
-        }
-        self.contradictions.store(0, Relaxed);
-    }
-
     /// Takes it out for new connections, or back in. Returns whether that was a change.
     pub fn set_draining(&self, draining: bool, now_ms: u64) -> bool {
         let changed = self.draining.swap(draining, Relaxed) != draining;
@@ -208,52 +163,28 @@ impl BackendLive {
         changed
     }
 
-    /// What is known of it: checks speak louder than ejections.
+    /// What its connections tell: up, ejected or unknown. What checks find is [`Checked`]'s.
     #[must_use]
     pub fn health(&self, now_ms: u64) -> Health {
-        match self.checked.load(Relaxed) {
-            CHECK_DOWN => Health::Down,
-            _ if self.ejected_until_ms.load(Relaxed) > now_ms => Health::Ejected,
-            CHECK_UNKNOWN if self.total.load(Relaxed) == 0 => Health::Unknown,
-            _ => Health::Up,
+        if self.is_ejected(now_ms) {
+            Health::Ejected
+        } else if self.total() == 0 {
+            Health::Unknown
+        } else {
+            Health::Up
         }
     }
 
-    /// Whether it gets new connections in the ordinary way: neither down nor ejected nor draining.
+    /// Whether too many connects failed a moment ago.
     #[must_use]
-    pub fn usable(&self, now_ms: u64) -> bool {
-        self.allowed() && self.ejected_until_ms.load(Relaxed) <= now_ms
-    }
-
-    /// Whether it may get a connection at all, should every other be worse: neither down nor draining.
-    #[must_use]
-    pub fn allowed(&self) -> bool {
-        self.checked.load(Relaxed) != CHECK_DOWN && !self.draining()
+    pub fn is_ejected(&self, now_ms: u64) -> bool {
+        self.ejected_until_ms.load(Relaxed) > now_ms
     }
 
     /// Whether an operator took it out.
     #[must_use]
     pub fn draining(&self) -> bool {
         self.draining.load(Relaxed)
-    }
-
-    /// Its share at this moment, in thousandths of the configured weight: a tenth when it comes back from down,
-    /// ejected or drain, rising evenly to the whole in `slow_start_ms`. At least 1.
-    #[must_use]
-    pub fn effective_weight(&self, configured: u32, slow_start_ms: u64, now_ms: u64) -> u32 {
-        let thousandths = if slow_start_ms == 0 {
-            1000
-        } else {
-            match self.back_since(now_ms) {
-                0 => 1000,
-                back => {
-                    let age = now_ms.saturating_sub(back).min(slow_start_ms);
-                    100 + 900_u64.saturating_mul(age) / slow_start_ms
-                }
-            }
-        };
-        let weight = u64::from(configured).saturating_mul(thousandths).max(1);
-        u32::try_from(weight).unwrap_or(u32::MAX)
     }
 
     /// Connections now, those being opened included.
@@ -292,22 +223,9 @@ impl BackendLive {
     }
 
     /// Ends an ejection now, if there is one.
-    fn end_ejection(&self, now_ms: u64) {
+    pub fn end_ejection(&self, now_ms: u64) {
         if self.ejected_until_ms.load(Relaxed) > now_ms {
             self.ejected_until_ms.store(now_ms, Relaxed);
         }
-    }
-
-    /// Counts a check that contradicts what was known; something where there are `enough` in a row.
-    fn contradicted(&self, enough: u32) -> Option<()> {
-        (self.contradictions.fetch_add(1, Relaxed).saturating_add(1) >= enough).then_some(())
-    }
-
-    /// Moves from one result to the other, once.
-    fn turn(&self, from: u8, to: u8, now_ms: u64) -> Option<Health> {
-        self.checked.compare_exchange(from, to, Relaxed, Relaxed).ok()?;
-        self.contradictions.store(0, Relaxed);
-        self.changed_ms.store(now_ms, Relaxed);
-        Some(if to == CHECK_DOWN { Health::Down } else { Health::Up })
     }
 }

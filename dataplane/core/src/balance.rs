@@ -6,12 +6,11 @@
 //! included; nothing is allocated. The cost is linear in the route's backends.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use mc_ebpf_abi::bucket::Source;
 use mc_ebpf_abi::mix;
 
-use crate::backend::BackendLive;
+use crate::backend::RouteBackend;
 use crate::model::Balance;
 use crate::rate::source;
 
@@ -40,19 +39,19 @@ pub struct Tried([u64; 4]);
 ///
 /// `weights` gives the configured weight by index.
 #[must_use]
-pub fn pick(choice: &Choice, backends: &[Arc<BackendLive>], weights: impl Fn(usize) -> u32) -> Option<usize> {
+pub fn pick(choice: &Choice, backends: &[RouteBackend], weights: impl Fn(usize) -> u32) -> Option<usize> {
     if let [only] = backends {
         return (only.allowed() && !choice.tried.contains(0)).then_some(0);
     }
     let candidates = |panic: bool| {
-        let fit = move |(index, backend): &(usize, &Arc<BackendLive>)| {
+        let fit = move |(index, backend): &(usize, &RouteBackend)| {
             !choice.tried.contains(*index)
                 && if panic { backend.allowed() } else { backend.usable(choice.now_ms) }
         };
-        let weight = |(index, backend): (usize, &Arc<BackendLive>)| Candidate {
+        let weight = |(index, backend): (usize, &RouteBackend)| Candidate {
             index,
-            hash: backend.hash,
-            active: backend.active(),
+            hash: backend.live.hash,
+            active: backend.live.active(),
             weight: backend.effective_weight(weights(index), choice.slow_start_ms, choice.now_ms),
         };
         backends.iter().enumerate().filter(fit).map(weight)

@@ -21,5 +21,6 @@ pub mod proxy_protocol;
 pub mod rate;
 mod read;
 pub mod redact;
+pub mod refusal;
 pub mod relay;
 pub mod table;

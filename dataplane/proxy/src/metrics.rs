@@ -18,7 +18,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mc_core::backend::{BackendLive, Health};
+use mc_core::backend::{BackendLive, Health, RouteBackend};
 use mc_core::certificate::Validity;
 use mc_core::outcome::{Outcome, RequestOutcome};
 use mc_ebpf_abi::policy::{self, Count};
@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::access_log::LogSink;
-use crate::admin::Admin;
+use crate::admin::{Admin, BackendUse};
 use crate::clock;
 use crate::kernel::Kernel;
 use crate::old_process::{Order, Report};
@@ -152,8 +152,8 @@ fn render(exporter: &Exporter) -> String {
     let mut others = exporter.others.lock().unwrap_or_else(PoisonError::into_inner);
     routes(&mut page, &snapshot, &mut others);
     drop(others);
-    let live = admin.backends().into_iter().filter_map(|used| used.live).collect();
-    backends(&mut page, live);
+    checks(&mut page, &snapshot);
+    backends(&mut page, admin.backends());
     page.text
 }
 
@@ -458,26 +458,57 @@ fn routes(page: &mut Page, snapshot: &Snapshot, others: &mut RouteSum) {
     }
 }
 
-fn backends(page: &mut Page, mut all: Vec<Arc<BackendLive>>) {
+/// What the checks of routes say, of those that fail first.
+fn checks(page: &mut Page, snapshot: &Snapshot) {
+    let name = "mcproxy_route_backend_up";
+    page.family(name, "gauge", "0 where a route's check takes a backend down for this route, else 1.");
+    let mut all: Vec<(bool, &RouteEntry, &RouteBackend)> = Vec::new();
+    for row in snapshot.routes.iter() {
+        let checked = row.value.backends.iter().filter(|backend| backend.checked.is_some());
+        all.extend(checked.map(|backend| (backend.is_down(), &**row.value, backend)));
+        if all.len() >= 2 * MOST {
+            top(&mut all, |(is_down, ..)| *is_down);
+            all.truncate(MOST);
+        }
+    }
+    for (is_down, entry, backend) in &*top(&mut all, |(is_down, ..)| *is_down).0 {
+        let (spec, address) = (&entry.spec, backend.live.address.to_string());
+        let labels = [
+            ("listener", &*spec.listener),
+            ("name", &*spec.name),
+            ("alpn", &*spec.alpn),
+            ("backend", &*address),
+        ];
+        page.sample(name, &labels, u64::from(!is_down));
+    }
+}
+
+fn backends(page: &mut Page, used: Vec<BackendUse>) {
     let now_ms = clock::millis();
+    let used = used.into_iter().filter_map(|used| Some((used.health(now_ms), used.live?)));
+    let mut all: Vec<(Health, Arc<BackendLive>)> = used.collect();
     page.family("mcproxy_backends", "gauge", "Backends that routes lead to, by health.");
     let states = [
         ("up", Health::Up),
         ("down", Health::Down),
+        ("partly_down", Health::PartlyDown),
         ("ejected", Health::Ejected),
         ("unknown", Health::Unknown),
     ];
     for (word, health) in states {
-        let count = all.iter().filter(|backend| backend.health(now_ms) == health).count();
+        let count = all.iter().filter(|(found, _)| *found == health).count();
         page.sample("mcproxy_backends", &[("health", word)], count as u64);
     }
-    let healthy = |backend: &BackendLive| matches!(backend.health(now_ms), Health::Up | Health::Unknown);
-    let (live, _) = top(&mut all, |backend| (!healthy(backend), backend.total() + backend.failures()));
-    live.sort_unstable_by_key(|backend| backend.address);
-    page.family("mcproxy_backend_up", "gauge", "1 unless its checks fail or it is ejected.");
-    for backend in &*live {
+    let is_well = |health| matches!(health, Health::Up | Health::Unknown);
+    let (live, _) =
+        top(&mut all, |(health, backend)| (!is_well(*health), backend.total() + backend.failures()));
+    live.sort_unstable_by_key(|(_, backend)| backend.address);
+    let help = "1 unless its checks fail for every route that leads there, or it is ejected.";
+    page.family("mcproxy_backend_up", "gauge", help);
+    for (health, backend) in &*live {
         let labels = [("backend", &*backend.address.to_string())];
-        page.sample("mcproxy_backend_up", &labels, healthy(backend).into());
+        let serves = is_well(*health) || *health == Health::PartlyDown;
+        page.sample("mcproxy_backend_up", &labels, serves.into());
     }
     type Number = fn(&BackendLive) -> u64;
     let numbers: [(&str, &str, &str, Number); 4] = [
@@ -490,7 +521,7 @@ fn backends(page: &mut Page, mut all: Vec<Arc<BackendLive>>) {
     ];
     for (name, kind, help, of) in numbers {
         page.family(name, kind, help);
-        for backend in &*live {
+        for (_, backend) in &*live {
             page.sample(name, &[("backend", &backend.address.to_string())], of(backend));
         }
     }
@@ -530,9 +561,12 @@ pub async fn bind(address: SocketAddr, handed: Option<(SocketAddr, OwnedFd)>) ->
 
 #[cfg(test)]
 mod tests {
+    use mc_core::backend::Checked;
     use mc_core::model::Route;
 
     use super::*;
+    use crate::admin::CheckUse;
+    use crate::health::CheckKey;
     use crate::stats::RouteLive;
     #[test]
     fn workers_are_summed_and_every_outcome_has_its_series() {
@@ -622,20 +656,34 @@ mod tests {
     fn backends_that_are_not_well_come_first_and_all_are_counted() {
         let live = |number: u32| {
             let address = format!("10.0.{}.{}:443", number / 256, number % 256).parse().unwrap();
-            Arc::new(BackendLive::new(address))
+            let live = Some(Arc::new(BackendLive::new(address)));
+            BackendUse { address, live, routes: 2, checks: Vec::new() }
         };
-        let all: Vec<_> = (0..1002).map(live).collect();
-        all[..1000].iter().for_each(|backend| backend.connect_ok(1));
-        all[1001].check_failed(1, 1).unwrap();
+        let mut all: Vec<_> = (0..1002).map(live).collect();
+        all[..1000].iter().for_each(|backend| backend.live.as_ref().unwrap().connect_ok(1));
+        all[1001].checks = vec![failing(2)];
+        // One of its two routes goes there.
+        all[999].checks = vec![failing(1)];
         let mut page = Page::default();
         backends(&mut page, all);
         assert_format(&page.text);
         let has = |line: &str| page.text.lines().any(|l| l == line);
-        assert!(has("mcproxy_backends{health=\"up\"} 1000"), "{}", page.text);
+        assert!(has("mcproxy_backends{health=\"up\"} 999"), "{}", page.text);
+        assert!(has("mcproxy_backends{health=\"partly_down\"} 1"), "{}", page.text);
+        assert!(has("mcproxy_backend_up{backend=\"10.0.3.231:443\"} 1"), "it serves");
         assert!(has("mcproxy_backends{health=\"down\"} 1") && has("mcproxy_backends{health=\"unknown\"} 1"));
         assert!(has("mcproxy_backend_up{backend=\"10.0.3.233:443\"} 0"));
         assert!(!page.text.contains("10.0.3.232:443"), "nothing went there");
         assert_eq!(page.text.lines().filter(|line| line.starts_with("mcproxy_backend_up{")).count(), MOST);
+    }
+
+    /// A check that so many routes ask for, and that fails.
+    fn failing(routes: u64) -> CheckUse {
+        let text = "listener = 'web'\nname = 'a'\nbackends = [{ address = '10.0.0.1:1' }]\ncheck = {}";
+        let key = CheckKey::of(&toml::from_str(text).unwrap()).next().unwrap();
+        let checked = Arc::new(Checked::default());
+        checked.failed(1, 1, String::new());
+        CheckUse { key, checked, routes }
     }
 
     /// Each sample belongs to the family before it and ends in a number.

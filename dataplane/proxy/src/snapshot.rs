@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use mc_core::backend::BackendLive;
+use mc_core::backend::RouteBackend;
 use mc_core::model::{Action, Backend, Firewall, Listener, Route, Subject};
 use mc_core::table::RouteTable;
 
@@ -45,13 +45,13 @@ pub struct ListenerEntry {
     pub accepted: AtomicU64,
 }
 
-/// A route, resolved: its backends' live state and its counters at hand.
+/// A route, resolved: its backends' live state, what its checks have found, and its counters at hand.
 #[derive(Debug)]
 pub struct RouteEntry {
     /// As configured, normalized.
     pub spec: Route,
     /// In the order of [`Route::backends`].
-    pub backends: Vec<Arc<BackendLive>>,
+    pub backends: Vec<RouteBackend>,
     /// Survives updates of the route.
     pub live: Arc<RouteLive>,
     /// What is counted of its policies, in their order.

@@ -63,7 +63,7 @@ impl Words for model::ProxyIn {
 }
 
 impl Words for model::CheckKind {
-    const WORDS: &'static [Self] = &[Self::Tcp, Self::Tls, Self::Http, Self::Https];
+    const WORDS: &'static [Self] = &[Self::Tcp, Self::Tls, Self::Http, Self::Https, Self::Grpc];
 }
 
 impl TryFrom<Route> for model::Route {
@@ -151,6 +151,7 @@ fn check_of(check: Check) -> Result<model::Check, Invalid> {
         fall: check.fall.unwrap_or(model::default_check_fall()),
         host: check.host,
         path: check.path.unwrap_or_else(|| "/".to_owned()),
+        service: check.service,
     })
 }
 
@@ -224,6 +225,7 @@ impl From<&model::Check> for Check {
             fall: Some(check.fall),
             host: check.host.clone(),
             path: Some(check.path.clone()),
+            service: check.service.clone(),
         }
     }
 }
@@ -412,8 +414,9 @@ mod tests {
     }
 
     fn check() -> impl Strategy<Value = model::Check> {
-        (0..4_i32, any::<[u64; 2]>(), any::<[u32; 2]>(), "[a-z]{0,9}", "/[a-z]{0,9}").prop_map(
-            |(kind, [interval_ms, timeout_ms], [rise, fall], host, path)| model::Check {
+        let texts = ("[a-z]{0,9}", "/[a-z]{0,9}", "[a-z.]{0,9}");
+        (0..5_i32, any::<[u64; 2]>(), any::<[u32; 2]>(), texts).prop_map(
+            |(kind, [interval_ms, timeout_ms], [rise, fall], (host, path, service))| model::Check {
                 kind: Words::of(kind, "").unwrap(),
                 interval_ms,
                 timeout_ms,
@@ -421,6 +424,7 @@ mod tests {
                 fall,
                 host,
                 path,
+                service,
             },
         )
     }

@@ -372,6 +372,7 @@ fn apply_check(settings: &Settings, route: &mut Model) -> Result<(), Error> {
         Some("tls") => Some(CheckKind::Tls),
         Some("http") => Some(CheckKind::Http),
         Some("https") => Some(CheckKind::Https),
+        Some("grpc") => Some(CheckKind::Grpc),
         Some(_) => Some(CheckKind::Tcp),
         None => None,
     };
@@ -380,12 +381,13 @@ fn apply_check(settings: &Settings, route: &mut Model) -> Result<(), Error> {
         || settings.check_rise.is_some()
         || settings.check_fall.is_some()
         || settings.check_host.is_some()
-        || settings.check_path.is_some();
+        || settings.check_path.is_some()
+        || settings.check_service.is_some();
     if kind.is_none() && !details {
         return Ok(());
     }
     if kind.is_none() && route.check.is_none() {
-        return Err(Error::Usage("--check says what is checked: tcp, tls, http or https".to_owned()));
+        return Err(Error::Usage("--check says what is checked: tcp, tls, http, https or grpc".to_owned()));
     }
     let fresh = || serde_json::from_value::<Check>(json!({})).context("a bare check is a check");
     let mut check = route.check.take().map_or_else(fresh, Ok)?;
@@ -396,6 +398,11 @@ fn apply_check(settings: &Settings, route: &mut Model) -> Result<(), Error> {
     check.fall = settings.check_fall.unwrap_or(check.fall);
     check.host = settings.check_host.clone().unwrap_or(check.host);
     check.path = settings.check_path.clone().unwrap_or(check.path);
+    if check.kind != CheckKind::Grpc {
+        // It was of a check by gRPC, which this one replaces.
+        check.service.clear();
+    }
+    check.service = settings.check_service.clone().unwrap_or(check.service);
     route.check = Some(check);
     Ok(())
 }
@@ -485,6 +492,11 @@ mod tests {
         let check = it.check.as_ref().unwrap();
         assert_eq!((check.kind, check.fall, check.path.as_str()), (CheckKind::Http, 9, "/up"));
         assert_eq!(it.retries, 0);
+        apply(&settings("--check grpc --check-service a.B"), &mut it).unwrap();
+        let check = it.check.as_ref().unwrap();
+        assert_eq!((check.kind, check.service.as_str(), check.fall), (CheckKind::Grpc, "a.B", 9));
+        apply(&settings("--check tcp"), &mut it).unwrap();
+        assert_eq!(it.check.as_ref().unwrap().service, "");
         apply(&settings("--check off"), &mut it).unwrap();
         assert_eq!(it.check, None);
         apply(&settings("--sticky --sticky-max-age-s 5"), &mut it).unwrap();

@@ -135,7 +135,7 @@ fn frame(before: &Sample, now: &Sample, columns: usize, rows: usize) -> String {
     let routes = table(&head, &routes.collect::<Vec<_>>());
     let backends = now.backends.iter().map(|backend| {
         let drain = if backend.draining { ", draining" } else { "" };
-        let health = format!("{}{drain}", health_word(backend));
+        let health = format!("{}{drain}", health_word(backend.health()));
         let numbers = [backend.connections, backend.total, backend.failures];
         let mut row = vec![backend.address.clone(), health];
         row.extend(numbers.map(|number| number.to_string()));

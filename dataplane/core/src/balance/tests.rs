@@ -1,13 +1,17 @@
 //! Who is picked, and how connections spread.
 
+use std::sync::Arc;
+
 use mc_ebpf_abi::mix;
 
 use super::*;
+use crate::backend::{BackendLive, Checked};
 
 const NOW: u64 = 10_000;
 
-fn backends(count: u8) -> Vec<Arc<BackendLive>> {
-    (0..count).map(|host| Arc::new(BackendLive::new(([192, 0, 2, host], 443).into()))).collect()
+fn backends(count: u8) -> Vec<RouteBackend> {
+    let one = |host| Arc::new(BackendLive::new(([192, 0, 2, host], 443).into()));
+    (0..count).map(|host| one(host).into()).collect()
 }
 
 fn choice(balance: Balance, random: u64) -> Choice {
@@ -29,10 +33,10 @@ fn spread(balance: Balance, weights: &[u32], rounds: u64, open: usize) -> Vec<u3
     for round in 0..rounds {
         let index = pick(&choice(balance, round), &backends, |index| weights[index]).unwrap();
         counts[index] += 1;
-        backends[index].acquire();
+        backends[index].live.acquire();
         live.push_back(index);
         if live.len() > open {
-            backends[live.pop_front().unwrap()].release();
+            backends[live.pop_front().unwrap()].live.release();
         }
     }
     counts
@@ -65,7 +69,7 @@ fn shares_follow_the_weights() {
 fn the_least_loaded_for_its_weight_is_picked() {
     let backends = backends(3);
     for (index, connections) in [(0, 2), (1, 3), (2, 9)] {
-        (0..connections).for_each(|_| backends[index].acquire());
+        (0..connections).for_each(|_| backends[index].live.acquire());
     }
     for random in 0..100 {
         let pick =
@@ -79,7 +83,7 @@ fn the_least_loaded_for_its_weight_is_picked() {
 #[test]
 fn the_better_of_two_is_picked_and_the_worst_never() {
     let backends = backends(4);
-    (0..5).for_each(|_| backends[3].acquire());
+    (0..5).for_each(|_| backends[3].live.acquire());
     let mut seen = [0; 4];
     for random in 0..6000 {
         seen[pick(&choice(Balance::RandomOfTwo, random), &backends, |_| 1).unwrap()] += 1;
@@ -95,7 +99,7 @@ fn one_that_leaves_moves_its_own_clients_only() {
     let of =
         |client: u64| pick(&choice(Balance::SourceHash, client), &backends, |index| weights[index]).unwrap();
     let before: Vec<usize> = (0..5000).map(of).collect();
-    backends[3].set_draining(true, NOW);
+    backends[3].live.set_draining(true, NOW);
     let after: Vec<usize> = (0..5000).map(of).collect();
     assert!(before.iter().zip(&after).all(|(before, after)| before == after || *before == 3));
     assert!(after.iter().all(|index| *index != 3));
@@ -104,7 +108,7 @@ fn one_that_leaves_moves_its_own_clients_only() {
             before.iter().zip(&after).filter(|(before, after)| **before == 3 && **after == other).count();
         assert!(gained > 200, "{other} gained {gained}");
     }
-    backends[3].set_draining(false, NOW);
+    backends[3].live.set_draining(false, NOW);
     assert_eq!((0..5000).map(of).collect::<Vec<_>>(), before);
 }
 
@@ -131,9 +135,11 @@ fn a_client_is_known_again_in_every_process() {
 #[test]
 fn who_is_down_draining_or_tried_is_never_picked() {
     for balance in [Balance::LeastConnections, Balance::RandomOfTwo, Balance::SourceHash] {
-        let backends = backends(4);
-        backends[0].check_failed(1, 1);
-        backends[1].set_draining(true, 1);
+        let mut backends = backends(4);
+        let checked = Arc::new(Checked::default());
+        checked.failed(1, 1, String::new());
+        backends[0].checked = Some(checked);
+        backends[1].live.set_draining(true, 1);
         let mut choice = choice(balance, 1);
         choice.tried.insert(2);
         assert_eq!(pick(&choice, &backends, |_| 1), Some(3), "{balance:?}");
@@ -149,8 +155,8 @@ fn who_is_down_draining_or_tried_is_never_picked() {
 fn the_ejected_are_tried_when_no_other_is_left() {
     for balance in [Balance::LeastConnections, Balance::RandomOfTwo, Balance::SourceHash] {
         let backends = backends(3);
-        assert!(backends[0].connect_failed(NOW - 1, 1, 100));
-        assert!(backends[1].connect_failed(NOW - 1, 1, 100));
+        assert!(backends[0].live.connect_failed(NOW - 1, 1, 100));
+        assert!(backends[1].live.connect_failed(NOW - 1, 1, 100));
         let mut choice = choice(balance, 1);
         assert_eq!(pick(&choice, &backends, |_| 1), Some(2), "{balance:?}");
         choice.tried.insert(2);
@@ -162,8 +168,8 @@ fn the_ejected_are_tried_when_no_other_is_left() {
 #[test]
 fn slow_start_gives_a_smaller_share() {
     let backends = backends(2);
-    backends[1].set_draining(true, 1);
-    backends[1].set_draining(false, NOW);
+    backends[1].live.set_draining(true, 1);
+    backends[1].live.set_draining(false, NOW);
     let mut seen = [0_u32; 2];
     for random in 0..11_000 {
         let choice = Choice { slow_start_ms: 1000, ..choice(Balance::SourceHash, random) };

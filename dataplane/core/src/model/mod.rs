@@ -230,8 +230,8 @@ pub enum Balance {
     SourceHash,
 }
 
-/// A place that connections can go to. Its health and its connections are counted by address, whichever
-/// routes lead there.
+/// A place that connections can go to. Connections, ejection and drain are its address's, whichever routes lead there;
+/// what checks find is of the routes that ask for them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
@@ -279,6 +279,12 @@ impl Protocol {
     #[must_use]
     pub const fn is_tls(self) -> bool {
         matches!(self, Self::Https | Self::H2)
+    }
+
+    /// Whether it is HTTP/2.
+    #[must_use]
+    pub const fn is_http2(self) -> bool {
+        matches!(self, Self::H2c | Self::H2)
     }
 }
 
@@ -349,27 +355,35 @@ pub struct Check {
     /// Failures in a row that take it down.
     #[serde(default = "default_check_fall")]
     pub fall: u32,
-    /// TLS and HTTP: the name in the ClientHello and the Host field; empty: the route's name.
+    /// HTTP and gRPC: the Host field; on a route of mode `l4` also the name in the ClientHello; empty: the route's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub host: String,
     /// HTTP: the path; 200 to 399 is a success.
     #[serde(default = "default_check_path")]
     pub path: String,
+    /// gRPC: the service whose health is asked for; empty: the server's as a whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub service: String,
 }
 
-/// What an active health check tries.
+/// What an active health check tries. On a route of mode `l7` a backend is asked as requests ask it: by its protocol, and
+/// with TLS by the authorities and for the name that requests are verified by. On a route of mode `l4`, whose TLS is
+/// between client and backend, no certificate is judged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckKind {
     /// A TCP connection.
     #[default]
     Tcp,
-    /// A TLS handshake (the certificate is not judged: it is the client who does).
+    /// A TLS handshake.
     Tls,
-    /// `GET path` over plain HTTP/1.1.
+    /// `GET path`: in mode `l7` by the backend's protocol, in mode `l4` over HTTP/1.1 without TLS.
     Http,
-    /// `GET path` over HTTP/1.1 in TLS (the certificate is not judged).
+    /// `GET path` in TLS: in mode `l7` by the backend's protocol, in mode `l4` over HTTP/1.1.
     Https,
+    /// `grpc.health.v1.Health/Check`: in mode `l7` by the backend's protocol, which is HTTP/2, in mode `l4` over HTTP/2 in
+    /// TLS.
+    Grpc,
 }
 
 /// Who may connect at all, judged on the address that PROXY protocol established where there is one.

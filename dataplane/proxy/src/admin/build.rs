@@ -77,7 +77,8 @@ pub(crate) fn entry(
     authorities: &Authorities,
     now_ms: u64,
 ) -> Arc<RouteEntry> {
-    let lives = backends.acquire(&route, now_ms);
+    let backend_tls = authorities.of_backends(&route);
+    let backends = backends.acquire(&route, &backend_tls, now_ms);
     let (live, before) = match old {
         Some(old) if old.spec == route => return old,
         Some(old) => (Arc::clone(&old.live), old.policies.clone()),
@@ -88,7 +89,6 @@ pub(crate) fn entry(
         same.unwrap_or_else(|| Arc::new(PolicyLive::new(&live.key, &policy.name)))
     });
     let policies = policies.collect();
-    let backend_tls = authorities.of_backends(&route);
     let client_ca = authorities.of_clients(&route);
-    Arc::new(RouteEntry { spec: route, backends: lives, live, policies, backend_tls, client_ca })
+    Arc::new(RouteEntry { spec: route, backends, live, policies, backend_tls, client_ca })
 }

@@ -17,6 +17,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::clock;
+use crate::health::CheckKey;
 
 /// Announces events. A clone announces to the same watchers.
 #[derive(Clone, Debug)]
@@ -170,14 +171,11 @@ impl Events {
         self.announce(Kind::BackendEjected, backend.to_string(), &json!({}));
     }
 
-    /// A backend's checks took it down, or brought it up.
-    pub fn health(&self, backend: SocketAddr, health: Health, why: &str) {
-        let kind = match health {
-            Health::Down => Kind::BackendDown,
-            Health::Ejected => Kind::BackendEjected,
-            Health::Up | Health::Unknown => Kind::BackendUp,
-        };
-        self.announce(kind, backend.to_string(), &json!({ "error": why }));
+    /// A check took a backend down, or brought it up, for the routes that ask for this check.
+    pub fn checked(&self, check: &CheckKey, health: Health, why: &str) {
+        let kind = if health == Health::Down { Kind::BackendDown } else { Kind::BackendUp };
+        let detail = json!({ "check": check.to_string(), "error": why });
+        self.announce(kind, check.address.to_string(), &detail);
     }
 
     /// A second has passed: refusals that were not announced are summed up, and counted anew.

@@ -20,7 +20,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::geoip::GeoIp;
 use crate::handover::Handed;
-use crate::health::{CheckErrors, Checks};
+use crate::health::Checks;
 use crate::kernel::Kernel;
 use crate::old_process::{self, OldSocket, Order, Report, Silent};
 use crate::snapshot::{RouteEntry, Snapshot};
@@ -42,7 +42,7 @@ mod state;
 mod tests;
 mod view;
 
-pub use backends::BackendUse;
+pub use backends::{BackendUse, CheckUse};
 pub use error::ChangeError;
 pub use events::Events;
 pub use listen::ListenError;
@@ -64,7 +64,6 @@ pub struct Admin {
     kernel: Arc<Kernel>,
     events: Events,
     checks: Arc<std::sync::Mutex<Checks>>,
-    check_errors: CheckErrors,
     started_ms: u64,
     is_stopping: Arc<AtomicBool>,
     /// On whose behalf routes are changed.
@@ -165,14 +164,13 @@ impl Admin {
         }
         let checks = state.take_checks();
         let events = shell.events.clone();
-        let health = Checks::new(Box::new(move |backend, health, why| events.health(backend, health, why)));
+        let health = Checks::new(Box::new(move |check, health, why| events.checked(check, health, why)));
         let admin = Self {
             view: state.view(),
             state: Arc::new(Mutex::new(state)),
             workers: shell.workers,
             kernel: shell.kernel,
             events: shell.events,
-            check_errors: health.errors(),
             checks: Arc::new(std::sync::Mutex::new(health)),
             started_ms: clock::millis(),
             is_stopping: Arc::default(),
@@ -465,12 +463,6 @@ impl Admin {
     #[must_use]
     pub fn backends(&self) -> Vec<BackendUse> {
         self.view.read().backends.list()
-    }
-
-    /// Why the last check of a backend failed; `None` where it passed or there is none.
-    #[must_use]
-    pub fn check_error(&self, backend: SocketAddr) -> Option<String> {
-        self.check_errors.get(backend)
     }
 
     /// Makes a change and does with the workers what it asks for. Says what was ended.

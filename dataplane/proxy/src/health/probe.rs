@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use mc_core::model::{CheckKind, ProxyOut};
 use mc_core::proxy_protocol::write_for_check;
@@ -10,27 +11,33 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::CheckKey;
+use super::{CheckKey, CheckTls, http2};
+use crate::tls::BackendTls;
 
-/// TLS for checks, with the ALPN protocol of a bare handshake (none) and of HTTP.
+/// TLS whose certificates are not judged, with the ALPN protocol of a bare handshake (none) and of HTTP.
 #[derive(Clone, Debug)]
 pub(super) struct Tls {
     bare: Arc<ClientConfig>,
-    http: Arc<ClientConfig>,
+    http1: Arc<ClientConfig>,
+    http2: Arc<ClientConfig>,
 }
 
 impl Default for Tls {
     fn default() -> Self {
         let bare = tls_config();
-        let mut http = bare.clone();
-        http.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { bare: Arc::new(bare), http: Arc::new(http) }
+        let with = |alpn: &[u8]| {
+            let mut config = bare.clone();
+            config.alpn_protocols = vec![alpn.to_vec()];
+            Arc::new(config)
+        };
+        Self { http1: with(b"http/1.1"), http2: with(b"h2"), bare: Arc::new(bare) }
     }
 }
 
-/// One check; the error is for people.
-pub(super) async fn probe(key: &CheckKey, tls: &Tls) -> Result<(), String> {
+/// One check; the error is for people. `backend`: how the backend proves who it is, for [`CheckTls::Verified`].
+pub(super) async fn probe(key: &CheckKey, backend: Option<&BackendTls>, tls: &Tls) -> Result<(), String> {
     let connected = TcpStream::connect(key.address).await;
     let mut stream = connected.map_err(|error| format!("cannot connect: {error}"))?;
     if key.proxy_protocol != ProxyOut::Off {
@@ -40,38 +47,75 @@ pub(super) async fn probe(key: &CheckKey, tls: &Tls) -> Result<(), String> {
         let sent = stream.write_all(&header).await;
         sent.map_err(|error| format!("cannot send the PROXY header: {error}"))?;
     }
-    match key.check.kind {
-        CheckKind::Tcp => Ok(()),
-        CheckKind::Tls => handshake(key, stream, &tls.bare).await.map(drop),
-        CheckKind::Http => request(key, stream).await,
-        CheckKind::Https => request(key, handshake(key, stream, &tls.http).await?).await,
+    match &key.tls {
+        CheckTls::Off => request(key, stream).await,
+        CheckTls::Unverified => request(key, unverified(key, stream, tls).await?).await,
+        CheckTls::Verified { .. } => request(key, verified(key, stream, backend).await?).await,
     }
 }
 
-async fn handshake(
-    key: &CheckKey,
-    stream: TcpStream,
-    tls: &Arc<ClientConfig>,
-) -> Result<tokio_rustls::client::TlsStream<TcpStream>, String> {
+/// What comes after TCP and TLS: nothing, or a request.
+async fn request<S>(key: &CheckKey, stream: S) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    match key.check.kind {
+        CheckKind::Tcp | CheckKind::Tls => Ok(()),
+        _ if key.is_http2 => http2::ask(key, stream).await,
+        _ => http1(key, stream).await,
+    }
+}
+
+/// A handshake whose certificate is not judged.
+async fn unverified(key: &CheckKey, stream: TcpStream, tls: &Tls) -> Result<TlsStream<TcpStream>, String> {
     // With an address instead of a name the hello has no name, as the default route's clients have none.
     let name = match ServerName::try_from(key.check.host.clone()) {
         Ok(name) if !key.check.host.is_empty() => name,
         _ => ServerName::from(key.address.ip()),
     };
-    let connector = TlsConnector::from(Arc::clone(tls));
-    connector.connect(name, stream).await.map_err(|error| format!("TLS handshake failed: {error}"))
+    let config = match key.check.kind {
+        CheckKind::Tls => &tls.bare,
+        _ if key.is_http2 => &tls.http2,
+        _ => &tls.http1,
+    };
+    let shaken = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
+    let stream = shaken.map_err(|error| format!("TLS handshake failed: {error}"))?;
+    check_alpn(key, stream)
 }
 
-async fn request<S>(key: &CheckKey, stream: S) -> Result<(), String>
+/// A handshake as requests make it.
+async fn verified(
+    key: &CheckKey,
+    stream: TcpStream,
+    backend: Option<&BackendTls>,
+) -> Result<TlsStream<TcpStream>, String> {
+    let backend = backend.ok_or("nobody vouches for it: the route names no certificate authority")?;
+    let trust = backend.authority.trust().ok_or_else(|| {
+        format!("nobody vouches for it: {} cannot be used, see the log", backend.authority.path().display())
+    })?;
+    let config = if key.is_http2 { &trust.h2 } else { &trust.https };
+    let shaken = TlsConnector::from(Arc::clone(config)).connect(backend.name.clone(), stream).await;
+    check_alpn(key, shaken.map_err(|error| backend.explain(error).to_string())?)
+}
+
+/// HTTP/2 over TLS is what was agreed on.
+fn check_alpn(key: &CheckKey, stream: TlsStream<TcpStream>) -> Result<TlsStream<TcpStream>, String> {
+    if key.is_http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        return Err("it does not speak HTTP/2 over TLS: it did not choose h2 by ALPN".to_owned());
+    }
+    Ok(stream)
+}
+
+/// A request over HTTP/1.1.
+async fn http1<S>(key: &CheckKey, stream: S) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let say = |what: &'static str| move |error: hyper::Error| format!("{what}: {error}");
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(say("cannot speak HTTP"))?;
-    let host = if key.check.host.is_empty() { key.address.to_string() } else { key.check.host.clone() };
     let request = hyper::Request::get(&key.check.path)
-        .header(hyper::header::HOST, host)
+        .header(hyper::header::HOST, key.authority())
         .header(hyper::header::USER_AGENT, "mc-proxy-check")
         .header(hyper::header::CONNECTION, "close")
         .body(String::new())
@@ -87,7 +131,11 @@ where
             Err(error) => Err(error),
         },
     };
-    let status = answer.map_err(say("no answer"))?.status();
+    judge_status(key, answer.map_err(say("no answer"))?.status())
+}
+
+/// What answers 200 to 399 is well.
+pub(super) fn judge_status(key: &CheckKey, status: StatusCode) -> Result<(), String> {
     if (200..400).contains(&status.as_u16()) {
         Ok(())
     } else {

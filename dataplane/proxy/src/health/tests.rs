@@ -1,6 +1,6 @@
 //! Checks against servers that answer, fail, hang and lie.
 
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -37,7 +37,7 @@ async fn server(answer: Option<&'static [u8]>) -> SocketAddr {
 
 async fn probe_once(address: SocketAddr, kind: &str) -> Result<(), String> {
     let key = CheckKey::of(&route(address, kind)).next().unwrap();
-    probe(&key, &Tls::default()).await
+    probe(&key, None, &Tls::default()).await
 }
 
 #[tokio::test]
@@ -92,20 +92,23 @@ async fn tls_needs_a_handshake_and_judges_no_certificate() {
     assert!(probe_once(plain, "tls").await.unwrap_err().starts_with("TLS handshake failed"));
 }
 
+/// What a route's check of its one backend writes to.
+fn target(address: SocketAddr) -> Target {
+    Target { live: Arc::new(BackendLive::new(address)), checked: Arc::default(), tls: None }
+}
+
 #[tokio::test]
-async fn a_backend_goes_down_comes_up_and_counts_as_up_when_nobody_checks_it() {
+async fn a_backend_goes_down_and_comes_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let (told, heard) = mpsc::channel();
     let told = Mutex::new(told);
-    let mut checks = Checks::new(Box::new(move |address, health, reason| {
-        told.lock().unwrap().send((address, health, reason.to_owned())).unwrap();
+    let mut checks = Checks::new(Box::new(move |key, health, reason| {
+        told.lock().unwrap().send((key.address, health, reason.to_owned())).unwrap();
     }));
-    let live = Arc::new(BackendLive::new(address));
-    let wanted: HashMap<_, _> =
-        CheckKey::of(&route(address, "tcp")).map(|key| (key, Arc::clone(&live))).collect();
-    checks.sync(&wanted);
+    let target = target(address);
+    checks.sync(&CheckKey::of(&route(address, "tcp")).map(|key| (key, target.clone())).collect());
     let next = || async {
         loop {
             match heard.try_recv() {
@@ -117,109 +120,58 @@ async fn a_backend_goes_down_comes_up_and_counts_as_up_when_nobody_checks_it() {
     let (at, health, reason) = next().await;
     assert_eq!((at, health), (address, Health::Down));
     assert!(reason.starts_with("cannot connect"), "{reason}");
-    assert!(checks.errors().get(address).is_some());
+    assert!(target.checked.is_down() && target.checked.last_error().is_some());
     let _listener = TcpListener::bind(address).await.unwrap();
     assert_eq!(next().await.1, Health::Up);
-    assert_eq!(checks.errors().get(address), None);
-    checks.sync(&HashMap::new());
-    assert!(live.allowed());
-    assert_eq!(live.health(clock::millis()), Health::Unknown);
+    assert_eq!((target.checked.is_down(), target.checked.last_error()), (false, None));
 }
 
 #[test]
-fn kinds_are_judged_apart_and_names_of_a_kind_together() {
-    use CheckKind::{Http, Tcp};
-    use Health::{Down, Unknown, Up};
-    let check =
-        |all: &[(CheckKind, Health)], expect| assert_eq!(verdict(all.iter().copied()), expect, "{all:?}");
-    check(&[], Unknown);
-    check(&[(Tcp, Unknown)], Unknown);
-    check(&[(Tcp, Up)], Up);
-    check(&[(Tcp, Down)], Down);
-    check(&[(Tcp, Up), (Http, Down)], Down);
-    check(&[(Tcp, Up), (Http, Unknown)], Up);
-    check(&[(Http, Down), (Http, Up)], Up);
-    check(&[(Http, Down), (Http, Unknown)], Unknown);
-    check(&[(Http, Down), (Http, Down)], Down);
-}
-
-/// Checks whose answers the test gives.
-struct Judged {
-    checks: Checks,
-    live: Arc<BackendLive>,
-    changes: Arc<Mutex<Vec<(Health, String)>>>,
+fn a_backend_that_comes_up_is_no_longer_ejected_and_one_that_stays_up_is() {
+    let key = CheckKey::of(&route(ADDRESS, "tcp")).next().unwrap();
+    let target = target(ADDRESS);
+    assert!(target.live.connect_failed(1000, 1, 10_000));
+    assert_eq!(judge(&key, &target, Ok(()), 1001), Some(Health::Up));
+    assert!(target.live.is_ejected(1001), "requests failed though the check passes");
+    for _ in 0..2 {
+        judge(&key, &target, Err("it broke".to_owned()), 1002);
+    }
+    assert!(target.checked.is_down());
+    for _ in 0..2 {
+        judge(&key, &target, Ok(()), 1003);
+    }
+    assert!(!target.checked.is_down() && !target.live.is_ejected(1003));
 }
 
 const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
-impl Judged {
-    fn new(keys: &[&CheckKey]) -> Self {
-        let changes = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&changes);
-        let checks = Checks::new(Box::new(move |_, health, reason| {
-            told.lock().unwrap().push((health, reason.to_owned()));
-        }));
-        let live = Arc::new(BackendLive::new(ADDRESS));
-        keys.iter().for_each(|key| checks.shared.begin(key, &live));
-        Self { checks, live, changes }
-    }
-
-    /// One answer after the other: `+` and `-`. What was told meanwhile.
-    fn answers(&self, key: &CheckKey, answers: &str) -> Vec<(Health, String)> {
-        for answer in answers.chars() {
-            let answer = if answer == '+' { Ok(()) } else { Err("it broke".to_owned()) };
-            self.checks.shared.judge(key, answer, 1000);
-        }
-        std::mem::take(&mut *self.changes.lock().unwrap())
-    }
-}
-
-fn key(kind: &str, host: &str) -> CheckKey {
-    let mut key = CheckKey::of(&route(ADDRESS, kind)).next().unwrap();
-    host.clone_into(&mut key.check.host);
-    key
-}
-
 #[test]
-fn rise_and_fall_keep_a_flapping_backend_as_it_is() {
-    let key = key("tcp", "");
-    let judged = Judged::new(&[&key]);
-    assert_eq!(judged.answers(&key, "+"), [(Health::Up, String::new())]);
-    assert_eq!(judged.answers(&key, "-+-+-+"), []);
-    assert_eq!(judged.answers(&key, "--"), [(Health::Down, "it broke".to_owned())]);
-    assert_eq!(judged.checks.errors().get(ADDRESS).as_deref(), Some("it broke"));
-    assert_eq!(judged.answers(&key, "+-+-+-"), []);
-    assert_eq!(judged.answers(&key, "++"), [(Health::Up, String::new())]);
-    assert_eq!(judged.checks.errors().get(ADDRESS), None);
-}
-
-#[test]
-fn a_check_that_ends_does_not_bring_up_what_another_keeps_down() {
-    let (tcp, http) = (key("tcp", ""), key("http", ""));
-    let judged = Judged::new(&[&tcp, &http]);
-    judged.answers(&tcp, "+");
-    assert_eq!(judged.answers(&http, "--"), [(Health::Down, "it broke".to_owned())]);
-    judged.checks.shared.end(&tcp, 1000);
-    assert_eq!(judged.live.health(1000), Health::Down);
-    judged.checks.shared.begin(&tcp, &judged.live);
-    assert_eq!(judged.answers(&tcp, "++"), []);
-    judged.checks.shared.end(&http, 1000);
-    assert_eq!(judged.answers(&tcp, ""), [(Health::Up, String::new())]);
-    judged.checks.shared.end(&tcp, 1000);
-    assert_eq!(judged.live.health(1000), Health::Unknown);
-    assert_eq!(judged.checks.errors().get(ADDRESS), None);
-    // An answer that was on its way when its check ended.
-    assert_eq!(judged.answers(&http, "--"), []);
-}
-
-#[test]
-fn one_broken_name_does_not_take_the_address_down() {
-    let (good, bad) = (key("http", "good.example.org"), key("http", "bad.example.org"));
-    let judged = Judged::new(&[&good, &bad]);
-    judged.answers(&good, "+");
-    assert_eq!(judged.answers(&bad, "----"), []);
-    assert_eq!(judged.checks.errors().get(ADDRESS).as_deref(), Some("it broke"));
-    assert_eq!(judged.answers(&good, "--"), [(Health::Down, "it broke".to_owned())]);
+fn routes_that_ask_for_the_same_share_a_check() {
+    let key = |name: &str, lines: &str| {
+        let text = format!("listener = 'web'\nname = '{name}'\n{lines}");
+        CheckKey::of(&toml::from_str(&text).unwrap()).next().unwrap()
+    };
+    let same = |a: &CheckKey, b: &CheckKey, expect: bool| assert_eq!(a == b, expect, "{a:?} {b:?}");
+    let l4 = |name: &str, check: &str| {
+        key(name, &format!("backends = [{{ address = '10.0.0.1:1' }}]\ncheck = {{ {check} }}"))
+    };
+    // A connection has no name.
+    same(&l4("a.org", ""), &l4("b.org", "path = '/x'"), true);
+    same(&l4("a.org", ""), &l4("b.org", "interval_ms = 2500"), false);
+    same(&l4("a.org", "kind = 'tls'"), &l4("b.org", "kind = 'tls'"), false);
+    same(&l4("a.org", "kind = 'tls', host = 'c.org'"), &l4("b.org", "kind = 'tls', host = 'c.org'"), true);
+    same(&l4("a.org", "kind = 'http', host = 'c.org'"), &l4("b.org", "kind = 'http', host = 'c.org'"), true);
+    same(&l4("a.org", "kind = 'http'"), &l4("a.org", "kind = 'http', path = '/x'"), false);
+    let l7 = |name: &str, backend: &str, ca: &str| {
+        let lines = "http.backend_ca = 'CA'\ncheck = { kind = 'http', host = 'c.org' }".replace("CA", ca);
+        key(name, &format!("mode = 'l7'\nbackends = [{{ address = '10.0.0.1:1', {backend} }}]\n{lines}"))
+    };
+    let named = "protocol = 'h2', server_name = 'x.org'";
+    same(&l7("a.org", named, "ca.pem"), &l7("b.org", named, "ca.pem"), true);
+    same(&l7("a.org", named, "ca.pem"), &l7("b.org", named, "other.pem"), false);
+    same(&l7("a.org", "protocol = 'h2'", "ca.pem"), &l7("b.org", "protocol = 'h2'", "ca.pem"), false);
+    same(&l7("a.org", named, "ca.pem"), &l7("a.org", "protocol = 'h2c'", "ca.pem"), false);
+    same(&l7("a.org", "protocol = 'h2c'", ""), &l7("a.org", "protocol = 'http1'", ""), false);
 }
 
 #[tokio::test]
@@ -232,8 +184,7 @@ async fn a_backend_that_takes_connections_and_says_nothing_is_down() {
     }));
     let mut route = route(address, "http");
     route.check.as_mut().unwrap().timeout_ms = 30;
-    let live = Arc::new(BackendLive::new(address));
-    checks.sync(&CheckKey::of(&route).map(|key| (key, Arc::clone(&live))).collect());
+    checks.sync(&CheckKey::of(&route).map(|key| (key, target(address))).collect());
     let change = heard.recv().await.unwrap();
     assert_eq!(change, (Health::Down, "no answer within 30 ms".to_owned()));
 }

@@ -74,6 +74,7 @@ fn odd_route(name: &str) -> Route {
             fall: 9,
             host: "check.example.org".to_owned(),
             path: "/health?a=b".to_owned(),
+            service: String::new(),
         }),
         eject_after: 10,
         eject_ms: 11,

@@ -18,7 +18,7 @@ use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error, RootCertStore, ServerConfig};
 
 use super::certificates::Stamp;
 use super::{Server, provider};
@@ -199,6 +199,38 @@ impl Authorities {
             files.values().filter_map(Weak::upgrade).collect()
         };
         all.iter().filter(|authority| authority.has_changed()).filter_map(|it| it.reload().err()).collect()
+    }
+}
+
+impl BackendTls {
+    /// Says for people why a handshake failed.
+    #[must_use]
+    pub fn explain(&self, error: io::Error) -> io::Error {
+        let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+        let text = match rustls {
+            Some(Error::InvalidCertificate(why)) => match why {
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "its certificate has expired".to_owned()
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "its certificate is not valid yet".to_owned()
+                }
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    format!("its certificate is not for {}", self.name.to_str())
+                }
+                // A wrong signature: an authority of the same name has another key.
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                    format!("its certificate is of no authority in {}", self.authority.path().display())
+                }
+                other => format!("its certificate is refused: {other}"),
+            },
+            Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
+                "it does not speak HTTP/2 over TLS: it did not choose h2 by ALPN".to_owned()
+            }
+            _ if error.kind() == io::ErrorKind::UnexpectedEof => "closed within the TLS handshake".to_owned(),
+            _ => format!("TLS handshake failed: {error}"),
+        };
+        io::Error::other(text)
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) async fn connect(
     for _ in 0..=route.spec.retries {
         let now_ms = clock::millis();
         let Some(index) = pick(worker, connection, route, &tried, now_ms) else { break };
-        let live = Arc::clone(&route.backends[index]);
+        let live = Arc::clone(&route.backends[index].live);
         let on_backend = OnBackend::acquire(&live);
         connection.target.borrow_mut().backend = Some(Arc::clone(&live));
         let header = header(connection, route, index, incoming.as_deref());

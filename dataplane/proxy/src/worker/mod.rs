@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
 use mc_core::outcome::Outcome;
+use mc_core::refusal::Refusals;
 use mc_uring::mailbox::Receiver;
 use mc_uring::socket::Keepalive;
 use mc_uring::{Deadlines, Shared, Socket, listen, runtime};
@@ -96,6 +97,8 @@ struct Worker {
     listeners: RefCell<HashMap<u32, Vec<Rc<Accepting>>>>,
     log: Log,
     pool: l7::Pool,
+    /// Backends that refuse connections, and who asks them again.
+    refusals: RefCell<Refusals>,
     /// [`crate::workers::Budgets::missed`] when it was last looked at.
     missed: Cell<u64>,
     draining: RefCell<Vec<oneshot::Sender<()>>>,
@@ -177,6 +180,7 @@ pub(crate) fn run(setup: Setup) -> io::Result<()> {
             listeners: RefCell::default(),
             log: Log::new(setup.log),
             pool: l7::Pool::default(),
+            refusals: RefCell::default(),
             missed: Cell::new(0),
             draining: RefCell::default(),
             hurries: Cell::new(false),
@@ -200,6 +204,7 @@ async fn sweep(worker: Rc<Worker>) {
         worker.connections.sweep(now_ms, worker.keepalive);
         worker.deadlines.sweep(now_ms);
         worker.waiters.sweep(now_ms);
+        worker.refusals.borrow_mut().sweep(now_ms);
         let is_short = worker.policy.budgets.memory.is_short();
         if is_short {
             worker.connections.end_unheard(Outcome::Overload);

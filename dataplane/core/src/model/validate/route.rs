@@ -6,7 +6,7 @@ use super::policy::{check_path, normalize_http};
 use super::{HOUR_MS, Invalid, check_address, check_listener_name, check_name_within, check_range, quoted};
 use crate::hold::MAX_HOLD_MS;
 use crate::hostname::{HostName, HostNameError};
-use crate::model::{Backend, Check, ClientAuth, Http, Mode, Protocol, ProxyOut, Route, TlvsOut};
+use crate::model::{Backend, Check, CheckKind, ClientAuth, Http, Mode, Protocol, ProxyOut, Route, TlvsOut};
 use crate::proxy_protocol::kind;
 
 /// Brings a route to its one form (lower-case name without a trailing dot) and refuses what makes no sense.
@@ -74,6 +74,9 @@ pub fn normalize_route(mut route: Route) -> Result<Route, Invalid> {
     check_range("slow_start_ms", &route.slow_start_ms, &(0..=HOUR_MS))?;
     if let Some(check) = &mut route.check {
         normalize_check(check).map_err(|error| error.within("check"))?;
+        if route.mode == Mode::L7 {
+            check_kind_fits(check.kind, &route.backends).map_err(|error| error.within("check"))?;
+        }
     }
     Ok(route)
 }
@@ -282,7 +285,41 @@ fn normalize_check(check: &mut Check) -> Result<(), Invalid> {
         );
         return Err(Invalid::new("path", problem));
     }
+    let service = &check.service;
+    if check.kind != CheckKind::Grpc && !service.is_empty() {
+        let problem = "only has a meaning with kind = \"grpc\": set that, or remove this";
+        return Err(Invalid::new("service", problem));
+    }
+    if service.len() > MAX_SERVICE || !service.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let problem = format!(
+            "{} is no gRPC service: write its full name, e.g. my.package.Service, of at most {MAX_SERVICE} visible ASCII \
+             characters, or nothing for the server as a whole",
+            quoted(service)
+        );
+        return Err(Invalid::new("service", problem));
+    }
     Ok(())
+}
+
+/// A check that no backend of this protocol can pass would keep it down for ever.
+fn check_kind_fits(kind: CheckKind, backends: &[Backend]) -> Result<(), Invalid> {
+    let cannot = |backend: &Backend| match kind {
+        CheckKind::Tcp | CheckKind::Http => false,
+        CheckKind::Tls | CheckKind::Https => !backend.protocol.is_tls(),
+        CheckKind::Grpc => !backend.protocol.is_http2(),
+    };
+    let Some(index) = backends.iter().position(cannot) else { return Ok(()) };
+    let problem = match kind {
+        CheckKind::Grpc => format!(
+            "grpc is spoken over HTTP/2, and backends[{index}] speaks HTTP/1.1: give it protocol = \"h2c\" or \"h2\", or \
+             write http or tcp"
+        ),
+        _ => format!(
+            "backends[{index}] speaks no TLS: write http, which asks each backend by its protocol, or tcp; or give it \
+             protocol = \"https\" or \"h2\""
+        ),
+    };
+    Err(Invalid::new("kind", problem))
 }
 
 const MAX_BACKENDS: usize = 256;
@@ -290,6 +327,8 @@ const MAX_BACKENDS: usize = 256;
 const MAX_OWNER: usize = 64;
 /// Bytes of the longest path of a health check.
 const MAX_PATH: usize = 1024;
+/// Bytes of the longest name of a gRPC service.
+const MAX_SERVICE: usize = 256;
 /// Bytes of the longest path of a file.
 const MAX_FILE: usize = 1024;
 const WEEK_MS: u64 = 7 * 24 * HOUR_MS;

@@ -207,6 +207,41 @@ fn health_checks() {
     check("path = \"/a b\"", Err(("check.path", "without spaces")));
     check("path = \"/a\\r\\nX: y\"", Err(("check.path", r"/a\r\nX: y")));
     check("path = \"/ü\"", Err(("check.path", "%-encoded")));
+    check("kind = \"grpc\"\nservice = \"a.B\"", Ok("service: \"a.B\""));
+    check("kind = \"grpc\"\nservice = \"a b\"", Err(("check.service", "full name")));
+    check("kind = \"http\"\nservice = \"a.B\"", Err(("check.service", "grpc")));
+}
+
+#[test]
+fn a_check_that_no_backend_of_this_protocol_can_pass_is_refused() {
+    let check = |protocol: &str, kind: &str, expect| {
+        let tls = matches!(protocol, "https" | "h2");
+        let trust = if tls { "http = {backend_ca = \"ca.pem\"}\n" } else { "" };
+        let first = if tls { ", protocol = \"h2\"" } else { ", protocol = \"h2c\"" };
+        let lines = format!(
+            "mode = \"l7\"\nbackends = [{{address = \"10.0.0.2:1\"{first}}}, {{address = \"10.0.0.1:443\", protocol = \
+             \"{protocol}\"}}]\n{trust}check = {{kind = \"{kind}\"}}"
+        );
+        route(&lines, expect);
+    };
+    for protocol in ["http1", "h2c", "https", "h2"] {
+        check(protocol, "tcp", Ok("kind: Tcp"));
+        check(protocol, "http", Ok("kind: Http"));
+    }
+    for kind in ["tls", "https"] {
+        check("http1", kind, Err(("check.kind", "backends[0] speaks no TLS: write http")));
+        check("h2c", kind, Err(("check.kind", "speaks no TLS")));
+        check("https", kind, Ok("kind: "));
+        check("h2", kind, Ok("kind: "));
+    }
+    check("http1", "grpc", Err(("check.kind", "backends[1] speaks HTTP/1.1")));
+    check("https", "grpc", Err(("check.kind", "backends[1] speaks HTTP/1.1")));
+    check("h2c", "grpc", Ok("kind: Grpc"));
+    check("h2", "grpc", Ok("kind: Grpc"));
+    // What a backend of mode l4 speaks is not stated.
+    for kind in ["tls", "https", "grpc"] {
+        route(&format!("check = {{kind = \"{kind}\"}}"), Ok("kind: "));
+    }
 }
 
 #[test]

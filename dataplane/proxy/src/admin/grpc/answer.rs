@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use mc_api::mcproxy as api;
-use mc_core::backend::Health;
+use mc_core::backend::{Checked, Health};
 use mc_core::certificate::Validity;
 use mc_core::model::{Invalid, RouteKey};
 use mc_core::outcome::Outcome;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, CheckUse};
 use crate::clock;
 use crate::handover::Identity;
 use crate::old_process::{Order, Report, Silent};
-use crate::snapshot::{FirewallEntry, RouteEntry};
+use crate::snapshot::{FirewallEntry, RouteEntry, Snapshot};
 use crate::tls::Shadowed;
 use crate::workers::{ConnectionFilter, ConnectionInfo};
 
@@ -153,26 +153,73 @@ pub(super) fn certificates(admin: &Admin) -> api::ListCertificatesReply {
 /// Backends and what is known of them.
 pub(super) fn backends(admin: &Admin) -> api::ListBackendsReply {
     let now_ms = clock::millis();
-    let backends = admin.backends().into_iter().map(|used| {
+    let all = admin.backends();
+    let is_checked = all.iter().any(|used| !used.checks.is_empty());
+    let snapshot = admin.snapshot();
+    let askers = if is_checked { some_routes(&snapshot) } else { HashMap::new() };
+    let backends = all.into_iter().map(|used| {
+        let checks: Vec<_> = used.checks.iter().map(|check| check_state(check, &askers, now_ms)).collect();
         let mut state = api::BackendState {
             address: used.address.to_string(),
-            health: api::Health::Unknown.into(),
+            health: health(used.health(now_ms)).into(),
             draining: true,
             routes: used.routes,
+            last_error: checks
+                .iter()
+                .map(|check| &check.last_error)
+                .find(|error| !error.is_empty())
+                .cloned()
+                .unwrap_or_default(),
             ..Default::default()
         };
         if let Some(live) = used.live {
-            state.health = health(live.health(now_ms)).into();
             state.draining = live.draining();
             state.connections = live.active().into();
             state.total = live.total();
             state.failures = live.failures();
-            state.last_error = admin.check_error(used.address).unwrap_or_default();
-            state.since_ms = now_ms.saturating_sub(live.since_ms(now_ms));
+            let of_checks = used.checks.iter().map(|check| check.checked.since_ms());
+            let since_ms = of_checks.chain([live.since_ms(now_ms)]).max().unwrap_or_default();
+            state.since_ms = now_ms.saturating_sub(since_ms);
         }
+        state.checks = checks;
         state
     });
     api::ListBackendsReply { backends: backends.collect() }
+}
+
+/// Routes that ask for each check, at most [`ROUTES_NAMED`] of each.
+type Askers<'a> = HashMap<*const Checked, Vec<&'a Arc<RouteEntry>>>;
+
+/// Routes that are named of each check.
+const ROUTES_NAMED: usize = 10;
+
+fn some_routes(snapshot: &Snapshot) -> Askers<'_> {
+    let mut askers = Askers::new();
+    for row in snapshot.routes.iter() {
+        for checked in row.value.backends.iter().filter_map(|backend| backend.checked.as_ref()) {
+            let routes = askers.entry(Arc::as_ptr(checked)).or_default();
+            if routes.len() < ROUTES_NAMED {
+                routes.push(row.value);
+            }
+        }
+    }
+    askers
+}
+
+fn check_state(used: &CheckUse, askers: &Askers<'_>, now_ms: u64) -> api::CheckState {
+    let checked = &used.checked;
+    let mut routes: Vec<_> =
+        askers.get(&Arc::as_ptr(checked)).into_iter().flatten().map(|entry| &entry.live.key).collect();
+    routes.sort_unstable();
+    api::CheckState {
+        check: Some((&used.key.check).into()),
+        summary: used.key.to_string(),
+        health: health(checked.health()).into(),
+        last_error: checked.last_error().unwrap_or_default(),
+        since_ms: now_ms.saturating_sub(checked.since_ms()),
+        routes: used.routes,
+        some_routes: routes.into_iter().map(Into::into).collect(),
+    }
 }
 
 /// Counters of all workers and of the `top` busiest routes.
@@ -308,6 +355,7 @@ fn health(health: Health) -> api::Health {
     match health {
         Health::Up => api::Health::Up,
         Health::Down => api::Health::Down,
+        Health::PartlyDown => api::Health::PartlyDown,
         Health::Ejected => api::Health::Ejected,
         Health::Unknown => api::Health::Unknown,
     }

@@ -40,7 +40,7 @@ async fn what_a_route_has_counted_survives_its_update() {
 async fn backends_are_shared_and_go_with_their_last_route() {
     let site = Site::new(&["a.example.org", "b.example.org"]).await;
     let (a, b) = (site.lookup("a.example.org").unwrap(), site.lookup("b.example.org").unwrap());
-    assert!(Arc::ptr_eq(&a.backends[0], &b.backends[0]));
+    assert!(Arc::ptr_eq(&a.backends[0].live, &b.backends[0].live));
     let used = || {
         site.admin.backends().iter().map(|used| (used.address.to_string(), used.routes)).collect::<Vec<_>>()
     };
@@ -57,17 +57,17 @@ async fn a_drain_survives_restarts_and_the_backends_routes() {
     let site = Site::new(&["a.example.org"]).await;
     let backend = "192.0.2.1:443".parse().unwrap();
     site.admin.drain_backend(backend, true, false).await.unwrap();
-    assert!(site.lookup("a.example.org").unwrap().backends[0].draining());
+    assert!(site.lookup("a.example.org").unwrap().backends[0].live.draining());
     let revision = site.revision();
     assert_eq!(site.admin.drain_backend(backend, true, false).await.unwrap().0, revision, "no change");
     let site = site.restart(Seed::default()).await;
-    assert!(site.lookup("a.example.org").unwrap().backends[0].draining());
+    assert!(site.lookup("a.example.org").unwrap().backends[0].live.draining());
     site.admin.remove_route(key("a.example.org"), false).await.unwrap();
     assert_eq!(site.admin.backends().len(), 1);
     site.admin.put_route(route("b.example.org", "192.0.2.1:443"), Existing::Any).await.unwrap();
-    assert!(site.lookup("b.example.org").unwrap().backends[0].draining());
+    assert!(site.lookup("b.example.org").unwrap().backends[0].live.draining());
     site.admin.drain_backend(backend, false, false).await.unwrap();
-    assert!(!site.lookup("b.example.org").unwrap().backends[0].draining());
+    assert!(!site.lookup("b.example.org").unwrap().backends[0].live.draining());
     let unknown = site.admin.drain_backend("192.0.2.9:1".parse().unwrap(), true, false).await;
     assert!(matches!(unknown, Err(ChangeError::NoBackend(_))));
 }

@@ -14,8 +14,10 @@ use mc_core::backend::BackendLive;
 use mc_core::balance::Tried;
 use mc_core::http1::{HeadEnd, Limits, Malformed};
 use mc_core::outcome::RequestOutcome;
+use mc_core::refusal::RESTART_MS;
 use mc_uring::{Shared, Socket, runtime};
 
+use super::attempt::{Attempt, Restarting};
 use super::fault::Fault;
 use super::mux::{Channel, Mux, MuxPool};
 use super::open::{Key, Opened, Way};
@@ -225,15 +227,9 @@ pub(super) async fn lease(
     let mut give_up_ms = now_ms.get() + RESTART_MS.min(route.spec.connect_timeout_ms);
     let mut pause = PAUSE;
     loop {
-        let outcome = match one_of(session, route, note, in_flight, fresh).await {
+        let missed = match one_of(session, route, note, in_flight, fresh).await {
             Ok(upstream) => return Ok(upstream),
-            Err(outcome) => outcome,
-        };
-        let soon_better = match outcome {
-            // Nobody listens: a backend that restarts is back in a moment, and has not seen the request.
-            None => route.spec.retries > 0,
-            // Descriptors that can be spared are spared when the workers next look.
-            Some(outcome) => outcome == RequestOutcome::Overload,
+            Err(missed) => missed,
         };
         let before_ms = now_ms.get();
         if renew(session, route, note, target).await? {
@@ -242,39 +238,56 @@ pub(super) async fn lease(
         }
         // Time on hold does not count.
         give_up_ms += now_ms.get() - before_ms;
-        if !soon_better || now_ms.get() >= give_up_ms {
-            return Err(outcome.unwrap_or(RequestOutcome::ConnectFailed));
+        let is_late = now_ms.get() >= give_up_ms;
+        match missed {
+            // Nobody listens: a backend that restarts is back in a moment, and has not seen the request.
+            Missed::Refused(Some(restarting)) if !is_late && route.spec.retries > 0 => {
+                if !restarting.wait(&session.worker).await {
+                    return Err(RequestOutcome::ConnectFailed);
+                }
+            }
+            // Descriptors that can be spared are spared when the workers next look.
+            Missed::For(RequestOutcome::Overload) if !is_late => {
+                runtime::sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+            Missed::Refused(_) => return Err(RequestOutcome::ConnectFailed),
+            Missed::For(outcome) => return Err(outcome),
         }
-        runtime::sleep(pause).await;
-        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 
-/// How long a backend that refuses connections, or a descriptor, is waited for, in milliseconds.
-const RESTART_MS: u64 = 1_500;
+/// Why there is no connection.
+enum Missed {
+    /// All backends that were tried refuse; there is one that may be restarting.
+    Refused(Option<Restarting>),
+    /// For another reason.
+    For(RequestOutcome),
+}
 
-/// The first pause before it is asked again, and the longest.
+/// The first pause before a descriptor is asked for again, and the longest.
 const PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 
-/// A connection to one of the route's backends, each of which is tried once; `None`: all that were tried refused.
+/// A connection to one of the route's backends, each of which is tried once.
 async fn one_of(
     session: &Session,
     route: &Arc<RouteEntry>,
     note: &mut Note,
     in_flight: &InFlight,
     fresh: bool,
-) -> Result<Chosen, Option<RequestOutcome>> {
+) -> Result<Chosen, Missed> {
     let (worker, connection) = (&session.worker, &session.connection);
     // Those that have failed with it come last.
     let mut tried = note.excluded.and(note.failed);
     if !note.failed.is_empty() && choose(session, route, note, &tried).is_none() {
         tried = note.excluded;
     }
-    let (mut is_tried, mut all_refused) = (false, true);
-    for _ in 0..=route.spec.retries {
+    let (mut is_tried, mut all_refused, mut restarting) = (false, true, None);
+    let mut attempts_left = route.spec.retries + 1;
+    while attempts_left > 0 {
         let Some(index) = choose(session, route, note, &tried) else { break };
-        let live = &route.backends[index];
+        let live = &route.backends[index].live;
         note.stick(live.hash);
         let address = live.address;
         (note.backend, note.index) = (Some(address), Some(index));
@@ -288,39 +301,82 @@ async fn one_of(
         {
             return Ok(kept);
         }
+        is_tried = true;
+        tried.insert(index);
+        let attempt = match Attempt::begin(worker, address) {
+            Ok(attempt) => attempt,
+            Err(again) => {
+                // It costs no connect, and counts as none.
+                note.detail = format!("{address}: connections were refused a moment ago");
+                restarting = Restarting::first(restarting, again);
+                continue;
+            }
+        };
+        attempts_left -= 1;
         let key = header.is_empty().then_some(key);
-        let on_backend = OnBackend::acquire(live);
         let limit = Duration::from_millis(route.spec.connect_timeout_ms);
-        // In a box: what a new connection needs must not weigh on requests that find a kept one.
-        let opened = runtime::timeout(limit, Box::pin(way.open(&worker.shared, &header))).await;
-        match opened {
-            Some(Ok(opened)) => match start(worker, opened, way.is_http2(), key, on_backend).await {
-                Ok(upstream) => {
-                    live.connected();
-                    return Ok(upstream);
-                }
-                Err(error) => (note.detail, all_refused) = (format!("{address}: {error}"), false),
-            },
-            Some(Err(error)) if is_overload(&error) => {
+        match connect(worker, &way, &header, key, live, limit).await {
+            Ok(upstream) => {
+                attempt.ended();
+                live.connected();
+                return Ok(upstream);
+            }
+            Err(NotConnected::Overload(error)) => {
                 // That is not the backend's fault.
                 worker.policy.budgets.missed_descriptor();
                 note.detail = error.to_string();
-                return Err(Some(RequestOutcome::Overload));
+                return Err(Missed::For(RequestOutcome::Overload));
             }
-            Some(Err(error)) => {
+            Err(NotConnected::Refused(error)) => {
                 note.detail = format!("{address}: {error}");
-                all_refused &= error.kind() == io::ErrorKind::ConnectionRefused;
+                restarting = Restarting::first(restarting, attempt.refused());
             }
-            None => (note.detail, all_refused) = (format!("{address}: connecting took too long"), false),
+            Err(NotConnected::Failed(problem)) => {
+                (note.detail, all_refused) = (format!("{address}: {problem}"), false);
+                attempt.ended();
+            }
         }
-        is_tried = true;
         failed(worker, route, index);
-        tried.insert(index);
     }
     match (is_tried, all_refused) {
-        (false, _) => Err(Some(RequestOutcome::NoBackend)),
-        (true, true) => Err(None),
-        (true, false) => Err(Some(RequestOutcome::ConnectFailed)),
+        (false, _) => Err(Missed::For(RequestOutcome::NoBackend)),
+        (true, true) => Err(Missed::Refused(restarting)),
+        (true, false) => Err(Missed::For(RequestOutcome::ConnectFailed)),
+    }
+}
+
+/// Why a backend was not connected.
+enum NotConnected {
+    /// This proxy has no descriptor.
+    Overload(io::Error),
+    /// Nobody listens there.
+    Refused(io::Error),
+    /// For another reason.
+    Failed(String),
+}
+
+/// Opens a connection to a backend and begins HTTP on it; `key`: for whom it may be used besides, if for anybody.
+async fn connect(
+    worker: &Rc<Worker>,
+    way: &Way,
+    header: &[u8],
+    key: Option<Key>,
+    live: &Arc<BackendLive>,
+    limit: Duration,
+) -> Result<Chosen, NotConnected> {
+    let on_backend = OnBackend::acquire(live);
+    // In a box: what a new connection needs must not weigh on requests that find a kept one.
+    let opened = runtime::timeout(limit, Box::pin(way.open(&worker.shared, header))).await;
+    match opened {
+        Some(Ok(opened)) => start(worker, opened, way.is_http2(), key, on_backend)
+            .await
+            .map_err(|error| NotConnected::Failed(error.to_string())),
+        Some(Err(error)) if is_overload(&error) => Err(NotConnected::Overload(error)),
+        Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(NotConnected::Refused(error))
+        }
+        Some(Err(error)) => Err(NotConnected::Failed(error.to_string())),
+        None => Err(NotConnected::Failed("connecting took too long".to_owned())),
     }
 }
 
@@ -353,7 +409,7 @@ fn choose(session: &Session, route: &Arc<RouteEntry>, note: &Note, tried: &Tried
 
 /// Counts a failure of a backend: it is ejected where it has had too many.
 pub(super) fn failed(worker: &Worker, route: &RouteEntry, index: usize) {
-    let live = &route.backends[index];
+    let live = &route.backends[index].live;
     if live.connect_failed(clock::millis(), route.spec.eject_after, route.spec.eject_ms) {
         (worker.policy.on_ejected)(live.address);
     }
@@ -362,6 +418,6 @@ pub(super) fn failed(worker: &Worker, route: &RouteEntry, index: usize) {
 /// The backend that the client's cookie names, while it may be used.
 fn by_cookie(note: &Note, route: &RouteEntry, tried: &Tried, now_ms: u64) -> Option<usize> {
     let hash = note.sticky?;
-    let index = route.backends.iter().position(|backend| backend.hash == hash)?;
+    let index = route.backends.iter().position(|backend| backend.live.hash == hash)?;
     (!tried.contains(index) && route.backends[index].usable(now_ms)).then_some(index)
 }

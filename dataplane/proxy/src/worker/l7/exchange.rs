@@ -353,7 +353,7 @@ impl Passing<'_> {
     ) -> Result<bool, Fault> {
         let head = self.final_head(receiver, reply, note).await?;
         if let (Some(route), Some(index)) = (&note.route, note.index) {
-            route.backends[index].works(self.session.now_ms());
+            route.backends[index].live.works(self.session.now_ms());
         }
         note.times.response_us = clock::micros() - note.started_us - note.times.connect_us;
         note.status = head.status();

@@ -7,6 +7,7 @@ mod downstream;
 
 use std::io;
 use std::sync::Arc;
+use std::task::Context;
 
 use mc_core::http1::{self, Body as Framed, Framing, HeadEnd, Known, Limits, Malformed, Request, Version};
 use mc_core::outcome::{Outcome, RequestOutcome};
@@ -16,7 +17,7 @@ use mc_uring::tls::Received;
 use self::downstream::{Answer, Asked, Body};
 use super::exchange::{Client, exchange, mirrored};
 use super::fault::Fault;
-use super::route::current_route;
+use super::route::{Waiting, current_route};
 use super::session::{Note, Said, Session};
 use super::sides::RequestBody as _;
 use crate::worker::connection::Phase;

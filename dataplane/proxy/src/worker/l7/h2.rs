@@ -27,7 +27,7 @@ use self::downstream::{Answer, Asked, Body};
 use super::exchange::{self, exchange, mirrored};
 use super::fault::Fault;
 use super::mirror::Copied;
-use super::route::current_route;
+use super::route::{Waiting, current_route};
 use super::session::{Note, Said, Session};
 use super::sides::RequestHead as _;
 use super::wire::{self, Wire};

@@ -1,5 +1,6 @@
 //! Routes that terminate TLS: the handshake, and then HTTP in the version that both sides know.
 
+mod attempt;
 mod backend;
 mod checks;
 mod encode;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use mc_core::model::Protocol;
 use mc_uring::{Shared, Socket, Tls};
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, CertificateError, Error};
 
 use super::stream::Stream;
 use crate::snapshot::RouteEntry;
@@ -53,7 +52,7 @@ impl Way {
 
     /// Whether HTTP/2 is spoken there.
     pub(super) fn is_http2(&self) -> bool {
-        matches!(self.protocol, Protocol::H2c | Protocol::H2)
+        self.protocol.is_http2()
     }
 
     /// What a connection must match to have come this way.
@@ -85,7 +84,7 @@ impl Way {
         let tls = Tls::client(Rc::new(socket), Arc::clone(config), backend.name.clone())?;
         let mut early = Vec::new();
         let shaken = tls.handshake(shared, &[], &mut early).await;
-        shaken.map_err(|error| explain(error, backend))?;
+        shaken.map_err(|error| backend.explain(error))?;
         if self.is_http2() && !tls.with(|common| common.alpn_protocol() == Some(b"h2")) {
             return Err(io::Error::other("it does not speak HTTP/2 over TLS: it did not choose h2 by ALPN"));
         }
@@ -94,33 +93,4 @@ impl Way {
         }
         Ok(Opened { stream: Stream::Tls(tls), early })
     }
-}
-
-/// Says for people why a handshake failed.
-fn explain(error: io::Error, backend: &BackendTls) -> io::Error {
-    let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    let text = match rustls {
-        Some(Error::InvalidCertificate(why)) => match why {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "its certificate has expired".to_owned()
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "its certificate is not valid yet".to_owned()
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("its certificate is not for {}", backend.name.to_str())
-            }
-            // A wrong signature: an authority of the same name has another key.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                format!("its certificate is of no authority in {}", backend.authority.path().display())
-            }
-            other => format!("its certificate is refused: {other}"),
-        },
-        Some(Error::AlertReceived(AlertDescription::NoApplicationProtocol)) => {
-            "it does not speak HTTP/2 over TLS: it did not choose h2 by ALPN".to_owned()
-        }
-        _ if error.kind() == io::ErrorKind::UnexpectedEof => "closed within the TLS handshake".to_owned(),
-        _ => format!("TLS handshake failed: {error}"),
-    };
-    io::Error::other(text)
 }
