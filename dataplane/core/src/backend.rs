@@ -15,7 +15,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use crate::balance::stable_hash;
+use mc_ebpf_abi::bucket::Source;
+use mc_ebpf_abi::mix;
+
 use crate::rate::source;
 
 mod checked;
@@ -66,6 +68,11 @@ pub enum Health {
 
 /// An ejection lasts at most this many times the configured time.
 const MAX_EJECTION_FACTOR: u32 = 10;
+
+/// A number for an address and port, the same in every process and version.
+pub(crate) fn stable_hash(source: Source, port: u16) -> u64 {
+    mix(mix(mix(source.high) ^ source.low) ^ u64::from(port))
+}
 
 impl BackendLive {
     /// One of which nothing is known yet: it counts as up.

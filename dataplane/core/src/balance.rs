@@ -7,10 +7,9 @@
 
 use std::net::IpAddr;
 
-use mc_ebpf_abi::bucket::Source;
 use mc_ebpf_abi::mix;
 
-use crate::backend::RouteBackend;
+use crate::backend::{RouteBackend, stable_hash};
 use crate::model::Balance;
 use crate::rate::source;
 
@@ -64,11 +63,6 @@ pub fn pick(choice: &Choice, backends: &[RouteBackend], weights: impl Fn(usize) 
 #[must_use]
 pub fn source_hash(client: IpAddr) -> u64 {
     stable_hash(source(client).client(), 0)
-}
-
-/// The same in every process and version.
-pub(crate) fn stable_hash(source: Source, port: u16) -> u64 {
-    mix(mix(mix(source.high) ^ source.low) ^ u64::from(port))
 }
 
 impl Tried {

@@ -24,3 +24,4 @@ pub mod redact;
 pub mod refusal;
 pub mod relay;
 pub mod table;
+pub mod validate;

@@ -3,9 +3,10 @@
 //! Input: a byte, then text. Bit 0 chooses JSON or TOML, bits 1 to 3 what it is to be: a value of the model, a
 //! whole configuration, or a name alone, which is put into a route.
 
-use mc_core::model::{
-    FirewallRule, Invalid, Listener, Rate, Route, Subject, check_config, normalize_firewall,
-    normalize_listener, normalize_rate, normalize_route, normalize_rule,
+use mc_core::model::{FirewallRule, Listener, Rate, Route, Subject};
+use mc_core::validate::{
+    Invalid, check_config, normalize_firewall, normalize_listener, normalize_rate, normalize_route,
+    normalize_rule,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use mc_core::model::{self, Firewall, Invalid, Listener, Route};
+use mc_core::model::{Firewall, Listener, Route};
+use mc_core::validate::{self, Invalid};
 use mcdsl::config::ReadError;
 use mcdsl::log::Log;
 use serde::de::Error as _;
@@ -376,11 +377,12 @@ impl Config {
                 return Err(invalid(format!("xdp.interfaces[{index}]"), problem));
             }
         }
-        self.listeners = each("listeners", std::mem::take(&mut self.listeners), model::normalize_listener)?;
-        self.routes = each("routes", std::mem::take(&mut self.routes), model::normalize_route)?;
-        self.firewall = model::normalize_firewall(std::mem::take(&mut self.firewall))
+        self.listeners =
+            each("listeners", std::mem::take(&mut self.listeners), validate::normalize_listener)?;
+        self.routes = each("routes", std::mem::take(&mut self.routes), validate::normalize_route)?;
+        self.firewall = validate::normalize_firewall(std::mem::take(&mut self.firewall))
             .map_err(|invalid| invalid.within("firewall"))?;
-        model::check_config(&self.listeners, &self.routes)
+        validate::check_config(&self.listeners, &self.routes)
     }
 
     /// Checks that the files it refers to can be read.

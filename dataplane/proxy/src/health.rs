@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use mc_core::backend::{BackendLive, Checked, Health};
 use mc_core::model::{Backend, Check, CheckKind, Mode, ProxyOut, Route};
 use tokio::sync::Semaphore;
@@ -235,5 +236,14 @@ async fn run(key: CheckKey, target: Target, shared: Arc<Shared>) {
             tracing::info!(backend = %key.address, check = %key, ?health, reason, "health changed");
             (shared.on_change)(&key, health, &reason);
         }
+    }
+}
+
+/// What answers 200 to 399 is well.
+fn judge_status(key: &CheckKey, status: StatusCode) -> Result<(), String> {
+    if (200..400).contains(&status.as_u16()) {
+        Ok(())
+    } else {
+        Err(format!("GET {} answered {status}", key.check.path))
     }
 }

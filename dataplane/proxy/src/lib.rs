@@ -5,8 +5,10 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod budgets;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod geoip;
 pub mod handover;
 pub mod health;
@@ -14,6 +16,7 @@ pub mod kernel;
 pub mod memory;
 pub mod metrics;
 pub mod old_process;
+mod private_socket;
 pub mod process;
 pub mod snapshot;
 pub mod stats;

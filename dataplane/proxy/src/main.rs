@@ -14,6 +14,7 @@ use mc_core::limits::Descriptors;
 use mc_core::rate::RateTable;
 use mc_proxy::access_log::{LogSink, Target};
 use mc_proxy::admin::{Admin, Events, Service};
+use mc_proxy::budgets::{Budgets, SharedPolicy};
 use mc_proxy::config::{Config, Server};
 use mc_proxy::geoip::GeoIp;
 use mc_proxy::handover::{Handed, Predecessor};
@@ -24,7 +25,7 @@ use mc_proxy::process::ProcessId;
 use mc_proxy::snapshot::Snapshot;
 use mc_proxy::tls::{Tls, is_reminder_due, log_warnings};
 use mc_proxy::upgrade::report_failure;
-use mc_proxy::workers::{Budgets, SharedPolicy, Workers};
+use mc_proxy::workers::Workers;
 use mc_proxy::{clock, metrics};
 use mc_uring::ktls::KernelTls;
 use mc_uring::socket::Keepalive;
@@ -247,7 +248,7 @@ async fn reload(config: &Config, workers: &Workers, admin: &Admin, log: &LogSink
     tell_of_edits(config);
     log.reopen();
     ask_old(admin, Order::ReopenLog).await;
-    tell(&workers.policy.tls.reload());
+    workers.policy.tls.reload().log();
     // What is there stays in use where the new one cannot be read.
     match open_geo(config) {
         Ok(geo) => admin.set_geo(Arc::new(geo)).await?,

@@ -29,13 +29,13 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::access_log::LogSink;
 use crate::admin::{Admin, BackendUse};
+use crate::budgets::Budgets;
 use crate::clock;
 use crate::kernel::Kernel;
 use crate::old_process::{Order, Report};
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::stats::{self, Counter, Histogram, WorkerStats};
 use crate::tls::{CertificateInfo, Tls};
-use crate::workers::Budgets;
 
 /// Where the numbers are.
 #[derive(Clone, Debug)]

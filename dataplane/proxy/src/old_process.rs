@@ -16,6 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
 use crate::handover::Identity;
+use crate::private_socket::bind_private;
 use crate::process::ProcessId;
 
 /// What the sockets' names begin with; the process follows.
@@ -187,7 +188,7 @@ impl OldSocket {
         let path = root.join(format!("{PREFIX}{}", ProcessId::current()));
         // It gets its name when it listens: one that refuses connections is taken for a dead process's.
         let unnamed = path.with_added_extension("new");
-        let listener = crate::admin::bind_private(&unnamed)?;
+        let listener = bind_private(&unnamed)?;
         std::fs::rename(&unnamed, &path)?;
         Ok(Self { listener, path })
     }

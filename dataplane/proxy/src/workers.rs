@@ -2,29 +2,24 @@
 //!
 //! Every call is a message to each worker's mailbox; a worker answers between two connections.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
-use mc_core::limits::{Count, SourceCounts};
 use mc_core::outcome::Outcome;
-use mc_core::rate::RateTable;
 use mc_uring::socket::Keepalive;
 use mc_uring::{listen, mailbox, runtime};
 use tokio::sync::oneshot;
 
-use crate::access_log::{LogSink, id_text};
-use crate::memory::Memory;
+use crate::access_log::LogSink;
+use crate::budgets::SharedPolicy;
+use crate::connections::{ConnectionFilter, ConnectionInfo, Ended};
 use crate::snapshot::{ListenerEntry, Snapshot};
 use crate::stats::WorkerStats;
-use crate::tls::Tls;
 use crate::worker::{self, Command, Setup};
 
 /// All workers.
@@ -40,147 +35,12 @@ pub struct Workers {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// What all workers share besides the snapshot.
-pub struct SharedPolicy {
-    /// What terminates TLS.
-    pub tls: Arc<Tls>,
-    /// How fast each source opens connections.
-    pub rates: RateTable,
-    /// How fast each client asks, by policy.
-    pub request_rates: RateTable,
-    /// What clients may have at the same time.
-    pub budgets: Budgets,
-    /// Told of each refused connection; must not wait.
-    pub on_refused: Box<dyn Fn(Refused<'_>) + Send + Sync>,
-    /// Told when a backend was ejected; must not wait.
-    pub on_ejected: Box<dyn Fn(SocketAddr) + Send + Sync>,
-}
-
-/// What clients may have at the same time, on all listeners.
-#[derive(Debug)]
-pub struct Budgets {
-    /// Connections of all.
-    pub connections: Count,
-    /// Connections of each client; 0: no limit.
-    pub per_source: u32,
-    /// How many each has.
-    pub sources: SourceCounts,
-    /// Memory.
-    pub memory: Memory,
-    /// Responses that are compressed at the same time: see [`Self::begin_coding`].
-    pub coders: Count,
-    /// How often a descriptor was missing: see [`Self::missed_descriptor`].
-    pub missed: AtomicU64,
-}
-
-/// Bytes that compressing a response takes while it lasts, at most.
-const CODER_BYTES: u64 = 1280 * 1024;
-
-impl Budgets {
-    /// For so many connections, `per_source` of each client (0: no limit), and this memory, a quarter of which may go
-    /// into compressing responses.
-    #[must_use]
-    pub fn new(connections: u32, per_source: u32, memory: Memory) -> Self {
-        let coders = (memory.most() / 4 / CODER_BYTES).max(1);
-        Self {
-            connections: Count::new(connections),
-            per_source,
-            sources: SourceCounts::default(),
-            memory,
-            coders: Count::new(u32::try_from(coders).unwrap_or(u32::MAX)),
-            missed: AtomicU64::new(0),
-        }
-    }
-
-    /// Counts one more response that is compressed, unless there are as many as there may be or memory is short. Whether it
-    /// was counted; if so, it is matched by one [`Count::release`].
-    #[must_use]
-    pub fn begin_coding(&self) -> bool {
-        !self.memory.is_short() && self.coders.acquire()
-    }
-
-    /// Has every worker close the connections to backends that carry nothing: there was no descriptor for a client or a
-    /// backend, and another worker may have those that can be spared.
-    pub fn missed_descriptor(&self) {
-        self.missed.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// A connection that was refused.
-#[derive(Clone, Copy, Debug)]
-pub struct Refused<'a> {
-    /// Why.
-    pub outcome: Outcome,
-    /// The true client.
-    pub client: SocketAddr,
-    /// The name that it asked for; empty where it did not.
-    pub name: &'a str,
-}
-
 /// Sockets bound for a listener, at least one for each worker, not yet accepted on here.
 #[derive(Debug)]
 pub struct Bound {
     /// The address, with the port that the kernel chose where 0 was asked.
     pub address: SocketAddr,
     sockets: Vec<OwnedFd>,
-}
-
-/// Which connections a call is about. Empty parts match all.
-#[derive(Clone, Debug, Default)]
-pub struct ConnectionFilter {
-    /// Any of these ids.
-    pub ids: Vec<u64>,
-    /// [`mc_core::model::Listener::name`].
-    pub listener: Option<String>,
-    /// The name that the client asked for.
-    pub name: Option<String>,
-    /// The client's network.
-    pub client: Option<IpNet>,
-    /// Where it goes.
-    pub backend: Option<SocketAddr>,
-    /// Routes that were removed or replaced: connections whose route is marked so
-    /// ([`crate::stats::RouteLive::is_removed`]).
-    pub removed_routes: bool,
-}
-
-/// A live connection.
-#[derive(Clone, Debug)]
-pub struct ConnectionInfo {
-    /// As in the log.
-    pub id: u64,
-    /// The true client.
-    pub client: SocketAddr,
-    /// Who connected to us.
-    pub peer: SocketAddr,
-    /// Listener's name.
-    pub listener: String,
-    /// Name that the client asked for; empty where it did not.
-    pub name: String,
-    /// The route's name; empty before it is known.
-    pub route: String,
-    /// Where it goes, or where its requests in flight do.
-    pub backends: Vec<SocketAddr>,
-    /// Its requests in flight, where it speaks HTTP.
-    pub requests: usize,
-    /// Since accept.
-    pub age: Duration,
-    /// Since something moved.
-    pub idle: Duration,
-    /// Bytes from the client.
-    pub bytes_in: u64,
-    /// Bytes to the client.
-    pub bytes_out: u64,
-    /// `hello`, `hold`, `connect`, `relay`, `idle` or `refused` (it was told why and has a moment to hear it).
-    pub phase: &'static str,
-}
-
-/// What was ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// Connections.
-    pub connections: u64,
-    /// Requests of connections that go on.
-    pub requests: u64,
 }
 
 /// Why a listener could not be opened.
@@ -384,19 +244,6 @@ impl Workers {
     }
 }
 
-impl fmt::Display for ConnectionFilter {
-    /// As an operator writes it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts: Vec<String> = self.ids.iter().map(|id| format!("id={}", id_text(*id))).collect();
-        parts.extend(self.listener.iter().map(|listener| format!("listener={listener}")));
-        parts.extend(self.name.iter().map(|name| format!("name={name}")));
-        parts.extend(self.client.iter().map(|network| format!("client={network}")));
-        parts.extend(self.backend.iter().map(|backend| format!("backend={backend}")));
-        parts.extend(self.removed_routes.then(|| "removed routes".to_owned()));
-        if parts.is_empty() { f.write_str("all") } else { f.write_str(&parts.join(" ")) }
-    }
-}
-
 impl Bound {
     /// The same sockets once more, for another process.
     ///
@@ -404,11 +251,5 @@ impl Bound {
     /// No descriptor is left.
     pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
         self.sockets.iter().map(OwnedFd::try_clone).collect()
-    }
-}
-
-impl fmt::Debug for SharedPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedPolicy").finish_non_exhaustive()
     }
 }

@@ -5,7 +5,8 @@
 
 use std::str::FromStr;
 
-use mc_core::model::{self, Invalid};
+use mc_core::model::{self};
+use mc_core::validate::Invalid;
 
 mod policy;
 

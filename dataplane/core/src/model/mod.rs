@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 mod owner;
 mod policy;
 mod steered;
-mod validate;
 
 pub use crate::content_coding::Coding;
 pub use crate::http1::Forwarded;
@@ -24,10 +23,6 @@ pub use policy::{
     Sticky,
 };
 pub use steered::{NotSteered, Steered};
-pub use validate::{
-    Invalid, check_config, check_hold, check_route_listener, normalize_firewall, normalize_listener,
-    normalize_rate, normalize_route, normalize_rule,
-};
 
 /// An address and port on which every worker accepts connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mc_core::model::{Invalid, Route};
+use mc_core::model::Route;
 use mc_core::table::{RouteTable, Row};
+use mc_core::validate::Invalid;
 
 use super::backends::Backends;
 use super::listing::Listing;

@@ -1,6 +1,7 @@
 //! Why a change was not made.
 
-use mc_core::model::{Invalid, RouteKey};
+use mc_core::model::RouteKey;
+use mc_core::validate::Invalid;
 
 use mc_xdp::SteerError;
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use mc_api::mcproxy as api;
 use mc_api::mcproxy::admin_server::{Admin as AdminApi, AdminServer};
-use mc_core::model::{ChangedBy, Firewall, FirewallRule, Invalid, Listener, Mode, Route, RouteKey};
+use mc_core::model::{ChangedBy, Firewall, FirewallRule, Listener, Mode, Route, RouteKey};
+use mc_core::validate::Invalid;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
@@ -24,10 +25,10 @@ use super::auth::TokenFile;
 use super::error::ChangeError;
 use super::events::MAX_WATCHERS;
 use super::state::{Existing, MAX_ROUTES, RoutePut};
+use crate::connections::Ended;
 use crate::handover::Identity;
 use crate::stats::TapGuard;
 use crate::upgrade::UpgradeError;
-use crate::workers::Ended;
 use mcdsl::chain;
 
 mod answer;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use super::{Admin, grpc};
 use crate::config::{AdminTcp, Config};
 use crate::handover;
 use crate::old_process::OldSocket;
+use crate::private_socket::{SocketPath, bind_private};
 use mcdsl::chain;
 
 /// The open sockets of the admin API.
@@ -40,13 +41,6 @@ struct Tcp {
     listener: TcpListener,
     tls: TlsAcceptor,
     token: TokenFile,
-}
-
-/// A socket's path, removed with it unless another process has the socket now.
-#[derive(Debug)]
-struct SocketPath {
-    path: PathBuf,
-    is_kept: bool,
 }
 
 /// Why the admin API cannot be served.
@@ -191,22 +185,6 @@ impl std::fmt::Debug for Tcp {
     }
 }
 
-impl SocketPath {
-    /// Leaves the path to somebody else.
-    fn keep(mut self) {
-        self.is_kept = true;
-    }
-}
-
-impl Drop for SocketPath {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            // It may be gone already; a stale one is replaced at the next start.
-            std::fs::remove_file(&self.path).unwrap_or(());
-        }
-    }
-}
-
 /// The sockets of the admin side, as they are handed over.
 pub(crate) struct Beside {
     pub(crate) unix: OwnedFd,
@@ -252,7 +230,7 @@ fn open_unix(path: &Path, handed: Option<OwnedFd>) -> Result<(UnixListener, Sock
     let listener = UnixListener::from_std(fd.into());
     let listener = listener.map_err(|error| ListenError::Unix(path.to_owned(), error))?;
     // Until this process serves, it is the other's.
-    Ok((listener, SocketPath { path: path.to_owned(), is_kept: true }))
+    Ok((listener, SocketPath::new(path, true)))
 }
 
 /// A Unix socket with mode 0600 from its first moment: the mode is set before it has a name (unix(7): the
@@ -261,22 +239,7 @@ fn bind_unix(path: &Path) -> Result<(UnixListener, SocketPath), ListenError> {
     let failed = |error| ListenError::Unix(path.to_owned(), error);
     make_way(path)?;
     let listener = bind_private(path).map_err(failed)?;
-    Ok((listener, SocketPath { path: path.to_owned(), is_kept: false }))
-}
-
-/// A Unix socket that only its owner can open, at a path that is free.
-pub(crate) fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
-    let file = std::fs::File::from(OwnedFd::from(socket));
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    let socket = socket2::Socket::from(OwnedFd::from(file));
-    socket.bind(&socket2::SockAddr::unix(path)?)?;
-    let bound = SocketPath { path: path.to_owned(), is_kept: false };
-    socket.listen(128)?;
-    socket.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(OwnedFd::from(socket).into())?;
-    bound.keep();
-    Ok(listener)
+    Ok((listener, SocketPath::new(path, false)))
 }
 
 /// Removes the socket that a process left behind which is no more.

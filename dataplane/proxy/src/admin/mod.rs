@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::clock;
 use crate::config::Config;
+use crate::connections::{ConnectionFilter, ConnectionInfo, Ended};
 use crate::geoip::GeoIp;
 use crate::handover::Handed;
 use crate::health::Checks;
@@ -26,7 +27,7 @@ use crate::old_process::{self, OldSocket, Order, Report, Silent};
 use crate::snapshot::{RouteEntry, Snapshot};
 use crate::store::Store;
 use crate::upgrade::Upgrade;
-use crate::workers::{ConnectionFilter, ConnectionInfo, Ended, Workers};
+use crate::workers::Workers;
 use mcdsl::chain;
 
 pub mod auth;
@@ -46,7 +47,6 @@ pub use backends::{BackendUse, CheckUse};
 pub use error::ChangeError;
 pub use events::Events;
 pub use listen::ListenError;
-pub(crate) use listen::bind_private;
 pub use state::{Existing, ListenerPut, RoutePut, RoutesReplaced, StartError};
 
 use backends::Wanted;

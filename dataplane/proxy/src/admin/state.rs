@@ -16,8 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mc_core::firewall::Compiled;
-use mc_core::model::{Firewall, Invalid, Listener, Route, Steered};
+use mc_core::model::{Firewall, Listener, Route, Steered};
 use mc_core::table::RouteTable;
+use mc_core::validate::Invalid;
 use mc_xdp::{Steer, SteerError};
 use serde_json::json;
 
@@ -27,13 +28,14 @@ use super::error::ChangeError;
 use super::events::{Events, Kind};
 use super::view::SharedView;
 use crate::clock;
+use crate::connections::ConnectionFilter;
 use crate::geoip::GeoIp;
 use crate::handover::HandedListener;
 use crate::kernel::Kernel;
 use crate::snapshot::{FirewallEntry, ListenerEntry, ListenerIds, RouteEntry, Snapshot};
 use crate::store::{Change, Loaded, Store, StoreError};
 use crate::tls::{Authorities, Authority};
-use crate::workers::{BindError, Bound, ConnectionFilter, Workers};
+use crate::workers::{BindError, Bound, Workers};
 use mcdsl::chain;
 
 mod firewall;

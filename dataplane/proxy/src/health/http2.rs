@@ -11,8 +11,7 @@ use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::Code;
 
-use super::probe::judge_status;
-use super::{CheckKey, CheckTls};
+use super::{CheckKey, CheckTls, judge_status};
 
 /// Bytes of the largest head that a backend may answer with.
 const MAX_HEAD: u32 = 32 * 1024;

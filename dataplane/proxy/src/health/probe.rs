@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
 use hyper_util::rt::TokioIo;
 use mc_core::model::{CheckKind, ProxyOut};
 use mc_core::proxy_protocol::write_for_check;
@@ -13,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{CheckKey, CheckTls, http2};
+use super::{CheckKey, CheckTls, http2, judge_status};
 use crate::tls::BackendTls;
 
 /// TLS whose certificates are not judged, with the ALPN protocol of a bare handshake (none) and of HTTP.
@@ -132,15 +131,6 @@ where
         },
     };
     judge_status(key, answer.map_err(say("no answer"))?.status())
-}
-
-/// What answers 200 to 399 is well.
-pub(super) fn judge_status(key: &CheckKey, status: StatusCode) -> Result<(), String> {
-    if (200..400).contains(&status.as_u16()) {
-        Ok(())
-    } else {
-        Err(format!("GET {} answered {status}", key.check.path))
-    }
 }
 
 /// TLS that accepts any certificate: whether a name's certificate is right is the client's to judge, and a backend

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
-use mc_core::model::{Backend, ClientAuth, Invalid, Route};
+use mc_core::model::{Backend, ClientAuth, Route};
+use mc_core::validate::Invalid;
 use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};

@@ -17,8 +17,8 @@ use mc_uring::relay::Flow;
 use mc_uring::socket::Keepalive;
 
 use super::in_flight::Requests;
+use crate::connections::{ConnectionFilter, ConnectionInfo, Ended};
 use crate::snapshot::{ListenerEntry, RouteEntry};
-use crate::workers::{ConnectionFilter, ConnectionInfo, Ended};
 
 /// What a worker knows of a live connection.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(super) struct Connection {
     /// connection is looked at.
     pub(super) unread: Cell<bool>,
     /// Its requests that are at backends, where it speaks HTTP.
-    pub(super) requests: Requests,
+    pub(super) requests: Rc<Requests>,
     /// Set when both sockets have been given keepalive probes, or none are wanted.
     pub(super) has_keepalive: Cell<bool>,
 }

@@ -9,8 +9,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use super::connection::Connection;
-
 /// A connection's requests in flight.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
@@ -31,7 +29,7 @@ struct Slot {
 /// A request, for as long as it is in flight.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    connection: Rc<Connection>,
+    requests: Rc<Requests>,
     slot: usize,
 }
 
@@ -100,20 +98,20 @@ impl Slot {
 
 impl InFlight {
     /// Begins a request, which goes nowhere yet.
-    pub(super) fn begin(connection: &Rc<Connection>) -> Self {
-        Self { connection: Rc::clone(connection), slot: connection.requests.begin() }
+    pub(super) fn begin(requests: &Rc<Requests>) -> Self {
+        Self { requests: Rc::clone(requests), slot: requests.begin() }
     }
 
     /// Says where it goes from now on.
     pub(super) fn goes_to(&self, backend: SocketAddr) {
-        if let Some(slot) = &mut self.connection.requests.slots.borrow_mut()[self.slot] {
+        if let Some(slot) = &mut self.requests.slots.borrow_mut()[self.slot] {
             slot.backend = Some(backend);
         }
     }
 
     /// Whether it was ended alone; the task wakes when it is.
     pub(super) fn poll_ended(&self, cx: &Context<'_>) -> Poll<()> {
-        let requests = &self.connection.requests;
+        let requests = &self.requests;
         if !requests.is_multiplexed() {
             return Poll::Pending;
         }
@@ -131,6 +129,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.connection.requests.slots.borrow_mut()[self.slot] = None;
+        self.requests.slots.borrow_mut()[self.slot] = None;
     }
 }

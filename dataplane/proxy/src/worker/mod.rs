@@ -35,11 +35,12 @@ use mc_uring::{Deadlines, Shared, Socket, listen, runtime};
 use tokio::sync::oneshot;
 
 use crate::access_log::LogSink;
+use crate::budgets::{Refused, SharedPolicy};
 use crate::clock;
+use crate::connections::{ConnectionFilter, ConnectionInfo, Ended};
 use crate::process::{ConnectionIds, ProcessId};
 use crate::snapshot::Snapshot;
 use crate::stats::WorkerStats;
-use crate::workers::{ConnectionFilter, ConnectionInfo, Ended, Refused, SharedPolicy};
 use connection::Table;
 use log::Log;
 
@@ -99,7 +100,7 @@ struct Worker {
     pool: l7::Pool,
     /// Backends that refuse connections, and who asks them again.
     refusals: RefCell<Refusals>,
-    /// [`crate::workers::Budgets::missed`] when it was last looked at.
+    /// [`crate::budgets::Budgets::missed`] when it was last looked at.
     missed: Cell<u64>,
     draining: RefCell<Vec<oneshot::Sender<()>>>,
     /// Whether connections that wait for a client's next request are closed.

@@ -14,14 +14,13 @@ use super::Worker;
 use super::connect::connect;
 use super::connection::{Connection, Phase, Target};
 use super::hello::{Refusal, Reply, Routed, hello, route_again};
-use super::in_flight::Requests;
 use super::phase::{enter_relay, linger};
 use super::{hold, l7};
 use crate::access_log::Record;
+use crate::budgets::Refused;
 use crate::clock;
 use crate::snapshot::RouteEntry;
 use crate::stats::RouteLive;
-use crate::workers::Refused;
 
 /// Counts a connection on its route, and the client's on it, for as long as it lives.
 struct OnRoute {
@@ -69,7 +68,7 @@ impl Worker {
             counted: Cell::new(None),
             attempt_over: Cell::new(false),
             unread: Cell::new(false),
-            requests: Requests::default(),
+            requests: Rc::default(),
             has_keepalive: Cell::new(false),
         });
         self.connections.insert(Rc::clone(&connection));

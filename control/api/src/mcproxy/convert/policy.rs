@@ -1,6 +1,7 @@
 //! Policies of routes that speak HTTP.
 
-use mc_core::model::{self, Invalid, Rule};
+use mc_core::model::{self, Rule};
+use mc_core::validate::Invalid;
 
 use super::super::policy::Rule as Message;
 use super::super::{

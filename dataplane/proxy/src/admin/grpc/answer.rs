@@ -11,16 +11,17 @@ use ipnet::IpNet;
 use mc_api::mcproxy as api;
 use mc_core::backend::{Checked, Health};
 use mc_core::certificate::Validity;
-use mc_core::model::{Invalid, RouteKey};
+use mc_core::model::RouteKey;
 use mc_core::outcome::Outcome;
+use mc_core::validate::Invalid;
 
 use crate::admin::{Admin, CheckUse};
 use crate::clock;
+use crate::connections::{ConnectionFilter, ConnectionInfo};
 use crate::handover::Identity;
 use crate::old_process::{Order, Report, Silent};
 use crate::snapshot::{FirewallEntry, RouteEntry, Snapshot};
 use crate::tls::Shadowed;
-use crate::workers::{ConnectionFilter, ConnectionInfo};
 
 /// What runs.
 pub(super) fn status(admin: &Admin) -> api::Status {

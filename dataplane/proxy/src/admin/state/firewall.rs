@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use mc_core::firewall::Compiled;
-use mc_core::model::{Firewall, FirewallRule, Invalid, Rate, Subject, normalize_firewall, normalize_rule};
+use mc_core::model::{Firewall, FirewallRule, Rate, Subject};
+use mc_core::validate::{Invalid, normalize_firewall, normalize_rule};
 use serde_json::json;
 
 use super::{Done, State};

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use mc_core::model::{ChangedBy, RouteKey, check_hold};
+use mc_core::model::{ChangedBy, RouteKey};
+use mc_core::validate::check_hold;
 use serde_json::json;
 
 use super::routes::{check_owner, normalize_key};

@@ -5,16 +5,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mc_core::model::{ChangedBy, Listener, normalize_listener};
+use mc_core::model::{ChangedBy, Listener};
+use mc_core::validate::normalize_listener;
 use serde_json::json;
 
 use super::routes::{check_owner, retire};
 use super::{After, Done, Existing, Opening, State, check_room};
 use crate::admin::error::ChangeError;
 use crate::admin::events::Kind;
+use crate::connections::ConnectionFilter;
 use crate::snapshot::ListenerEntry;
 use crate::store::Change;
-use crate::workers::{BindError, ConnectionFilter, Workers};
+use crate::workers::{BindError, Workers};
 use mcdsl::chain;
 
 /// Result of adding or replacing a listener.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use mc_core::model::{
-    ChangedBy, Invalid, Listener, Route, RouteKey, check_config, check_route_listener, normalize_route,
-};
+use mc_core::model::{ChangedBy, Listener, Route, RouteKey};
+use mc_core::validate::{Invalid, check_config, check_route_listener, normalize_route};
 use serde_json::json;
 
 use super::{After, Done, Existing, State, check_room};
@@ -14,11 +13,11 @@ use crate::admin::events::Kind;
 use crate::admin::listing::Listing;
 use crate::admin::view::View;
 use crate::clock;
+use crate::connections::ConnectionFilter;
 use crate::snapshot::RouteEntry;
 use crate::stats::RouteLive;
 use crate::store::Change;
 use crate::tls::{Authorities, Authority};
-use crate::workers::ConnectionFilter;
 
 /// Result of adding or updating a route.
 #[derive(Clone, Debug, PartialEq, Eq)]

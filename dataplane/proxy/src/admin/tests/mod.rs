@@ -12,9 +12,9 @@ use tempfile::TempDir;
 use super::state::Commit;
 use super::*;
 use crate::access_log::{Format, LogSink, Target};
+use crate::budgets::SharedPolicy;
 use crate::store::{Change, StoreError};
 use crate::tls::Tls;
-use crate::workers::SharedPolicy;
 use mcdsl::db::DbError;
 
 /// An admin side in a directory of its own.
@@ -106,7 +106,7 @@ fn workers() -> Arc<Workers> {
     let policy = SharedPolicy {
         rates: RateTable::new(1),
         request_rates: RateTable::new(1),
-        budgets: crate::workers::Budgets::new(1000, 0, crate::memory::Memory::new(u64::MAX)),
+        budgets: crate::budgets::Budgets::new(1000, 0, crate::memory::Memory::new(u64::MAX)),
         tls: Arc::new(tls),
         on_refused: Box::new(|_| {}),
         on_ejected: Box::new(|_| {}),

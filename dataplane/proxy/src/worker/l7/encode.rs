@@ -15,7 +15,7 @@ use mc_core::content_coding::Coding;
 use mc_core::outcome::RequestOutcome;
 
 use super::fault::Fault;
-use crate::workers::SharedPolicy;
+use crate::budgets::SharedPolicy;
 
 /// One response's encoder.
 enum Encoder {

@@ -69,7 +69,7 @@ pub(super) async fn exchange<H: RequestHead, B: RequestBody, R: Reply>(
 ) -> Result<RequestOutcome, Fault> {
     // No body to be lost, and a method that may be repeated.
     let is_repeatable = client.body.is_over() && IDEMPOTENT.contains(&client.head.method());
-    let in_flight = InFlight::begin(&session.connection);
+    let in_flight = InFlight::begin(&session.connection.requests);
     let mut repeats = 0;
     let mut route = Arc::clone(route);
     loop {

@@ -102,10 +102,8 @@ async fn one(session: &Session, head: &[u8], plain: &mut Vec<u8>) -> After {
     }
     let (mut note, said) = note(session, &request, head);
     let host = request.host.of(head);
-    let waiting = Waiting {
-        is_http1: true,
-        poll_gone: |cx: &mut Context<'_>| session.connection.poll_stopped(cx),
-    };
+    let waiting =
+        Waiting { is_http1: true, poll_gone: |cx: &mut Context<'_>| session.connection.poll_stopped(cx) };
     let route = match current_route(session, host, &mut note, waiting).await {
         Ok(route) => route,
         Err(RequestOutcome::ClientGone) => {

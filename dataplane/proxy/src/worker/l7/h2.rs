@@ -210,7 +210,8 @@ async fn one(
     let session = &client.session;
     let asked = Asked::new(parts, no_body).map_err(|why| Fault::before(RequestOutcome::Malformed, why))?;
     let refused = |outcome| Fault::before(outcome, "");
-    let waiting = Waiting { is_http1: false, poll_gone: |cx: &mut Context<'_>| respond.poll_reset(cx).map(drop) };
+    let waiting =
+        Waiting { is_http1: false, poll_gone: |cx: &mut Context<'_>| respond.poll_reset(cx).map(drop) };
     let route = current_route(session, asked.host.as_bytes(), note, waiting).await.map_err(refused)?;
     if session.connection.phase.get() == Phase::Idle {
         enter_relay(&session.worker, &session.connection, &route);

@@ -75,7 +75,13 @@ pub(super) async fn renew(
 ) -> Result<bool, RequestOutcome> {
     let host = note.host.clone();
     let is_http1 = !session.connection.requests.is_multiplexed();
-    let now = current_route(session, &host, note, Waiting { is_http1, poll_gone: |_: &mut Context<'_>| Poll::Pending }).await?;
+    let now = current_route(
+        session,
+        &host,
+        note,
+        Waiting { is_http1, poll_gone: |_: &mut Context<'_>| Poll::Pending },
+    )
+    .await?;
     // A route with other policies has not judged the request.
     if Arc::ptr_eq(&now, route) || now.spec.http.policies != route.spec.http.policies {
         return Ok(false);
