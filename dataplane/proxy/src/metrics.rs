@@ -218,8 +218,19 @@ fn certificates(page: &mut Page, tls: &Tls) {
 /// Certificates that have a series of their own.
 const MAX_CERTIFICATES: usize = 1000;
 
+/// What workers count, all together.
 fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
-    let sum = |of: fn(&WorkerStats) -> &Counter| workers.iter().map(|stats| of(stats).get()).sum::<u64>();
+    of_connections(page, workers);
+    of_requests(page, workers);
+    of_times(page, workers);
+}
+
+fn sum(workers: &[Arc<WorkerStats>], of: fn(&WorkerStats) -> &Counter) -> u64 {
+    workers.iter().map(|stats| of(stats).get()).sum()
+}
+
+fn of_connections(page: &mut Page, workers: &[Arc<WorkerStats>]) {
+    let sum = |of| sum(workers, of);
     page.family("mcproxy_connections_accepted_total", "counter", "Connections accepted, by worker.");
     for (number, stats) in workers.iter().enumerate() {
         let labels = [("worker", &*number.to_string())];
@@ -244,16 +255,6 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
         let count = workers.iter().map(|stats| stats.outcomes[outcome as usize].get()).sum::<u64>();
         page.sample("mcproxy_connections_total", &[("outcome", outcome.as_str())], count);
     }
-    type Time = fn(&WorkerStats) -> &Histogram;
-    page.family(
-        "mcproxy_responses_total",
-        "counter",
-        "Requests by the class of the status told; none: none was.",
-    );
-    for (class, word) in CLASSES.iter().enumerate() {
-        let count = workers.iter().map(|stats| stats.requests[class].get()).sum::<u64>();
-        page.sample("mcproxy_responses_total", &[("class", word)], count);
-    }
     let name = "mcproxy_tls_connections_total";
     page.family(name, "counter", "Connections that were terminated, by where TLS is done and why there.");
     page.sample(name, &[("in", "kernel"), ("reason", "")], sum(|stats| &stats.tls_in_kernel));
@@ -263,6 +264,19 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
     }
     let help = "Bytes of responses spliced to connections whose keys the kernel has.";
     page.one("mcproxy_tls_spliced_bytes_total", "counter", help, sum(|stats| &stats.tls_spliced));
+}
+
+fn of_requests(page: &mut Page, workers: &[Arc<WorkerStats>]) {
+    let sum = |of| sum(workers, of);
+    page.family(
+        "mcproxy_responses_total",
+        "counter",
+        "Requests by the class of the status told; none: none was.",
+    );
+    for (class, word) in CLASSES.iter().enumerate() {
+        let count = workers.iter().map(|stats| stats.requests[class].get()).sum::<u64>();
+        page.sample("mcproxy_responses_total", &[("class", word)], count);
+    }
     page.family("mcproxy_requests_total", "counter", "Requests that have ended, by outcome.");
     for outcome in RequestOutcome::ALL {
         let count = workers.iter().map(|stats| stats.request_outcomes[outcome as usize].get()).sum::<u64>();
@@ -281,6 +295,10 @@ fn workers(page: &mut Page, workers: &[Arc<WorkerStats>]) {
     for (word, count) in mirrored {
         page.sample("mcproxy_mirrored_requests_total", &[("state", word)], count);
     }
+}
+
+fn of_times(page: &mut Page, workers: &[Arc<WorkerStats>]) {
+    type Time = fn(&WorkerStats) -> &Histogram;
     let times: [(&str, &str, Time); 6] = [
         ("mcproxy_hello_seconds", "From accept to a complete ClientHello.", |stats| &stats.hello_time),
         ("mcproxy_connect_seconds", "From the route to a connected backend.", |stats| &stats.connect_time),

@@ -87,24 +87,16 @@ pub(super) async fn run(
                 owner: owner.name(),
                 override_owner: owner.override_owner,
             };
-            let reply = client.remove_route(request).await?.into_inner();
-            if !reply.existed {
-                return Err(Error::NotFound(format!("there is no route {}", text_key(&key))));
-            }
-            let text =
-                || format!("removed at revision {}, {} connections closed\n", reply.revision, reply.killed);
-            Ok(printer.print(|| json!(reply), text)?)
+            remove(client, printer, &text_key(&key), request).await
         }
         Route::Hold { key, time, owner } => hold(client, printer, &key, time.0, &owner).await,
         Route::Release { key, owner } => release(client, printer, &key, &owner).await,
         Route::Replace { file, expect_revision, kill, owner } => {
             let read: File = read_toml(&file)?;
-            let question = format!(
-                "Replace all routes by the {} of {}? Those that are not in it are removed.",
-                read.routes.len(),
-                file.display()
-            );
-            asks.confirm(&question)?;
+            let (number, file) = (read.routes.len(), file.display());
+            asks.confirm(&format!(
+                "Replace all routes by the {number} of {file}? Those that are not in it are removed."
+            ))?;
             let first = ReplaceRoutesRequest {
                 expected_revision: expect_revision,
                 connections: disposition(kill),
@@ -120,6 +112,21 @@ pub(super) async fn run(
             Ok(printer.out.write_all(toml.as_bytes())?)
         }
     }
+}
+
+/// Removes a route that the operator calls `name`.
+async fn remove(
+    client: &mut Client,
+    printer: &mut Printer<'_>,
+    name: &str,
+    request: RemoveRouteRequest,
+) -> Result<(), Error> {
+    let reply = client.remove_route(request).await?.into_inner();
+    if !reply.existed {
+        return Err(Error::NotFound(format!("there is no route {name}")));
+    }
+    let text = || format!("removed at revision {}, {} connections closed\n", reply.revision, reply.killed);
+    Ok(printer.print(|| json!(reply), text)?)
 }
 
 /// Routes in the order of their keys.

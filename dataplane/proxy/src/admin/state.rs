@@ -167,6 +167,44 @@ impl<T> Done<T> {
     }
 }
 
+/// Listeners at the start: by name, those that are open, and why the others are not.
+#[derive(Default)]
+struct Opened {
+    listeners: BTreeMap<String, Arc<ListenerEntry>>,
+    bound: Vec<Opening>,
+    closed: BTreeMap<String, String>,
+}
+
+/// Opens listeners at the start; `must`: all of them, or none.
+fn open_at_start(
+    workers: &Workers,
+    listeners: &[Listener],
+    ids: &ListenerIds,
+    mut handed: Vec<HandedListener>,
+    must: bool,
+) -> Result<Opened, StartError> {
+    let mut opened = Opened::default();
+    let give_up_ms = clock::millis() + IN_USE_MS;
+    for listener in listeners {
+        let id = ids.next();
+        let entry = match bind_at_start(workers, listener, id, &mut handed, give_up_ms) {
+            Ok((entry, sockets)) => {
+                opened.bound.push((Arc::clone(&entry), sockets));
+                entry
+            }
+            Err(error) if must => return Err(StartError::Bind(error)),
+            Err(error) => {
+                let problem = chain(&error);
+                tracing::error!("{problem}; it is tried again each second");
+                opened.closed.insert(listener.name.clone(), problem);
+                Arc::new(ListenerEntry { id, spec: listener.clone(), accepted: 0.into() })
+            }
+        };
+        opened.listeners.insert(listener.name.clone(), entry);
+    }
+    Ok(opened)
+}
+
 impl Seed {
     fn is_empty(&self) -> bool {
         self.listeners.is_empty() && self.routes.is_empty() && self.firewall == Firewall::default()
@@ -239,7 +277,7 @@ impl State {
         loaded: Loaded,
         seed: Seed,
         shell: Shell,
-        mut handed: Vec<HandedListener>,
+        handed: Vec<HandedListener>,
     ) -> Result<(Self, Vec<Opening>), StartError> {
         let use_seed = !loaded.seeded && loaded.listeners.is_empty() && loaded.routes.is_empty();
         let use_seed = use_seed && !seed.is_empty();
@@ -260,27 +298,8 @@ impl State {
                 .map_err(|invalid| StartError::Seed(invalid.within("firewall")))?;
         }
         let ids = ListenerIds::default();
-        let mut listeners = BTreeMap::new();
-        let mut bound = Vec::new();
-        let mut closed = BTreeMap::new();
-        let give_up_ms = clock::millis() + IN_USE_MS;
-        for listener in &what.listeners {
-            let id = ids.next();
-            let entry = match bind_at_start(&shell.workers, listener, id, &mut handed, give_up_ms) {
-                Ok((entry, sockets)) => {
-                    bound.push((Arc::clone(&entry), sockets));
-                    entry
-                }
-                Err(error) if use_seed => return Err(StartError::Bind(error)),
-                Err(error) => {
-                    let problem = chain(&error);
-                    tracing::error!("{problem}; it is tried again each second");
-                    closed.insert(listener.name.clone(), problem);
-                    Arc::new(ListenerEntry { id, spec: listener.clone(), accepted: 0.into() })
-                }
-            };
-            listeners.insert(listener.name.clone(), entry);
-        }
+        let Opened { listeners, bound, closed } =
+            open_at_start(&shell.workers, &what.listeners, &ids, handed, use_seed)?;
         if use_seed {
             let Seed { listeners, routes, firewall } = what;
             let change = Change::Seed { listeners, routes, firewall };

@@ -30,6 +30,23 @@ pub struct ListenerPut {
     pub listener: Listener,
 }
 
+/// Whether there is what the caller expects to be there.
+fn check_existing(
+    name: &str,
+    existing: Existing<Listener>,
+    old: Option<&ListenerEntry>,
+) -> Result<(), ChangeError> {
+    match (existing, old) {
+        (Existing::None, Some(_)) => Err(ChangeError::ListenerExists(name.to_owned())),
+        (Existing::Some(_), None) => Err(ChangeError::NoListener(name.to_owned())),
+        // An operator who has listed the listeners sends back the port that the system chose.
+        (Existing::Some(Some(expected)), Some(old)) if old.spec != normalize_listener(expected.clone())? => {
+            Err(ChangeError::OtherListener(name.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl State {
     /// Puts a listener in the place of what may be there. Where the address stays, so do the sockets.
     pub(crate) fn put_listener(
@@ -40,17 +57,7 @@ impl State {
         let listener = normalize_listener(listener)?;
         let name = listener.name.clone();
         let old = self.listeners.get(&name).cloned();
-        match (existing, &old) {
-            (Existing::None, Some(_)) => return Err(ChangeError::ListenerExists(name)),
-            (Existing::Some(_), None) => return Err(ChangeError::NoListener(name)),
-            // An operator who has listed the listeners sends back the port that the system chose.
-            (Existing::Some(Some(expected)), Some(old))
-                if old.spec != normalize_listener(expected.clone())? =>
-            {
-                return Err(ChangeError::OtherListener(name));
-            }
-            _ => {}
-        }
+        check_existing(&name, existing, old.as_deref())?;
         let is_closed = self.is_closed(&name);
         if let Some(old) = &old
             && !is_closed

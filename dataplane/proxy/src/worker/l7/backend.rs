@@ -278,11 +278,7 @@ async fn one_of(
     fresh: bool,
 ) -> Result<Chosen, Missed> {
     let (worker, connection) = (&session.worker, &session.connection);
-    // Those that have failed with it come last.
-    let mut tried = note.excluded.and(note.failed);
-    if !note.failed.is_empty() && choose(session, route, note, &tried).is_none() {
-        tried = note.excluded;
-    }
+    let mut tried = avoided(session, route, note);
     let (mut is_tried, mut all_refused, mut restarting) = (false, true, None);
     let mut attempts_left = route.spec.retries + 1;
     while attempts_left > 0 {
@@ -343,6 +339,13 @@ async fn one_of(
         (true, true) => Err(Missed::Refused(restarting)),
         (true, false) => Err(Missed::For(RequestOutcome::ConnectFailed)),
     }
+}
+
+/// Backends that the request does not go to: those that have failed with it come last.
+fn avoided(session: &Session, route: &Arc<RouteEntry>, note: &Note) -> Tried {
+    let avoided = note.excluded.and(note.failed);
+    let is_all = !note.failed.is_empty() && choose(session, route, note, &avoided).is_none();
+    if is_all { note.excluded } else { avoided }
 }
 
 /// Why a backend was not connected.

@@ -151,23 +151,26 @@ async fn one(session: &Session, head: &[u8], plain: &mut Vec<u8>) -> After {
     let (outcome, after) = match end {
         Ok(outcome) if persistent => (outcome, After::Next),
         Ok(outcome) => (outcome, After::Close(Outcome::Completed)),
-        Err(Fault { outcome, told, detail, .. }) => {
-            if !detail.is_empty() {
-                note.detail = detail;
-            }
-            if !told && outcome != RequestOutcome::ClientGone {
-                answer(session, &mut note, outcome, None, false).await.unwrap_or(());
-            }
-            let after = match outcome {
-                RequestOutcome::ClientGone | RequestOutcome::ClientTimeout => Outcome::ClientReset,
-                RequestOutcome::BackendCut => Outcome::BackendReset,
-                _ => Outcome::Completed,
-            };
-            (outcome, After::Close(after))
-        }
+        Err(fault) => (fault.outcome, failed(session, &mut note, fault).await),
     };
     session.finish(note, said, outcome);
     after
+}
+
+/// Tells the client of a fault, where it may still be told.
+async fn failed(session: &Session, note: &mut Note, fault: Fault) -> After {
+    let Fault { outcome, told, detail, .. } = fault;
+    if !detail.is_empty() {
+        note.detail = detail;
+    }
+    if !told && outcome != RequestOutcome::ClientGone {
+        answer(session, note, outcome, None, false).await.unwrap_or(());
+    }
+    After::Close(match outcome {
+        RequestOutcome::ClientGone | RequestOutcome::ClientTimeout => Outcome::ClientReset,
+        RequestOutcome::BackendCut => Outcome::BackendReset,
+        _ => Outcome::Completed,
+    })
 }
 
 fn note<'a>(session: &Session, request: &'a Request, head: &'a [u8]) -> (Note, Said<'a>) {
