@@ -87,9 +87,9 @@ impl AdminApi for Api {
         status.map(Response::new).map_err(|_stopped| refused(ChangeError::Stopping))
     }
 
-    async fn upgrade(&self, _request: Request<api::UpgradeRequest>) -> Reply<api::UpgradeReply> {
+    async fn upgrade(&self, _request: Request<api::UpgradeRequest>) -> Reply<api::UpgradeResponse> {
         let Identity { process, pid, version } = self.admin.upgrade().run().await.map_err(not_upgraded)?;
-        Ok(Response::new(api::UpgradeReply { process, pid, version }))
+        Ok(Response::new(api::UpgradeResponse { process, pid, version }))
     }
 
     async fn add_route(&self, request: Request<api::AddRouteRequest>) -> Reply<api::RouteChange> {
@@ -108,13 +108,16 @@ impl AdminApi for Api {
         put_route(&admin, route, Existing::Some(expected), request.keep_hold).await
     }
 
-    async fn remove_route(&self, request: Request<api::RemoveRouteRequest>) -> Reply<api::RemoveRouteReply> {
+    async fn remove_route(
+        &self,
+        request: Request<api::RemoveRouteRequest>,
+    ) -> Reply<api::RemoveRouteResponse> {
         let request = request.into_inner();
         let kill = kills(request.connections)?;
         let key: RouteKey = required("key", request.key)?.into();
         let admin = self.on_behalf_of(request.owner, request.override_owner);
         let (revision, existed, killed) = admin.remove_route(key, kill).await.map_err(refused)?;
-        Ok(Response::new(api::RemoveRouteReply { revision, existed, killed }))
+        Ok(Response::new(api::RemoveRouteResponse { revision, existed, killed }))
     }
 
     async fn hold_route(&self, request: Request<api::HoldRouteRequest>) -> Reply<api::HoldRouteResponse> {
@@ -143,7 +146,7 @@ impl AdminApi for Api {
     async fn list_policies(
         &self,
         request: Request<api::ListPoliciesRequest>,
-    ) -> Reply<api::ListPoliciesReply> {
+    ) -> Reply<api::ListPoliciesResponse> {
         let key: RouteKey = required("key", request.into_inner().key)?.into();
         let route = self.admin.route(&key).ok_or_else(|| refused(ChangeError::NoRoute(key)))?;
         let states = route.spec.http.policies.iter().zip(&route.policies);
@@ -152,7 +155,7 @@ impl AdminApi for Api {
             applied: live.applied.load(Ordering::Relaxed),
             dry_run: live.dry_run.load(Ordering::Relaxed),
         });
-        Ok(Response::new(api::ListPoliciesReply { policies: policies.collect() }))
+        Ok(Response::new(api::ListPoliciesResponse { policies: policies.collect() }))
     }
 
     async fn list_routes(&self, request: Request<api::ListRoutesRequest>) -> Reply<Self::ListRoutesStream> {
@@ -164,7 +167,7 @@ impl AdminApi for Api {
     async fn replace_routes(
         &self,
         request: Request<Streaming<api::ReplaceRoutesRequest>>,
-    ) -> Reply<api::ReplaceRoutesReply> {
+    ) -> Reply<api::ReplaceRoutesResponse> {
         let mut messages = request.into_inner();
         let mut first = None;
         let mut routes = Vec::new();
@@ -193,7 +196,7 @@ impl AdminApi for Api {
             ));
         };
         let done = admin.replace_routes(routes, expected, kill).await.map_err(refused)?;
-        Ok(Response::new(api::ReplaceRoutesReply {
+        Ok(Response::new(api::ReplaceRoutesResponse {
             revision: done.revision,
             added: done.added,
             updated: done.updated,
@@ -227,7 +230,7 @@ impl AdminApi for Api {
     async fn list_listeners(
         &self,
         _request: Request<api::ListListenersRequest>,
-    ) -> Reply<api::ListListenersReply> {
+    ) -> Reply<api::ListListenersResponse> {
         Ok(Response::new(answer::listeners(&self.admin)))
     }
 
@@ -262,7 +265,7 @@ impl AdminApi for Api {
     async fn test_firewall(
         &self,
         request: Request<api::TestFirewallRequest>,
-    ) -> Reply<api::TestFirewallReply> {
+    ) -> Reply<api::TestFirewallResponse> {
         let text = request.into_inner().address;
         let address = text.parse().map_err(|_unparsed| {
             missing("address", &format!("`{text}` is no IP address: write 192.0.2.1 or 2001:db8::1"))
@@ -273,20 +276,20 @@ impl AdminApi for Api {
     async fn list_certificates(
         &self,
         _request: Request<api::ListCertificatesRequest>,
-    ) -> Reply<api::ListCertificatesReply> {
+    ) -> Reply<api::ListCertificatesResponse> {
         Ok(Response::new(answer::certificates(&self.admin)))
     }
 
     async fn reload_certificates(
         &self,
         _request: Request<api::ReloadCertificatesRequest>,
-    ) -> Reply<api::ReloadCertificatesReply> {
+    ) -> Reply<api::ReloadCertificatesResponse> {
         let workers = Arc::clone(self.admin.workers());
         let reloaded = tokio::task::spawn_blocking(move || workers.policy.tls.reload()).await;
         let reloaded = reloaded.map_err(|_stopped| Status::unavailable("mc-proxy is stopping"))?;
         reloaded.log();
         let problems = reloaded.problems.iter().map(ToString::to_string).collect();
-        Ok(Response::new(api::ReloadCertificatesReply {
+        Ok(Response::new(api::ReloadCertificatesResponse {
             files: reloaded.files as u64,
             problems,
             warnings: reloaded.warnings,
@@ -296,14 +299,14 @@ impl AdminApi for Api {
     async fn list_backends(
         &self,
         _request: Request<api::ListBackendsRequest>,
-    ) -> Reply<api::ListBackendsReply> {
+    ) -> Reply<api::ListBackendsResponse> {
         Ok(Response::new(answer::backends(&self.admin)))
     }
 
     async fn drain_backend(
         &self,
         request: Request<api::DrainBackendRequest>,
-    ) -> Reply<api::DrainBackendReply> {
+    ) -> Reply<api::DrainBackendResponse> {
         let request = request.into_inner();
         let address = answer::socket_address("address", &request.address).map_err(invalid)?;
         if request.kill && !request.drain {
@@ -312,7 +315,7 @@ impl AdminApi for Api {
         let drained = self.admin.drain_backend(address, request.drain, request.kill).await;
         let (revision, ended) = drained.map_err(refused)?;
         let Ended { connections: killed, requests } = ended;
-        Ok(Response::new(api::DrainBackendReply { revision, killed, requests }))
+        Ok(Response::new(api::DrainBackendResponse { revision, killed, requests }))
     }
 
     async fn list_connections(
@@ -337,7 +340,7 @@ impl AdminApi for Api {
     async fn kill_connections(
         &self,
         request: Request<api::KillConnectionsRequest>,
-    ) -> Reply<api::KillConnectionsReply> {
+    ) -> Reply<api::KillConnectionsResponse> {
         let request = request.into_inner();
         let filter = request.filter.unwrap_or_default();
         if !request.all && filter == api::ConnectionFilter::default() {
@@ -348,7 +351,7 @@ impl AdminApi for Api {
         }
         let filter = answer::filter(filter).map_err(invalid)?;
         let Ended { connections: killed, requests } = self.admin.kill(filter).await;
-        Ok(Response::new(api::KillConnectionsReply { killed, requests }))
+        Ok(Response::new(api::KillConnectionsResponse { killed, requests }))
     }
 
     async fn get_stats(&self, request: Request<api::GetStatsRequest>) -> Reply<api::Stats> {

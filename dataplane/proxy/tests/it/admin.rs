@@ -78,7 +78,7 @@ fn replace(
     client: &Grpc,
     expected: Option<u64>,
     routes: Vec<api::Route>,
-) -> Result<api::ReplaceRoutesReply, Status> {
+) -> Result<api::ReplaceRoutesResponse, Status> {
     let mut messages: Vec<api::ReplaceRoutesRequest> = routes
         .chunks(2)
         .map(|part| api::ReplaceRoutesRequest { routes: part.to_vec(), ..Default::default() })

@@ -45,7 +45,7 @@ impl Grpc {
     }
 
     /// Removes a route.
-    pub(crate) fn remove_route(&self, name: &str, kill: bool) -> Result<api::RemoveRouteReply, Status> {
+    pub(crate) fn remove_route(&self, name: &str, kill: bool) -> Result<api::RemoveRouteResponse, Status> {
         let key = api::RouteKey { listener: "web".into(), name: name.into(), alpn: String::new() };
         let request =
             api::RemoveRouteRequest { key: Some(key), connections: i32::from(kill), ..Default::default() };

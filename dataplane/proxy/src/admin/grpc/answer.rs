@@ -117,18 +117,18 @@ pub(super) fn capabilities(admin: &Admin) -> api::Capabilities {
 }
 
 /// Listeners and what is counted of them.
-pub(super) fn listeners(admin: &Admin) -> api::ListListenersReply {
+pub(super) fn listeners(admin: &Admin) -> api::ListListenersResponse {
     let state = |listener: &Arc<crate::snapshot::ListenerEntry>| api::ListenerState {
         listener: Some((&listener.spec).into()),
         accepted: listener.accepted.load(Ordering::Relaxed),
         routes: admin.routes_of(&listener.spec.name),
         problem: admin.closed(&listener.spec.name).unwrap_or_default(),
     };
-    api::ListListenersReply { listeners: admin.snapshot().listeners.iter().map(state).collect() }
+    api::ListListenersResponse { listeners: admin.snapshot().listeners.iter().map(state).collect() }
 }
 
 /// Certificates by file.
-pub(super) fn certificates(admin: &Admin) -> api::ListCertificatesReply {
+pub(super) fn certificates(admin: &Admin) -> api::ListCertificatesResponse {
     let now_s = clock::unix_seconds();
     let certificates = admin.workers().policy.tls.certificates(now_s).into_iter().map(|info| {
         let validity = info.validity(now_s).map_or("", Validity::as_str);
@@ -148,11 +148,11 @@ pub(super) fn certificates(admin: &Admin) -> api::ListCertificatesReply {
             shadowed: info.shadowed.into_iter().map(shadowed).collect(),
         }
     });
-    api::ListCertificatesReply { certificates: certificates.collect() }
+    api::ListCertificatesResponse { certificates: certificates.collect() }
 }
 
 /// Backends and what is known of them.
-pub(super) fn backends(admin: &Admin) -> api::ListBackendsReply {
+pub(super) fn backends(admin: &Admin) -> api::ListBackendsResponse {
     let now_ms = clock::millis();
     let all = admin.backends();
     let is_checked = all.iter().any(|used| !used.checks.is_empty());
@@ -185,7 +185,7 @@ pub(super) fn backends(admin: &Admin) -> api::ListBackendsReply {
         state.checks = checks;
         state
     });
-    api::ListBackendsReply { backends: backends.collect() }
+    api::ListBackendsResponse { backends: backends.collect() }
 }
 
 /// Routes that ask for each check, at most [`ROUTES_NAMED`] of each.
@@ -306,11 +306,11 @@ pub(super) fn connection(info: ConnectionInfo) -> api::Connection {
 }
 
 /// What the firewall would say of an address, and why. Takes no token.
-pub(super) fn test_firewall(firewall: &FirewallEntry, address: IpAddr) -> api::TestFirewallReply {
+pub(super) fn test_firewall(firewall: &FirewallEntry, address: IpAddr) -> api::TestFirewallResponse {
     let geo = firewall.geo.lookup(address);
     let decision = firewall.compiled.verdict(address, || geo, None);
     let why = decision.explain(&firewall.spec);
-    api::TestFirewallReply {
+    api::TestFirewallResponse {
         allowed: decision.pass(),
         reason: decision
             .outcome()

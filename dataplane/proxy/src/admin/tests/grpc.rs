@@ -166,7 +166,10 @@ async fn routes_are_listed_in_order_whatever_their_number() {
     let last = api::ReplaceRoutesRequest { routes: vec![other], ..Default::default() };
     let done =
         client.replace_routes(tokio_stream::iter([many(800..1600), many(0..800), last])).await.unwrap();
-    assert_eq!(done.into_inner(), api::ReplaceRoutesReply { revision: 3, added: 1601, ..Default::default() });
+    assert_eq!(
+        done.into_inner(),
+        api::ReplaceRoutesResponse { revision: 3, added: 1601, ..Default::default() }
+    );
 
     let mut list = async |listener: &str, contains: &str| {
         let request =
