@@ -3,7 +3,7 @@
 //! A backend that restarts refuses connections for a moment and has not seen the request, which therefore may wait for
 //! it. When many requests wait, one of them is enough to find out: a *probe*. From the first refusal on, probes are made
 //! with growing pauses, one at a time; other requests wait for the next. When a probe after [`RESTART_MS`] is refused,
-//! nobody waits any more: requests are refused at once, but for one each [`DEAD_PAUSE_MS`], which probes.
+//! nobody waits any more: requests are refused at once, but for one every half second, which probes.
 //!
 //! Connects that began before the first refusal was known are not held back: nothing was known then. One [`Refusals`] is
 //! one worker's, and all of its routes share it, as an address that refuses one refuses all. Time is a value, in

@@ -60,7 +60,7 @@ pub enum Known {
     XRealIp,
     /// `X-Request-ID`.
     XRequestId,
-    /// One of [`identity`].
+    /// A field by which proxies tell applications who a client is: `X-Original-URL`, `Remote-User` and their kind.
     Identity,
 }
 
@@ -106,7 +106,7 @@ impl Span {
     }
 }
 
-/// More bytes than any name in [`Known`] and [`identity`] has.
+/// More bytes than any name in [`Known`] and `identity` has.
 const LONGEST: usize = 32;
 
 /// Whether two names are one to applications that read fields as variables of CGI (RFC 3875, section 4.1.18): case does not
@@ -116,7 +116,7 @@ pub fn is_same_variable(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(|(one, other)| fold(*one) == fold(*other))
 }
 
-/// Whether a name is one of [`identity`], in any case.
+/// Whether a name is one of `identity`, in any case.
 fn is_identity(name: &[u8]) -> bool {
     let Some(first) = name.first() else { return false };
     identity(*first).iter().any(|known| {
