@@ -65,7 +65,7 @@ fn every_metric_is_explained_with_its_type_and_labels() {
     let ca = Ca::new();
     let origin = Origin::saying(OK, Then::Keep);
     let config = Config::new().listener("web").certificate("www", &ca.issue(&[NAME]));
-    let policy = "mode = \"l7\"\n[[routes.http.policies]]\nname = \"p\"\nmethods = [\"GET\"]";
+    let policy = "mode = \"l7\"\n[[routes.http.policies]]\nname = \"p\"\nmethods = [\"GET\"]\n[routes.check]\nkind = \"tcp\"";
     // An interface that is not there: the metrics of the kernel's half are there all the same.
     let config =
         config.toml("[xdp]\ninterfaces = [\"nowhere\"]").route_with(NAME, &[origin.address()], policy);
