@@ -281,18 +281,22 @@ mod tests {
                         Connection: close, X-Private\r\nX-Private: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n\
                         Content-Length: 0\r\nX-Request-Id: theirs\r\nCookie: c=1\r\n\r\n";
 
-    fn forward(forwarded: Forwarded) -> String {
-        let head = HEAD.as_bytes();
-        let mut request = Request::default();
-        request.parse(head, &Limits::default()).unwrap();
-        let facts = Facts {
-            client: "::ffff:192.0.2.1".parse().unwrap(),
+    fn facts(client: &str, forwarded: Forwarded) -> Facts<'static> {
+        Facts {
+            client: client.parse().unwrap(),
             host: b"a.example",
             request_id: "ours",
             forwarded,
             pass_identity_fields: false,
             client_cert: None,
-        };
+        }
+    }
+
+    fn forward(forwarded: Forwarded) -> String {
+        let head = HEAD.as_bytes();
+        let mut request = Request::default();
+        request.parse(head, &Limits::default()).unwrap();
+        let facts = facts("::ffff:192.0.2.1", forwarded);
         let mut out = Vec::new();
         let line = RequestLine { method: b"POST", target: b"/x" };
         write_request(&mut out, line, request.framing(head), None, &facts, request.section.end_to_end(head));
@@ -312,14 +316,7 @@ mod tests {
 
     #[test]
     fn what_applications_take_for_our_fields_is_left_out() {
-        let facts = Facts {
-            client: "192.0.2.1".parse().unwrap(),
-            host: b"a.example",
-            request_id: "ours",
-            forwarded: Forwarded::Append,
-            pass_identity_fields: false,
-            client_cert: None,
-        };
+        let facts = facts("192.0.2.1", Forwarded::Append);
         let names = [
             "Client_Cert",
             "client_cert-chain",
@@ -367,14 +364,7 @@ mod tests {
             "Remote-Users",
             "Referer",
         ];
-        let mut facts = Facts {
-            client: "192.0.2.1".parse().unwrap(),
-            host: b"a.example",
-            request_id: "ours",
-            forwarded: Forwarded::Set,
-            pass_identity_fields: false,
-            client_cert: None,
-        };
+        let mut facts = facts("192.0.2.1", Forwarded::Set);
         let passed = |facts: &Facts<'_>| {
             let mut passed = Vec::new();
             let fields =
@@ -395,14 +385,7 @@ mod tests {
 
     #[test]
     fn a_policy_says_more_than_we_do() {
-        let facts = Facts {
-            client: "192.0.2.1".parse().unwrap(),
-            host: b"a.example",
-            request_id: "ours",
-            forwarded: Forwarded::Set,
-            pass_identity_fields: false,
-            client_cert: None,
-        };
+        let facts = facts("192.0.2.1", Forwarded::Set);
         let fields = [("X-Real-IP", "203.0.113.1"), ("Remote-User", "guest")]
             .map(|(name, value)| (Known::Other, name.as_bytes(), value.as_bytes()));
         let mut passed = Vec::new();
