@@ -109,6 +109,9 @@ fn complain(error: &anyhow::Error) {
 }
 
 /// Runs until a signal says to stop.
+/// How long threads that wait for somebody else may take when this process ends.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
 fn run(config: &Config, take_over: bool) -> anyhow::Result<()> {
     let connections = most_connections(config, raise_descriptor_limit());
     let (country, asn) = geo_paths(config);
@@ -124,7 +127,8 @@ fn run(config: &Config, take_over: bool) -> anyhow::Result<()> {
     if matches!(end, End::Stopped) {
         kernel.close();
     }
-    drop(runtime);
+    // A process that takes over and says nothing must not keep this one.
+    runtime.shutdown_timeout(SHUTDOWN);
     if let Some(workers) = Arc::into_inner(workers) {
         workers.join();
     }

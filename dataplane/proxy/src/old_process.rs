@@ -7,6 +7,7 @@
 //! On the wire: a line with an [`Order`], answered with a line with a [`Report`], both JSON.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -144,7 +145,7 @@ pub fn ask_all(root: &Path, order: Order) -> Vec<Result<Report, Silent>> {
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     let mut processes: Vec<String> = names
         .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
-        .filter(|name| !name.contains('.'))
+        .filter(|name| is_process(name))
         .collect();
     processes.sort_unstable();
     processes.truncate(MAX_ASKED);
@@ -163,8 +164,22 @@ pub fn ask_all(root: &Path, order: Order) -> Vec<Result<Report, Silent>> {
     processes.into_iter().filter_map(ask).collect()
 }
 
+/// Whether this is what a process is called: nothing else is asked, or removed.
+fn is_process(name: &str) -> bool {
+    name.len() == 6 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Connects, unless more wait already than may: one that hangs keeps nobody waiting.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&socket2::SockAddr::unix(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
 fn ask(path: &Path, order: Order) -> io::Result<Report> {
-    let mut stream = UnixStream::connect(path).inspect_err(|error| {
+    let mut stream = connect(path).inspect_err(|error| {
         if error.kind() == io::ErrorKind::ConnectionRefused {
             std::fs::remove_file(path).unwrap_or(());
         }
@@ -227,6 +242,17 @@ mod tests {
 
     fn report() -> Report {
         Report { process: ProcessId::current().to_string(), pid: 7, connections: 3, ..Report::default() }
+    }
+
+    /// A file that is no socket refuses a connection as a dead process's socket does.
+    #[test]
+    fn files_of_other_names_are_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let [backup, dead] = ["toml", "0123ab"].map(|end| root.path().join(format!("{PREFIX}{end}")));
+        std::fs::write(&backup, "mine").unwrap();
+        drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+        assert_eq!(ask_all(root.path(), Order::Report).len(), 0);
+        assert!(backup.exists() && !dead.exists());
     }
 
     #[test]

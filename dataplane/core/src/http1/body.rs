@@ -204,7 +204,11 @@ impl Decoder {
         }
         let mut section = Section::default();
         section.parse(&mut Lines::new(&self.trailers), &self.limits)?;
-        if section.fields().iter().all(may_trail) { Ok(State::Done) } else { Err(Malformed::Trailer) }
+        if section.fields().iter().all(|field| may_trail(field, &self.trailers)) {
+            Ok(State::Done)
+        } else {
+            Err(Malformed::Trailer)
+        }
     }
 }
 

@@ -107,7 +107,7 @@ impl Span {
 }
 
 /// More bytes than any name in [`Known`] and `identity` has.
-const LONGEST: usize = 32;
+const LONGEST: usize = 40;
 
 /// Whether two names are one to applications that read fields as variables of CGI (RFC 3875, section 4.1.18): case does not
 /// count, and `_` is `-`.
@@ -130,13 +130,25 @@ fn is_identity(name: &[u8]) -> bool {
 /// applications of CGI the address of a proxy that they use themselves (CVE-2016-5385).
 const fn identity(first: u8) -> &'static [&'static str] {
     match first.to_ascii_lowercase() {
-        b'c' => &["cf-connecting-ip", "cf-connecting-ipv6"],
-        b'f' => &["fastly-client-ip", "fly-client-ip", "front-end-https"],
+        b'c' => {
+            &["cf-access-authenticated-user-email", "client-ip", "cf-connecting-ip", "cf-connecting-ipv6"]
+        }
+        b'f' => &["forwarded-for", "fastly-client-ip", "fly-client-ip", "front-end-https"],
         b'p' => &["proxy"],
-        b'r' => &["remote-email", "remote-groups", "remote-name", "remote-user"],
+        b'r' => &["remote-addr", "remote-email", "remote-groups", "remote-name", "remote-user"],
         b's' => &["ssl-client-"],
         b't' => &["true-client-ip"],
         b'x' => &[
+            "x-amzn-oidc-",
+            "x-authenticated-user",
+            "x-authentik-",
+            "x-client-dn",
+            "x-forwarded",
+            "x-goog-authenticated-user-",
+            "x-host",
+            "x-ms-client-principal",
+            "x-remote-addr",
+            "x-ssl-cert",
             "x-appengine-user-ip",
             "x-arr-clientcert",
             "x-auth-request-",
@@ -345,9 +357,9 @@ pub(super) fn trim(bytes: &[u8]) -> &[u8] {
 }
 
 /// Whether a trailer section may bring this field (RFC 9110, section 6.5.1): nothing that decides about the message or
-/// says who the client is. Some readers take trailers for fields of the head.
-pub(super) fn may_trail(field: &Field) -> bool {
-    field.known == Known::Other
+/// says who the client is, in no disguise either. Some readers take trailers for fields of the head.
+pub(super) fn may_trail(field: &Field, section: &[u8]) -> bool {
+    field.known == Known::Other && Known::disguised(field.name.of(section)) == Known::Other
 }
 
 /// How the body ends, as `Content-Length` and `Transfer-Encoding` say; `None` where neither is there.

@@ -352,6 +352,18 @@ fn refuses_malformed_chunks() {
     }
     let extensions = [b"1;".as_slice(), &[b'a'; 20_000]].concat();
     assert_eq!(decode(Body::Chunked, &[&extensions]).err(), Some(M::ChunkExtensions));
+    for name in [
+        "X_Real_IP",
+        "x_forwarded_for",
+        "Remote_User",
+        "Client_Cert",
+        "Content_Length",
+        "X_Original-URL",
+        "Proxy",
+    ] {
+        let trailers = format!("0\r\n{name}: 1\r\n\r\n");
+        assert_eq!(decode(Body::Chunked, &[trailers.as_bytes()]).err(), Some(M::Trailer), "{name}");
+    }
     let trailers = [b"0\r\n".as_slice(), &b"X: 1\r\n".repeat(1000)].concat();
     assert_eq!(decode(Body::Chunked, &[&trailers]).err(), Some(M::TooLarge(4096)));
 }

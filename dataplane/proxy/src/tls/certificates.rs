@@ -74,8 +74,13 @@ pub(super) struct Stamp {
 impl Stamp {
     /// Through links, as ACME clients leave them.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let meta = fs::metadata(path)?;
-        Ok(Self { inode: meta.ino(), bytes: meta.len(), changed: (meta.ctime(), meta.ctime_nsec()) })
+        fs::metadata(path).map(|meta| Self::from(&meta))
+    }
+}
+
+impl From<&fs::Metadata> for Stamp {
+    fn from(meta: &fs::Metadata) -> Self {
+        Self { inode: meta.ino(), bytes: meta.len(), changed: (meta.ctime(), meta.ctime_nsec()) }
     }
 }
 
@@ -295,16 +300,33 @@ fn stamps(folder: &Path) -> io::Result<BTreeMap<PathBuf, Stamp>> {
         if path.extension().is_none_or(|extension| extension != "pem") {
             continue;
         }
-        // One that was removed since is none.
-        let Ok(stamp) = Stamp::of(&path) else { continue };
+        // One that was removed since is none. A link that leads nowhere is there, and cannot be read.
+        let stamp = Stamp::of(&path)
+            .or_else(|_unreadable| fs::symlink_metadata(&path).map(|meta| Stamp::from(&meta)));
+        let Ok(stamp) = stamp else { continue };
         stamps.insert(path, stamp);
     }
     Ok(stamps)
 }
 
+/// Bytes that a file may have: many times what a key and a long chain take.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Reads a file that is one: a pipe would keep the reader waiting.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let meta = fs::metadata(path)?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    if meta.len() > MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 1 MiB"));
+    }
+    fs::read(path)
+}
+
 /// Reads a key, its chain, and an OCSP response where there is one.
 fn read(path: &Path, provider: &CryptoProvider) -> Result<Loaded, Problem> {
-    let text = Zeroizing::new(fs::read(path).map_err(Problem::Read)?);
+    let text = Zeroizing::new(read_file(path).map_err(Problem::Read)?);
     let malformed = |error: pem::Error| match error {
         // As bytes, in the error's own words.
         pem::Error::MissingSectionEnd { end_marker } => {

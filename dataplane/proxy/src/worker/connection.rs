@@ -347,13 +347,17 @@ impl Table {
         slots.connections.iter().flatten().filter(unheard).for_each(|connection| connection.stop(outcome));
     }
 
-    /// Ends the connection that has had bytes in memory for longest that somebody does not take, if there is one.
-    pub(super) fn end_longest_blocked(&self, outcome: Outcome) {
+    /// Ends the connection that has had bytes in memory for longest that somebody does not take; where there is none, the one
+    /// with the most requests in flight, which wait for their backends with their heads in memory.
+    pub(super) fn end_most_costly(&self, outcome: Outcome) {
         let slots = self.slots.borrow();
-        let live = slots.connections.iter().flatten().filter(|connection| connection.stop.get().is_none());
-        let blocked = live.filter_map(|connection| Some((connection.blocked_since_ms()?, connection)));
-        if let Some((_, longest)) = blocked.min_by_key(|(since_ms, _)| *since_ms) {
-            longest.stop(outcome);
+        let live = || slots.connections.iter().flatten().filter(|connection| connection.stop.get().is_none());
+        let blocked = live().filter_map(|connection| Some((connection.blocked_since_ms()?, connection)));
+        let longest = blocked.min_by_key(|(since_ms, _)| *since_ms).map(|(_, connection)| connection);
+        let many = live().map(|connection| (connection.requests.count(), connection));
+        let many = many.filter(|(count, _)| *count > 1).max_by_key(|(count, _)| *count);
+        if let Some(costly) = longest.or(many.map(|(_, connection)| connection)) {
+            costly.stop(outcome);
         }
     }
 

@@ -211,7 +211,7 @@ async fn sweep(worker: Rc<Worker>) {
             worker.connections.end_unheard(Outcome::Overload);
             worker.connections.end_idle(now_ms, Outcome::Overload);
             // One at a time: what it held is free before the next look, and perhaps that is enough.
-            worker.connections.end_longest_blocked(Outcome::Overload);
+            worker.connections.end_most_costly(Outcome::Overload);
         } else if worker.hurries.get() {
             worker.connections.end_idle(now_ms, Outcome::Drained);
         }

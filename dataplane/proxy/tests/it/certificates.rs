@@ -120,14 +120,24 @@ fn a_reload_names_every_broken_file_and_loads_the_others() {
     proxy.replace_bundle("broken-1", "nothing");
     proxy.replace_bundle("broken-2", &ca.issue(&["b.example"]).pem);
     proxy.replace_certificate("good", &ca.issue(&["good.example"]));
-    let reasons = ["broken-1.pem: has no certificate", "broken-2.pem: has no private key"];
+    // What keeps a reader waiting, and what a client of ACME leaves behind that has moved its files.
+    let certs = proxy.root().join("certs");
+    let pipe = std::process::Command::new("mkfifo").arg(certs.join("pipe.pem")).status();
+    assert!(pipe.unwrap().success());
+    std::os::unix::fs::symlink("nowhere", certs.join("link.pem")).unwrap();
+    let reasons = [
+        "broken-1.pem: has no certificate",
+        "broken-2.pem: has no private key",
+        "pipe.pem: cannot be read: it is no regular file",
+        "link.pem: cannot be read",
+    ];
     let check = |proxy: &Proxy| {
         let output = proxy.ctl_output(&["certificate", "reload"]);
         let (text, errors) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert_eq!(output.status.code(), Some(1), "{text}{errors}");
         assert!(text.contains("2 files are in use"), "{text}");
-        assert!(errors.contains("2 certificate files cannot be used"), "{errors}");
+        assert!(errors.contains("4 certificate files cannot be used"), "{errors}");
         assert!(reasons.iter().all(|reason| errors.contains(reason)), "{errors}");
     };
     check(&proxy);
@@ -138,8 +148,8 @@ fn a_reload_names_every_broken_file_and_loads_the_others() {
     check(&proxy);
     let json = proxy.ctl_output(&["--output", "json", "certificate", "reload"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!((json["files"].as_u64(), json["problems"].as_array().map(Vec::len)), (Some(2), Some(2)));
-    assert_eq!(proxy.metric("mcproxy_certificate_files", &["state=\"broken\""]), 2.0);
+    assert_eq!((json["files"].as_u64(), json["problems"].as_array().map(Vec::len)), (Some(2), Some(4)));
+    assert_eq!(proxy.metric("mcproxy_certificate_files", &["state=\"broken\""]), 4.0);
     assert!(proxy.ctl_text(&["certificate", "list"]).contains("good.example"));
     // SIGHUP says the same in the log.
     let said = |proxy: &Proxy| proxy.errors().matches(reasons[0]).count();

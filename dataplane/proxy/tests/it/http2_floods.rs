@@ -59,7 +59,7 @@ fn windows_that_are_not_opened_are_bounded() {
 /// compressed are bounded, the others pass as they are.
 #[test]
 fn compressing_is_bounded_by_memory() {
-    let (result, proxy) = compressed(200);
+    let (result, proxy) = under(200, "compressed");
     assert!(result["most"].as_u64().unwrap() < 300 * 1024, "{result}");
     assert_eq!(result["served"], true, "{result}");
     let limit = proxy.metric("mcproxy_compressing_limit", &[]);
@@ -70,7 +70,7 @@ fn compressing_is_bounded_by_memory() {
 /// Where memory is short all the same, whoever has blocked for longest goes first, and others are served.
 #[test]
 fn where_memory_is_short_the_longest_blocked_go_first() {
-    let (result, proxy) = compressed(64);
+    let (result, proxy) = under(64, "compressed");
     assert!(result["most"].as_u64().unwrap() < 160 * 1024, "{result}");
     assert!(result["ended"].as_u64().unwrap() > 0, "{result}");
     assert_eq!(result["served"], true, "{result}");
@@ -78,12 +78,21 @@ fn where_memory_is_short_the_longest_blocked_go_first() {
     wait_until("memory to suffice", || proxy.metric("mcproxy_memory_short", &[]) == 0.0);
 }
 
-/// Has a proxy with this limit of memory in MiB compress for clients that take nothing.
-fn compressed(mib: u64) -> (serde_json::Value, mc_testkit::proxy::Proxy) {
+/// So do requests whose heads wait for a backend that does not answer: who has most of them goes.
+#[test]
+fn where_memory_is_short_who_has_most_requests_goes() {
+    let (result, proxy) = under(45, "waiting");
+    assert!(result["ended"].as_u64().unwrap() > 0, "{result}");
+    assert_eq!(result["served"], true, "{result}");
+    wait_until("memory to suffice", || proxy.metric("mcproxy_memory_short", &[]) == 0.0);
+}
+
+/// Has clients take the memory of a proxy with this limit in MiB, in this way.
+fn under(mib: u64, way: &str) -> (serde_json::Value, mc_testkit::proxy::Proxy) {
     let _machine = mc_testkit::heavy();
     let server = format!("workers = 2\nmax_memory_bytes = {}\n", mib << 20);
     let policies = "http = { policies = [{ name = \"small\", compress = {} }] }";
     let site = site_by(&server, "", policies);
-    let result = site.part("http2_memory.py", &site.proxy.pid().to_string());
+    let result = site.part("http2_memory.py", &format!("{way}:{}", site.proxy.pid()));
     (result, site.proxy)
 }
