@@ -122,7 +122,7 @@ fn a_reload_names_every_broken_file_and_loads_the_others() {
     proxy.replace_certificate("good", &ca.issue(&["good.example"]));
     // What keeps a reader waiting, and what a client of ACME leaves behind that has moved its files.
     let certs = proxy.root().join("certs");
-    let pipe = std::process::Command::new("mkfifo").arg(certs.join("pipe.pem")).status();
+    let pipe = Command::new("mkfifo").arg(certs.join("pipe.pem")).status();
     assert!(pipe.unwrap().success());
     std::os::unix::fs::symlink("nowhere", certs.join("link.pem")).unwrap();
     let reasons = [
