@@ -143,7 +143,6 @@ const fn identity(first: u8) -> &'static [&'static str] {
             "x-authenticated-user",
             "x-authentik-",
             "x-client-dn",
-            "x-forwarded",
             "x-goog-authenticated-user-",
             "x-host",
             "x-ms-client-principal",
