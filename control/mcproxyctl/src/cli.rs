@@ -153,7 +153,7 @@ pub(crate) struct Owner {
     /// On whose behalf: routes of another owner are refused. A route without an owner that is added or changed gets this one.
     #[arg(long, value_name = "OWNER")]
     pub(crate) owner: Option<String>,
-    /// Makes the change whoever owns the route. Its owner stays, unless --owner gives another; --owner '' leaves none.
+    /// Makes the change even if the route has another owner. The owner stays, unless --owner gives another; --owner '' leaves none.
     #[arg(long)]
     pub(crate) override_owner: bool,
 }

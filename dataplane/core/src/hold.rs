@@ -1,7 +1,7 @@
 //! A route on hold: its new connections and requests wait until the hold is over, while its backend moves.
 //!
 //! The admin side begins and ends holds, workers ask. Time comes in as a value: a hold that nobody ends is over at its
-//! time, whoever looks.
+//! time.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -10,6 +10,9 @@ pub const MAX_HOLD_MS: u64 = 30_000;
 
 /// Connections and requests that wait on one worker, over all routes: each costs its client's first bytes.
 pub const MAX_WAITING: usize = 1024;
+
+/// Those of one client on one worker: no client takes the places of all others. HTTP/2 has as many streams.
+pub const MAX_WAITING_PER_CLIENT: u32 = 128;
 
 /// Whether and until when a route is on hold.
 #[derive(Debug, Default)]
@@ -27,7 +30,7 @@ impl Hold {
 
     /// Ends the hold. Whether it was on.
     pub fn end(&self, now_ms: u64) -> bool {
-        // What was published before is seen by whoever sees that the hold is over.
+        // Release: a worker that sees the end of the hold also sees the snapshot that was published before it.
         self.until_ms.swap(0, Ordering::AcqRel) > now_ms
     }
 

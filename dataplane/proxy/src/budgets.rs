@@ -1,4 +1,4 @@
-//! What all workers share besides the snapshot: what clients may have together, and who is told of what happens.
+//! What all workers share besides the snapshot: limits for all clients together, and callbacks for refusals and ejections.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -61,7 +61,7 @@ struct Args {
 const HELP: &str = "\
 Signals:
   SIGTERM, SIGINT  stop accepting, let connections end ([server] drain_timeout_ms), then stop; twice: now
-  SIGUSR2          start the program anew and hand over to it (as mcproxyctl upgrade, which says what came of it); long
+  SIGUSR2          start a new process and hand over to it (as mcproxyctl upgrade does, which also reports the result); long
                    connections go on here until they end
   SIGHUP           reopen the access log (also of processes that have handed over), reload the certificates and the GeoIP databases; edits of the configuration file
                    are logged, and take effect at the next start
@@ -247,7 +247,7 @@ async fn operate(
     Ok(end)
 }
 
-/// Opens files anew, as SIGHUP asks.
+/// Reopens and reloads files, as SIGHUP asks.
 async fn reload(config: &Config, workers: &Workers, admin: &Admin, log: &LogSink) -> anyhow::Result<()> {
     tell_of_edits(config);
     log.reopen();
@@ -295,7 +295,7 @@ fn tell_service_manager() {
     }
 }
 
-/// Starts the program anew, as SIGUSR2 asks.
+/// Starts a new process that takes over, as SIGUSR2 asks.
 async fn upgrade(admin: Admin) {
     if let Err(error) = admin.upgrade().run().await {
         tracing::error!("{}", chain(&error));
@@ -326,7 +326,11 @@ async fn drain(config: &Config, workers: &Workers, admin: &Admin, signals: &mut 
             left
         }
     };
-    while ask_old(admin, Order::Report).await > 0 {
+    loop {
+        tokio::select! {
+            number = ask_old(admin, Order::Report) => if number == 0 { break },
+            () = &mut limit => break,
+        }
         tokio::select! {
             () = tokio::time::sleep(OLD_LOOK) => {}
             () = signals.stop() => drop(ask_old(admin, Order::StopNow).await),

@@ -1,8 +1,8 @@
-//! What is left of a process after a handover: it finishes the connections that it has, and is asked about them at a socket of
+//! An old process after a handover: it finishes the connections that it has, and answers questions about them at a socket of
 //! its own, `mc-proxy.old.<process>` in the folder of everything that must not be lost.
 //!
-//! Whoever serves finds old processes by these names, whichever of them it has taken over from itself, and also after a crash:
-//! nobody has to pass them on. An old process goes on where nobody asks.
+//! The serving process finds old processes by these names: those that it took over from, earlier ones, and those that a crash left.
+//! No list is passed on. An old process goes on if it is not asked.
 //!
 //! On the wire: a line with an [`Order`], answered with a line with a [`Report`], both JSON.
 
@@ -38,7 +38,7 @@ const MAX_ASKED: usize = 64;
 pub enum Order {
     /// Nothing.
     Report,
-    /// To open its access log anew.
+    /// To reopen its access log.
     ReopenLog,
     /// To end within the time to drain.
     Stop,
@@ -161,7 +161,11 @@ pub fn ask_all(root: &Path, order: Order) -> Vec<Result<Report, Silent>> {
             Err(_) => Some(Err(Silent(process))),
         }
     };
-    processes.into_iter().filter_map(ask).collect()
+    // Beside each other: one that hangs takes no more time than all of them.
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = processes.into_iter().map(|process| scope.spawn(|| ask(process))).collect();
+        asked.into_iter().filter_map(|asked| asked.join().ok().flatten()).collect()
+    })
 }
 
 /// Whether this is what a process is called: nothing else is asked, or removed.

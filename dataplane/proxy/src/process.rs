@@ -4,7 +4,7 @@
 //! them calls a connection, no other one does. A process id of the system would not do, since it says nothing on another machine.
 //!
 //! A connection's id has 64 bits: 24 of its process, then 40 that count. They last for a million million connections; then
-//! the count begins anew. A worker counts in steps of the number of workers, so that nothing is shared between them.
+//! the count starts again at 0. A worker counts in steps of the number of workers, so that nothing is shared between them.
 
 use std::cell::Cell;
 use std::fmt;
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_is_over_begins_anew_and_leaves_the_process_alone() {
+    fn a_count_that_overflows_starts_at_0_and_keeps_the_process() {
         let ids = ConnectionIds::new(ProcessId(0xff_ffff), 0, 1);
         ids.next.set((1 << COUNTED) - 1);
         assert_eq!([ids.next(), ids.next()], [u64::MAX, 0xffff_ff00_0000_0000]);

@@ -1,5 +1,5 @@
-//! Starts the program anew, as it is on the disk now, to take over from this process: by SIGUSR2, and by the admin API, which
-//! answers with what came of it.
+//! Starts the program that is on disk now as a new process, which takes over from this one: by SIGUSR2, and by the admin API,
+//! which returns the result.
 //!
 //! This process answers, the old one: it knows both ends. The new one tells why it cannot start through a pipe that it has in the
 //! place of its standard input ([`REPORT`]), since its log is for people.
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// The longest reason, in bytes: less than a pipe holds, so that who says it never waits.
 const MAX_REASON: usize = 4096;
 
-/// Starts the program anew, once at a time. A clone is the same.
+/// Starts new processes that take over, one at a time. Clones share this.
 #[derive(Clone, Debug)]
 pub struct Upgrade {
     running: Arc<Mutex<()>>,
@@ -83,7 +83,7 @@ impl Upgrade {
 
 async fn upgrade(mut successor: watch::Receiver<Option<Identity>>) -> Result<Identity, UpgradeError> {
     let (mut child, reason) = start().map_err(UpgradeError::Start)?;
-    tracing::info!(pid = child.id(), "started the program anew");
+    tracing::info!(pid = child.id(), "started a new process");
     let give_up = tokio::time::sleep(PATIENCE);
     tokio::pin!(give_up);
     loop {

@@ -126,50 +126,56 @@ fn is_identity(name: &[u8]) -> bool {
 }
 
 /// Fields by which proxies tell applications who a client is and what it has asked for, of those whose name begins with this
-/// letter: whoever reads them believes them. Those that end in `-` stand for all that begin so. `Proxy` is none of them, and to
-/// applications of CGI the address of a proxy that they use themselves (CVE-2016-5385).
+/// letter. Applications trust them. A name that ends in `-` is a prefix. `Proxy` is here for another reason: CGI applications take it
+/// for the address of their own outgoing proxy (CVE-2016-5385).
 const fn identity(first: u8) -> &'static [&'static str] {
     match first.to_ascii_lowercase() {
         b'c' => {
-            &["cf-access-authenticated-user-email", "client-ip", "cf-connecting-ip", "cf-connecting-ipv6"]
+            &["cf-access-authenticated-user-email", "cf-connecting-ip", "cf-connecting-ipv6", "client-ip"]
         }
-        b'f' => &["forwarded-for", "fastly-client-ip", "fly-client-ip", "front-end-https"],
+        b'f' => &["fastly-client-ip", "fly-client-ip", "forwarded-for", "front-end-https"],
         b'p' => &["proxy"],
         b'r' => &["remote-addr", "remote-email", "remote-groups", "remote-name", "remote-user"],
         b's' => &["ssl-client-"],
         b't' => &["true-client-ip"],
         b'x' => &[
             "x-amzn-oidc-",
-            "x-authenticated-user",
-            "x-authentik-",
-            "x-client-dn",
-            "x-goog-authenticated-user-",
-            "x-host",
-            "x-ms-client-principal",
-            "x-remote-addr",
-            "x-ssl-cert",
             "x-appengine-user-ip",
             "x-arr-clientcert",
             "x-auth-request-",
+            "x-authenticated-user",
+            "x-authentik-",
             "x-azure-clientip",
             "x-client-cert",
+            "x-client-dn",
             "x-client-ip",
             "x-cluster-client-ip",
             "x-envoy-external-address",
             "x-envoy-internal",
             "x-envoy-original-path",
             "x-forwarded-",
+            "x-goog-authenticated-user-",
+            "x-host",
+            "x-ms-client-principal",
             "x-original-",
             "x-proxyuser-ip",
+            "x-remote-addr",
             "x-remote-user",
             "x-rewrite-url",
             "x-scheme",
+            "x-ssl-cert",
             "x-ssl-client-",
             "x-url-scheme",
             "x-webauth-",
         ],
         _ => &[],
     }
+}
+
+/// Fields by which applications take a client for somebody else, in lower case; a name that ends in `-` is a prefix. They are removed
+/// from requests, unless the route passes them.
+pub fn identity_fields() -> impl Iterator<Item = &'static str> {
+    (b'a'..=b'z').flat_map(|first| identity(first).iter().copied())
 }
 
 const fn fold(byte: u8) -> u8 {

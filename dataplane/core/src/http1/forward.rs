@@ -230,7 +230,7 @@ struct Before<'a> {
     host: Option<&'a [u8]>,
     proto: Option<&'a [u8]>,
     real_ip: Option<&'a [u8]>,
-    /// The backend is told of `X-Real-IP` already.
+    /// `X-Real-IP` was passed on already: a policy has set it.
     has_real_ip: bool,
 }
 

@@ -22,7 +22,7 @@ mod write;
 
 pub use authority::Authority;
 pub use body::{Decoder, Step};
-pub use field::{Field, Known, Section, Span, content_length, is_same_variable};
+pub use field::{Field, Known, Section, Span, content_length, identity_fields, is_same_variable};
 pub use forward::{Facts, Forwarded, Framing, RequestLine, for_backend, write_request, write_response};
 pub use request::{Request, may_become};
 pub use response::Response;

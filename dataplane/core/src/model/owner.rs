@@ -1,6 +1,6 @@
 //! Who may change a route that has an owner.
 //!
-//! An owner is a name that callers state, not an identity that is proven: whoever reaches the admin API may do
+//! An owner is a name that callers state, not a proven identity: every caller of the admin API may do
 //! everything. It keeps a control plane and an operator from changing each other's routes by mistake.
 
 use super::Route;
@@ -10,7 +10,7 @@ use super::Route;
 pub struct ChangedBy {
     /// As [`Route::owner`]; empty: the caller names none.
     pub owner: String,
-    /// The change is made whoever owns the route.
+    /// The change is made even if the route has another owner.
     pub override_owner: bool,
 }
 

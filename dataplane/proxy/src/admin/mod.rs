@@ -411,7 +411,7 @@ impl Admin {
         self.view.read().listing.count(listener)
     }
 
-    /// Starts the program anew, to take over from this process.
+    /// Starts a new process of the program, which takes over from this one.
     #[must_use]
     pub fn upgrade(&self) -> &Upgrade {
         &self.upgrade

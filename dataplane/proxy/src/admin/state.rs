@@ -70,7 +70,7 @@ impl Commit for Store {
 
 /// The state and its one writer.
 pub(crate) struct State {
-    /// Until another process takes over: whoever comes after that one must find the lock free.
+    /// `None` once another process has taken over: a later process must find the database's lock free.
     store: Option<Box<dyn Commit>>,
     revision: u64,
     /// By name; as published.

@@ -6,11 +6,13 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use mc_core::hold::MAX_WAITING;
+use mc_core::hold::{MAX_WAITING, MAX_WAITING_PER_CLIENT};
+use mc_core::limits::SourceCounts;
 use mc_core::model::Mode;
 use mc_core::outcome::Outcome;
 use mc_uring::Socket;
@@ -23,7 +25,11 @@ use crate::stats::{RouteLive, WorkerStats};
 
 /// Those of one worker that wait.
 #[derive(Debug, Default)]
-pub(super) struct Waiters(RefCell<Slots>);
+pub(super) struct Waiters {
+    slots: RefCell<Slots>,
+    /// How many each client has.
+    clients: SourceCounts,
+}
 
 #[derive(Debug, Default)]
 struct Slots {
@@ -34,8 +40,9 @@ struct Slots {
 #[derive(Debug)]
 struct Waiter {
     live: Arc<RouteLive>,
+    client: IpAddr,
     /// The client's socket, where nobody else reads from it meanwhile.
-    client: Option<Rc<Socket>>,
+    socket: Option<Rc<Socket>>,
     has_left: bool,
     waker: Waker,
 }
@@ -59,13 +66,14 @@ struct Place<'a> {
 }
 
 impl Waiters {
-    /// Waits until the route is on hold no more. `client`: its socket, where nobody else reads from it; `poll_gone`:
+    /// Waits until the route is on hold no more. `socket`: the client's, where nobody else reads from it; `poll_gone`:
     /// whether the client has left, or was ended.
     pub(super) async fn wait(
         &self,
         worker: &Worker,
         live: &Arc<RouteLive>,
-        client: Option<&Rc<Socket>>,
+        client: IpAddr,
+        socket: Option<&Rc<Socket>>,
         mut poll_gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
     ) -> Waited {
         let mut place: Option<Place<'_>> = None;
@@ -79,7 +87,8 @@ impl Waiters {
             if place.is_none() {
                 let waiter = Waiter {
                     live: Arc::clone(live),
-                    client: client.cloned(),
+                    client,
+                    socket: socket.cloned(),
                     has_left: false,
                     waker: cx.waker().clone(),
                 };
@@ -95,8 +104,8 @@ impl Waiters {
 
     /// Wakes those whose hold is over or whose client has left.
     pub(super) fn sweep(&self, now_ms: u64) {
-        for waiter in self.0.borrow_mut().slots.iter_mut().flatten() {
-            if waiter.client.as_ref().is_some_and(|client| client.is_abandoned()) {
+        for waiter in self.slots.borrow_mut().slots.iter_mut().flatten() {
+            if waiter.socket.as_ref().is_some_and(|socket| socket.is_abandoned()) {
                 waiter.has_left = true;
             }
             if waiter.has_left || !waiter.live.hold.is_on(now_ms) {
@@ -106,8 +115,10 @@ impl Waiters {
     }
 
     fn enter<'a>(&'a self, waiter: Waiter, stats: &'a WorkerStats) -> Option<Place<'a>> {
-        let Slots { slots, free } = &mut *self.0.borrow_mut();
-        if slots.len() - free.len() >= MAX_WAITING {
+        let Slots { slots, free } = &mut *self.slots.borrow_mut();
+        if slots.len() - free.len() >= MAX_WAITING
+            || !self.clients.acquire(waiter.client, MAX_WAITING_PER_CLIENT)
+        {
             return None;
         }
         waiter.live.hold.wait();
@@ -124,7 +135,7 @@ impl Waiters {
 impl Place<'_> {
     /// Whether the client has left; `waker` is to hear of it.
     fn has_left(&self, waker: &Waker) -> bool {
-        let Slots { slots, .. } = &mut *self.of.0.borrow_mut();
+        let Slots { slots, .. } = &mut *self.of.slots.borrow_mut();
         let waiter = slots[self.index].as_mut().expect("a place has its waiter until it is dropped");
         waiter.waker.clone_from(waker);
         waiter.has_left
@@ -133,16 +144,17 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let Slots { slots, free } = &mut *self.of.0.borrow_mut();
+        let Slots { slots, free } = &mut *self.of.slots.borrow_mut();
         if let Some(waiter) = slots[self.index].take() {
             waiter.live.hold.leave();
+            self.of.clients.release(waiter.client);
         }
         free.push(self.index);
         self.stats.hold_waits_over.add(1);
     }
 }
 
-/// Waits while the route of a connection that passes through is on hold, and finds its route anew. What terminates TLS waits
+/// Waits while the route of a connection that passes through is on hold, and looks its route up again. What terminates TLS waits
 /// request by request.
 ///
 /// # Errors
@@ -158,7 +170,8 @@ pub(super) async fn wait(
         drop(connection.backend_socket.take());
         enter_hold(worker, connection, &routed.route);
         let gone = |cx: &mut Context<'_>| connection.poll_stopped(cx);
-        match worker.waiters.wait(worker, &routed.route.live, Some(&connection.socket), gone).await {
+        let (live, client) = (&routed.route.live, connection.client.get().ip());
+        match worker.waiters.wait(worker, live, client, Some(&connection.socket), gone).await {
             Waited::Over => routed.route = route_again(worker, connection, &routed.early)?,
             Waited::Gone => return Err(Refusal::reset(Outcome::ClientReset)),
             Waited::Full => return Err(Refusal::told(Outcome::HoldLimit)),

@@ -263,7 +263,7 @@ impl Worker {
             Command::Retire { done } => {
                 for accepting in self.listeners.borrow_mut().drain().flat_map(|(_, all)| all) {
                     // What waits in its queue is the other process's. Where that crashes, nobody else must have the socket: who
-                    // connects is refused, and whoever starts next finds the port free.
+                    // connects is refused, and the next process finds the port free.
                     accepting.closing.set(true);
                     if let Some(waker) = accepting.waker.take() {
                         waker.wake();

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use mc_api::mcproxy as api;
-use mc_core::hold::MAX_WAITING;
+use mc_core::hold::{MAX_WAITING, MAX_WAITING_PER_CLIENT};
 use mc_testkit::backend::Backend;
 use mc_testkit::ca::Ca;
 use mc_testkit::client::{End, Raw, Request};
@@ -12,7 +12,7 @@ use mc_testkit::clock::{self, PATIENCE};
 use mc_testkit::http::{Client, Origin};
 use mc_testkit::net::Host;
 use mc_testkit::proxy::{Config, Proxy};
-use mc_testkit::{fresh_address, requires};
+use mc_testkit::{fresh_address, fresh_ip, requires};
 use tonic::{Code, Status};
 
 use crate::common::{alert, greet, hello, wait_counted};
@@ -258,13 +258,24 @@ fn no_more_wait_than_may() {
     let client = Grpc::connect(&proxy.socket());
     hold(&client, "*", 30_000).unwrap();
     let other = mc_testkit::hello::Hello::to("other.example.org").bytes();
-    let held: Vec<Raw> = (0..MAX_WAITING)
-        .map(|_| {
-            let mut raw = Raw::connect(proxy.web());
+    let wait_from = |address, number: u32| -> Vec<Raw> {
+        let open = |_| {
+            let mut raw = Raw::connect_from(address, proxy.web());
             raw.send(&other);
             raw
-        })
-        .collect();
+        };
+        (0..number).map(open).collect()
+    };
+    // One client has its share, and leaves places for others.
+    let greedy = fresh_ip();
+    let mut held = wait_from(greedy, MAX_WAITING_PER_CLIENT);
+    wait_waiting(&client, |waiting| waiting == u64::from(MAX_WAITING_PER_CLIENT));
+    let mut refused = Raw::connect_from(greedy, proxy.web());
+    refused.send(&other);
+    assert_eq!(refused.read_to_end(PATIENCE), (alert(80), End::Fin));
+    for _ in 1..MAX_WAITING as u64 / u64::from(MAX_WAITING_PER_CLIENT) {
+        held.extend(wait_from(fresh_ip(), MAX_WAITING_PER_CLIENT));
+    }
     wait_waiting(&client, |waiting| waiting == MAX_WAITING as u64);
     // The time for all of them to come counts, too.
     hold(&client, "*", 30_000).unwrap();
@@ -275,7 +286,7 @@ fn no_more_wait_than_may() {
     proxy.wait_outcome("hold_limit");
     let response = http(&proxy, &ca).ask(get("/"));
     assert_eq!((response.status(), response.values("retry-after")), (503, vec!["1"]));
-    wait_counted(&proxy, "hold_limit", 1.0);
+    wait_counted(&proxy, "hold_limit", 2.0);
     proxy.wait_metric("mcproxy_requests_total", &["outcome=\"hold_limit\""], 1.0);
     drop(held);
     wait_waiting(&client, |waiting| waiting == 0);

@@ -67,7 +67,7 @@ fn compressing_is_bounded_by_memory() {
     wait_until("all to be over", || proxy.metric("mcproxy_compressing", &[]) == 0.0);
 }
 
-/// Where memory is short all the same, whoever has blocked for longest goes first, and others are served.
+/// If memory is short nevertheless, the connection that has blocked longest is closed first, and others are served.
 #[test]
 fn where_memory_is_short_the_longest_blocked_go_first() {
     let (result, proxy) = under(64, "compressed");

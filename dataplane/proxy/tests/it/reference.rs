@@ -61,6 +61,11 @@ fn served(proxy: &Proxy) -> BTreeMap<String, (String, BTreeSet<String>)> {
 }
 
 #[test]
+fn every_identity_field_is_listed() {
+    assert_eq!(names("## Identity fields"), mc_core::http1::identity_fields().collect());
+}
+
+#[test]
 fn every_metric_is_explained_with_its_type_and_labels() {
     let ca = Ca::new();
     let origin = Origin::saying(OK, Then::Keep);

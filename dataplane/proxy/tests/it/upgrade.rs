@@ -228,7 +228,7 @@ fn of_two_upgrades_at_once_one_is_refused() {
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let first = proxy.ctl_command(&["--output", "json", "upgrade"]).stdout(Stdio::piped()).spawn().unwrap();
-    clock::wait_until("the first to begin", || proxy.errors().contains("started the program anew"));
+    clock::wait_until("the first to begin", || proxy.errors().contains("started a new process"));
     let second = proxy.ctl_output(&["upgrade"]);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert_eq!(second.status.code(), Some(5), "{said}");

@@ -1,6 +1,6 @@
 //! Routes on hold: kept in memory only, and ended by every change of the route but those that keep them.
 //!
-//! A hold is ended after the change is published: whoever then looks the route up finds what it is now.
+//! A hold ends after the change is published, so that the route that is looked up then is the new one.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl State {
         Ok(Done { value: holds, after: After { holds, ..After::default() } })
     }
 
-    /// Ends the hold of a route that has been put; whoever may put it may do that.
+    /// Ends the hold of a route that was just added or updated. The owner was checked then.
     pub(crate) fn release_put(&mut self, key: &RouteKey) -> Done<()> {
         let live = self.view.read().holds.get(key).cloned();
         let holds = self.release(&live);

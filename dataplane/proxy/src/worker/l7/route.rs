@@ -52,7 +52,8 @@ async fn wait(
     enter_relay(worker, connection, route);
     // A client that has said that it sends no more may still listen; one of HTTP/2 is heard by its connection's task.
     let socket = (client.is_http1 && !session.tls.has_ended()).then_some(&connection.socket);
-    match worker.waiters.wait(worker, &route.live, socket, &mut client.poll_gone).await {
+    let address = connection.client.get().ip();
+    match worker.waiters.wait(worker, &route.live, address, socket, &mut client.poll_gone).await {
         Waited::Over => Ok(()),
         Waited::Gone => Err(RequestOutcome::ClientGone),
         Waited::Full => {
